@@ -1,0 +1,57 @@
+"""The one door to MLIR's Python bindings: nothing else in the project imports `torch_mlir`.
+
+It re-exports the bindings' modules and carries the remedies for their traps:
+
+- every lookup of an operation class of a dialect that Python declared tries to import `torch_mlir.dialects.<name>` and
+  fails at 50 us a time (llvm/llvm-project#179609): `reserve_dialect_module` puts an empty module there;
+- multithreading in a context deadlocks with Python verifiers (llvm/llvm-project#215781): `context` switches it off.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch_mlir import ir, passmanager
+from torch_mlir.dialects import ext, irdl
+
+__all__ = ["PassManager", "context", "ext", "ir", "irdl", "new_context", "reserve_dialect_module", "upstream"]
+
+PassManager = passmanager.PassManager
+
+
+def reserve_dialect_module(name: str) -> None:
+    """Make `torch_mlir.dialects.<name>` importable, so that the bindings find nothing there quickly."""
+    sys.modules.setdefault(f"torch_mlir.dialects.{name}", types.ModuleType(f"torch_mlir.dialects.{name}"))
+
+
+def upstream(name: str) -> types.ModuleType:
+    """The bindings' module of an upstream dialect (`upstream("arith")`), imported on demand: each costs 10 to 140 ms."""
+    import importlib
+
+    return importlib.import_module(f"torch_mlir.dialects.{name}")
+
+
+def new_context(*, ingot: bool = True, onnx: bool = False) -> ir.Context:
+    """A context with multithreading off and the project's dialects loaded."""
+    ctx = ir.Context()
+    ctx.enable_multithreading(False)
+    with ctx, ir.Location.unknown(ctx):
+        if ingot:
+            from ingot.dialects import ingot as ingot_dialect
+
+            ingot_dialect.load()
+        if onnx:
+            from ingot.dialects import onnx as onnx_dialect
+
+            onnx_dialect.load()
+    return ctx
+
+
+@contextmanager
+def context(*, ingot: bool = True, onnx: bool = False) -> Iterator[ir.Context]:
+    """Enter a new context and an unknown location."""
+    with new_context(ingot=ingot, onnx=onnx) as ctx, ir.Location.unknown(ctx):
+        yield ctx
