@@ -1,0 +1,215 @@
+"""Launch programs: the JIT's other product, flat plain data that runs an engine without MLIR.
+
+A program is a list of steps over numbered buffers. Sizes, offsets and grids are shape expressions over the program's symbols,
+which are bound from the inputs' shapes when it runs. It is cached beside the kernels it names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, get_args
+
+from ingot import dims, kernel_plan
+from ingot.dims import Dim
+from ingot.kernel_plan import KernelPlan
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The size of axis `axis` of input `input` is the program's symbol `symbol`."""
+
+    symbol: str
+    input: int
+    axis: int
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A piece of memory.
+
+    Attributes:
+        kind: `input` and `output` are the caller's, by number; `weight` is named; `arena` lies in the execution context's arena
+            at `offset`.
+        bytes: size.
+        offset: in the arena, a multiple of 256.
+        index: number of the input or output.
+        name: of the weight.
+    """
+
+    kind: Literal["input", "output", "weight", "arena"]
+    bytes: Dim
+    offset: Dim = 0
+    index: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class BufferRef:
+    """`offset` bytes into a buffer: where element 0 of a view lies."""
+
+    buffer: int
+    offset: Dim = 0
+
+
+@dataclass(frozen=True)
+class DispatchStep:
+    """Run the kernel plan `kernel` (an index into `LaunchProgram.kernels`).
+
+    Attributes:
+        operands, results: addresses of the dispatch's tensors.
+        workspace: address of the plan's workspace, if it has one.
+        sizes: values of the dispatch's symbols, in order.
+        node: the ONNX nodes it implements, for messages and profiles.
+    """
+
+    kernel: int
+    operands: tuple[BufferRef, ...]
+    results: tuple[BufferRef, ...]
+    sizes: tuple[Dim, ...]
+    workspace: BufferRef | None = None
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class GuardStep:
+    """Fail with `message` unless `left == right` (`relation` "eq") or `left <= right` ("le")."""
+
+    left: Dim
+    right: Dim
+    relation: Literal["eq", "le"]
+    message: str
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class HostReadStep:
+    """Wait for the device and bind `symbol` to the i64 scalar at `source`."""
+
+    symbol: str
+    source: BufferRef
+
+
+@dataclass(frozen=True)
+class IfStep:
+    """Run `then` where the i1 at `condition` holds, else `otherwise`."""
+
+    condition: BufferRef
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class LoopStep:
+    """Run `body` while the i1 at `condition` holds, at most `trips` times; `symbol` counts from 0."""
+
+    trips: Dim
+    condition: BufferRef | None
+    symbol: str
+    body: tuple[Step, ...]
+
+
+Step = DispatchStep | GuardStep | HostReadStep | IfStep | LoopStep
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """A kernel plan and the key of its code in the runtime cache; equal dispatches share one entry."""
+
+    key: str
+    plan: KernelPlan
+    dispatch: str = ""  # canonical text, with which the compile server can build it again
+
+
+@dataclass(frozen=True)
+class State:
+    """Output `output` is input `input` grown along `axis` (a KV cache): with one donated buffer for both, only the new part
+    is written. `kept` is the old length and `length` the new one, as expressions of the program's symbols."""
+
+    input: int
+    output: int
+    axis: int
+    kept: Dim
+    length: Dim
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output: ONNX element type (as `onnx.defs` spells it) and sizes."""
+
+    name: str
+    onnx_type: str
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class LaunchProgram:
+    """Everything the runtime needs besides weights and kernels."""
+
+    target: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    bindings: tuple[Binding, ...]
+    buffers: tuple[Buffer, ...]
+    kernels: tuple[KernelEntry, ...]
+    steps: tuple[Step, ...]
+    arena_bytes: Dim
+    states: tuple[State, ...] = ()
+    live: tuple[str, ...] = ()
+    version: int = VERSION
+
+
+_CLASSES = {
+    c.__name__: c
+    for c in (Binding, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram, *get_args(Step))
+}
+_DIM_FIELDS = {"bytes", "offset", "left", "right", "trips", "kept", "length", "arena_bytes"}
+_DIMS_FIELDS = {"sizes", "shape"}
+
+
+def dumps(program: LaunchProgram) -> bytes:
+    """Canonical JSON text of a program."""
+    return json.dumps(_to(program), sort_keys=True, separators=(",", ":")).encode()
+
+
+def loads(data: bytes) -> LaunchProgram:
+    """The program that `dumps` wrote. Raises ValueError where it is of another version or damaged."""
+    try:
+        raw = json.loads(data)
+        if raw["version"] != VERSION:
+            raise ValueError(f"launch program of version {raw['version']}, expected {VERSION}")
+        return _from(raw)
+    except (KeyError, TypeError, UnicodeDecodeError, AttributeError) as e:
+        raise ValueError(f"damaged launch program: {e!r}") from None
+
+
+def _to(x: Any) -> Any:
+    if isinstance(x, KernelPlan):
+        return kernel_plan.to_json(x)
+    if is_dataclass(x):
+        return {"@": type(x).__name__, **{f.name: _to(getattr(x, f.name)) for f in fields(x)}}
+    if isinstance(x, tuple | list):
+        return [_to(v) for v in x]
+    return str(x) if isinstance(x, dims.Expr) else x
+
+
+def _from(x: Any) -> Any:
+    if isinstance(x, list):
+        return tuple(map(_from, x))
+    if not isinstance(x, dict):
+        return x
+    values = {}
+    for name, v in x.items():
+        if name == "@":
+            continue
+        if name == "plan":
+            values[name] = kernel_plan.from_json(v)
+        elif name in _DIM_FIELDS:
+            values[name] = dims.as_dim(v)
+        elif name in _DIMS_FIELDS:
+            values[name] = tuple(map(dims.as_dim, v))
+        else:
+            values[name] = _from(v)
+    return _CLASSES[x["@"]](**values)
