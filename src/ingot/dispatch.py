@@ -69,7 +69,7 @@ class ScalarInst:
 
     - `load` (attrs: `operand`): the element of an operand at the current index. The operand's shape is right-aligned with the
       iteration domain; an axis of size 1 against a larger one repeats.
-    - `load_at` (attrs: `operand`; args: one i64 per axis of the operand): the element at computed indices, which must be in range.
+    - `load_at` (attrs: `operand`; args: one i64 per axis of the operand): the element at computed indices, all in range.
     - `index` (attrs: `axis`): the i64 position along an axis of the iteration domain.
     - `dim` (attrs: `dim`, a shape expression's text): its i64 value.
     - `const` (attrs: `value`, a Python number).

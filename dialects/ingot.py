@@ -1,0 +1,257 @@
+"""The `ingot` dialect: the AOT IR that engine files hold.
+
+Small and closed. A module holds one `ingot.func`; its body is a sequence of
+
+- *sources*: `weight` (by name; bytes live beside the IR) and `empty`;
+- *views*: `reshape`, `transpose`, `slice`, `expand`: another way to read the same memory, never a kernel;
+- *dispatches*: one root operation each with its full semantics, and *scalar regions* that hold what is fused into it;
+- `guard`s, `output`s and the terminator `return`.
+
+Values are tensors. A dimension that is not constant is a shape expression (`ingot.dims`); the expressions of a type's dynamic
+dimensions, in order, are its encoding: `tensor<?x?x768xf32, #ingot.dims<["N", "S"]>>`.
+
+Scalar regions. A region is a program over scalars, run for every element of an iteration domain. Its block arguments are the
+root's own values (an accumulator, a normalized element). It reads further tensors with `ingot.load`, whose tensor is
+right-aligned with the domain and repeats along axes of size 1, and with `ingot.load_at`, at computed indices. Everything else
+in it is a row of `scalar_table`. It ends in `ingot.yield`, one value for each result. Because regions read what they fuse by
+themselves, a root's operands are only those its semantics need:
+
+    %y = "ingot.matmul"(%x, %w) ({
+    ^bb0(%acc: f32):
+      %b = "ingot.load"(%bias) : (tensor<768xf32>) -> f32
+      %s = "ingot.addf"(%acc, %b) : (f32, f32) -> f32
+      "ingot.yield"(%s) : (f32) -> ()
+    }) : (tensor<?x768xf32, #ingot.dims<["N"]>>, tensor<768x768xf32>) -> tensor<?x768xf32, #ingot.dims<["N"]>>
+
+The semantics of each operation stand in its row of `OPS`; `ingot.compiler.interpreter` executes them on numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ingot import dims
+from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module
+from ingot.dialects.scalar_table import ROWS
+from ingot.dims import Dim
+
+NAME = "ingot"
+
+
+@dataclass(frozen=True)
+class OpDef:
+    """A row of the dialect.
+
+    Attributes:
+        name: without the dialect's prefix.
+        operands: names of the operands; `?x` is optional, `*x` variadic (of one type), at most one of these, last.
+        results: as operands.
+        regions: names of its regions.
+        attrs: names of the attributes it must have.
+        kind: `structure`, `source`, `view`, `root`, `scalar` or `effect`.
+        doc: its semantics.
+    """
+
+    name: str
+    operands: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    attrs: tuple[str, ...] = ()
+    kind: str = "root"
+    doc: str = ""
+
+
+OPS: tuple[OpDef, ...] = (
+    OpDef("func", regions=("body",), attrs=("sym_name", "inputs", "input_types"), kind="structure",
+          doc="An engine's function. Block arguments are the inputs, `inputs` their names, `input_types` their ONNX types."),
+    OpDef("output", ("value",), attrs=("name", "type"), kind="effect",
+          doc="`value` is the engine's output `name` of ONNX type `type`; outputs stand in the model's order."),
+    OpDef("return", kind="structure", doc="Terminator of `func`."),
+    OpDef("yield", ("*values",), kind="structure", doc="Terminator of a scalar region."),
+    OpDef("guard", attrs=("left", "right", "relation", "message"), kind="effect",
+          doc="At run time, `left` `relation` (eq, le) `right` over shape expressions, or the call fails with `message`."),
+    # Sources
+    OpDef("weight", results=("result",), attrs=("name",), kind="source", doc="The tensor stored under `name`."),
+    OpDef("empty", results=("result",), kind="source", doc="Memory with undefined contents, to `move` into."),
+    # Views
+    OpDef("reshape", ("x",), ("result",), kind="view", doc="The same elements in row-major order under another shape."),
+    OpDef("transpose", ("x",), ("result",), attrs=("perm",), kind="view", doc="Axis i of the result is axis perm[i] of x."),
+    OpDef("slice", ("x",), ("result",), attrs=("starts", "steps"), kind="view",
+          doc="result[i...] = x[starts + i*steps...]; `starts` are shape expressions (strings), `steps` integers, maybe negative."),
+    OpDef("expand", ("x",), ("result",), kind="view", doc="x, right-aligned, repeated along axes where it has size 1 or none."),
+    # Dispatches
+    OpDef("pointwise", (), ("*results",), ("body",),
+          doc="Every element of the results (all of one type) from `body`, whose domain is the results' shape."),
+    OpDef("move", ("x", "?into"), ("result",), ("body",),
+          doc="Copies x through `body` (argument: an element of x) into fresh memory, or, with `into` and the attribute "
+          "`offsets` (shape expressions), over that part of `into`; the result is then `into` with the part replaced, in the "
+          "same memory, and `into` must have no other use."),
+    OpDef("matmul", ("a", "b"), ("*results",), ("epilogue",), ("acc",),
+          doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
+          "`epilogue` maps it to the results."),
+    OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
+          doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. `pads`: "
+          "all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: w [C, kernel..., "
+          "M/groups], and `output_padding`."),
+    OpDef("attention", ("q", "k", "v"), ("*results",), ("score", "epilogue"), ("scale",),
+          doc="softmax over t of score(q[b, h, s, :] . k[b, h/g, t, :] * scale), times v[b, h/g, t, :], where g = heads of q / "
+          "heads of k. `score` maps a product (f32) over the domain [B, H, S, T]; `epilogue` the result over [B, H, S, Dv]. "
+          "The unit attribute `causal` states that the score of every t > s + (T - S) is minus infinity."),
+    OpDef("reduce", ("x",), ("*results",), ("map", "finish"), ("axes", "kind"),
+          doc="`kind` (sum, max, min, prod) over `axes`, which keep size 1, of `map` (domain: x's shape), then `finish`."),
+    OpDef("normalize", ("x",), ("*results",), ("map", "epilogue"), ("axes", "kind", "epsilon"),
+          doc="y = map(x) normalized over `axes`, in f32, then `epilogue` over x's shape. `kind`: softmax; log_softmax; layer: "
+          "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon)."),
+    OpDef("pool", ("x",), ("*results",), ("epilogue",), ("kind", "kernel", "strides", "dilations", "pads"),
+          doc="`kind` (max, average) over windows, channels last: x [N, spatial..., C]. The unit attribute `count_include_pad` "
+          "makes padding count in an average."),
+    # Scalar regions' own operations
+    OpDef("load", ("tensor",), ("result",), kind="scalar", doc="The tensor's element at the current index."),
+    OpDef("load_at", ("tensor", "*indices"), ("result",), kind="scalar",
+          doc="The tensor's element at `indices` (i64, one an axis), which must be in range."),
+    OpDef("index", (), ("result",), attrs=("axis",), kind="scalar", doc="The position along `axis` of the domain, i64."),
+    OpDef("dim", (), ("result",), attrs=("dim",), kind="scalar", doc="The value of a shape expression, i64."),
+    OpDef("const", (), ("result",), attrs=("value",), kind="scalar", doc="A scalar constant."),
+    *(OpDef(row.name, tuple("abc"[: len(row.params)]), ("result",), kind="scalar", doc="A row of the scalar table.")
+      for row in ROWS if not row.cuda_only),
+)  # fmt: skip
+
+DEFS: dict[str, OpDef] = {f"{NAME}.{op.name}": op for op in OPS}
+ROOTS = frozenset(name for name, op in DEFS.items() if op.kind == "root")
+VIEWS = frozenset(name for name, op in DEFS.items() if op.kind == "view")
+SCALARS = frozenset(name for name, op in DEFS.items() if op.kind == "scalar")
+_TERMINATORS = ("return", "yield")
+
+
+@lru_cache(maxsize=1)
+def _irdl_text() -> str:
+    out = [f"irdl.dialect @{NAME} {{"]
+    out.append('  irdl.attribute @dims { %0 = irdl.base "#builtin.array" irdl.parameters(expressions: %0) }')
+
+    for op in OPS:
+        out.append(f"  irdl.operation @{op.name} {{")
+        # Operands and results each need a constraint of their own: one constraint is one type.
+        body = []
+        for kind, names in (("operands", op.operands), ("results", op.results)):
+            if names:
+                constraints = [f"%{kind}{i}" for i in range(len(names))]
+                body += [f"    {c} = irdl.any" for c in constraints]
+                entries = []
+                for n, c in zip(names, constraints, strict=True):
+                    spelled = {"?": "optional ", "*": "variadic "}.get(n[0], "")
+                    entries.append(f"{n.lstrip('?*')}: {spelled}{c}")
+                body.append(f"    irdl.{kind}({', '.join(entries)})")
+        if op.regions:
+            body += [f"    %region{i} = irdl.region" for i in range(len(op.regions))]
+            body.append(f"    irdl.regions({', '.join(f'{n}: %region{i}' for i, n in enumerate(op.regions))})")
+        out += body + ["  }"]
+    return "\n".join([*out, "}"])
+
+
+def load() -> None:
+    """Load the dialect into the current context, once."""
+    context = ir.Context.current
+    if context.is_dialect_loaded(NAME):
+        return
+    from ingot.dialects import verifier
+
+    reserve_dialect_module(NAME)
+    with ir.Location.unknown():
+        irdl.load_dialects(ir.Module.parse(_irdl_text()))
+    for name, op in DEFS.items():
+        if op.kind not in ("structure", "effect"):
+            ext.Pure.attach(name)
+        verifier.attach(name)
+    for name in _TERMINATORS:
+        ir.IsTerminatorTrait.attach(f"{NAME}.{name}")
+    ir.IsIsolatedFromAboveTrait.attach(f"{NAME}.func")
+
+
+# Types ----------------------------------------------------------------------------------------------------------------
+
+
+def tensor_type(dtype: str, shape: Sequence[Dim]) -> ir.RankedTensorType:
+    """The tensor type of storage type `dtype` and sizes `shape`, in the current context."""
+    expressions = [str(d) for d in shape if not isinstance(d, int)]
+    sizes = "".join(f"{d}x" if isinstance(d, int) else "?x" for d in shape)
+    encoding = ""
+    if expressions:
+        encoding = f", #{NAME}.dims<[{', '.join(f'{chr(34)}{e}{chr(34)}' for e in expressions)}]>"
+    return ir.Type.parse(f"tensor<{sizes}{dtype}{encoding}>")
+
+
+@lru_cache(maxsize=65536)
+def _parse_type(text: str) -> tuple[str, tuple[Dim, ...]]:
+    inner = text[len("tensor<") : -1]
+    body, _, encoding = inner.partition(", ")
+    *sizes, dtype = body.split("x")
+    expressions: Iterator[str] = iter(())
+    if encoding:
+        if not encoding.startswith(f"#{NAME}.dims<[") or not encoding.endswith("]>"):
+            raise ValueError(f"{text} has an encoding other than #{NAME}.dims")
+        expressions = iter(encoding[len(f"#{NAME}.dims<[") + 1 : -3].split('", "'))
+    shape = tuple(dims.parse(next(expressions)) if s == "?" else int(s) for s in sizes)
+    return dtype, shape
+
+
+def shape_of(value: ir.Value | ir.Type) -> tuple[Dim, ...]:
+    """The sizes of a tensor value or type. Raises ValueError where a dynamic dimension has no expression."""
+    return _parts(value)[1]
+
+
+def dtype_of(value: ir.Value | ir.Type) -> str:
+    """The storage type's name of a tensor value or type, or the name of a scalar type."""
+    t = value if isinstance(value, ir.Type) else value.type
+    text = str(t)
+    return _parts(t)[0] if text.startswith("tensor<") else text
+
+
+def _parts(value: ir.Value | ir.Type) -> tuple[str, tuple[Dim, ...]]:
+    t = value if isinstance(value, ir.Type) else value.type
+    text = str(t)
+    if not text.startswith("tensor<") or "*" in text.split(",")[0]:
+        raise ValueError(f"{text} is not a ranked tensor type")
+    try:
+        return _parse_type(text)
+    except StopIteration:
+        raise ValueError(f"{text} has a dynamic dimension without an expression in #{NAME}.dims") from None
+
+
+def scalar_type(dtype: str) -> ir.Type:
+    """The scalar type of a storage type, in the current context."""
+    return ir.Type.parse(dtype)
+
+
+# Walking --------------------------------------------------------------------------------------------------------------
+
+
+def main_func(module: ir.Module | ir.Operation) -> ir.Operation:
+    """The module's `ingot.func`. Raises ValueError where there is none."""
+    body = module.body if isinstance(module, ir.Module) else module.regions[0].blocks[0]
+    for op in body.operations:
+        if op.operation.name == f"{NAME}.func":
+            return op.operation
+    raise ValueError("the module has no ingot.func: lower ONNX first (ingot-convert-onnx-to-ingot)")
+
+
+def loads(op: ir.Operation) -> list[ir.Operation]:
+    """The `load` and `load_at` operations of a root's regions, in order."""
+    return [
+        inner.operation
+        for region in op.regions
+        for block in region.blocks
+        for inner in block.operations
+        if inner.operation.name in ("ingot.load", "ingot.load_at")
+    ]
+
+
+def inputs(op: ir.Operation) -> list[ir.Value]:
+    """Every tensor that a dispatch reads: its operands, then those its regions load; each once."""
+    out = list(op.operands)
+    for inner in loads(op):
+        tensor = inner.operands[0]
+        if tensor not in out:
+            out.append(tensor)
+    return out
