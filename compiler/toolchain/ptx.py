@@ -1,0 +1,96 @@
+"""LLVM IR to PTX with llvmlite's NVPTX backend."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from ingot.errors import CompileError
+
+# The PTX ISA version written for each target: new enough for every instruction Ingot emits there (PTX ISA, release notes: sm_88 came
+# with 9.0, sm_103a and sm_121a with 8.8). A version below the target's minimum would make LLVM end the process; llvmlite 0.50 knows up to 9.0.
+PTX_VERSIONS = {
+    "sm_75": 88,
+    "sm_80": 88,
+    "sm_86": 88,
+    "sm_87": 88,
+    "sm_88": 90,
+    "sm_89": 88,
+    "sm_90": 88,
+    "sm_90a": 88,
+    "sm_100a": 88,
+    "sm_103a": 88,
+    "sm_120a": 88,
+    "sm_121a": 88,
+}
+
+_lock = threading.Lock()
+_machines: dict[tuple[str, int], Any] = {}
+
+
+def _machine(target: str, level: int) -> Any:
+    import llvmlite.binding as llvm
+
+    with _lock:
+        found = _machines.get((target, level))
+        if found is None:
+            if target not in PTX_VERSIONS:
+                raise ValueError(f"no PTX version is known for {target!r}; targets are {', '.join(PTX_VERSIONS)}")
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
+            found = _machines[target, level] = llvm.Target.from_triple("nvptx64-nvidia-cuda").create_target_machine(
+                cpu=target, features=f"+ptx{PTX_VERSIONS[target]}", opt=level
+            )
+        return found
+
+
+def compile_ptx(text: str, target: str, *, level: int = 3) -> str:
+    """PTX of LLVM IR `text` (as `to_llvm_ir` gives it) for `target`.
+
+    `level` is LLVM's optimization level, 0 to 3. At 0 the assembler still optimizes: kernels compile about 15 % faster in all.
+    """
+    import llvmlite.binding as llvm
+
+    machine = _machine(target, level)
+    try:
+        module = llvm.parse_assembly(text, llvm.create_context())
+    except RuntimeError as error:
+        raise CompileError(f"LLVM refused the kernel's IR: {error}") from error
+    module.triple = "nvptx64-nvidia-cuda"
+    module.data_layout = str(machine.target_data)
+    module.verify()
+    if level:
+        options = llvm.create_pipeline_tuning_options(speed_level=level)
+        options.loop_vectorization = False
+        options.slp_vectorization = False
+        builder = llvm.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
+    return machine.emit_assembly(module)
+
+
+_HEADER = re.compile(r"^\s*\.(version|target|address_size)\b.*$", re.MULTILINE)
+_EXTERN_SHARED = re.compile(r"^\s*\.extern \.shared .*$", re.MULTILINE)
+
+
+def merge_ptx(modules: Sequence[str]) -> str:
+    """One PTX module of several for the same target: assembling kernels together costs about 40 % less than apart.
+
+    Raises ValueError where headers differ. Entry names must be unique; declarations of dynamic shared memory are shared.
+    """
+    headers = {tuple(m.group(0).split()[1] for m in _HEADER.finditer(text)) for text in modules}
+    if len(headers) != 1:
+        raise ValueError(f"PTX modules for different targets cannot be merged: {sorted(headers)}")
+    header = "\n".join(m.group(0).strip() for m in _HEADER.finditer(modules[0]))
+    shared: dict[str, None] = {}
+    bodies = []
+    for text in modules:
+        shared.update((m.group(0).strip(), None) for m in _EXTERN_SHARED.finditer(text))
+        bodies.append(_EXTERN_SHARED.sub("", _HEADER.sub("", text)))
+    return "\n".join((header, *shared, *bodies))
+
+
+def entries(ptx: str) -> list[str]:
+    """Names of the kernels in a PTX module, in order."""
+    return re.findall(r"^\s*(?:\.visible\s+)?\.entry\s+([\w$]+)", ptx, re.MULTILINE)
