@@ -79,7 +79,7 @@ OPS: tuple[OpDef, ...] = (
     OpDef("reshape", ("x",), ("result",), kind="view", doc="The same elements in row-major order under another shape."),
     OpDef("transpose", ("x",), ("result",), attrs=("perm",), kind="view", doc="Axis i of the result is axis perm[i] of x."),
     OpDef("slice", ("x",), ("result",), attrs=("starts", "steps"), kind="view",
-          doc="result[i...] = x[starts + i*steps...]; `starts` are shape expressions (strings), `steps` integers, maybe negative."),
+          doc="result[i...] = x[starts + i*steps...]; `starts` are shape expressions (strings), `steps` non-zero integers."),
     OpDef("expand", ("x",), ("result",), kind="view", doc="x, right-aligned, repeated along axes where it has size 1 or none."),
     # Dispatches
     OpDef("pointwise", (), ("*results",), ("body",),
@@ -92,9 +92,9 @@ OPS: tuple[OpDef, ...] = (
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
           "`epilogue` maps it to the results."),
     OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
-          doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. `pads`: "
-          "all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: w [C, kernel..., "
-          "M/groups], and `output_padding`."),
+          doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
+          "`pads`: all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: "
+          "w [C, kernel..., M/groups], and `output_padding`."),
     OpDef("attention", ("q", "k", "v"), ("*results",), ("score", "epilogue"), ("scale",),
           doc="softmax over t of score(q[b, h, s, :] . k[b, h/g, t, :] * scale), times v[b, h/g, t, :], where g = heads of q / "
           "heads of k. `score` maps a product (f32) over the domain [B, H, S, T]; `epilogue` the result over [B, H, S, Dv]. "
@@ -146,7 +146,7 @@ def _irdl_text() -> str:
         if op.regions:
             body += [f"    %region{i} = irdl.region" for i in range(len(op.regions))]
             body.append(f"    irdl.regions({', '.join(f'{n}: %region{i}' for i, n in enumerate(op.regions))})")
-        out += body + ["  }"]
+        out += [*body, "  }"]
     return "\n".join([*out, "}"])
 
 

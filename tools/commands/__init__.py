@@ -1,0 +1,1 @@
+"""The subcommands of `ingot`, one a file, imported when called."""
