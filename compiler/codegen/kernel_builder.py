@@ -16,13 +16,14 @@ On a GPU target (`KernelModule("sm_90a")`) `m.kernel` gives an `NvvmBuilder`, wh
 
 Rules of the house:
 
-- Values are `Val` (values.py): operators, Python numbers on either side, constants folded. Pointers are untyped; `ptr + n` moves by
-  bytes, `ptr.at(i, "f32")` by elements. Types are named by strings ("f32", "vector<8xbf16>", "ptr<3>").
-- Everything static is unrolled by Python's own loops; `for_`, `while_`, `if_` and `if_else` emit structured control flow, with carried
-  values given as any nesting of lists, returned in the same nesting.
+- Values are `Val` (values.py): operators, Python numbers on either side, constants folded. Pointers are untyped; `ptr +
+  n` moves by bytes, `ptr.at(i, "f32")` by elements. Types are named by strings ("f32", "vector<8xbf16>", "ptr<3>").
+- Everything static is unrolled by Python's own loops; `for_`, `while_`, `if_` and `if_else` emit structured control
+  flow, with carried values given as any nesting of lists, returned in the same nesting.
 - Constants are emitted once, in the entry block. Building costs 1-2 us an operation.
-- 8-bit and 4-bit floats have no arithmetic type: they are `i8` bytes (two 4-bit values a byte), moved to and from real floats by
-  `decode_float` and `encode_float` (small_floats.py). `i1` is a value of comparisons; in memory a bool is a byte.
+- 8-bit and 4-bit floats have no arithmetic type: they are `i8` bytes (two 4-bit values a byte), moved to and from real
+  floats by `decode_float` and `encode_float` (small_floats.py). `i1` is a value of comparisons; in memory a bool is a
+  byte.
 """
 
 from __future__ import annotations
@@ -359,9 +360,7 @@ class KernelBuilder(MemoryOps, VectorOps, SmallFloatOps):
 
     def emit(self, name: str, operands: Sequence[Val], result: ValueType, attributes: dict[str, Any] | None = None) -> Val:
         """Emit an operation with one result of type `result`."""
-        created = ir.Operation.create(
-            name, [result.mlir], [x.v for x in operands], attributes, None, 0, self.loc, self.ip
-        )
+        created = ir.Operation.create(name, [result.mlir], [x.v for x in operands], attributes, None, 0, self.loc, self.ip)
         return Val(self, result, created.result)
 
     def type(self, name: str | ValueType) -> ValueType:
@@ -522,12 +521,12 @@ class KernelBuilder(MemoryOps, VectorOps, SmallFloatOps):
     def if_else(self, condition: Val, results: Any = ()) -> Iterator[If]:
         """A two-armed conditional; `results` nests type names, types, or values whose types are meant.
 
-            with k.if_else(i < n, results=["f32"]) as branch:
-                with branch.then:
-                    branch.yield_([k.load(p, "f32")])
-                with branch.else_:
-                    branch.yield_([0.0])
-            (x,) = branch.results
+        with k.if_else(i < n, results=["f32"]) as branch:
+            with branch.then:
+                branch.yield_([k.load(p, "f32")])
+            with branch.else_:
+                branch.yield_([0.0])
+        (x,) = branch.results
         """
         types = [leaf.t if isinstance(leaf, Val) else self.type(leaf) for leaf in flatten(results)]
         created = self.op("scf.if", [self.value(condition, self.i1)], types, regions=2)
@@ -543,7 +542,8 @@ class KernelBuilder(MemoryOps, VectorOps, SmallFloatOps):
         branch.results = unflatten(results, values)
 
     def for_unrolled(self, start: Operand, stop: Operand, factor: int, body: Any, carry: Any = ()) -> Any:
-        """`carry = body(i, carry)` for i in range(start, stop), `factor` copies of the body an iteration, then a remainder loop.
+        """`carry = body(i, carry)` for i in range(start, stop), `factor` copies of the body an iteration, then a
+        remainder loop.
 
         Returns the carried values after the loop. `body` is a Python function called at build time.
         """

@@ -1,7 +1,8 @@
 """Pointers, loads and stores of Kernel IR: a mixin of `KernelBuilder`.
 
-Alignments are in bytes. Where none is given, the element's natural alignment is promised (not the vector's: pass `align=16` or more
-where the address is known to be so aligned, or the access is split). Masked accesses do not touch memory where the mask is false.
+Alignments are in bytes. Where none is given, the element's natural alignment is promised (not the vector's: pass
+`align=16` or more where the address is known to be so aligned, or the access is split). Masked accesses do not touch
+memory where the mask is false.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class MemoryOps:
     # --- pointers
 
     def ptr_at(self, base: Val, index: Operand, type_: str | ValueType) -> Val:
-        """Address of element `index` of an array of `type_` at `base`; `base` may also be a vector of pointers, or `index` a vector."""
+        """Address of element `index` of an array of `type_` at `base`; either may be a vector, giving a vector of pointers."""
         t = self.type(type_)
         if isinstance(index, Val) and index.const is not None and index.t.kind == "int":
             index = index.const
@@ -98,16 +99,15 @@ class MemoryOps:
         flags = {"volatile_": volatile, "nontemporal": nontemporal, "invariant": invariant}
         return self.emit("llvm.load", (p,), t, self._access(t, align, flags))
 
-    def store(
-        self, x: Operand, p: Val, *, align: int | None = None, volatile: bool = False, nontemporal: bool = False
-    ) -> None:
+    def store(self, x: Operand, p: Val, *, align: int | None = None, volatile: bool = False, nontemporal: bool = False) -> None:
         """Store a scalar or vector; a Python number is stored as the index type or f32 (give a `Val` for any other)."""
         x = self.value(x)
         flags = {"volatile_": volatile, "nontemporal": nontemporal}
         self.op("llvm.store", (x, p), (), self._access(x.t, align, flags))
 
     def load_as(self, p: Val, dtype: str, lanes: int = 0, *, align: int | None = None, invariant: bool = False) -> Val:
-        """Load storage dtype `dtype` (src/ingot/dtypes.py) as its compute value: bool bytes as i1, 8-bit floats as f32, others as is.
+        """Load storage dtype `dtype` (src/ingot/dtypes.py) as its compute value: bool bytes as i1, 8-bit floats as f32,
+        others as is.
 
         `lanes` elements as a vector, or a scalar for 0. Sub-byte types are refused: load bytes and split them.
         """
@@ -133,9 +133,7 @@ class MemoryOps:
     def _lanes(self, element: str, lanes: int) -> ValueType:
         return self.vector_of(element, lanes) if lanes else self.type(element)
 
-    def masked_load(
-        self, p: Val, type_: str | ValueType, mask: Val, other: Operand = 0, *, align: int | None = None
-    ) -> Val:
+    def masked_load(self, p: Val, type_: str | ValueType, mask: Val, other: Operand = 0, *, align: int | None = None) -> Val:
         """The contiguous vector at `p` where `mask` (vector of i1), `other` elsewhere, where memory is not read."""
         t = self.type(type_)
         attributes = {"alignment": self.attr(f"{align or max(1, t.element.bits // 8)} : i32")}

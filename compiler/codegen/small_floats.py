@@ -2,10 +2,10 @@
 
 The formats are OCP's (OFP8 E4M3 and E5M2; MX E2M1 and E8M0), stored in the low bits of an i8. The tricks:
 
-- decode: place exponent and mantissa in a float's fields and multiply by 2^(127 - bias); subnormals come out right because the product
-  of a subnormal f32 is exact (this needs denormals not to be flushed, which neither target does);
-- encode: normal numbers are rounded to nearest even by an integer add at the last kept bit; subnormals by adding 2^p, whose unit in the
-  last place is the format's smallest subnormal, which lets the float adder do the rounding.
+- decode: place exponent and mantissa in a float's fields and multiply by 2^(127 - bias); subnormals come out right
+  because the product of a subnormal f32 is exact (this needs denormals not to be flushed, which neither target does);
+- encode: normal numbers are rounded to nearest even by an integer add at the last kept bit; subnormals by adding 2^p,
+  whose unit in the last place is the format's smallest subnormal, which lets the float adder do the rounding.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class SmallFloatOps:
         """Floats (any type, scalar or vector) as i8 codes of `dtype`, rounded to nearest even.
 
         With `saturate`, what exceeds the largest finite number (infinities too) becomes that number, as ONNX's Cast and
-        `cvt.satfinite` do; without, infinity (E5M2) or NaN (E4M3). E2M1 always saturates, and its NaN becomes the largest number.
-        E8M0 takes the exponent of a positive number, rounded up to the next power of two (`cvt.rp`).
+        `cvt.satfinite` do; without, infinity (E5M2) or NaN (E4M3). E2M1 always saturates, and its NaN becomes the
+        largest number. E8M0 takes the exponent of a positive number, rounded up to the next power of two (`cvt.rp`).
         """
         wide = self._shaped(x.t, "i32")
         x = self.cast(x, self._shaped(x.t, "f32"))

@@ -60,9 +60,7 @@ class VectorOps:
     def extract(self, x: Val, index: int | Val) -> Val:
         """Lane `index` of a vector, or member `index` (a Python int) of a struct."""
         if x.t.kind == "struct":
-            return self.emit(
-                "llvm.extractvalue", (x,), x.t.members[index], {"position": self.attr(f"array<i64: {index}>")}
-            )
+            return self.emit("llvm.extractvalue", (x,), x.t.members[index], {"position": self.attr(f"array<i64: {index}>")})
         if isinstance(index, Val) and index.const is None:
             return self.emit("llvm.extractelement", (x, index), x.t.element)
         position = int(index.const if isinstance(index, Val) else index)
@@ -100,7 +98,8 @@ class VectorOps:
     def reduce(self, kind: str, x: Val) -> Val:
         """A vector folded to one element by `add`, `mul`, `min`, `max`, `umin`, `umax`, `and`, `or` or `xor`.
 
-        Float sums and products are taken pairwise, halves against halves, an order fixed by the vector's length (a power of two).
+        Float sums and products are taken pairwise, halves against halves, an order fixed by the vector's length (a
+        power of two).
         """
         if not x.t.is_float:
             attribute = {"kind": self.attr(f"#vector.kind<{_REDUCTIONS[kind]}>")}
@@ -160,15 +159,16 @@ class VectorOps:
         if self.module.is_gpu and self.module.sm >= 80 and a.t.element.bits == 32:
             return self.emit(f"arith.{kind}imumf", (a, b), a.t)
         # x86 and sm_75 have no such instruction: the sum is NaN where either is, and costs one operation and a select.
-        nan = self.emit("arith.cmpf", (a, b), self._mask_type(a.t), self.cmpf_attr("uno"))
+        nan = self.emit("arith.cmpf", (a, b), self.mask_type(a.t), self.cmpf_attr("uno"))
         return self.select(nan, a + b, self.min(a, b) if kind == "min" else self.max(a, b))
 
-    def _mask_type(self, t: ValueType) -> ValueType:
+    def mask_type(self, t: ValueType) -> ValueType:
+        """The type of a comparison of values of type `t`: i1, or a vector of it."""
         return self.vector_of("i1", t.lanes) if t.kind == "vector" else self.i1
 
     def is_nan(self, x: Val) -> Val:
         """True where `x` is NaN."""
-        return self.emit("arith.cmpf", (x, x), self._mask_type(x.t), self.cmpf_attr("uno"))
+        return self.emit("arith.cmpf", (x, x), self.mask_type(x.t), self.cmpf_attr("uno"))
 
     def select(self, condition: Val, a: Operand, b: Operand) -> Val:
         """`a` where `condition` holds, else `b`; one of them may be a number."""
@@ -227,8 +227,9 @@ class VectorOps:
     def cast(self, x: Val, type_: str | ValueType, signed: bool = True) -> Val:
         """Convert between number types, element by element; a scalar name converts a vector's elements.
 
-        Integers widen by sign unless `signed` is False (i1 always by zero), narrow by dropping bits. Float to integer truncates toward
-        zero and is undefined out of range. Float to float rounds to nearest even. Anything to i1 is `x != 0`.
+        Integers widen by sign unless `signed` is False (i1 always by zero), narrow by dropping bits. Float to integer
+        truncates toward zero and is undefined out of range. Float to float rounds to nearest even. Anything to i1 is `x
+        != 0`.
         """
         t = self.type(type_)
         if x.t.kind == "vector" and t.kind != "vector":
@@ -272,7 +273,8 @@ class VectorOps:
     def _narrow(self, x: Val, t: ValueType) -> Val:
         """Float to narrower float, rounded to nearest even, without the library calls that LLVM would make on CPUs."""
         if x.t.element.bits == 64 and t.element.bits == 16:
-            # Round to odd in f32 first, so that the second rounding sees a sticky bit: bits below f32's last are folded into it.
+            # Round to odd in f32 first, so that the second rounding sees a sticky bit: bits below f32's last are folded
+            # into it.
             wide = self._shaped(t, "i64")
             bits = self.bitcast(x, wide)
             low = bits & ((1 << 29) - 1)

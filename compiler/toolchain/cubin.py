@@ -1,4 +1,7 @@
-"""PTX to cubin with nvJitLink, in process: no GPU, driver or CUDA toolkit is needed (package `nvidia-nvjitlink`, extra `gpu`)."""
+"""PTX to cubin with nvJitLink, in process:
+
+no GPU, driver or CUDA toolkit is needed (package `nvidia-nvjitlink`, extra `gpu`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ def _nvjitlink() -> Any:
     return nvjitlink
 
 
-def assemble(ptx: str, target: str, *, level: int = 3, name: str = "kernels", reproducer_dir: str | Path | None = None) -> bytes:
+def assemble(
+    ptx: str, target: str, *, level: int = 3, name: str = "kernels", reproducer_dir: str | Path | None = None
+) -> bytes:
     """The cubin of a PTX module for `target`.
 
     Args:

@@ -1,10 +1,13 @@
 """A small static linker: an ELF object becomes one flat, position-independent image that the runtime maps without LLVM.
 
-The image holds every allocated section at its alignment, zero-initialized data included, with all relocations resolved: they are
-PC-relative, so that the bytes can be mapped anywhere (64-byte aligned or better), read and execute only. Nothing outside the image is
-referenced: an undefined symbol other than the three that LLVM inserts by itself (`memcpy`, `memmove`, `memset`), which are linked in, is an error.
+The image holds every allocated section at its alignment, zero-initialized data included, with all relocations resolved:
+they are PC-relative, so that the bytes can be mapped anywhere (64-byte aligned or better), read and execute only.
+Nothing outside the image is
+referenced: an undefined symbol other than the three that LLVM inserts by itself (`memcpy`, `memmove`, `memset`), which
+    are linked in, is an error.
 
-ELF structures follow the System V ABI, AMD64 supplement: https://gitlab.com/x86-psABIs/x86-64-ABI (Elf64_Ehdr, Elf64_Shdr, Elf64_Sym, Elf64_Rela).
+ELF structures follow the System V ABI, AMD64 supplement: https://gitlab.com/x86-psABIs/x86-64-ABI (Elf64_Ehdr,
+Elf64_Shdr, Elf64_Sym, Elf64_Rela).
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ _R_PC64, _R_PC32, _R_PLT32 = 24, 2, 4
 _SHT_PROGBITS, _SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS = 1, 2, 4, 8
 _SHF_ALLOC, _SHF_WRITE = 2, 1
 _SKIPPED_SECTIONS = (".eh_frame", ".note", ".comment")  # unwinding and notes: nothing here throws
+
 
 @dataclass
 class _Section:
@@ -65,9 +69,7 @@ class _Object:
         size, count, names = struct.unpack_from("<HHH", data, 58)
         rows = [struct.unpack_from("<IIQQQQIIQQ", data, table + i * size) for i in range(count)]
         strings = rows[names][4]
-        self.sections = [
-            _Section(self._string(strings + r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in rows
-        ]
+        self.sections = [_Section(self._string(strings + r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in rows]
         self.symbols: list[_Symbol] = []
         for section in self.sections:
             if section.type == _SHT_SYMTAB:

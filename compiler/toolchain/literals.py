@@ -1,9 +1,9 @@
 """Floating-point literals between two versions of LLVM's text: MLIR writes LLVM 24's, llvmlite reads LLVM 22's.
 
-LLVM 24 prints decimals that round to the value (`float 1.000000e-01`), bit patterns as `f0x3F4C422A`, and the words `+inf`, `-qnan`,
-`+nan(0x1)`, `+snan(0x1)`. LLVM 22 refuses all of these except exact decimals. It accepts bit patterns: `0xH3C00` (half), `0xR3F80`
-(bfloat), and 16 hexadecimal digits for float (as the double of equal value) and double. `fix_literals` rewrites to those; nothing else
-was found to differ in what Ingot's kernels use.
+LLVM 24 prints decimals that round to the value (`float 1.000000e-01`), bit patterns as `f0x3F4C422A`, and the words
+`+inf`, `-qnan`, `+nan(0x1)`, `+snan(0x1)`. LLVM 22 refuses all of these except exact decimals. It accepts bit patterns:
+`0xH3C00` (half), `0xR3F80` (bfloat), and 16 hexadecimal digits for float (as the double of equal value) and double.
+`fix_literals` rewrites to those; nothing else was found to differ in what Ingot's kernels use.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def _rewrite(kind: str, text: str) -> str:
 
 
 def fix_literals(text: str) -> str:
-    """LLVM 24 text with its floating-point literals as LLVM 22 reads them. The type is the last one named before it on its line."""
+    """LLVM 24 text with its floating-point literals as LLVM 22 reads them.
+
+    The type is the last one named before it on its line.
+    """
     pieces: list[str] = []
     done = line_start = seen = 0
     kind: str | None = None

@@ -1,6 +1,7 @@
 """Kernel IR to the llvm dialect to LLVM IR text.
 
-The bindings' translator dies on an operation it has no translation for, and LLVM ends the process on what its instruction selector
+The bindings' translator dies on an operation it has no translation for, and LLVM ends the process on what its
+instruction selector
 cannot do: `check_translatable` and `check_selectable` refuse both before, with the operation's name.
 """
 
@@ -45,7 +46,10 @@ NVPTX_UNSELECTABLE = (
         Unselectable(f"llvm.intr.{name}", _NO_LOWERING)
         for name in ("exp", "exp10", "log", "log2", "log10", "pow", "powi", "sinh", "cosh", "tan", "asin", "acos", "atan")
     ),
-    *(Unselectable(f"llvm.intr.{name}", "give it fastmath afn, or expand it", without="afn") for name in ("tanh", "sin", "cos")),
+    *(
+        Unselectable(f"llvm.intr.{name}", "give it fastmath afn, or expand it", without="afn")
+        for name in ("tanh", "sin", "cos")
+    ),
     Unselectable("nvvm.prefetch", "a prefetch to L2 needs sm_90: emit inline PTX", below=90, attribute="level = L2"),
 )
 
@@ -60,9 +64,7 @@ def check_selectable(module: Any, target: str) -> None:
         if row is not None and sm < row.below:
             text = str(operation)
             if row.attribute in text and not (row.without and row.without in text):
-                raise CompileError(
-                    f"{operation.name} has no code on {target}", node=_kernel_of(operation), cure=row.instead
-                )
+                raise CompileError(f"{operation.name} has no code on {target}", node=_kernel_of(operation), cure=row.instead)
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit)

@@ -9,8 +9,9 @@ from typing import Any
 
 from ingot.errors import CompileError
 
-# The PTX ISA version written for each target: new enough for every instruction Ingot emits there (PTX ISA, release notes: sm_88 came
-# with 9.0, sm_103a and sm_121a with 8.8). A version below the target's minimum would make LLVM end the process; llvmlite 0.50 knows up to 9.0.
+# The PTX ISA version written for each target: new enough for every instruction Ingot emits there (PTX ISA, release
+# notes: sm_88 came with 9.0, sm_103a and sm_121a with 8.8). A version below the target's minimum would make LLVM end
+# the process; llvmlite 0.50 knows up to 9.0.
 PTX_VERSIONS = {
     "sm_75": 88,
     "sm_80": 88,

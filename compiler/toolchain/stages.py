@@ -3,8 +3,8 @@
     kernel-ir -> llvm-dialect -> llvm-ir -> ptx -> cubin        (sm_XX)
     kernel-ir -> llvm-dialect -> llvm-ir -> object -> image     (cpu)
 
-`compile_kernels(text, "sm_90a")` runs from Kernel IR to the cubin; `start` and `stop` name other ends; `dump_dir` keeps the product of
-each stage as `NAME.STAGE_SUFFIX`, and such a file's contents are what `start` takes.
+`compile_kernels(text, "sm_90a")` runs from Kernel IR to the cubin; `start` and `stop` name other ends; `dump_dir` keeps
+the product of each stage as `NAME.STAGE_SUFFIX`, and such a file's contents are what `start` takes.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def compile_kernels(
     """Compile a module of kernels for `target`.
 
     Args:
-        source: what stage `start` holds: Kernel IR or llvm dialect as text or `ir.Module` (which is lowered in place), LLVM IR or PTX
-            as text, an object as bytes.
+        source: what stage `start` holds: Kernel IR or llvm dialect as text or `ir.Module` (which is lowered in place),
+            LLVM IR or PTX as text, an object as bytes.
         target: `cpu` or `sm_XX`.
         start: the stage of `source`.
         stop: the last stage; by default the target's last.
