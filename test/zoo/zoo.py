@@ -1,7 +1,7 @@
 """Real exported graphs with seeded weights and inputs, made from small recipes.
 
     python test/zoo/zoo.py list
-    python test/zoo/zoo.py fill OUT [NAME ...]     # OUT/NAME/{model.onnx[, model.onnx.data], inputs_k.npz, ref_k.npz, meta.json}
+    python test/zoo/zoo.py fill OUT [NAME ...]   # OUT/NAME/{model.onnx[, model.onnx.data], inputs_k.npz, ref_k.npz, meta.json}
     python test/zoo/zoo.py fill OUT --no-reference NAME
 
 A recipe holds a graph as its exporter wrote it; every large weight is replaced by (shape, dtype, mean, standard deviation) and
@@ -227,7 +227,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.what == "list":
         for name in names():
             meta = read(name).meta
-            print(f"{name:28s} {meta['dtype']:5s} {meta.get('exporter', ''):7s} {meta.get('params', 0) / 1e6:8.2f} M parameters")
+            millions = meta.get("params", 0) / 1e6
+            print(f"{name:28s} {meta['dtype']:5s} {meta.get('exporter', ''):7s} {millions:8.2f} M parameters")
         return 0
     for name in args.names or [n for n in names() if not n.endswith("_full")]:
         fill(name, args.out, with_reference=not args.no_reference)
