@@ -14,6 +14,8 @@ def node_name(at: ir.Operation | ir.OpView | ir.Location) -> str | None:
     file location `file:line:column`. None where nothing is known.
     """
     loc = at if isinstance(at, ir.Location) else at.location
+    if type(loc) is ir.Location:  # diagnostics hold their location as the base class
+        loc = ir.Location.from_attr(loc.attr)
     if isinstance(loc, ir.NameLoc):
         return loc.name_str
     if isinstance(loc, ir.FusedLoc):
@@ -22,15 +24,18 @@ def node_name(at: ir.Operation | ir.OpView | ir.Location) -> str | None:
     if isinstance(loc, ir.CallSiteLoc):
         return node_name(loc.callee)
     if isinstance(loc, ir.FileLineColLoc):
-        return f"{loc.filename}:{loc.start_line}:{loc.start_col}"
+        return f"{loc.filename}:{loc.start_line}:{loc.start_col}" if loc.start_line else None
     return None
 
 
 def describe(error: ir.MLIRError) -> tuple[str, str | None]:
-    """The message of an MLIR error and the node at fault: all its diagnostics and their notes, joined by `; `."""
+    """The message of an MLIR error and the node at fault: all its diagnostics and their notes, joined by `; `.
+
+    Notes that only print the operation again are left out.
+    """
     parts, node = [], None
     for diagnostic in error.error_diagnostics:
         node = node or node_name(diagnostic.location)
         parts += [diagnostic.message, *(note.message for note in diagnostic.notes)]
-    text = "; ".join(" ".join(part.split()) for part in parts)
+    text = "; ".join(" ".join(part.split()) for part in parts if not part.startswith("see current operation"))
     return text or " ".join(str(error).split()), node
