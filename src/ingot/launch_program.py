@@ -126,13 +126,26 @@ class KernelEntry:
 @dataclass(frozen=True)
 class State:
     """Output `output` is input `input` grown along `axis` (a KV cache): with one donated buffer for both, only the new part
-    is written. `kept` is the old length and `length` the new one, as expressions of the program's symbols."""
+    is written.
+
+    In memory the axis may have room for more: strides of the axes before it are computed from symbols of their own, which a
+    plain run binds to the sizes themselves and a donated buffer to its capacity. Steps named in `copies` copy the old part and
+    are skipped where input and output are one buffer.
+
+    Attributes:
+        kept, length: old and new size of the axis, as expressions of the program's symbols.
+        kept_capacity, capacity: symbols of the axis' size in the input's and the output's memory.
+        copies: indices into `LaunchProgram.steps`.
+    """
 
     input: int
     output: int
     axis: int
     kept: Dim
     length: Dim
+    kept_capacity: str = ""
+    capacity: str = ""
+    copies: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
