@@ -1,0 +1,53 @@
+"""`ingot compile`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+
+@click.command("compile", help="Compile an ONNX model to an engine file.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine file [default: the model's name with .ingot].")
+@click.option("--cast", type=click.Choice(["fp16", "bf16"]), help="Compute a float model in this type where that is safe.")
+@click.option("--no-weights", is_flag=True, help="Leave the weights out; the engine is refitted from the model when loaded.")
+@click.option("--target", "targets", multiple=True, metavar="NAME", help="Also compile kernels for a target (repeatable).")
+@click.option("--pass", "passes", multiple=True, metavar="PASS", help="Run a pass after Ingot's own (repeatable).")
+@click.option("--load", multiple=True, type=click.Path(path_type=Path), metavar="FILE.py", help="Load passes from a file.")
+@click.option("--time-passes", is_flag=True, help="Print the share of each pass.")
+@click.option("--dump-dir", type=click.Path(path_type=Path), help="Write the IR after each pass to this folder.")
+def command(
+    model: Path,
+    output: Path | None,
+    cast: str | None,
+    no_weights: bool,
+    targets: tuple[str, ...],
+    passes: tuple[str, ...],
+    load: tuple[Path, ...],
+    time_passes: bool,
+    dump_dir: Path | None,
+) -> None:
+    from ingot.compiler.driver import compile_model
+    from ingot.tools.commands.progress import progress
+
+    start = time.perf_counter()
+    with progress() as update:
+        engine = compile_model(
+            model, cast=cast, passes=passes, load=load, progress=update, time_passes=time_passes, dump_dir=dump_dir
+        )
+        output = output or model.with_suffix(".ingot")
+        engine.save(output, weights=not no_weights)
+    seconds = time.perf_counter() - start
+    size = output.stat().st_size
+    click.echo(f"{output}: {size / 1e6:.1f} MB in {seconds:.2f} s")
+    for note in engine.notes:
+        click.echo(f"  {note}")
+    for name in targets:
+        from ingot.compiler.jit import compile_for_target
+
+        begin = time.perf_counter()
+        with progress() as update:
+            report = compile_for_target(engine, name, progress=update)
+        click.echo(f"{name}: {report.kernels} kernels in {time.perf_counter() - begin:.2f} s")
