@@ -31,7 +31,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path) as data:
             return dict(data)
     except (OSError, ValueError) as e:
-        raise InputError(f"cannot read inputs: {e}", node=str(path), cure="give an .npz file of arrays named as the inputs") from e
+        cure = "give an .npz file of arrays named as the inputs"
+        raise InputError(f"cannot read inputs: {e}", node=str(path), cure=cure) from e
 
 
 def random_feeds(inputs: Sequence[Any], dims: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:

@@ -20,8 +20,8 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("{task.description:24}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
-    bars = Progress(*columns, console=Console(stderr=True), transient=True)
+    text = (TextColumn("{task.description:24}"), TextColumn("{task.completed}/{task.total}"))
+    bars = Progress(text[0], BarColumn(), text[1], TimeElapsedColumn(), console=Console(stderr=True), transient=True)
     tasks: dict[str, Any] = {}
     start = time.monotonic()
     shown = False
