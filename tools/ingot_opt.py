@@ -54,7 +54,7 @@ def main(
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     try:
-        return _Run(args, stdin or sys.stdin, out, err, new_context or _new_context).run()
+        return _Run(args, stdin or sys.stdin, out, err, new_context or default_context).run()
     except Error as error:
         err.write(f"ingot-opt: error: {error}\n")
         for note in getattr(error, "__notes__", []):
@@ -100,12 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _new_context() -> ir.Context:
-    import importlib.util
-
+def default_context() -> ir.Context:
+    """A context with the dialects that `ingot-opt` reads."""
     from ingot.dialects.mlir import new_context
 
-    return new_context(onnx=importlib.util.find_spec("ingot.dialects.onnx") is not None)
+    return new_context(onnx=True)
 
 
 @dataclass
