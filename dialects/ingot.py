@@ -7,6 +7,9 @@ Small and closed. A module holds one `ingot.func`; its body is a sequence of
 - *dispatches*: one root operation each with its full semantics, and *scalar regions* that hold what is fused into it;
 - `guard`s, `output`s and the terminator `return`.
 
+The weights program, where there is one, is a second function, `weights`, after the main one: its outputs are the derived weights
+that the main function reads by name, each computed from sources that keep the model's names.
+
 Values are tensors. A dimension that is not constant is a shape expression (`ingot.dims`); the expressions of a type's dynamic
 dimensions, in order, are its encoding: `tensor<?x?x768xf32, #ingot.dims<["N", "S"]>>`.
 
@@ -38,6 +41,7 @@ from ingot.dialects.scalar_table import ROWS
 from ingot.dims import Dim
 
 NAME = "ingot"
+WEIGHTS_FUNC = "weights"  # the function that is the weights program: its outputs are the derived weights
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,15 @@ def main_func(module: ir.Module | ir.Operation) -> ir.Operation:
         if op.operation.name == f"{NAME}.func":
             return op.operation
     raise ValueError("the module has no ingot.func: lower ONNX first (ingot-convert-onnx-to-ingot)")
+
+
+def find_func(module: ir.Module | ir.Operation, name: str) -> ir.Operation | None:
+    """The module's `ingot.func` called `name`, or None."""
+    body = module.body if isinstance(module, ir.Module) else module.regions[0].blocks[0]
+    for op in body.operations:
+        if op.operation.name == f"{NAME}.func" and op.operation.attributes["sym_name"].value == name:
+            return op.operation
+    return None
 
 
 def loads(op: ir.Operation) -> list[ir.Operation]:
