@@ -7,6 +7,8 @@ memory where the mask is false.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ingot.compiler.codegen.values import Operand, Val, ValueType
@@ -179,7 +181,7 @@ class MemoryOps:
         """`nbytes` on the stack for the whole kernel (allocated once, in the entry block)."""
         count = self.const(nbytes, "i64")
         count.v  # noqa: B018  the constant must precede the allocation
-        with self._at_entry():
+        with self.at_entry():
             attributes = {"elem_type": self._type_attr(self.i8), "alignment": self.attr(f"{align} : i64")}
             return self.emit("llvm.alloca", (count,), self.ptr, attributes)
 
@@ -215,15 +217,11 @@ class MemoryOps:
         where = ir.InsertionPoint.at_block_begin(self.module.module.body)
         ir.Operation.create("llvm.mlir.global", attributes=attributes, regions=1, loc=self.loc, ip=where)
 
-    def _at_entry(self) -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def scope() -> Any:
-            outer, self.ip = self.ip, self._constant_ip
-            try:
-                yield
-            finally:
-                self.ip = outer
-
-        return scope()
+    @contextmanager
+    def at_entry(self) -> Iterator[None]:
+        """Emit at the start of the kernel, after what was emitted there before: for values that every block may use."""
+        outer, self.ip = self.ip, self._constant_ip
+        try:
+            yield
+        finally:
+            self.ip = outer
