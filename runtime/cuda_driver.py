@@ -1,0 +1,234 @@
+"""The CUDA driver, in the few calls the runtime needs; every failure is one `DeviceError` that says what to do.
+
+All calls act on the device's primary context, so that memory and streams are shared with other libraries in the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from ingot.errors import DeviceError
+
+_CURES = {
+    "CUDA_ERROR_OUT_OF_MEMORY": "close other sessions, use smaller inputs, or compile with --cast fp16",
+    "CUDA_ERROR_NO_DEVICE": "use device='cpu'",
+    "CUDA_ERROR_INSUFFICIENT_DRIVER": "update the NVIDIA driver",
+    "CUDA_ERROR_DEVICE_UNAVAILABLE": "another process holds the GPU exclusively",
+}
+# After these the context is unusable: every later call on it fails too.
+STICKY = (
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_LAUNCH_FAILED",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+    "CUDA_ERROR_ECC_UNCORRECTABLE",
+    "CUDA_ERROR_CONTEXT_IS_DESTROYED",
+)
+_STICKY_CURE = "the GPU's context is lost: start a new process; run once with INGOT_SYNC=1 to name the kernel at fault"
+
+
+@cache
+def driver() -> Any:
+    """The `cuda.bindings.driver` module, initialized. Raises DeviceError where it or the driver is missing."""
+    try:
+        from cuda.bindings import driver as module
+    except ImportError as e:
+        raise DeviceError(f"CUDA's Python bindings are missing: {e}", cure="pip install 'ingot[gpu]'") from e
+    try:
+        (status,) = module.cuInit(0)
+    except RuntimeError as e:  # libcuda.so.1 is not on this machine
+        raise DeviceError(f"no NVIDIA driver: {e}", cure="use device='cpu', or install the NVIDIA driver") from e
+    if status != module.CUresult.CUDA_SUCCESS:
+        raise DeviceError(f"cuInit failed: {status.name}", cure=_CURES.get(status.name, "use device='cpu'"))
+    return module
+
+
+def check(result: tuple, doing: str) -> Any:
+    """The values of a driver call's result tuple. Raises DeviceError with the driver's own words where it failed."""
+    status, *values = result
+    if int(status) != 0:
+        name = status.name
+        _, text = driver().cuGetErrorString(status)
+        words = text.decode() if isinstance(text, bytes) else name
+        cure = _STICKY_CURE if name in STICKY else _CURES.get(name)
+        raise DeviceError(f"{doing}: {words} ({name})", cure=cure)
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def device_count() -> int:
+    """GPUs that can be used here; 0 where there is no driver."""
+    try:
+        return int(check(driver().cuDeviceGetCount(), "counting GPUs"))
+    except DeviceError:
+        return 0
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What scheduling and reports need to know of a GPU."""
+
+    ordinal: int
+    name: str
+    capability: tuple[int, int]
+    multiprocessors: int
+    memory_bytes: int
+
+
+class Cuda:
+    """One GPU's primary context. `activate` makes it current on the calling thread."""
+
+    def __init__(self, ordinal: int = 0) -> None:
+        d = driver()
+        count = device_count()
+        if not 0 <= ordinal < count:
+            raise DeviceError(f"cuda:{ordinal} does not exist: {count} GPUs found", cure="choose another device")
+        self.ordinal = ordinal
+        self._device = check(d.cuDeviceGet(ordinal), f"opening cuda:{ordinal}")
+        self._context = check(d.cuDevicePrimaryCtxRetain(self._device), f"opening cuda:{ordinal}")
+        self.activate()
+
+    def activate(self) -> None:
+        """Make this GPU's context current on the calling thread."""
+        check(driver().cuCtxSetCurrent(self._context), "making the GPU's context current")
+
+    def facts(self) -> DeviceFacts:
+        """Name, compute capability and sizes."""
+        d = driver()
+        attribute = d.CUdevice_attribute
+
+        def get(name: str) -> int:
+            key = getattr(attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
+            return int(check(d.cuDeviceGetAttribute(key, self._device), "reading the GPU's attributes"))
+
+        name = check(d.cuDeviceGetName(128, self._device), "reading the GPU's name")
+        capability = get("COMPUTE_CAPABILITY_MAJOR"), get("COMPUTE_CAPABILITY_MINOR")
+        memory = int(check(d.cuDeviceTotalMem(self._device), "reading the GPU's memory"))
+        return DeviceFacts(self.ordinal, name.decode().rstrip("\0"), capability, get("MULTIPROCESSOR_COUNT"), memory)
+
+    # Memory ---------------------------------------------------------------------------------------------------------
+
+    def allocate(self, nbytes: int) -> int:
+        """The address of `nbytes` of device memory, aligned to 256 bytes."""
+        return int(check(driver().cuMemAlloc(max(nbytes, 256)), f"allocating {nbytes / 1e6:.1f} MB on cuda:{self.ordinal}"))
+
+    def free(self, address: int) -> None:
+        """Give device memory back, once no work in flight uses it."""
+        if address:
+            driver().cuMemFree(address)
+
+    def pinned(self, nbytes: int) -> int:
+        """The address of page-locked host memory, from which copies are asynchronous."""
+        return int(check(driver().cuMemHostAlloc(max(nbytes, 1), 0), f"allocating {nbytes / 1e6:.1f} MB of pinned memory"))
+
+    def free_pinned(self, address: int) -> None:
+        driver().cuMemFreeHost(address)
+
+    def upload(self, device: int, host: int, nbytes: int, stream: int) -> None:
+        """Copy host to device in stream order; from pageable memory the call returns once the bytes are staged."""
+        if nbytes:
+            check(driver().cuMemcpyHtoDAsync(device, host, nbytes, stream), f"copying {nbytes} bytes to the GPU")
+
+    def download(self, host: int, device: int, nbytes: int, stream: int) -> None:
+        """Copy device to host in stream order."""
+        if nbytes:
+            check(driver().cuMemcpyDtoHAsync(host, device, nbytes, stream), f"copying {nbytes} bytes from the GPU")
+
+    # Streams and events ---------------------------------------------------------------------------------------------
+
+    def stream(self, priority: int = 0) -> int:
+        """A new non-blocking stream; lower numbers are more urgent."""
+        d = driver()
+        flags = int(d.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        return int(check(d.cuStreamCreateWithPriority(flags, priority), "creating a stream"))
+
+    def destroy_stream(self, stream: int) -> None:
+        driver().cuStreamDestroy(stream)
+
+    def synchronize(self, stream: int) -> None:
+        """Wait for a stream; a fault of an earlier kernel is raised here."""
+        check(driver().cuStreamSynchronize(stream), "running kernels")
+
+    def event(self, *, timing: bool = False) -> int:
+        d = driver()
+        flags = 0 if timing else int(d.CUevent_flags.CU_EVENT_DISABLE_TIMING)
+        return int(check(d.cuEventCreate(flags), "creating an event"))
+
+    def record(self, event: int, stream: int) -> None:
+        check(driver().cuEventRecord(event, stream), "recording an event")
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Milliseconds between two timing events, both past."""
+        d = driver()
+        check(d.cuEventSynchronize(end), "waiting for an event")
+        return float(check(d.cuEventElapsedTime(start, end), "reading an event"))
+
+    def destroy_event(self, event: int) -> None:
+        driver().cuEventDestroy(event)
+
+    # Code -----------------------------------------------------------------------------------------------------------
+
+    def load_module(self, cubin: bytes, what: str) -> Any:
+        """Load machine code; `what` names it in errors."""
+        return check(driver().cuModuleLoadData(cubin), f"loading {what}")
+
+    def function(self, module: Any, symbol: str, shared_bytes: int) -> Any:
+        """A kernel of a loaded module, allowed `shared_bytes` of dynamic shared memory."""
+        d = driver()
+        function = check(d.cuModuleGetFunction(module, symbol.encode()), f"finding kernel {symbol}")
+        if shared_bytes > 48 * 1024:  # beyond it a kernel has to opt in (CUDA programming guide, "Shared memory")
+            attribute = d.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            doing = f"giving {symbol} {shared_bytes} bytes of shared memory"
+            check(d.cuFuncSetAttribute(function, attribute, shared_bytes), doing)
+        return function
+
+    def unload_module(self, module: Any) -> None:
+        driver().cuModuleUnload(module)
+
+    def launch(
+        self, function: Any, grid: Sequence[int], block: Sequence[int], shared_bytes: int, stream: int, params: int
+    ) -> None:
+        """Launch a kernel; `params` is the address of an array of addresses of its parameters."""
+        check(driver().cuLaunchKernel(function, *grid, *block, shared_bytes, stream, params, 0), "launching a kernel")
+
+
+_TENSOR_MAP_TYPES = {
+    "f16": "FLOAT16",
+    "bf16": "BFLOAT16",
+    "f32": "FLOAT32",
+    "i8": "UINT8",
+    "f8E4M3FN": "UINT8",
+    "f8E5M2": "UINT8",
+    "i32": "INT32",
+}
+
+
+def tensor_map(
+    dtype: str, address: int, shape: Sequence[int], strides: Sequence[int], box: Sequence[int], swizzle: int
+) -> bytes:
+    """The 128 bytes of a CUtensorMap (CUDA driver API, "Tensor Map Object Management").
+
+    `shape` and `box` count elements, innermost first; `strides` are the byte strides of axes 1.., multiples of 16. Elements
+    outside the tensor are read as zero.
+    """
+    d = driver()
+    result = d.cuTensorMapEncodeTiled(
+        getattr(d.CUtensorMapDataType, f"CU_TENSOR_MAP_DATA_TYPE_{_TENSOR_MAP_TYPES[dtype]}"),
+        len(shape),
+        address,
+        [d.cuuint64_t(n) for n in shape],
+        [d.cuuint64_t(n) for n in strides],
+        [d.cuuint32_t(n) for n in box],
+        [d.cuuint32_t(1) for _ in box],
+        d.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+        getattr(d.CUtensorMapSwizzle, "CU_TENSOR_MAP_SWIZZLE_" + (f"{swizzle}B" if swizzle else "NONE")),
+        d.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+        d.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+    )
+    described = f"{dtype}{list(shape)} strides {list(strides)} box {list(box)} swizzle {swizzle} at {address:#x}"
+    encoded = check(result, f"encoding a tensor map of {described}")
+    return ctypes.string_at(encoded.getPtr(), 128)

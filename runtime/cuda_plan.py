@@ -1,0 +1,303 @@
+"""A launch program made concrete for one set of sizes on one GPU: every launch with its grid and parameters, and a CUDA graph.
+
+A plan is immutable but for three things that change from call to call: the addresses of the caller's inputs and outputs, the
+values of live dimensions, and with them the size table. Launches that depend on any of these are *volatile*: their parameters
+are rewritten in place, and in the graph's kernel nodes, instead of capturing the graph again.
+
+Live dimensions (a KV cache's length) are rounded up to a bucket for everything that is fixed in a plan (grids, arena offsets);
+kernels read the true values from the size table.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingot import dims
+from ingot.dims import Dim
+from ingot.errors import DeviceError
+from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
+from ingot.launch_program import BufferRef, DispatchStep, LaunchProgram
+from ingot.runtime.cuda_driver import Cuda, check, driver, tensor_map
+
+MIN_BUCKET = 64  # the smallest bucket of a live dimension
+
+
+def bucket(value: int) -> int:
+    """The size that a live dimension of `value` is planned for: the next power of two, at least `MIN_BUCKET`."""
+    return max(MIN_BUCKET, 1 << (value - 1).bit_length()) if value > 0 else MIN_BUCKET
+
+
+@dataclass
+class _Launch:
+    """One kernel launch: its constant part, its parameters' storage, and what they are made from."""
+
+    function: Any
+    launch: KernelLaunch
+    step: DispatchStep
+    symbols: tuple[str, ...]
+    grid: tuple[int, int, int]
+    storage: list[Any] = field(default_factory=list)
+    params: Any = None
+    volatile: bool = False
+    node: Any = None
+    name: str = ""
+
+    def launch_on(self, cuda: Cuda, stream: int) -> None:
+        cuda.launch(self.function, self.grid, self.launch.block, self.launch.shared_bytes, stream, ctypes.addressof(self.params))
+
+
+class Plan:
+    """A segment of dispatch steps at fixed sizes.
+
+    Args:
+        cuda: the GPU.
+        program: the launch program.
+        steps: its dispatch steps to run, in order.
+        functions: (kernel index, symbol) -> loaded function.
+        env: values of the program's symbols.
+        live: symbols that may change without a new plan.
+        skip: indices into `steps` that are not run (copies of a donated state).
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        program: LaunchProgram,
+        steps: Sequence[DispatchStep],
+        functions: Callable[[int, str, int], Any],
+        env: Mapping[str, int],
+        live: frozenset[str] = frozenset(),
+        skip: frozenset[int] = frozenset(),
+    ) -> None:
+        self.cuda, self.program, self.live = cuda, program, live
+        self.planned = {name: bucket(v) if name in live else v for name, v in env.items()}
+        self.arena_bytes = dims.evaluate(program.arena_bytes, self.planned)
+        self._offsets = [dims.evaluate(b.offset, self.planned) if b.kind == "arena" else 0 for b in program.buffers]
+        self._sizes: list[Dim] = []
+        self._size_table = 0
+        self._uploaded: list[int] | None = None
+        self._addresses: list[int] = []
+        self._env: dict[str, int] = {}
+        self._graph: Any = None
+        self._executable: Any = None
+        self.launches: list[_Launch] = []
+        table: list[tuple[_Launch, int]] = []
+        for index, step in enumerate(steps):
+            if index in skip:
+                continue
+            entry = program.kernels[step.kernel]
+            first = len(self._sizes)
+            self._sizes += step.sizes
+            for launch in entry.plan.launches:
+                grid = self._grid(launch, step)
+                if 0 in grid:
+                    continue  # nothing to do at these sizes
+                record = _Launch(functions(step.kernel, launch.symbol, launch.shared_bytes), launch, step,
+                                 _symbols(entry.dispatch), grid, name=f"{launch.symbol} {step.node}")  # fmt: skip
+                record.volatile = self._is_volatile(record)
+                self.launches.append(record)
+                table.append((record, first))
+        if self._sizes:
+            self._size_table = cuda.allocate(8 * len(self._sizes))
+        for record, first in table:
+            self._make_storage(record, self._size_table + 8 * first)
+
+    def close(self) -> None:
+        """Free the graph and the size table; no call may be in flight."""
+        d = driver()
+        if self._executable is not None:
+            d.cuGraphExecDestroy(self._executable)
+            d.cuGraphDestroy(self._graph)
+            self._executable = self._graph = None
+        self.cuda.free(self._size_table)
+        self._size_table = 0
+
+    @property
+    def captured(self) -> bool:
+        """True once the launches stand in a CUDA graph."""
+        return self._executable is not None
+
+    # Construction ---------------------------------------------------------------------------------------------------
+
+    def _local(self, step: DispatchStep, symbols: Sequence[str], env: Mapping[str, int]) -> dict[str, int]:
+        return {name: dims.evaluate(value, env) for name, value in zip(symbols, step.sizes, strict=True)}
+
+    def _grid(self, launch: KernelLaunch, step: DispatchStep) -> tuple[int, int, int]:
+        local = self._local(step, _symbols(self.program.kernels[step.kernel].dispatch), self.planned)
+        x, y, z = (dims.evaluate(n, local) for n in launch.grid)
+        return x, y, z
+
+    def _reference(self, record: _Launch, arg: BufferArg | TensorMapArg) -> BufferRef:
+        step = record.step
+        if arg.kind == "workspace":
+            assert step.workspace is not None, f"{record.launch.symbol} needs a workspace"
+            return step.workspace
+        return (step.operands if arg.kind == "operand" else step.results)[arg.index]
+
+    def _is_volatile(self, record: _Launch) -> bool:
+        for arg in record.launch.buffers:
+            reference = self._reference(record, arg)
+            if self.program.buffers[reference.buffer].kind in ("input", "output"):
+                return True
+            if dims.symbols(reference.offset) & self.live:
+                return True
+            if isinstance(arg, TensorMapArg) and dims.symbols_of(record.step.sizes) & self.live:
+                return True
+        return False
+
+    def _make_storage(self, record: _Launch, size_table: int) -> None:
+        for arg in record.launch.buffers:
+            if isinstance(arg, TensorMapArg):
+                # cuLaunchKernel copies 128 bytes from an address that should be aligned to 64.
+                raw = (ctypes.c_uint8 * 192)()
+                offset = -ctypes.addressof(raw) % 64
+                record.storage.append((raw, ctypes.addressof(raw) + offset))
+            else:
+                value = ctypes.c_uint64()
+                record.storage.append((value, ctypes.addressof(value)))
+        if record.symbols:
+            value = ctypes.c_uint64(size_table)
+            record.storage.append((value, ctypes.addressof(value)))
+        record.params = (ctypes.c_void_p * max(len(record.storage), 1))(*(address for _, address in record.storage))
+
+    # Calls ----------------------------------------------------------------------------------------------------------
+
+    def bind(self, addresses: list[int], arena: int, env: Mapping[str, int], stream: int) -> list[_Launch]:
+        """Write parameters for this call; the launches whose parameters changed.
+
+        `addresses` holds the base address of every buffer of the program; those of arena buffers are computed from `arena`.
+        """
+        resolved = [
+            arena + offset if b.kind == "arena" else address
+            for b, offset, address in zip(self.program.buffers, self._offsets, addresses, strict=True)
+        ]
+        live_env = {**self.planned, **env}
+        first = not self._addresses
+        moved = first or arena_moved(self.program, self._addresses, resolved)
+        if not first and resolved == self._addresses and live_env == self._env:
+            return []
+        changed = []
+        for record in self.launches:
+            if moved or record.volatile:
+                self._write(record, resolved, live_env)
+                changed.append(record)
+        sizes = [dims.evaluate(d, live_env) for d in self._sizes]
+        if sizes and sizes != self._uploaded:
+            values = (ctypes.c_int64 * len(sizes))(*sizes)
+            self.cuda.upload(self._size_table, ctypes.addressof(values), 8 * len(sizes), stream)
+            self._uploaded = sizes
+        self._addresses, self._env = resolved, live_env
+        return changed
+
+    def _write(self, record: _Launch, addresses: list[int], env: Mapping[str, int]) -> None:
+        local: dict[str, int] | None = None
+        planned_local: dict[str, int] | None = None
+        for arg, (storage, address) in zip(record.launch.buffers, record.storage, strict=False):
+            reference = self._reference(record, arg)
+            base = addresses[reference.buffer] + dims.evaluate(reference.offset, env)
+            if arg.offset:
+                if planned_local is None:
+                    planned_local = self._local(record.step, record.symbols, self.planned)
+                base += dims.evaluate(arg.offset, planned_local)
+            if isinstance(arg, BufferArg):
+                storage.value = base
+                continue
+            if local is None:
+                local = self._local(record.step, record.symbols, env)
+            shape = [dims.evaluate(n, local) for n in arg.shape]
+            strides = [dims.evaluate(n, local) for n in arg.strides]
+            encoded = tensor_map(arg.dtype, base, shape, strides, arg.box, arg.swizzle)
+            ctypes.memmove(address, encoded, 128)
+
+    def run(self, stream: int) -> None:
+        """Launch everything on `stream`, kernel by kernel."""
+        for record in self.launches:
+            record.launch_on(self.cuda, stream)
+
+    def run_checked(self, stream: int) -> None:
+        """As `run`, waiting after each kernel, so that a fault names its kernel and ONNX node."""
+        for record in self.launches:
+            try:
+                record.launch_on(self.cuda, stream)
+                self.cuda.synchronize(stream)
+            except DeviceError as e:
+                raise DeviceError(f"kernel {record.launch.symbol} failed: {e}", node=record.step.node or None) from e
+
+    def capture(self) -> None:
+        """Make a CUDA graph of the launches with their current parameters: a chain of kernel nodes."""
+        d = driver()
+        self._graph = check(d.cuGraphCreate(0), "creating a CUDA graph")
+        previous: list[Any] = []
+        for record in self.launches:
+            node = check(d.cuGraphAddKernelNode(self._graph, previous or None, len(previous), self._node_params(record)),
+                         f"adding {record.name} to a CUDA graph")  # fmt: skip
+            record.node, previous = node, [node]
+        self._executable = check(d.cuGraphInstantiate(self._graph, 0), "instantiating a CUDA graph")
+
+    def _node_params(self, record: _Launch) -> Any:
+        p = driver().CUDA_KERNEL_NODE_PARAMS()
+        p.func = record.function
+        p.gridDimX, p.gridDimY, p.gridDimZ = record.grid
+        p.blockDimX, p.blockDimY, p.blockDimZ = record.launch.block
+        p.sharedMemBytes = record.launch.shared_bytes
+        p.kernelParams = ctypes.addressof(record.params)
+        return p
+
+    def replay(self, changed: Sequence[_Launch], stream: int) -> None:
+        """Launch the graph, after giving `changed` launches their new parameters."""
+        d = driver()
+        for record in changed:
+            check(d.cuGraphExecKernelNodeSetParams(self._executable, record.node, self._node_params(record)),
+                  f"updating {record.name} in a CUDA graph")  # fmt: skip
+        check(d.cuGraphLaunch(self._executable, stream), "launching a CUDA graph")
+
+    def profile(self, stream: int, repeats: int = 10) -> list[dict[str, Any]]:
+        """Median time of each launch, in ms, with the flops and bytes its plan counts."""
+        rows = []
+        cuda = self.cuda
+        events = [(cuda.event(timing=True), cuda.event(timing=True)) for _ in self.launches]
+        times: list[list[float]] = [[] for _ in self.launches]
+        for _ in range(repeats):
+            for record, (start, end) in zip(self.launches, events, strict=True):
+                cuda.record(start, stream)
+                record.launch_on(cuda, stream)
+                cuda.record(end, stream)
+            for samples, (start, end) in zip(times, events, strict=True):
+                samples.append(cuda.elapsed_ms(start, end))
+        for record, samples, pair in zip(self.launches, times, events, strict=True):
+            local = self._local(record.step, record.symbols, {**self.planned, **self._env})
+            rows.append({
+                "kernel": record.launch.symbol,
+                "node": record.step.node,
+                "ms": sorted(samples)[len(samples) // 2],
+                "flops": dims.evaluate(record.launch.flops, local),
+                "bytes": dims.evaluate(record.launch.bytes, local),
+            })  # fmt: skip
+            for event in pair:
+                cuda.destroy_event(event)
+        return rows
+
+
+def arena_moved(program: LaunchProgram, old: Sequence[int], new: Sequence[int]) -> bool:
+    """True where a buffer other than an input or output has another address than before."""
+    return any(
+        a != b for buffer, a, b in zip(program.buffers, old, new, strict=True) if buffer.kind not in ("input", "output")
+    )
+
+
+_SYMBOLS: dict[str, tuple[str, ...]] = {}
+
+
+def _symbols(dispatch_text: str) -> tuple[str, ...]:
+    """The symbols of a kernel's dispatch, in size-table order."""
+    found = _SYMBOLS.get(dispatch_text)
+    if found is None:
+        import json
+
+        found = _SYMBOLS[dispatch_text] = tuple(json.loads(dispatch_text)["symbols"]) if dispatch_text else ()
+    return found
+
+
