@@ -46,7 +46,8 @@ class _Launch:
     name: str = ""
 
     def launch_on(self, cuda: Cuda, stream: int) -> None:
-        cuda.launch(self.function, self.grid, self.launch.block, self.launch.shared_bytes, stream, ctypes.addressof(self.params))
+        params = ctypes.addressof(self.params)
+        cuda.launch(self.function, self.grid, self.launch.block, self.launch.shared_bytes, stream, params)
 
 
 class Plan:
