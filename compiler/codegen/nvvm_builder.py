@@ -2,8 +2,9 @@
 
 Tensor-core and matrix operations are in nvvm_matrix.py. Section names in the docstrings refer to the PTX ISA.
 
-Shared memory is `ptr<3>`: `k.dynamic_shared()` is the start of the launch's dynamic shared memory, `k.static_shared(n)` a static array.
-Barriers and mbarriers take run-time values or Python ints. Everything a warp must execute together says so.
+Shared memory is `ptr<3>`: `k.dynamic_shared()` is the start of the launch's dynamic shared memory, `k.static_shared(n)`
+a static array. Barriers and mbarriers take run-time values or Python ints. Everything a warp must execute together says
+so.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class NvvmBuilder(KernelBuilder, MatrixOps):
         self.op("nvvm.griddepcontrol", [], (), {"kind": self.attr("#nvvm<grid_dep_action launch_dependents>")})
 
     def set_max_registers(self, count: int, increase: bool) -> None:
-        """`setmaxnreg`: registers of each thread of the warpgroup, a multiple of 8 from 24 to 256 (sm_90a and later `a` targets)."""
+        """`setmaxnreg`: registers of each thread of the warpgroup, a multiple of 8 from 24 to 256 (`a` targets only)."""
         action = self.attr(f"#nvvm<action {'increase' if increase else 'decrease'}>")
         self.op("nvvm.setmaxregister", [], (), {"regCount": self.attr(f"{count} : i32"), "action": action})
 
@@ -156,11 +157,11 @@ class NvvmBuilder(KernelBuilder, MatrixOps):
         return self.bitcast(self.vector(parts), x.t)
 
     def _shfl(self, kind: str, x: Val, lane: Operand, clamp: int, mask: Operand) -> Val:
-        operands = [self.value(mask, self.i32), None, self.value(lane, self.i32), self.const(clamp, self.i32)]
+        threads, source, limits = self.value(mask, self.i32), self.value(lane, self.i32), self.const(clamp, self.i32)
         attributes = {"kind": self.attr(f"#nvvm<shfl_kind {kind}>")}
 
         def move(word: Val) -> Val:
-            return self.emit("nvvm.shfl.sync", [operands[0], word, *operands[2:]], word.t, attributes)  # type: ignore[list-item]
+            return self.emit("nvvm.shfl.sync", [threads, word, source, limits], word.t, attributes)
 
         return self._in_words(x, move)
 
@@ -212,7 +213,8 @@ class NvvmBuilder(KernelBuilder, MatrixOps):
         """Atomic read-modify-write, giving the old value.
 
         Args:
-            kind: `add`, `fadd` (also of vector<2xbf16>, vector<2xf16>), `min`, `max`, `umin`, `umax`, `and`, `or`, `xor` or `xchg`.
+            kind: `add`, `fadd` (also of vector<2xbf16>, vector<2xf16>), `min`, `max`, `umin`, `umax`, `and`, `or`,
+                `xor` or `xchg`.
             p: address in any space.
             x: the operand; a Python number is of type `element`.
             ordering: `relaxed`, `acquire`, `release`, `acq_rel` or `seq_cst`.
@@ -280,7 +282,10 @@ class NvvmBuilder(KernelBuilder, MatrixOps):
         self.op("nvvm.cp.async.wait.group", [], (), {"n": self.attr(f"{pending} : i32")})
 
     def cp_async_mbarrier_arrive(self, mbarrier: Val, noinc: bool = True) -> None:
-        """Arrive on `mbarrier` when this thread's earlier cp.async copies are done; `noinc`: the arrival was counted at its init."""
+        """Arrive on `mbarrier` when this thread's earlier cp.async copies are done.
+
+        `noinc`: the arrival is one of the mbarrier's expected count; otherwise the count is raised by one first.
+        """
         attributes = {"noinc": self.attr("true")} if noinc else None
         self.op("nvvm.cp.async.mbarrier.arrive", [mbarrier], (), attributes)
 
@@ -358,12 +363,15 @@ class NvvmBuilder(KernelBuilder, MatrixOps):
 
     def tma_reduce(self, tensor_map: Val, src: Val, coordinates: Sequence[Operand], kind: str = "add") -> None:
         """`cp.reduce.async.bulk.tensor`: combine the box with global memory by `add`, `min`, `max`, `and`, `or` or `xor`."""
+        # LLVM 22 does not know the intrinsic that MLIR's operation becomes.
         position = [self.value(c, self.i32) for c in coordinates]
-        attributes = {
-            "redKind": self.attr(f"#nvvm.tma_redux_kind<{kind}>"),
-            "operandSegmentSizes": self.attr(f"array<i32: 1, 1, {len(position)}, 0>"),
-        }
-        self.op("nvvm.cp.async.bulk.tensor.reduce", [tensor_map, src, *position], (), attributes)
+        rank = len(position)
+        places = ", ".join(f"${i + 1}" for i in range(rank))
+        text = (
+            f"cp.reduce.async.bulk.tensor.{rank}d.global.shared::cta.{kind}.tile.bulk_group [$0, {{{places}}}], [${rank + 1}];"
+        )
+        operands = [self.ptr_to_int(tensor_map), *position, self.ptr_to_int(src)]
+        self.inline_asm(text, ",".join(["l", *["r"] * (rank + 1), "~{memory}"]), operands)
 
     def tma_prefetch_descriptor(self, tensor_map: Val) -> None:
         """`prefetch.tensormap`."""
@@ -490,7 +498,12 @@ class NvvmBuilder(KernelBuilder, MatrixOps):
     # --- last resort
 
     def inline_asm(
-        self, text: str, constraints: str, operands: Sequence[Val] = (), result: str | ValueType | None = None, pure: bool = False
+        self,
+        text: str,
+        constraints: str,
+        operands: Sequence[Val] = (),
+        result: str | ValueType | None = None,
+        pure: bool = False,
     ) -> Val | None:
         """PTX text with LLVM's constraints (`r` i32, `l` i64, `f` f32, `h` i16, `=` output, `~{memory}`)."""
         attributes = {

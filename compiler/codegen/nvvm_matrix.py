@@ -1,8 +1,8 @@
 """Matrix operations of NVIDIA's tensor cores: a mixin of `NvvmBuilder`.
 
-Fragments are lists of 32-bit registers (`i32`, or `f32` for float accumulators); which element lies where is the PTX ISA's business
-("Matrix Fragments for mma.m16n8k16" and the like) and that of the table of instructions, not of this file. Every operation here is
-executed by all lanes of a warp (wgmma: all four warps of a warpgroup) together.
+Fragments are lists of 32-bit registers (`i32`, or `f32` for float accumulators); which element lies where is the PTX
+ISA's business ("Matrix Fragments for mma.m16n8k16" and the like) and that of the table of instructions, not of this
+file. Every operation here is executed by all lanes of a warp (wgmma: all four warps of a warpgroup) together.
 """
 
 from __future__ import annotations
@@ -234,9 +234,7 @@ class MatrixOps:
             f"{{{outputs}}}, {{{registers}}}, ${count + 4}, 1{scale}{transpose};"
         )
         letter = "r" if integer else "f"
-        constraints = ",".join(
-            [f"={letter}"] * count + ["r"] * 4 + ["l"] + [str(i) for i in range(count)] + ["~{memory}"]
-        )
+        constraints = ",".join([f"={letter}"] * count + ["r"] * 4 + ["l"] + [str(i) for i in range(count)] + ["~{memory}"])
         operands = [*(self.bitcast(x, self.i32) for x in a), b_descriptor, *self.elements(accumulator)]
         attributes = {
             "asm_string": ir.StringAttr.get(text, self.module.context),

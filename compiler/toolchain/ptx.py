@@ -68,9 +68,13 @@ def compile_ptx(text: str, target: str, *, level: int = 3) -> str:
         options.slp_vectorization = False
         builder = llvm.create_pass_builder(machine, options)
         builder.getModulePassManager().run(module, builder)
-    return machine.emit_assembly(module)
+    ptx = machine.emit_assembly(module)
+    if unknown := _UNKNOWN_INTRINSIC.search(ptx):
+        raise CompileError(f"LLVM 22 does not know the intrinsic {unknown[1]}", cure="emit it as inline PTX")
+    return ptx
 
 
+_UNKNOWN_INTRINSIC = re.compile(r"^\.extern \.func .*?(llvm\.[\w.]+)", re.MULTILINE)
 _HEADER = re.compile(r"^\s*\.(version|target|address_size)\b.*$", re.MULTILINE)
 _EXTERN_SHARED = re.compile(r"^\s*\.extern \.shared .*$", re.MULTILINE)
 
