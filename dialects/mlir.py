@@ -4,11 +4,13 @@ It re-exports the bindings' modules and carries the remedies for their traps:
 
 - every lookup of an operation class of a dialect that Python declared tries to import `torch_mlir.dialects.<name>` and
   fails at 50 us a time (llvm/llvm-project#179609): `reserve_dialect_module` puts an empty module there;
+- the hash of an operation is of its contents, and changes when it is modified: dictionaries use `operation_key`;
 - multithreading in a context deadlocks with Python verifiers (llvm/llvm-project#215781): `context` switches it off.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import types
 from collections.abc import Iterator
@@ -17,9 +19,22 @@ from contextlib import contextmanager
 from torch_mlir import ir, passmanager
 from torch_mlir.dialects import ext, irdl
 
-__all__ = ["PassManager", "context", "ext", "ir", "irdl", "new_context", "reserve_dialect_module", "upstream"]
+__all__ = ["PassManager", "context", "ext", "ir", "irdl", "new_context", "operation_key", "reserve_dialect_module", "upstream"]
 
 PassManager = passmanager.PassManager
+
+
+_CAPSULE_NAME = f"{ir.__name__}.Operation._CAPIPtr".encode()
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_size_t, [ctypes.py_object, ctypes.c_char_p]
+
+
+def operation_key(op: ir.Operation | ir.OpView) -> int:
+    """What identifies an operation while it exists, for dictionaries and sets; the same for every handle of it.
+
+    Hashes of values and blocks need no such remedy. An address is used again once its operation is erased.
+    """
+    return _capsule_pointer(op.operation._CAPIPtr, _CAPSULE_NAME)
 
 
 def reserve_dialect_module(name: str) -> None:
