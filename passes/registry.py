@@ -140,7 +140,7 @@ _INFRASTRUCTURE = frozenset({"diagnostics", "instrumentation", "option_text", "p
 def _own_modules() -> tuple[pkgutil.ModuleInfo, ...]:
     import ingot.passes
 
-    return tuple(m for m in pkgutil.iter_modules(ingot.passes.__path__) if not m.name.startswith("_"))
+    return tuple(m for m in pkgutil.iter_modules(ingot.passes.__path__) if not (m.ispkg or m.name.startswith("_")))
 
 
 @functools.cache
