@@ -1,0 +1,181 @@
+"""Plans of the CUDA runtime against a driver that records calls: no GPU is needed to test what is launched with what."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ingot import dims
+from ingot.dispatch import Dispatch, contiguous
+from ingot.errors import DeviceError
+from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
+from ingot.launch_program import Buffer, BufferRef, DispatchStep, KernelEntry, LaunchProgram
+from ingot.runtime import cuda_driver, cuda_plan
+
+N = dims.symbol("N")
+D0 = dims.symbol("d0")
+OK = 0
+
+
+class FakeDriver:
+    """The driver's graph calls; a graph node is the parameters it was made with."""
+
+    class CUDA_KERNEL_NODE_PARAMS(SimpleNamespace):
+        pass
+
+    def __init__(self) -> None:
+        self.updates: list[Any] = []
+        self.replays = 0
+
+    def cuGraphCreate(self, flags: int) -> tuple:
+        return OK, []
+
+    def cuGraphAddKernelNode(self, graph: list, previous: Any, count: int, params: Any) -> tuple:
+        assert count == len(previous or [])
+        graph.append(params)
+        return OK, len(graph) - 1
+
+    def cuGraphInstantiate(self, graph: list, flags: int) -> tuple:
+        return OK, graph
+
+    def cuGraphExecKernelNodeSetParams(self, executable: list, node: int, params: Any) -> tuple:
+        self.updates.append(node)
+        return (OK,)
+
+    def cuGraphLaunch(self, executable: list, stream: int) -> tuple:
+        self.replays += 1
+        return (OK,)
+
+    def cuGraphExecDestroy(self, executable: list) -> tuple:
+        return (OK,)
+
+    cuGraphDestroy = cuGraphExecDestroy
+
+
+class FakeCuda:
+    """Device memory is a counter; launches are recorded with the values of their parameters."""
+
+    def __init__(self) -> None:
+        self.next, self.freed = 0x1000, []
+        self.memory: dict[int, bytes] = {}
+        self.launched: list[tuple[Any, tuple, list[int]]] = []
+
+    def allocate(self, nbytes: int) -> int:
+        self.next += 0x1000
+        return self.next
+
+    def free(self, address: int) -> None:
+        self.freed.append(address)
+
+    def upload(self, device: int, host: int, nbytes: int, stream: int) -> None:
+        self.memory[device] = ctypes.string_at(host, nbytes)
+
+    def launch(self, function: Any, grid: tuple, block: tuple, shared: int, stream: int, params: int) -> None:
+        count = function["params"]
+        addresses = ctypes.cast(params, ctypes.POINTER(ctypes.c_void_p))
+        values = [ctypes.c_uint64.from_address(addresses[i]).value for i in range(count)]
+        self.launched.append((function["name"], grid, values))
+
+    def synchronize(self, stream: int) -> None:
+        if self.launched and self.launched[-1][0] == "faulty":
+            raise DeviceError("an illegal memory access was encountered")
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    fake = FakeDriver()
+    for module in (cuda_driver, cuda_plan):
+        monkeypatch.setattr(module, "driver", lambda: fake)
+    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
+    return fake
+
+
+def make_program(symbol: str = "k") -> LaunchProgram:
+    """x (input) -> arena -> y (output) by two steps of one kernel; the second writes at an offset that depends on N."""
+    dispatch = Dispatch("pointwise", (contiguous("f32", "d0"),), (contiguous("f32", "d0"),), symbols=("d0",), multiples=(1,))
+    launch = KernelLaunch(symbol, (dims.ceildiv(D0, 128), 1, 1), (BufferArg("operand"), BufferArg("result")), (128, 1, 1))
+    buffers = (Buffer("input", N * 4), Buffer("arena", N * 4, 256), Buffer("output", N * 8))
+    steps = (
+        DispatchStep(0, (BufferRef(0),), (BufferRef(1),), (N,), node="first"),
+        DispatchStep(0, (BufferRef(1),), (BufferRef(2, N * 4),), (N + 1,), node="second"),
+    )
+    entry = KernelEntry("key", KernelPlan((launch,)), dispatch.text)
+    assert json.loads(entry.dispatch)["symbols"] == ["d0"]
+    return LaunchProgram("sm_90a", (), (), (), buffers, (entry,), steps, N * 4 + 256)
+
+
+def make_plan(cuda: FakeCuda, n: int, live: frozenset[str] = frozenset(), symbol: str = "k") -> cuda_plan.Plan:
+    program = make_program(symbol)
+    functions = lambda kernel, name, shared: {"name": name, "params": 3}  # noqa: E731
+    return cuda_plan.Plan(cuda, program, program.steps, functions, {"N": n}, live)
+
+
+def test_parameters_grids_and_sizes(driver):
+    cuda = FakeCuda()
+    plan = make_plan(cuda, 1000)
+    plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": 1000}, 0)
+    plan.run(0)
+    table = plan._size_table
+    assert cuda.launched == [
+        ("k", (8, 1, 1), [0xA0000, 0xC0000 + 256, table]),
+        ("k", (8, 1, 1), [0xC0000 + 256, 0xB0000 + 4000, table + 8]),
+    ]
+    assert list(memoryview(cuda.memory[table]).cast("q")) == [1000, 1001]
+    assert plan.arena_bytes == 4256
+
+
+def test_steady_state_updates_nothing_and_new_addresses_update_only_what_uses_them(driver):
+    cuda = FakeCuda()
+    plan = make_plan(cuda, 1000)
+    addresses = [0xA0000, 0, 0xB0000]
+    plan.bind(addresses, 0xC0000, {"N": 1000}, 0)
+    plan.capture()
+    plan.replay(plan.bind(addresses, 0xC0000, {"N": 1000}, 0), 0)
+    assert driver.updates == []
+    plan.replay(plan.bind([0xA0000, 0, 0xD0000], 0xC0000, {"N": 1000}, 0), 0)
+    assert driver.updates == [0, 1]  # both touch the caller's memory
+    assert plan.launches[1].storage[1][0].value == 0xD0000 + 4000
+    assert driver.replays == 2
+
+
+def test_live_sizes_keep_grid_and_arena_and_change_the_table(driver):
+    cuda = FakeCuda()
+    plan = make_plan(cuda, 100, frozenset({"N"}))
+    assert plan.launches[0].grid == (1, 1, 1)  # a bucket of 128 elements
+    assert plan.arena_bytes == 128 * 4 + 256
+    for n in (100, 101, 128):
+        plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": n}, 0)
+        assert list(memoryview(cuda.memory[plan._size_table]).cast("q")) == [n, n + 1]
+        assert plan.launches[1].storage[1][0].value == 0xB0000 + 4 * n
+
+
+def test_empty_launches_are_dropped(driver):
+    plan = make_plan(FakeCuda(), 0)
+    assert [record.step.node for record in plan.launches] == ["second"]
+
+
+def test_a_fault_names_its_kernel_and_node(driver):
+    cuda = FakeCuda()
+    plan = make_plan(cuda, 4, symbol="faulty")
+    plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": 4}, 0)
+    with pytest.raises(DeviceError, match=r"^first: kernel faulty failed: an illegal memory access"):
+        plan.run_checked(0)
+
+
+def test_closing_frees_the_size_table(driver):
+    cuda = FakeCuda()
+    plan = make_plan(cuda, 4)
+    table = plan._size_table
+    plan.capture()
+    plan.close()
+    assert cuda.freed == [table]
+    assert not plan.captured
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 64), (1, 64), (64, 64), (65, 128), (1000, 1024), (1024, 1024)])
+def test_buckets(value, expected):
+    assert cuda_plan.bucket(value) == expected
