@@ -26,10 +26,16 @@ _REGION_ORDER = {"If": ("then_branch", "else_branch")}
 
 @dataclass(frozen=True)
 class Formal:
-    """A formal input or output. `kind` is "single" (always there), "optional" or "variadic" (the last one)."""
+    """A formal input or output.
+
+    Attributes:
+        kind: "single" (always there), "optional" or "variadic" (the last one).
+        type: a type variable of the schema ("T") or a type ("tensor(int64)"); "" where the schema does not say.
+    """
 
     name: str
     kind: str
+    type: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,11 @@ class Operator:
         return tuple(a.name for a in self.attributes.values() if a.required)
 
     @cached_property
+    def keeps_type(self) -> bool:
+        """Whether the schema gives the first output the element type of the first input."""
+        return bool(self.inputs and self.outputs and self.inputs[0].type and self.inputs[0].type == self.outputs[0].type)
+
+    @cached_property
     def random(self) -> bool:
         return not self.domain and self.op_type in RANDOM
 
@@ -169,8 +180,8 @@ def _from_onnx(schema: Any) -> Operator:
     return Operator(
         domain=schema.domain,
         op_type=schema.name,
-        inputs=tuple(Formal(f.name, kinds[f.option]) for f in schema.inputs),
-        outputs=tuple(Formal(f.name, kinds[f.option]) for f in schema.outputs),
+        inputs=tuple(Formal(f.name, kinds[f.option], f.type_str) for f in schema.inputs),
+        outputs=tuple(Formal(f.name, kinds[f.option], f.type_str) for f in schema.outputs),
         attributes=attributes,
         regions=_REGION_ORDER.get(schema.name, tuple(sorted(graphs))),
         min_inputs=schema.min_input,

@@ -1,0 +1,149 @@
+"""Weights beside the IR: tensors by name, mapped from the model's files where possible and never copied into the IR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from ingot.dtypes import DTYPES, ONNX_TYPES, OnnxType, onnx_numpy
+
+
+@dataclass(frozen=True)
+class FileRegion:
+    """Where a tensor's packed little-endian bytes lie in a file."""
+
+    path: str
+    offset: int
+    length: int
+
+
+@dataclass
+class WeightSource:
+    """One tensor.
+
+    Attributes:
+        onnx_type: element type with signedness.
+        shape: sizes.
+        read: gives the packed little-endian bytes as a one-dimensional uint8 array: a view of the mapped file, of the protobuf
+            message or of an array wherever the data is stored packed.
+        region: the bytes' place in a file, where they have one, for writers that copy file to file.
+    """
+
+    onnx_type: OnnxType
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray] = field(repr=False)
+    region: FileRegion | None = None
+
+    @property
+    def dtype(self) -> str:
+        """Name of the storage type (`ingot.dtypes.DTYPES`)."""
+        return self.onnx_type.storage
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Packed bytes."""
+        return DTYPES[self.onnx_type.storage].nbytes(self.elements)
+
+    def bytes(self) -> np.ndarray:
+        """The packed little-endian bytes, uint8 [nbytes]: 4-bit elements two a byte, low nibble first."""
+        data = self.read()
+        if data.size != self.nbytes:
+            raise ValueError(
+                f"{data.size} bytes of data for {self.onnx_type.name}{list(self.shape)}, which takes {self.nbytes}"
+            )
+        return data
+
+    def array(self) -> np.ndarray:
+        """The tensor in its numpy dtype (ml_dtypes where numpy has none); a read-only view, except that 4-bit data is unpacked."""
+        data = self.bytes()
+        dtype = onnx_numpy(self.onnx_type)
+        if DTYPES[self.onnx_type.storage].bits != 4:
+            return data.view(dtype).reshape(self.shape)
+        nibbles = np.empty(data.size * 2, np.uint8)
+        np.bitwise_and(data, 15, out=nibbles[0::2])
+        np.right_shift(data, 4, out=nibbles[1::2])
+        nibbles = nibbles[: self.elements].reshape(self.shape)
+        if self.onnx_type.storage == "i4":
+            if self.onnx_type.signed:
+                nibbles = (nibbles.view(np.int8) ^ 8) - 8
+            return nibbles.astype(dtype)
+        return nibbles.view(dtype)
+
+    @staticmethod
+    def from_array(array: np.ndarray) -> WeightSource:
+        """A source over an array (shared, not copied, if it is contiguous). Raises ValueError for a dtype that ONNX lacks."""
+        onnx_type = onnx_type_of_numpy(array.dtype)
+        shape = array.shape
+        if DTYPES[onnx_type.storage].bits == 4:
+            packed = pack_nibbles(array)
+        else:
+            packed = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return WeightSource(onnx_type, shape, lambda: packed)
+
+
+def onnx_type_of_numpy(dtype: np.dtype) -> OnnxType:
+    """The ONNX type of a numpy dtype. Raises ValueError for one that ONNX lacks."""
+    for t in ONNX_TYPES:
+        if onnx_numpy(t) == dtype:
+            return t
+    raise ValueError(f"numpy dtype {dtype} has no ONNX type")
+
+
+def pack_nibbles(array: np.ndarray) -> np.ndarray:
+    """The elements of a 4-bit array in C order, two a byte, low nibble first: uint8 [ceil(elements / 2)]."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    nibbles = flat.view(np.uint8) if flat.dtype.itemsize == 1 else flat.astype(np.int8).view(np.uint8)
+    nibbles = nibbles & 15
+    if nibbles.size % 2:
+        nibbles = np.append(nibbles, np.uint8(0))
+    return nibbles[0::2] | (nibbles[1::2] << 4)
+
+
+class WeightStore:
+    """Weights by name, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._sources: dict[str, WeightSource] = {}
+
+    def __getitem__(self, name: str) -> WeightSource:
+        return self._sources[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __delitem__(self, name: str) -> None:
+        del self._sources[name]
+
+    def add(self, name: str, source: WeightSource) -> str:
+        """Store `source` under `name`, or under a name made from it where that is taken; returns the name."""
+        name = self.unique_name(name)
+        self._sources[name] = source
+        return name
+
+    def add_array(self, name: str, array: np.ndarray) -> str:
+        """Store an array; see `add`."""
+        return self.add(name, WeightSource.from_array(array))
+
+    def unique_name(self, name: str) -> str:
+        """`name`, or `name_1`, `name_2`, .. where it is taken."""
+        if name not in self._sources:
+            return name
+        return next(n for i in range(1, len(self._sources) + 2) if (n := f"{name}_{i}") not in self._sources)
+
+    @property
+    def nbytes(self) -> int:
+        """Packed bytes of all weights."""
+        return sum(s.nbytes for s in self._sources.values())
