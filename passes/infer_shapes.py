@@ -1,0 +1,166 @@
+"""Types for every value of an ONNX graph, with symbolic dimensions, and shape arithmetic done at compile time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ingot.dialects import onnx
+from ingot.dialects.mlir import ir
+from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tensor_type
+from ingot.dims import Dim
+from ingot.errors import ModelError
+from ingot.passes.onnx_inference import constants, elementwise, indexing, linear, transformers, views
+from ingot.passes.onnx_inference.annotations import write_guards, write_values
+from ingot.passes.onnx_inference.facts import Facts
+from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
+from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
+from ingot.passes.pass_base import Pass, PassContext
+
+_RULE_FILES = (constants, elementwise, indexing, linear, transformers, views)  # importing them fills RULES
+_WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
+_SHOWN = 20  # problems that an error spells out
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferShapes(Pass):
+    """Give every value of an ONNX graph its element type and its sizes, as shape expressions over the inputs' dimensions.
+
+    Small integer tensors carry their elements as shape expressions, so that computed shapes cost nothing at run time. What
+    must hold but cannot be proven becomes a guard. Elements and guards are left on operations as `ingot.values` and
+    `ingot.guards`.
+    """
+
+    name: ClassVar[str] = "ingot-infer-shapes"
+
+    def run(self, module: ir.Module, ctx: PassContext) -> None:
+        """Infer in place.
+
+        Raises:
+            ModelError: nodes without a rule, with unsupported attributes, contradicting shapes or shapes that depend on data;
+                all of them in one error.
+        """
+        _Inference(ctx).run(onnx.main_graph(module))
+
+
+@dataclass
+class _Inference:
+    ctx: PassContext
+    facts: Facts = field(default_factory=Facts)
+    tensors: dict[ir.Value, Tensor | None] = field(default_factory=dict)  # None: the producer failed
+    problems: list[tuple[str, str, str]] = field(default_factory=list)  # node, message, cure
+    types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = field(default_factory=dict)
+
+    def run(self, graph: ir.Operation) -> None:
+        block = graph.regions[0].blocks[0]
+        for argument, name in zip(block.arguments, graph.attributes["input_names"], strict=True):
+            shape = shape_of(argument)
+            if shape is None:
+                self.problems.append((name.value, f"the input's type {argument.type} has no rank", "declare the input's shape"))
+            self.tensors[argument] = None if shape is None else Tensor(onnx_type_of(argument), shape)
+        for view in block.operations:
+            op = view.operation
+            if op.name == onnx.WEIGHT:
+                self.tensors[op.results[0]] = self._weight(op)
+            elif op.name == onnx.OUTPUT:
+                self._check_output(op)
+            elif onnx.is_onnx(op):
+                self._node(op)
+        if self.problems:
+            raise _error(self.problems)
+
+    def _weight(self, op: ir.Operation) -> Tensor:
+        value = op.results[0]
+        shape = shape_of(value)
+        assert shape is not None, value.type
+        elements = None
+        name = op.attributes["name"].value
+        if self.ctx.weights is not None and name in self.ctx.weights:
+            source = self.ctx.weights[name]
+            if source.elements <= _WEIGHT_ELEMENTS:
+                elements = constant_elements(source.array())
+        return Tensor(onnx_type_of(value), shape, elements)
+
+    def _node(self, op: ir.Operation) -> None:
+        kind = onnx.op_type(op)
+        operands = onnx.onnx_operands(op)
+        results = onnx.onnx_results(op)
+        inferred: Sequence[Tensor] | None = None
+        rule = RULES.get(kind)
+        if rule is None or len(op.regions):
+            self._problem(op, f"operator {kind} is not supported", "remove it from the model, or add a rule and a lowering")
+        elif not any(v is not None and self.tensors[v] is None for v in operands):
+            inputs = [None if v is None else self.tensors[v] for v in operands]
+            while inputs and inputs[-1] is None:
+                inputs.pop()
+            node = Node(kind, onnx.node_name(op), inputs, len(results), functools.partial(onnx.attr, op), self.facts)
+            try:
+                inferred = _call(rule, node)
+            except Unsupported as e:
+                self._problem(op, f"{kind}: {e.message}", e.cure)
+            if node.guards:
+                write_guards(op, node.guards)
+        if inferred is None:
+            self.tensors.update((v, None) for v in results if v is not None)
+            return
+        present = [(v, t) for v, t in zip(results, inferred, strict=False) if v is not None]
+        if len(present) != len(op.results):
+            self._problem(op, f"{kind}: output {len(inferred)} is not supported", "export the model without it")
+            self.tensors.update((v, None) for v in op.results)
+            return
+        for value, tensor in present:
+            self.tensors[value] = tensor
+            value.set_type(self._type(tensor))
+        if op.name != onnx.CONSTANT:
+            write_values(op, [t for _, t in present])
+
+    def _type(self, tensor: Tensor) -> ir.Type:
+        key = element_name(tensor.type), tensor.shape
+        found = self.types.get(key)
+        if found is None:
+            found = self.types[key] = tensor_type(*key)
+        return found
+
+    def _check_output(self, op: ir.Operation) -> None:
+        """Compare an output with its declaration: element types must agree, sizes that contradict are remarked on."""
+        inferred = self.tensors[op.operands[0]]
+        if inferred is None or "type" not in op.attributes:
+            return
+        declared = op.attributes["type"].value
+        name = op.attributes["name"].value
+        if not isinstance(declared, ir.RankedTensorType):
+            return
+        if onnx_type_of(declared) != inferred.type:
+            message = f"the output is declared {onnx_type_of(declared).name}, but is {inferred.type.name}"
+            self.problems.append((name, message, "correct the output's declared type"))
+            return
+        sizes = shape_of(declared)
+        if sizes is None:
+            return
+        differ = len(sizes) != inferred.rank or any(
+            isinstance(d, int) and isinstance(i, int) and d != i for d, i in zip(sizes, inferred.shape, strict=True)
+        )
+        if differ:
+            text = ", ".join(map(str, inferred.shape))
+            self.ctx.remark(f"output {name} is declared {declared}, but has shape [{text}]", op)
+
+    def _problem(self, op: ir.Operation, message: str, cure: str) -> None:
+        self.problems.append((onnx.node_name(op), message, cure))
+
+
+def _call(rule: Callable[[Node], Any], node: Node) -> Sequence[Tensor]:
+    found = rule(node)
+    return [found] if isinstance(found, Tensor) else found
+
+
+def _error(problems: Sequence[tuple[str, str, str]]) -> ModelError:
+    """One error for all problems, each with its node and cure."""
+    node, message, cure = problems[0]
+    if len(problems) == 1:
+        return ModelError(message, node=node, cure=cure)
+    lines = [f"{n}: {m} ({c})" for n, m, c in problems[:_SHOWN]]
+    if len(problems) > _SHOWN:
+        lines.append(f"and {len(problems) - _SHOWN} more")
+    return ModelError(f"{len(problems)} nodes are not supported:\n  " + "\n  ".join(lines))

@@ -1,0 +1,128 @@
+"""What inference proves of dimensions, and what it must leave to run-time guards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ingot import dims
+from ingot.dims import Dim, Expr
+
+
+class ShapeConflict(ValueError):
+    """Two dimensions that must agree are known to differ."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A condition that the compiler could not prove: at run time `left` `relation` (eq, le) `right`, or `message`."""
+
+    left: Dim
+    relation: str
+    right: Dim
+    message: str
+
+
+class Facts:
+    """Equalities that guards establish, in the order of the nodes that need them."""
+
+    def __init__(self) -> None:
+        self._equal: dict[str, Dim] = {}  # plain symbols that a guard made equal to something simpler
+        self._known: set[tuple[Dim, str, Dim]] = set()
+
+    def canonical(self, d: Dim) -> Dim:
+        """`d` with symbols replaced by what earlier guards made them equal to."""
+        return dims.substitute(d, self._equal) if self._equal and isinstance(d, Expr) else d
+
+    def equal(self, a: Dim, b: Dim, message: str) -> tuple[Dim, Guard | None]:
+        """The simpler of two dimensions that must be equal, and the guard that makes them so where that is not proven.
+
+        Raises ShapeConflict where they are known to differ.
+        """
+        if a == b or self.canonical(a) == self.canonical(b):
+            return simpler(a, b), None
+        difference = self.canonical(a) - self.canonical(b)
+        if isinstance(difference, int):
+            raise ShapeConflict(f"{a} and {b} differ")
+        keep = simpler(a, b)
+        drop = b if keep is a or keep == a else a
+        if (keep, "eq", drop) in self._known:
+            return keep, None
+        self._known.add((keep, "eq", drop))
+        if _is_symbol(drop) and str(drop) not in dims.symbols(self.canonical(keep)):
+            self._equal[str(drop)] = self.canonical(keep)
+        return keep, Guard(drop, "eq", keep, message)
+
+    def at_most(self, a: Dim, b: Dim, message: str) -> Guard | None:
+        """The guard for `a` <= `b`, or None where it is proven or already guarded."""
+        if at_most(self.canonical(a), self.canonical(b)) or (a, "le", b) in self._known:
+            return None
+        if isinstance(a, int) and isinstance(b, int):
+            raise ShapeConflict(f"{a} is greater than {b}")
+        self._known.add((a, "le", b))
+        return Guard(a, "le", b, message)
+
+    def broadcast(self, a: Dim, b: Dim, message: str) -> tuple[Dim, list[Guard]]:
+        """The size of an axis where `a` and `b` meet under multidirectional broadcasting, and the guards it needs.
+
+        Where one of the two is 1 exactly if the other is, they must be equal. Otherwise either may be 1 at run time.
+
+        Raises ShapeConflict where they are known not to broadcast.
+        """
+        if a == b or a == 1 or b == 1 or self.canonical(a) == self.canonical(b):
+            return (simpler(a, b) if a != 1 and b != 1 else dims.bcast(a, b)), []
+        if isinstance(a, int) and isinstance(b, int):
+            raise ShapeConflict(f"{a} and {b} differ and neither is 1")
+        if _one_together(a, b) or _one_together(b, a):
+            size, guard = self.equal(a, b, message)
+            return size, [guard] if guard else []
+        size = dims.bcast(self.canonical(a), self.canonical(b))
+        guards = []
+        for d in (a, b):
+            effective = dims.select(d, 1, size, d)
+            if effective != size and (effective, "eq", size) not in self._known:
+                self._known.add((effective, "eq", size))
+                guards.append(Guard(effective, "eq", size, message))
+        return size, guards
+
+
+def simpler(a: Dim, b: Dim) -> Dim:
+    """The one that is cheaper to reason about: a constant, then a symbol, then the shorter expression."""
+    return min(a, b, key=_complexity)
+
+
+def _complexity(d: Dim) -> tuple[int, int, str]:
+    if isinstance(d, int):
+        return 0, 0, ""
+    return (1 if _is_symbol(d) else 2), len(str(d)), str(d)
+
+
+def _is_symbol(d: Dim) -> bool:
+    return isinstance(d, Expr) and str(d).isidentifier()
+
+
+def _single_atom(d: Dim) -> dims.Atom | None:
+    """The atom that `d` is, if it is one."""
+    if isinstance(d, Expr) and len(d.terms) == 1:
+        monomial, c = d.terms[0]
+        if c == 1 and len(monomial) == 1:
+            return monomial[0]
+    return None
+
+
+def _one_together(a: Dim, b: Dim) -> bool:
+    """True where `a` = min(b, c) with constants c > 1: then `a` is 1 exactly if `b` is."""
+    atom = _single_atom(a)
+    if atom is None or atom.function != "min":
+        return False
+    others = [x for x in atom.args if x != b]
+    return len(others) < len(atom.args) and all(isinstance(x, int) and x > 1 for x in others)
+
+
+def at_most(a: Dim, b: Dim) -> bool:
+    """True where `a` <= `b` is proven."""
+    if dims.is_nonnegative(b - a):
+        return True
+    low, high = _single_atom(a), _single_atom(b)
+    if low is not None and low.function == "min" and any(at_most(x, b) for x in low.args):
+        return True
+    return high is not None and high.function == "max" and any(at_most(a, x) for x in high.args)

@@ -1,0 +1,111 @@
+"""Rules for operators that read at computed positions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from ingot import dims
+from ingot.dims import Dim, Expr
+from ingot.passes.onnx_inference.rules import Node, rule
+from ingot.passes.onnx_inference.tensors import INT64, Tensor, with_value
+
+
+@rule("Gather")
+def _gather(node: Node) -> Tensor:
+    x, indices = node.input(0), node.input(1)
+    axis = node.axis(node.attr("axis"), x.rank)
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    if x.value is not None and indices.value is not None:
+        at = indices.value.ravel().tolist()
+        if all(isinstance(i, int) for i in at):
+            size = x.value.shape[axis]
+            if any(not -size <= i < size for i in at):
+                raise node.fail(f"indices {at} are out of range for axis {axis} of size {size}", "correct the model")
+            return with_value(x.type, np.asarray(np.take(x.value, indices.value.astype(np.int64), axis), object))
+    return Tensor(x.type, shape)
+
+
+@rule("GatherElements")
+def _gather_elements(node: Node) -> Tensor:
+    return Tensor(node.input(0).type, node.input(1).shape)
+
+
+@rule("GatherND")
+def _gather_nd(node: Node) -> Tensor:
+    x, indices = node.input(0), node.input(1)
+    batch = node.attr("batch_dims")
+    depth = indices.shape[-1]
+    if not isinstance(depth, int):
+        raise node.fail(f"the last size of its indices, {depth}, decides its rank", "make it constant")
+    if batch + depth > x.rank:
+        raise node.fail(f"indices of {depth} coordinates for a tensor of rank {x.rank}", "correct the model")
+    lead = [node.equal(a, b, "batch sizes differ") for a, b in zip(x.shape[:batch], indices.shape[:batch], strict=True)]
+    return Tensor(x.type, (*lead, *indices.shape[batch:-1], *x.shape[batch + depth :]))
+
+
+@rule("OneHot")
+def _one_hot(node: Node) -> Tensor:
+    indices, depth, values = node.input(0), node.dims(1)[0], node.input(2)
+    axis = node.axis(node.attr("axis"), indices.rank + 1)
+    return Tensor(values.type, (*indices.shape[:axis], depth, *indices.shape[axis:]))
+
+
+@rule("ArgMax", "ArgMin")
+def _arg(node: Node) -> Tensor:
+    x = node.input(0)
+    axis = node.axis(node.attr("axis"), x.rank)
+    kept = (1,) if node.attr("keepdims") else ()
+    return Tensor(INT64, (*x.shape[:axis], *kept, *x.shape[axis + 1 :]))
+
+
+@rule("CumSum")
+def _cumsum(node: Node) -> Tensor:
+    x = node.input(0)
+    if x.value is None or not node.has(1) or node.attr("exclusive") or node.attr("reverse"):
+        return Tensor(x.type, x.shape)
+    axis = node.axis(node.ints(1)[0], x.rank)
+    value = x.value.copy()
+    for i in itertools.product(*map(range, value.shape)):
+        if i[axis]:
+            before = value[(*i[:axis], i[axis] - 1, *i[axis + 1 :])]
+            value[i] = None if before is None or value[i] is None else before + value[i]
+    return with_value(x.type, value)
+
+
+def scaled(node: Node, d: Dim, scale: object) -> Dim:
+    """floor(d * scale) for a constant scale."""
+    if not isinstance(scale, float):
+        raise node.fail(f"scale {scale} is computed at run time", "make the scales constant or give sizes")
+    if isinstance(d, int):
+        return math.floor(d * scale)
+    fraction = Fraction(scale).limit_denominator(1 << 16)
+    return dims.floordiv(d * fraction.numerator, fraction.denominator)
+
+
+@rule("Resize")
+def _resize(node: Node) -> Tensor:
+    x = node.input(0)
+    axes = node.attr("axes")
+    axes = list(range(x.rank)) if axes is None else [node.axis(a, x.rank) for a in axes]
+    shape = list(x.shape)
+    if node.has(3):
+        sizes = node.dims(3)
+        if node.attr("keep_aspect_ratio_policy") not in (None, "stretch"):
+            policy = node.attr("keep_aspect_ratio_policy")
+            if any(isinstance(d, Expr) for d in (*sizes, *(x.shape[a] for a in axes))):
+                raise node.fail(f"keep_aspect_ratio_policy={policy} needs constant sizes", "make them constant")
+            pick = min if policy == "not_larger" else max
+            scale = pick(s / x.shape[a] for s, a in zip(sizes, axes, strict=True))  # type: ignore[operator]
+            sizes = [math.floor(scale * x.shape[a] + 0.5) for a in axes]  # type: ignore[operator]
+    else:
+        scales = node.value(2).ravel().tolist()
+        if len(scales) != len(axes):
+            raise node.fail(f"{len(scales)} scales for {len(axes)} axes", "correct the model")
+        sizes = [scaled(node, x.shape[a], s) for a, s in zip(axes, scales, strict=True)]
+    for a, d in zip(axes, sizes, strict=True):
+        shape[a] = d
+    return Tensor(x.type, tuple(shape))

@@ -1,0 +1,162 @@
+"""The table of inference rules, and what a rule sees of its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ingot import dims
+from ingot.dims import Dim, Expr
+from ingot.passes.onnx_inference.facts import Facts, Guard, ShapeConflict
+from ingot.passes.onnx_inference.tensors import Tensor
+
+
+class Unsupported(Exception):
+    """A node cannot be typed: the message and the cure for `ingot.errors.ModelError`, without the node's name."""
+
+    def __init__(self, message: str, cure: str) -> None:
+        super().__init__(message)
+        self.message, self.cure = message, cure
+
+
+@dataclass
+class Node:
+    """An ONNX node under inference.
+
+    Attributes:
+        op: operator, with the domain where it is not ONNX's own (`com.microsoft.BiasGelu`).
+        name: the node's name, for messages.
+        inputs: what is known of the operands; None where an optional one is left out.
+        outputs: number of outputs, those left out included.
+        attribute: an attribute by name as a Python value (int, float, str, list of these, numpy array), ONNX's default where it
+            is not given, or None.
+        facts: what is known of dimensions.
+        guards: conditions that the rule leaves to run time.
+    """
+
+    op: str
+    name: str
+    inputs: Sequence[Tensor | None]
+    outputs: int
+    attribute: Callable[[str], Any]
+    facts: Facts
+    guards: list[Guard] = field(default_factory=list)
+
+    def attr(self, name: str) -> Any:
+        """The attribute's value, ONNX's default, or None."""
+        return self.attribute(name)
+
+    def has(self, i: int) -> bool:
+        """True where operand `i` is given."""
+        return i < len(self.inputs) and self.inputs[i] is not None
+
+    def input(self, i: int) -> Tensor:
+        """Operand `i`. Raises Unsupported where it is missing."""
+        tensor = self.inputs[i] if i < len(self.inputs) else None
+        if tensor is None:
+            raise self.fail(f"input {i} is missing", "correct the model")
+        return tensor
+
+    def fail(self, message: str, cure: str) -> Unsupported:
+        """An error to raise about this node."""
+        return Unsupported(message, cure)
+
+    def axis(self, value: int, rank: int) -> int:
+        """A normalized axis. Raises Unsupported where it is out of range."""
+        if not -rank <= value < rank:
+            raise self.fail(f"axis {value} is out of range for rank {rank}", "correct the attribute axis")
+        return value % rank
+
+    def value(self, i: int) -> np.ndarray:
+        """The elements of operand `i`, some maybe None. Raises Unsupported where nothing is known of them."""
+        value = self.input(i).value
+        if value is None:
+            raise self.fail(
+                f"input {i} is computed from data at run time, but shapes depend on it",
+                "make it a constant or compute it from shapes; data-dependent shapes are not supported",
+            )
+        return value
+
+    def dims(self, i: int) -> list[Dim]:
+        """The elements of an integer operand, each of which must be known."""
+        elements = self.value(i).ravel().tolist()
+        for e in elements:
+            if isinstance(e, bool) or not isinstance(e, int | Expr):
+                raise self.fail(
+                    f"input {i} is computed from data at run time, but shapes depend on it",
+                    "make it a constant or compute it from shapes; data-dependent shapes are not supported",
+                )
+        return elements
+
+    def ints(self, i: int) -> list[int]:
+        """The elements of an integer operand that must be constant."""
+        elements = self.dims(i)
+        if any(not isinstance(e, int) for e in elements):
+            raise self.fail(f"input {i} must be constant, got [{', '.join(map(str, elements))}]", "make it a constant")
+        return elements  # type: ignore[return-value]
+
+    def axes(self, i: int, rank: int) -> list[int] | None:
+        """Normalized axes from operand `i`; None where it is not given."""
+        return [self.axis(a, rank) for a in self.ints(i)] if self.has(i) else None
+
+    def equal(self, a: Dim, b: Dim, what: str) -> Dim:
+        """The size that `a` and `b`, which must be equal, have; guarded where that is not proven."""
+        try:
+            size, guard = self.facts.equal(a, b, f"{self.name}: {what}")
+        except ShapeConflict as e:
+            raise self.fail(f"{what}: {e}", "correct the model's shapes") from None
+        self.guards += [guard] if guard else []
+        return size
+
+    def at_most(self, a: Dim, b: Dim, what: str) -> None:
+        """State that `a` <= `b`; guarded where that is not proven."""
+        try:
+            guard = self.facts.at_most(a, b, f"{self.name}: {what}")
+        except ShapeConflict as e:
+            raise self.fail(f"{what}: {e}", "correct the model's shapes") from None
+        self.guards += [guard] if guard else []
+
+    def broadcast(self, *shapes: Sequence[Dim]) -> tuple[Dim, ...]:
+        """The shape that `shapes` broadcast to (ONNX, "Multidirectional Broadcasting"); guarded where needed."""
+        rank = max(map(len, shapes))
+        out: list[Dim] = [1] * rank
+        for shape in shapes:
+            for axis, d in enumerate(shape, rank - len(shape)):
+                try:
+                    out[axis], guards = self.facts.broadcast(out[axis], d, f"{self.name}: axis {axis} does not broadcast")
+                except ShapeConflict as e:
+                    text = " and ".join(f"[{', '.join(map(str, s))}]" for s in shapes)
+                    raise self.fail(f"shapes {text} do not broadcast: {e}", "correct the model's shapes") from None
+                self.guards += guards
+        return tuple(out)
+
+    def divide_exactly(self, total: Dim, by: Dim, what: str) -> Dim:
+        """`total / by`, which must have no remainder; guarded where that is not proven."""
+        if by == 0:
+            raise self.fail(f"{what}: {total} elements cannot be divided into parts of 0", "correct the model's shapes")
+        quotient = dims.exact_div(total, by)
+        if quotient is None:
+            quotient = dims.exact_div(self.facts.canonical(total), self.facts.canonical(by))
+        if quotient is None:
+            quotient = dims.floordiv(total, by)
+            self.equal(total, quotient * by, what)
+        return quotient
+
+
+Rule = Callable[[Node], "Tensor | Sequence[Tensor]"]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*ops: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operators; an operator has one rule."""
+
+    def register(f: Rule) -> Rule:
+        for op in ops:
+            assert op not in RULES, op
+            RULES[op] = f
+        return f
+
+    return register
