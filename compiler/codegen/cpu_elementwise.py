@@ -1,0 +1,168 @@
+"""Elementwise kernels for the CPU: `pointwise` and `move` are one loop nest over a collapsed iteration space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ingot import dims
+from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
+from ingot.compiler.codegen.cpu_region import (
+    Position,
+    RegionEmitter,
+    domain_strides,
+    indexed_axes,
+    load_lanes,
+    loaded_operands,
+    store_lanes,
+)
+from ingot.compiler.codegen.cpu_space import (
+    Space,
+    chunks,
+    clipped,
+    collapse,
+    for_lanes,
+    order_by_result,
+    takes_masks,
+    vector_lanes,
+)
+from ingot.compiler.codegen.cpu_transpose import transpose_block
+from ingot.compiler.codegen.family import Emitted
+from ingot.compiler.codegen.values import Val
+from ingot.dims import Dim
+from ingot.dispatch import Dispatch
+from ingot.target import Target
+
+TRANSPOSE_ROWS, TRANSPOSE_LANES = 64, 256  # a work item where an operand is contiguous along another axis than the result
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """An elementwise computation.
+
+    Attributes:
+        dispatch: whose only region is run.
+        shape: the iteration domain.
+        argument: number of the operand whose element is the region's argument, or -1.
+        start: element offsets, over the results' axes, of the domain's origin in the results; () for none.
+    """
+
+    dispatch: Dispatch
+    shape: tuple[Dim, ...]
+    argument: int = -1
+    start: tuple[Dim, ...] = ()
+
+
+def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
+    """Write the kernel."""
+    dispatch = work.dispatch
+    region = dispatch.regions[0]
+    operands = loaded_operands(region)
+    if work.argument >= 0 and work.argument not in operands:
+        operands.append(work.argument)
+    results = [r.strides for r in dispatch.results]
+    accesses = [*results, *(domain_strides(dispatch.operands[n], len(work.shape)) for n in operands)]
+    order = order_by_result(work.shape, results[0])
+    space = collapse(work.shape, accesses, indexed_axes(region), order)
+    rows = _transposed_axis(space, len(results))
+    if rows is not None:
+        space = _with_row_axis(space, rows)
+    strides = dict(zip(operands, space.strides[len(results) :], strict=True))
+    dtypes = [dispatch.operands[n].dtype for n in operands] + [r.dtype for r in dispatch.results]
+    computed = dtypes if region.is_identity else dtypes + [i.type for i in region.insts]
+    lanes = vector_lanes(target, computed)
+    part = chunks(space) if rows is None else chunks(space, TRANSPOSE_ROWS, TRANSPOSE_LANES)
+    with cpu_kernel(dispatch, target, dims.product(part.grid)) as ck:
+        emitter = RegionEmitter(ck, region, len(space.sizes), strides, space.axes)
+        masked = takes_masks(ck, dtypes)
+        starts = [ck.offset([ck.dim(d) for d in work.start], r) if work.start else ck.k.const(0, "i64") for r in results]
+
+        def at_position(at: Position) -> None:
+            _element(ck, work, emitter, space, starts, at)
+
+        with ck.items() as item:
+            *outer, lane_block = ck.split(item, part.grid)
+            start, stop = clipped(ck, lane_block, part.lanes, space.sizes[-1])
+            axis = len(space.sizes) - 1
+
+            def row(index: Sequence[Val]) -> None:
+                for_lanes(ck, start, stop, lanes,
+                          lambda i, n, mask: at_position(Position((*index, i), axis if n else -1, n, mask)),
+                          masked=masked)  # fmt: skip
+
+            if not outer:
+                row(())
+            else:
+                first, last = clipped(ck, outer[-1], part.rows, space.sizes[-2])
+                if rows is None:
+                    with ck.k.for_(first, last) as loop:
+                        row((*outer[:-1], loop.iv))
+                elif _is_plain_copy(work) and ck.k.type(_bits(dtypes[0])).bits >= 16:
+                    source = ck.operand(work.argument)
+                    at = ck.offset(outer[:-1], strides[work.argument][:-2])
+                    to = ck.offset(outer[:-1], space.strides[0][:-2])
+                    storage = _bits(dtypes[0])
+                    row_step, lane_step = (ck.dim(d) for d in space.strides[0][-2:])
+                    source_row, source_lane = (ck.dim(d) for d in strides[work.argument][-2:])
+                    transpose_block(
+                        ck, storage, source.at(at, storage), source_row, source_lane,
+                        ck.result(0).at(to + starts[0], storage), row_step, lane_step, (first, last), (start, stop),
+                    )  # fmt: skip
+                else:
+
+                    def column(i: Val, n: int, mask: Val | None) -> None:
+                        with ck.k.for_(first, last) as loop:
+                            at_position(Position((*outer[:-1], loop.iv, i), axis if n else -1, n, mask))
+
+                    for_lanes(ck, start, stop, lanes, column, masked=masked)
+        return ck.emitted()
+
+
+def _element(
+    ck: CpuKernel, work: Elementwise, emitter: RegionEmitter, space: Space, starts: Sequence[Val], at: Position
+) -> None:
+    """One vector (or element) of the computation: loads, region, stores."""
+    k = ck.k
+    args = []
+    if work.argument >= 0:
+        tensor = ck.dispatch.operands[work.argument]
+        strides = emitter.strides[work.argument]
+        base = ck.operand(work.argument).at(ck.offset(at.index, strides), _bits(tensor.dtype))
+        step = ck.dim(strides[-1]) if at.lanes else k.const(0, "i64")
+        args.append(load_lanes(ck, base, tensor.dtype, step, at))
+    values = emitter(args, at)
+    for number, (value, result, start) in enumerate(zip(values, ck.dispatch.results, starts, strict=True)):
+        strides = space.strides[number]
+        to = ck.result(number).at(ck.offset(at.index, strides) + start, _bits(result.dtype))
+        store_lanes(ck, value, to, result.dtype, ck.dim(strides[-1]), at)
+
+
+def _bits(dtype: str) -> str:
+    return "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
+
+
+def _is_plain_copy(work: Elementwise) -> bool:
+    return work.argument >= 0 and work.dispatch.regions[0].is_identity
+
+
+def _transposed_axis(space: Space, results: int) -> int | None:
+    """The axis along which an operand is contiguous while the last axis, contiguous in the result, strides through it."""
+    last = len(space.sizes) - 1
+    if any(s[last] != 1 for s in space.strides[:results]):
+        return None
+    for strides in space.strides[results:]:
+        if strides[last] not in (0, 1) and 1 in strides:
+            return strides.index(1)
+    return None
+
+
+def _with_row_axis(space: Space, rows: int) -> Space:
+    """The space with axis `rows` moved to stand before the last."""
+    last = len(space.sizes) - 1
+    order = [*(a for a in range(last) if a != rows), rows, last]
+    return replace(
+        space,
+        sizes=tuple(space.sizes[a] for a in order),
+        axes={original: order.index(a) for original, a in space.axes.items()},
+        strides=tuple(tuple(s[a] for a in order) for s in space.strides),
+    )

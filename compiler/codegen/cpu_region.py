@@ -1,0 +1,238 @@
+"""Scalar regions on CPU vectors: a region at one position of its iteration domain, for one element or for a vector of them.
+
+A `Position` is an index per axis; along its `lane_axis` it stands for `lanes` neighbouring elements, of which `mask` may
+switch off the last ones. Values stay scalars while they are the same in all lanes, and i64 values that step evenly from lane
+to lane stay a base and a step, so that `load_at` sees which computed addresses are contiguous.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot import dims
+from ingot.compiler.codegen.cpu_kernel import CpuKernel
+from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
+from ingot.compiler.codegen.values import Val
+from ingot.dialects.scalar_table import TABLE
+from ingot.dims import Dim
+from ingot.dispatch import ScalarInst, ScalarRegion, TensorArg
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where in its domain a region is evaluated.
+
+    Attributes:
+        index: i64 position along each axis; along `lane_axis` that of the first lane.
+        lane_axis: the axis along which lanes lie, or -1 for a single element.
+        lanes: elements; 0 for a scalar.
+        mask: vector of i1: which lanes exist; None for all.
+    """
+
+    index: tuple[Val, ...]
+    lane_axis: int = -1
+    lanes: int = 0
+    mask: Val | None = None
+
+
+@dataclass(frozen=True)
+class _Stepped:
+    """The vector `base`, `base + step`, `base + 2*step`, ... of i64."""
+
+    base: Val
+    step: Val
+
+
+def domain_strides(tensor: TensorArg, rank: int) -> tuple[Dim, ...]:
+    """The strides of a tensor that is right-aligned with a domain of `rank` axes; 0 along axes that it repeats."""
+    own = tuple(0 if d == 1 else s for d, s in zip(tensor.shape, tensor.strides, strict=True))
+    return (0,) * (rank - len(own)) + own
+
+
+def load_lanes(ck: CpuKernel, base: Val, dtype: str, step: Val, at: Position) -> Val:
+    """Elements at `base`, `step` elements apart from lane to lane, in storage form: a scalar where `step` is 0.
+
+    Lanes that the position's mask switches off are 0 and their memory is not read. bool is i1; 8-bit floats are codes (i8).
+    """
+    k = ck.k
+    storage = "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
+    if not at.lanes or step.const == 0:
+        value = k.load(base, storage)
+    elif step.const == 1:
+        t = k.vector_of(storage, at.lanes)
+        value = k.load(base, t) if at.mask is None else k.masked_load(base, t, at.mask)
+    else:
+        offsets = k.iota(f"vector<{at.lanes}xi64>") * step
+        value = _gather(ck, base, offsets, storage, at.mask)
+    return value.ne(0) if dtype == "i1" else value
+
+
+def _gather(ck: CpuKernel, base: Val, offsets: Val, storage: str, mask: Val | None) -> Val:
+    """Elements at a vector of element offsets from `base`."""
+    k = ck.k
+    if k.type(storage).bits >= 32 and ck.target.vector_bits >= 256:
+        return k.gather(base.at(offsets, storage), storage, mask)
+    # No instruction gathers narrow elements: load them one by one, masked ones from the address of lane 0, which exists.
+    if mask is not None:
+        offsets = k.select(mask, offsets, k.broadcast(k.extract(offsets, 0), offsets.t.lanes))
+    return k.vector([k.load(base.at(k.extract(offsets, i), storage), storage) for i in range(offsets.t.lanes)])
+
+
+def store_lanes(ck: CpuKernel, x: Val, base: Val, dtype: str, step: Val, at: Position) -> None:
+    """Store a value of a region (scalar or vector) as elements of `dtype`, `step` elements apart from lane to lane."""
+    k = ck.k
+    if dtype == "i1":
+        x = k.cast(x, "i8", signed=False)
+    if not at.lanes:
+        k.store(x, base)
+        return
+    if x.t.kind != "vector":
+        x = k.broadcast(x, at.lanes)
+    if step.const == 1:
+        if at.mask is None:
+            k.store(x, base)
+        else:
+            k.masked_store(x, base, at.mask)
+        return
+    offsets = k.iota(f"vector<{at.lanes}xi64>") * step
+    k.scatter(x, base.at(offsets, x.t.element), at.mask)
+
+
+class RegionEmitter:
+    """Evaluates one region of a kernel at positions of a domain.
+
+    Attributes:
+        ck, region: the kernel and the program.
+        strides: for each operand that the region loads, its strides over the domain's axes.
+        axes: the domain's axis for each axis that `index` names; the identity by default.
+    """
+
+    def __init__(
+        self,
+        ck: CpuKernel,
+        region: ScalarRegion,
+        rank: int,
+        strides: dict[int, tuple[Dim, ...]] | None = None,
+        axes: dict[int, int] | None = None,
+    ) -> None:
+        self.ck, self.region = ck, region
+        self.axes = axes if axes is not None else {i: i for i in range(rank)}
+        if strides is None:
+            strides = {n: domain_strides(ck.dispatch.operands[n], rank) for n in loaded_operands(region)}
+        self.strides = strides
+
+    def __call__(self, args: Sequence[Val], at: Position) -> list[Val]:
+        """The region's results: scalars where they are the same in all lanes."""
+        values: list[Val | _Stepped] = list(args)
+        loaded: dict[int, Val] = {}
+        for inst in self.region.insts:
+            if inst.op == "load" and inst.attr("operand") in loaded:
+                value: Val | _Stepped = loaded[inst.attr("operand")]
+            else:
+                value = self._inst(inst, [values[i] for i in inst.args], at)
+                if inst.op == "load" and isinstance(value, Val):
+                    loaded[inst.attr("operand")] = value
+            values.append(value)
+        return [self._plain(values[i], at) for i in self.region.results]
+
+    def _inst(self, inst: ScalarInst, args: list[Val | _Stepped], at: Position) -> Val | _Stepped:
+        ck, k = self.ck, self.ck.k
+        match inst.op:
+            case "load":
+                return self._load(inst.attr("operand"), at)
+            case "load_at":
+                return self._load_at(inst.attr("operand"), args, at)
+            case "index":
+                axis = self.axes.get(inst.attr("axis"))
+                if axis is None:
+                    return k.const(0, "i64")
+                stepped = at.lanes and axis == at.lane_axis
+                return _Stepped(at.index[axis], k.const(1, "i64")) if stepped else at.index[axis]
+            case "dim":
+                return ck.dim(dims.parse(inst.attr("dim")))
+            case "const":
+                return k.const(inst.attr("value"), inst.type)
+        stepped_result = self._stepped(inst, args)
+        if stepped_result is not None:
+            return stepped_result
+        source = self._type_of_first(inst)
+        plain = [self._plain(a, at) for a in args]
+        return ScalarEmitter(k).apply(TABLE[inst.op], plain, inst.type, source)
+
+    def _type_of_first(self, inst: ScalarInst) -> str:
+        return self.region.type_of(inst.args[0]) if inst.args else ""
+
+    def _stepped(self, inst: ScalarInst, args: list[Val | _Stepped]) -> _Stepped | None:
+        """Sums and uniform multiples of evenly stepping values step evenly."""
+        if not any(isinstance(a, _Stepped) for a in args) or inst.op not in ("addi", "subi", "muli"):
+            return None
+        if any(isinstance(a, Val) and a.t.kind == "vector" for a in args):
+            return None
+        zero = self.ck.k.const(0, "i64")
+        x, y = (a if isinstance(a, _Stepped) else _Stepped(a, zero) for a in args)
+        if inst.op == "addi":
+            return _Stepped(x.base + y.base, x.step + y.step)
+        if inst.op == "subi":
+            return _Stepped(x.base - y.base, x.step - y.step)
+        if isinstance(args[0], Val):
+            x, y = y, x
+        elif isinstance(args[1], _Stepped):
+            return None
+        return _Stepped(x.base * y.base, x.step * y.base)
+
+    def _plain(self, value: Val | _Stepped, at: Position) -> Val:
+        if isinstance(value, Val):
+            return value
+        k = self.ck.k
+        if value.step.const == 0:
+            return value.base
+        return k.iota(f"vector<{at.lanes}xi64>") * value.step + k.broadcast(value.base, at.lanes)
+
+    def _load(self, operand: int, at: Position) -> Val:
+        ck = self.ck
+        strides = self.strides[operand]
+        dtype = ck.dispatch.operands[operand].dtype
+        base = ck.operand(operand).at(ck.offset(at.index, strides), _storage(dtype))
+        step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
+        return load_lanes(ck, base, dtype, step, at)
+
+    def _load_at(self, operand: int, index: Sequence[Val | _Stepped], at: Position) -> Val:
+        ck, k = self.ck, self.ck.k
+        tensor = ck.dispatch.operands[operand]
+        base = ck.operand(operand)
+        uniform, step = k.const(0, "i64"), k.const(0, "i64")
+        vector: Val | None = None
+        for i, stride, size in zip(index, tensor.strides, tensor.shape, strict=True):
+            if stride == 0 or size == 1:
+                continue
+            distance = ck.dim(stride)
+            if isinstance(i, _Stepped):
+                uniform, step = uniform + i.base * distance, step + i.step * distance
+            elif i.t.kind == "vector":
+                vector = i * distance if vector is None else vector + i * distance
+            else:
+                uniform = uniform + i * distance
+        storage = _storage(tensor.dtype)
+        base = base.at(uniform, storage)
+        if vector is None:
+            return load_lanes(ck, base, tensor.dtype, step, at)
+        if step.const != 0:
+            vector = vector + k.iota(vector.t) * step
+        value = _gather(ck, base, vector, storage, at.mask)
+        return value.ne(0) if tensor.dtype == "i1" else value
+
+
+def _storage(dtype: str) -> str:
+    """The Kernel IR type of an element in memory."""
+    return "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
+
+
+def loaded_operands(region: ScalarRegion) -> list[int]:
+    """Numbers of the operands that a region reads with `load`, each once."""
+    return list(dict.fromkeys(i.attr("operand") for i in region.insts if i.op == "load"))
+
+
+def indexed_axes(region: ScalarRegion) -> set[int]:
+    """Axes of the domain that a region names with `index`."""
+    return {i.attr("axis") for i in region.insts if i.op == "index"}

@@ -1,0 +1,186 @@
+"""CPU kernels against the reference (ingot.compiler.reference), family by family: shapes, strides, dtypes, fusions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cpu_kernel_harness import CompiledDispatch, place
+
+from ingot import dims
+from ingot.compiler.reference import run_dispatch
+from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg, contiguous
+from ingot.dtypes import DTYPES
+
+# A region: (result or operation, ...) rows; see `region`.
+
+
+def region(args: str, *insts: tuple, results: tuple[int, ...] | None = None) -> ScalarRegion:
+    """A region from rows (op, args, type, attrs...): `region("f32", ("load", (), "f32", dict(operand=1)), ...)`."""
+    types = tuple(args.split())
+    rows = tuple(ScalarInst(op, a, t, tuple(sorted((x[0] if x else {}).items()))) for op, a, t, *x in insts)
+    return ScalarRegion(types, rows, results if results is not None else (len(types) + len(rows) - 1,))
+
+
+def identity(dtype: str = "f32") -> ScalarRegion:
+    return ScalarRegion((dtype,), (), (0,))
+
+
+def load(operand: int, dtype: str = "f32") -> tuple:
+    return ("load", (), dtype, {"operand": operand})
+
+
+def symbolic(d: Dispatch) -> Dispatch:
+    """The dispatch with the symbols its shapes mention."""
+    from dataclasses import replace
+
+    tensors = (*d.operands, *d.results)
+    names = sorted(dims.symbols_of(x for t in tensors for x in (*t.shape, *t.strides)))
+    return replace(d, symbols=tuple(names), multiples=(1,) * len(names))
+
+
+def random(arg: TensorArg, sizes: dict[str, int], rng: np.random.Generator) -> np.ndarray:
+    shape = [dims.evaluate(x, sizes) for x in arg.shape]
+    kind = DTYPES[arg.dtype].kind
+    if kind == "bool":
+        return rng.integers(0, 2, shape).astype(bool)
+    if kind == "int":
+        return rng.integers(-7, 8, shape).astype(DTYPES[arg.dtype].np)
+    return rng.standard_normal(shape).astype(DTYPES[arg.dtype].np)
+
+
+def check(d: Dispatch, *sizes: dict[str, int], tol: float = 2e-6, operands: list | None = None) -> CompiledDispatch:
+    """Compile `d` once and compare it with the reference at each of `sizes` (of symbols)."""
+    compiled = CompiledDispatch(d)
+    for values in sizes or ({},):
+        rng = np.random.default_rng(1)
+        arrays = operands or [random(t, values, rng) for t in d.operands]
+        placed = [place(t, a, values) for t, a in zip(d.operands, arrays, strict=True)]
+        into = placed[1] if d.root == "move" and d.attr("offsets") is not None else None
+        actual = compiled.run(placed, values, into=into)
+        if into is not None:
+            expected = [into.copy()]
+            o = [dims.evaluate(dims.as_dim(x), values) for x in d.attr("offsets")]
+            expected[0][tuple(slice(i, i + n) for i, n in zip(o, placed[0].shape, strict=True))] = placed[0]
+        else:
+            expected = run_dispatch(d, placed, values, float64=True)
+        for got, want, r in zip(actual, expected, d.results, strict=True):
+            if DTYPES[r.dtype].kind != "float":
+                np.testing.assert_array_equal(got, want)
+                continue
+            bound = tol + {"f16": 2e-3, "bf16": 1.6e-2}.get(r.dtype, 0)
+            got, want = got.astype(np.float64), want.astype(np.float64)
+            scale = np.abs(want[np.isfinite(want)]).max(initial=1e-3)
+            np.testing.assert_allclose(got, want, rtol=bound, atol=bound * scale)
+    return compiled
+
+
+def strided(dtype: str, shape: tuple, strides: tuple) -> TensorArg:
+    return TensorArg(dtype, tuple(map(dims.as_dim, shape)), tuple(map(dims.as_dim, strides)))
+
+
+ADD = region("", load(0), load(1), ("addf", (0, 1), "f32"))
+GELU = (
+    ("const", (), "f32", {"value": 0.7071067811865476}), ("mulf", (0, 1), "f32"), ("erf", (2,), "f32"),
+    ("const", (), "f32", {"value": 1.0}), ("addf", (3, 4), "f32"), ("mulf", (0, 5), "f32"),
+    ("const", (), "f32", {"value": 0.5}), ("mulf", (6, 7), "f32"),
+)  # fmt: skip
+
+
+def pointwise(body: ScalarRegion, operands: list[TensorArg], *results: TensorArg) -> Dispatch:
+    return symbolic(Dispatch("pointwise", tuple(operands), results, (), (body,)))
+
+
+def test_pointwise_contiguous_static_and_dynamic():
+    check(pointwise(ADD, [contiguous("f32", 3, 5, 7)] * 2, contiguous("f32", 3, 5, 7)))
+    d = pointwise(ADD, [contiguous("f32", "a", "b", 7)] * 2, contiguous("f32", "a", "b", 7))
+    check(d, {"a": 3, "b": 11}, {"a": 1, "b": 1}, {"a": 0, "b": 4}, {"a": 50, "b": 130})
+
+
+def test_pointwise_broadcast_and_strides():
+    check(pointwise(ADD, [contiguous("f32", 4, 1, 37), contiguous("f32", 5, 1)], contiguous("f32", 4, 5, 37)))
+    check(pointwise(ADD, [strided("f32", (6, 20), (1, 6)), contiguous("f32", 20)], contiguous("f32", 6, 20)))
+    check(pointwise(ADD, [strided("f32", (70, 300), (1, 70)), contiguous("f32", 70, 300)], contiguous("f32", 70, 300)))
+    check(pointwise(ADD, [strided("f32", (6, 20), (80, -3)), contiguous("f32", 6, 20)], strided("f32", (6, 20), (40, 2))))
+    one_or_n = strided("f32", ("n", 9), ("select(n, 1, 0, 9)", 1))
+    check(pointwise(ADD, [one_or_n, contiguous("f32", "n", 9)], contiguous("f32", "n", 9)), {"n": 1}, {"n": 5})
+
+
+def test_pointwise_splits_large_tensors_into_items():
+    compiled = check(pointwise(ADD, [contiguous("f32", 3, 40000), contiguous("f32", 40000)], contiguous("f32", 3, 40000)))
+    assert compiled.plan.launches[0].grid[0] > 4
+    small = check(pointwise(ADD, [contiguous("f32", 30, 40), contiguous("f32", 40)], contiguous("f32", 30, 40)))
+    assert small.plan.launches[0].grid[0] == 1
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_pointwise_sixteen_bit(dtype):
+    body = region("", load(0, dtype), ("extf", (0,), "f32"), load(1, dtype), ("extf", (2,), "f32"),
+                  ("mulf", (1, 3), "f32"), ("truncf", (4,), dtype))  # fmt: skip
+    check(pointwise(body, [contiguous(dtype, 9, 50), strided(dtype, (9, 50), (1, 9))], contiguous(dtype, 9, 50)))
+
+
+def test_pointwise_integers_bools_and_several_results():
+    body = region("", load(0, "i64"), load(1, "i64"), ("cmpi_slt", (0, 1), "i1"), ("addi", (0, 1), "i64"),
+                  ("select", (2, 0, 3), "i64"), results=(2, 4))  # fmt: skip
+    for shape in ((5, 7), (3, 64)):
+        args = [contiguous("i64", *shape), contiguous("i64", shape[1])]
+        check(pointwise(body, args, contiguous("i1", *shape), contiguous("i64", *shape)))
+    body = region("", load(0, "i1"), load(1, "f64"), ("const", (), "f64", {"value": -1.5}), ("select", (0, 1, 2), "f64"))
+    check(pointwise(body, [contiguous("i1", 100), contiguous("f64", 100)], contiguous("f64", 100)))
+    body = region("", load(0, "i8"), ("const", (), "i8", {"value": 3}), ("muli", (0, 1), "i8"))
+    check(pointwise(body, [contiguous("i8", 3, 70)], contiguous("i8", 3, 70)))
+
+
+def test_pointwise_gathers_at_computed_indices():
+    # Rows of a table at indices: contiguous along the last axis.
+    body = region("", load(1, "i64"), ("index", (), "i64", {"axis": 2}), ("load_at", (0, 1), "f32", {"operand": 0}))
+    rng = np.random.default_rng(0)
+    table, at = rng.standard_normal((11, 45)).astype(np.float32), rng.integers(0, 11, (3, 4, 1))
+    d = pointwise(body, [contiguous("f32", 11, 45), contiguous("i64", 3, 4, 1)], contiguous("f32", 3, 4, 45))
+    check(d, operands=[table, at])
+    # Reversed, through a computed step of -1, and a gather of halves along the lanes.
+    body = region("", ("const", (), "i64", {"value": 36}), ("index", (), "i64", {"axis": 0}), ("subi", (0, 1), "i64"),
+                  ("load_at", (2,), "f32", {"operand": 0}))  # fmt: skip
+    check(pointwise(body, [contiguous("f32", 37)], contiguous("f32", 37)))
+    body = region("", load(1, "i64"), ("load_at", (0,), "f16", {"operand": 0}))
+    d = pointwise(body, [contiguous("f16", 19), contiguous("i64", 53)], contiguous("f16", 53))
+    check(d, operands=[rng.standard_normal(19).astype(np.float16), rng.integers(0, 19, 53)])
+    # A padded shift: out-of-range lanes are clamped, then replaced.
+    body = region("", ("index", (), "i64", {"axis": 1}), ("const", (), "i64", {"value": 2}), ("subi", (0, 1), "i64"),
+                  ("const", (), "i64", {"value": 0}), ("maxsi", (2, 3), "i64"), ("index", (), "i64", {"axis": 0}),
+                  ("load_at", (5, 4), "f32", {"operand": 0}), ("cmpi_slt", (2, 3), "i1"),
+                  ("const", (), "f32", {"value": 0.0}), ("select", (7, 8, 6), "f32"))  # fmt: skip
+    check(pointwise(body, [contiguous("f32", "n", 40)], contiguous("f32", "n", 42)), {"n": 3})
+
+
+def test_pointwise_dim_and_index():
+    body = region("", ("dim", (), "i64", {"dim": "2*n - floordiv(n - 5, 2)"}), ("index", (), "i64", {"axis": 1}),
+                  ("addi", (0, 1), "i64"))  # fmt: skip
+    check(pointwise(body, [], contiguous("i64", "n", 21)), {"n": 2}, {"n": 9})
+
+
+def move(x: TensorArg, result: TensorArg, body: ScalarRegion | None = None, offsets: tuple | None = None) -> Dispatch:
+    operands = (x,) if offsets is None else (x, result)
+    attrs = () if offsets is None else (("offsets", offsets),)
+    return symbolic(Dispatch("move", operands, (result,), attrs, (body or identity(x.dtype),)))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8", "i64", "i1"])
+def test_move_transposes(dtype):
+    check(move(strided(dtype, (75, 300), (1, 75)), contiguous(dtype, 75, 300)))
+    check(move(strided(dtype, (2, 33, 3, 50), (4950, 1, 1650, 33)), contiguous(dtype, 2, 33, 3, 50)))
+    check(move(strided(dtype, (2, 3, 17, 20), (1020, 20, 60, 1)), contiguous(dtype, 2, 3, 17, 20)))
+
+
+def test_move_dynamic_and_cast():
+    x = strided("f32", ("b", "s", "h", 8), ("s*h*8", 8, "8*s", 1))
+    check(move(x, contiguous("f32", "b", "s", "h", 8)), {"b": 2, "s": 5, "h": 3}, {"b": 1, "s": 0, "h": 3})
+    x = strided("f32", ("n", "m"), (1, "n"))
+    check(move(x, contiguous("f32", "n", "m")), {"n": 33, "m": 47}, {"n": 1, "m": 1}, {"n": 400, "m": 70})
+    body = region("f32", ("truncf", (0,), "bf16"))
+    check(move(strided("f32", (40, 50), (1, 40)), contiguous("bf16", 40, 50), body))
+
+
+def test_move_into_a_part():
+    check(move(contiguous("f32", 3, 10), contiguous("f32", 7, 25), offsets=("2", "5")))
+    check(move(contiguous("f32", "a", 10), contiguous("f32", "a + 4", 10), offsets=("4", "0")), {"a": 3})
