@@ -1,0 +1,402 @@
+"""Matrix products on sm_90a: TMA fills a ring of shared-memory stages, warpgroups multiply them with wgmma.
+
+A block is one producer warpgroup, of which one thread issues copies, and one consumer warpgroup for each 64 rows of its tile. Stages are
+handed over by two mbarriers each, `full` (bytes have arrived) and `empty` (all consumers have read). Blocks are persistent: each
+walks tiles in steps of the grid, and the producer runs ahead into the next tile while consumers write the last one.
+
+A and B may each lie K-major, or (16-bit types) M- or N-major: a stage holds them as TMA brings them, in 128-byte swizzled rows, and
+the descriptors say which way they lie (PTX ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout"). Results of 16 bits leave
+through shared memory and TMA stores, others straight from registers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot import dims
+from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, symbol_of
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.mma_table import MmaRow, find_row
+from ingot.compiler.codegen.values import Val
+from ingot.cuda_targets import facts
+from ingot.dims import Dim
+from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
+from ingot.target import Target
+
+SWIZZLE = 128  # bytes of a swizzled row, of K or of a contiguous M or N
+ATOM = 1024  # bytes of eight swizzled rows
+STAGING_COLUMNS = 64  # columns of a result's box in shared memory: 128 bytes of 16-bit elements
+STAGING_BYTES = 64 * SWIZZLE
+STAGING_BUFFERS = 2
+# Registers of a producer's and of a consumer's thread, by blocks on an SM, for one producer and two consumers: they share what the
+# block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
+REGISTERS = {1: (40, 232), 2: (24, 104)}
+
+
+@dataclass(frozen=True)
+class WgmmaSchedule:
+    """How the wgmma kernel divides a product.
+
+    Attributes:
+        tile_m: rows of a block's tile: 64 for each consumer warpgroup.
+        tile_n: columns of a tile, at most 256.
+        stages: tiles of A and B in flight.
+        splits: blocks that share a tile, each a part of K.
+        group: rows of tiles walked together, so that their operands stay in the second-level cache.
+    """
+
+    tile_m: int = 128
+    tile_n: int = 256
+    stages: int = 4
+    splits: int = 1
+    group: int = 8
+
+    def __post_init__(self) -> None:
+        if self.tile_m not in (64, 128) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
+            raise ValueError(f"wgmma tiles are 64 or 128 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
+
+
+# Tiles the cost model chooses from.
+WGMMA_TILES: tuple[tuple[int, int], ...] = ((128, 256), (128, 192), (128, 128), (128, 64), (64, 256), (64, 128), (64, 64))
+
+
+def stage_bytes(s: WgmmaSchedule) -> int:
+    """Bytes of a stage: rows of A and of B, 128 bytes of k each."""
+    return (s.tile_m + s.tile_n) * SWIZZLE
+
+
+@dataclass(frozen=True)
+class WgmmaPlan:
+    """What the kernel needs beyond its schedule: the instruction, the tensor maps, the launch."""
+
+    schedule: WgmmaSchedule
+    row: MmaRow
+    map_a: TensorMapArg
+    map_b: TensorMapArg
+    maps_out: tuple[TensorMapArg | None, ...]
+    launch: KernelLaunch
+
+
+def _operand_map(p: GemmProblem, x: Matrix, lines: int, tile_k: int) -> TensorMapArg | None:
+    """The map that fills `lines` rows of a stage: boxes of 128 bytes of k, or of 128 bytes of rows by `tile_k`."""
+    if x.major == "row":
+        if x.bits != 16 or lines % 64:
+            return None
+        return x.tma_map(p.dispatch, p.batch, (64, tile_k))
+    return x.tma_map(p.dispatch, p.batch, (tile_k, lines))
+
+
+def plan_wgmma(p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "") -> WgmmaPlan | None:
+    """The launch of a schedule, or None where the instruction or TMA cannot take the operands."""
+    row = None
+    if p.a.dtype == p.b.dtype and p.unsigned[0] == p.unsigned[1]:
+        row = find_row(target, p.a.dtype, engine="wgmma", tf32=p.tf32, unsigned=p.unsigned[0])
+    if row is None or row.acc != p.acc:
+        return None
+    tile_k = SWIZZLE * 8 // row.bits
+    map_a, map_b = _operand_map(p, p.a, s.tile_m, tile_k), _operand_map(p, p.b, s.tile_n, tile_k)
+    if map_a is None or map_b is None:
+        return None
+    maps_out: tuple[TensorMapArg | None, ...] = tuple(
+        r.tma_map(p.dispatch, p.batch, (STAGING_COLUMNS, 64))
+        if s.splits == 1 and r is not None and r.bits == 16 and r.major == "col" and s.tile_n % STAGING_COLUMNS == 0 else None
+        for r in p.results
+    )  # fmt: skip
+    if s.splits > 1:
+        buffers: tuple = (BufferArg("workspace"),)
+    else:
+        buffers = tuple(b for b in region_buffers(p.dispatch) if b.kind != "result" or maps_out[b.index] is None)
+    staging = STAGING_BUFFERS * STAGING_BYTES * (s.tile_m // 64) * sum(m is not None for m in maps_out)
+    shared = s.stages * stage_bytes(s) + staging + 16 * s.stages + ATOM
+    if shared > target.shared_bytes:
+        return None
+    tiles = dims.ceildiv(p.m, s.tile_m) * dims.ceildiv(p.n, s.tile_n) * dims.product(p.batch) * s.splits
+    launch = KernelLaunch(
+        symbol_of(p.dispatch, suffix),
+        (dims.minimum(tiles, facts(target).sms * _blocks_per_sm(s, target)), 1, 1),
+        (map_a, map_b, *(m for m in maps_out if m is not None), *buffers),
+        (128 * (1 + s.tile_m // 64), 1, 1),
+        shared_bytes=shared,
+        flops=p.flops,
+    )
+    return WgmmaPlan(s, row, map_a, map_b, maps_out, launch)
+
+
+def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
+    """Blocks of a schedule that an SM holds at once: by shared memory and by accumulator registers, at most 2."""
+    fits = target.shared_bytes // (s.stages * stage_bytes(s) + ATOM) >= 2
+    return 2 if fits and s.tile_m * s.tile_n <= 128 * 128 else 1
+
+
+def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
+    """Write the kernel of `plan` into `module`."""
+    with dispatch_kernel(
+        module, p.dispatch, plan.launch, exact_threads=True, min_blocks=_blocks_per_sm(plan.schedule, target)
+    ) as dk:
+        _Wgmma(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
+
+
+class _Wgmma:
+    """The kernel while it is written."""
+
+    def __init__(self, dk: DispatchKernel, p: GemmProblem, plan: WgmmaPlan, blocks: int) -> None:
+        self.dk, self.p, self.k, self.s, self.row = dk, p, dk.k, plan.schedule, plan.row
+        k, s = self.k, self.s
+        self.map_a, self.map_b = dk.maps[:2]
+        rest = iter(dk.maps[2:])
+        self.maps_out: list[Val | None] = [None if m is None else next(rest) for m in plan.maps_out]
+        self.tile_k = SWIZZLE * 8 // self.row.bits
+        self.consumers = s.tile_m // 64
+        self.registers = REGISTERS[blocks] if self.consumers == 2 else None
+        self.shared = k.dynamic_shared(ATOM)
+        self.bytes_a = s.tile_m * SWIZZLE
+        self.staging = s.stages * stage_bytes(s)
+        staged = sum(m is not None for m in self.maps_out)
+        self.barriers = self.staging + STAGING_BUFFERS * STAGING_BYTES * self.consumers * staged
+        # Sizes in tiles.
+        self.tiles_m = dk.size(dims.ceildiv(p.m, s.tile_m), "i32")
+        self.tiles_n = dk.size(dims.ceildiv(p.n, s.tile_n), "i32")
+        self.steps = dk.size(dims.ceildiv(p.k, self.tile_k), "i32")
+        self.batches = dk.size(dims.product(p.batch), "i32")
+        self.tiles = self.tiles_m * self.tiles_n * self.batches * s.splits
+
+    def full(self, stage: Val | int) -> Val:
+        return self.shared + self.barriers + (stage * 8)
+
+    def empty(self, stage: Val | int) -> Val:
+        return self.shared + (self.barriers + 8 * self.s.stages) + (stage * 8)
+
+    def next_stage(self, stage: Val, parity: Val) -> tuple[Val, Val]:
+        k = self.k
+        last = stage.eq(self.s.stages - 1)
+        return k.select(last, 0, stage + 1), k.select(last, parity ^ 1, parity)
+
+    def tile(self, index: Val) -> tuple[Val, Val, list[Val], Val]:
+        """(first row, first column, batch position, split) of a tile: groups of rows of tiles, columns within, rows innermost."""
+        k, s = self.k, self.s
+        split = k.const(0, "i32")
+        if s.splits > 1:
+            split = index % s.splits
+            index = index // s.splits
+        batch: list[Val] = []
+        if self.p.batch:
+            per_batch = self.tiles_m * self.tiles_n
+            z = index // per_batch
+            index = index - z * per_batch
+            batch = self.dk.split(z, self.p.batch)
+        per_group = self.tiles_n * s.group
+        group = index // per_group
+        rest = index - group * per_group
+        rows = k.min(self.tiles_m - group * s.group, s.group)
+        col = rest // rows
+        row = group * s.group + (rest - col * rows)
+        return row * s.tile_m, col * s.tile_n, batch, split
+
+    def k_range(self, split: Val) -> tuple[Val, Val]:
+        """Steps of K of a split."""
+        k = self.k
+        if self.s.splits == 1:
+            return k.const(0, "i32"), self.steps
+        per = (self.steps + (self.s.splits - 1)) // self.s.splits
+        first = k.min(split * per, self.steps)
+        return first, k.min(first + per, self.steps)
+
+    def emit(self) -> None:
+        k, s = self.k, self.s
+        thread = k.thread_id()
+        group = k.warp_id() >> 2
+        with k.if_(thread.eq(0)):
+            for i in range(s.stages):
+                k.mbarrier_init(self.full(i), 1)
+                k.mbarrier_init(self.empty(i), self.consumers)
+            k.fence_mbarrier_init()
+            for tensor_map in self.dk.maps:
+                k.tma_prefetch_descriptor(tensor_map)
+        k.barrier()
+        with k.if_else(group.eq(0)) as role:
+            with role.then:
+                if self.registers:
+                    k.set_max_registers(self.registers[0], increase=False)
+                with k.if_(thread.eq(0)):
+                    self.produce()
+            with role.else_:
+                if self.registers:
+                    k.set_max_registers(self.registers[1], increase=True)
+                self.consume(thread, group - 1)
+
+    # --- producer
+
+    def produce(self) -> None:
+        """Fill stages with the tiles' operands, in the order in which consumers read them."""
+        k = self.k
+        zero = k.const(0, "i32")
+        with k.for_(k.block_id(), self.tiles, k.grid_dim(), carry=[zero, zero]) as tiles:
+            row, col, batch, split = self.tile(tiles.iv)
+            first, last = self.k_range(split)
+            with k.for_(first, last, carry=tiles.carry) as steps:
+                stage, parity = steps.carry
+                k.mbarrier_wait(self.empty(stage), parity ^ 1)
+                full = self.full(stage)
+                k.mbarrier_arrive_expect(full, stage_bytes(self.s))
+                base = self.shared + stage * stage_bytes(self.s)
+                at = steps.iv * self.tile_k
+                self.load(base, self.p.a, self.map_a, self.s.tile_m, row, at, batch, full)
+                self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, col, at, batch, full)
+                steps.yield_(list(self.next_stage(stage, parity)))
+            tiles.yield_(steps.results)
+
+    def load(
+        self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val
+    ) -> None:
+        k = self.k
+        rest = x.tma_batch(batch)
+        if x.major == "col":
+            k.tma_load(dst, tensor_map, [at, line, *rest], full)
+            return
+        for i in range(lines // 64):  # 64 neighbouring rows by tile_k: one box each
+            k.tma_load(dst + i * self.tile_k * SWIZZLE, tensor_map, [line + i * 64, at, *rest], full)
+
+    # --- consumers
+
+    def descriptor(self, p: Val, x: Matrix) -> Val:
+        """The descriptor of an operand's first instruction in a stage at `p`."""
+        if x.major == "col":
+            return self.k.wgmma_descriptor(p, leading_bytes=16, stride_bytes=ATOM, swizzle=SWIZZLE)
+        # Contiguous along rows: boxes of 64 rows follow each other, groups of eight k lie in an atom.
+        return self.k.wgmma_descriptor(p, leading_bytes=self.tile_k * SWIZZLE, stride_bytes=ATOM, swizzle=SWIZZLE)
+
+    def advance(self, x: Matrix) -> int:
+        """Bytes from one instruction's k to the next one's."""
+        return 32 if x.major == "col" else self.row.k * SWIZZLE
+
+    def consume(self, thread: Val, consumer: Val) -> None:
+        """Multiply what the producer brings, and write each tile."""
+        k, s, p, row = self.k, self.s, self.p, self.row
+        local = thread & 127
+        # A consumer's 64 rows are 64 swizzled lines, or one box of rows.
+        bytes_64 = 64 * SWIZZLE if p.a.major == "col" else self.tile_k * SWIZZLE
+        base_a = self.descriptor(self.shared + consumer * bytes_64, p.a)
+        base_b = self.descriptor(self.shared + self.bytes_a, p.b)
+        transposed = {"a_transposed": p.a.major == "row", "b_transposed": p.b.major == "row"}
+        shape = (64, s.tile_n, row.k)
+        epilogue = None if s.splits > 1 else FragmentEpilogue(self.dk, p, (s.tile_m, s.tile_n))
+        zero = k.const(0, "i32")
+        with k.for_(k.block_id(), self.tiles, k.grid_dim(), carry=[zero, zero]) as tiles:
+            m0, n0, batch, split = self.tile(tiles.iv)
+            first, last = self.k_range(split)
+            acc = k.wgmma_accumulator(s.tile_n, row.acc)
+            with k.for_(first, last, carry=[*tiles.carry, acc, zero]) as steps:
+                stage, parity, acc, previous = steps.carry
+                k.mbarrier_wait(self.full(stage), parity)
+                step = k.cast(stage * (stage_bytes(s) >> 4), "i64", signed=False)
+                a, b = base_a + step, base_b + step
+                k.wgmma_fence()
+                for i in range(self.tile_k // row.k):
+                    da, db = i * self.advance(p.a) >> 4, i * self.advance(p.b) >> 4
+                    acc = k.wgmma(acc, a + da, b + db, shape, row.ptx, **transposed)
+                k.wgmma_commit()
+                # The instructions before these have finished: their stage may be filled again.
+                k.wgmma_wait(1)
+                with k.if_(local.eq(0) & (steps.iv > first)):
+                    k.mbarrier_arrive(self.empty(previous))
+                steps.yield_([*self.next_stage(stage, parity), acc, stage])
+            stage, parity, acc, previous = steps.results
+            k.wgmma_wait(0)
+            with k.if_(local.eq(0) & (first < last)):
+                k.mbarrier_arrive(self.empty(previous))
+            values = k.elements(acc)
+            if epilogue is None:
+                self.store_partial(values, local, consumer, m0, n0, batch, split)
+            else:
+                self.store_results(epilogue, values, local, consumer, m0, n0, batch)
+            tiles.yield_([stage, parity])
+        if any(m is not None for m in self.maps_out):
+            with k.if_(local.eq(0)):
+                k.bulk_wait(0)
+
+    def lane_position(self, local: Val, consumer: Val) -> tuple[Val, Val]:
+        """Row in the tile and column in eight of a thread's first accumulator."""
+        lane = local & 31
+        return (consumer << 6) + ((local >> 5) << 4) + (lane >> 2), (lane & 3) << 1
+
+    def store_results(
+        self, epilogue: FragmentEpilogue, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val]
+    ) -> None:
+        """Run the region; stage what TMA stores, in boxes of 64 columns, and store the rest from registers."""
+        k, s = self.k, self.s
+        row, col = self.lane_position(local, consumer)
+        rows = [epilogue.at_row(batch, m0 + row + 8 * h) for h in range(2)]
+        staged = [i for i, m in enumerate(self.maps_out) if m is not None]
+        lane, barrier = local & 31, consumer + 1
+        # stmatrix: lane l gives the address of row l % 16 of its warp's 16, 16-byte chunk l / 16 of a pair; chunks are swizzled.
+        line = (((local >> 5) << 4) + (lane & 15)) << 7
+        buffers = self.shared + self.staging + consumer * (STAGING_BUFFERS * STAGING_BYTES * len(staged))
+        boxes = max(1, s.tile_n // STAGING_COLUMNS) if staged else 1
+        per_box = s.tile_n // 8 // boxes
+        for box in range(boxes):
+            slot = buffers + (box % STAGING_BUFFERS) * (STAGING_BYTES * len(staged))
+            if staged:
+                # The buffer's last store must have been read; where boxes are odd, it is the last tile's last one.
+                with k.if_(local.eq(0)):
+                    k.bulk_wait(0 if box == 0 and boxes % STAGING_BUFFERS else STAGING_BUFFERS - 1, read=True)
+                k.barrier(barrier, 128)
+            pending: dict[int, list[Val]] = {i: [] for i in staged}
+            for j in range(box * per_box, (box + 1) * per_box):
+                for h in range(2):
+                    at = n0 + col + 8 * j
+                    values = epilogue.results(rows[h][0], at, acc[4 * j + 2 * h : 4 * j + 2 * h + 2])
+                    for i, x in enumerate(values):
+                        if i in pending:
+                            pending[i].append(x)
+                        else:
+                            epilogue.store(i, x, rows[h][1], rows[h][2], at)
+                if j % 2:
+                    chunk = ((lane >> 4) + (j % 8 - 1)) ^ (lane & 7)
+                    for number, i in enumerate(staged):
+                        k.stmatrix(slot + number * STAGING_BYTES + (line + (chunk << 4)), pending[i])
+                        pending[i] = []
+            if staged:
+                k.fence_async_shared()
+                k.barrier(barrier, 128)
+                with k.if_(local.eq(0)):
+                    for number, i in enumerate(staged):
+                        tensor_map, result = self.maps_out[i], self.p.results[i]
+                        assert tensor_map is not None and result is not None
+                        at_box = [n0 + box * STAGING_COLUMNS, m0 + (consumer << 6), *result.tma_batch(batch)]
+                        k.tma_store(tensor_map, slot + number * STAGING_BYTES, at_box)
+                    k.bulk_commit()
+
+    def store_partial(
+        self, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val], split: Val
+    ) -> None:
+        """Store accumulators to the workspace [splits, batch, m, n]."""
+        k, p = self.k, self.p
+        row, col = self.lane_position(local, consumer)
+        m, n = self.dk.size(p.m), self.dk.size(p.n)
+        z = split
+        for b, d in zip(batch, p.batch, strict=True):
+            z = z * self.dk.size(d, "i32") + b
+        even = divides(2, p.n, p.dispatch)
+        base = self.dk.pointer("workspace")
+        for h in range(2):
+            at_row = m0 + row + 8 * h
+            line = base.at((k.cast(z, "i64") * m + k.cast(at_row, "i64")) * n, self.row.acc)
+            with k.if_(k.cast(at_row, "i64") < m):
+                for j in range(self.s.tile_n // 8):
+                    at = n0 + col + 8 * j
+                    x = acc[4 * j + 2 * h : 4 * j + 2 * h + 2]
+                    if even:
+                        with k.if_(k.cast(at, "i64") < n):
+                            k.store(k.vector(x), line.at(at, self.row.acc), align=8)
+                    else:
+                        for i in range(2):
+                            with k.if_(k.cast(at + i, "i64") < n):
+                                k.store(x[i], line.at(at + i, self.row.acc))
+
+
+def wgmma_workspace(p: GemmProblem, s: WgmmaSchedule) -> Dim:
+    """Bytes of partial sums of a split product."""
+    return 0 if s.splits == 1 else 4 * s.splits * dims.product(p.batch) * p.m * p.n

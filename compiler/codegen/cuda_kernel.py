@@ -1,0 +1,328 @@
+"""What CUDA kernels of a dispatch share: parameters by the calling convention of `ingot.kernel_plan`, sizes, addresses, regions.
+
+A family writes its plan first; a `KernelLaunch` is then the one statement of a kernel's parameters, threads and cluster, and
+`dispatch_kernel` opens the kernel that it describes. Positions in an iteration domain are lists of integers, one an axis; where
+`lanes` is not 0, the last one is the first of so many neighbouring elements.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from ingot import dims
+from ingot.compiler.codegen.kernel_builder import KernelModule, Param
+from ingot.compiler.codegen.scalar_lowering import emit_region
+from ingot.compiler.codegen.values import Operand, Val
+from ingot.dims import Dim
+from ingot.dispatch import Dispatch, ScalarRegion, TensorArg
+from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
+
+NARROW = 1 << 31  # offsets below it are computed in 32 bits
+
+
+def known_multiple(d: Dim, dispatch: Dispatch) -> int:
+    """The largest constant known to divide `d` (0 for 0), counting what the dispatch says about its symbols."""
+    if isinstance(d, int):
+        return abs(d)
+    of = dict(zip(dispatch.symbols, dispatch.multiples, strict=True))
+    parts = []
+    for monomial, c in d.terms:
+        for atom in monomial:
+            c *= of.get(atom.text, 1) if atom.function is None else 1
+        parts.append(c)
+    return math.gcd(*parts)
+
+
+def divides(n: int, d: Dim, dispatch: Dispatch) -> bool:
+    """True where `d` is known to be a multiple of `n`."""
+    return known_multiple(d, dispatch) % n == 0
+
+
+def row_alignment(t: TensorArg, dispatch: Dispatch, skip: int = -1) -> int:
+    """Bytes that the address of every row is known to be a multiple of; a row runs along axis `skip` (the last by default)."""
+    skip %= max(1, t.rank)
+    align = t.align
+    for axis, (d, stride) in enumerate(zip(t.shape, t.strides, strict=True)):
+        if axis != skip and d != 1:
+            align = math.gcd(align, known_multiple(stride, dispatch) * t.type.bits // 8)
+    return align
+
+
+def vector_lanes(t: TensorArg, dispatch: Dispatch, limit: int = 16) -> int:
+    """Elements of the widest access of at most `limit` bytes that rows of `t` (along its last axis) allow everywhere; at least 1."""
+    if t.rank == 0 or t.strides[-1] != 1 or t.type.bits < 8:
+        return 1
+    size = t.type.bytes
+    lanes = limit // size
+    multiple = math.gcd(known_multiple(t.shape[-1], dispatch), row_alignment(t, dispatch) // size)
+    return math.gcd(lanes, multiple) if multiple else lanes
+
+
+def span(t: TensorArg) -> int | None:
+    """One more than the largest distance of an element from the first, in elements; None where it is not constant."""
+    total = 1
+    for d, s in zip(t.shape, t.strides, strict=True):
+        if not isinstance(d, int) or not isinstance(s, int):
+            return None
+        total += max(d - 1, 0) * abs(s)
+    return total
+
+
+def collapse(shape: Sequence[Dim], strides: Sequence[Dim]) -> Dim | None:
+    """The one stride of `shape`'s axes taken as one axis in row-major order, or None where they have none."""
+    stride: Dim | None = None
+    extent: Dim = 1
+    for d, s in zip(reversed(shape), reversed(strides), strict=True):
+        if d == 1:
+            continue
+        if stride is None:
+            stride, extent = s, d
+        elif s == stride * extent:
+            extent = extent * d
+        else:
+            return None
+    return 0 if stride is None else stride
+
+
+class DispatchKernel:
+    """One kernel of a dispatch being written: `k` its builder, `d` the dispatch."""
+
+    def __init__(self, k: Any, dispatch: Dispatch, launch: KernelLaunch, sized: bool) -> None:
+        self.k, self.d, self.launch = k, dispatch, launch
+        self._pointers: dict[tuple[str, int], Val] = {}
+        self.maps: list[Val] = []
+        for buffer, arg in zip(launch.buffers, k.args, strict=False):
+            if isinstance(buffer, TensorMapArg):
+                self.maps.append(arg)
+            else:
+                self._pointers[buffer.kind, buffer.index] = arg
+        self._symbols: dict[str, Val] = {}
+        if sized:
+            table = k.args[-1]
+            for i, name in enumerate(dispatch.symbols):
+                self._symbols[name] = k.load(table.at(i, "i64"), "i64", align=8)
+
+    # --- sizes
+
+    def size(self, d: Dim, type_: str = "i64") -> Val:
+        """The value of a shape expression as an integer of `type_` (which must hold it)."""
+        if isinstance(d, int):
+            return self.k.const(d, type_)
+        total: Val | None = None
+        for monomial, c in d.terms:
+            term: Val | None = None
+            for atom in monomial:
+                x = self._atom(atom)
+                term = x if term is None else term * x
+            value = self.k.const(c, "i64") if term is None else term * c
+            total = value if total is None else total + value
+        assert total is not None
+        return self.k.cast(total, type_)
+
+    def _atom(self, atom: dims.Atom) -> Val:
+        if atom.function is None:
+            return self._symbols[atom.text]
+        k = self.k
+        a, b, *rest = (self.size(x) for x in atom.args)
+        match atom.function:
+            case "floordiv":
+                return self._floordiv(a, b)
+            case "ceildiv":
+                return 0 - self._floordiv(0 - a, b)
+            case "mod":
+                return a - b * self._floordiv(a, b)
+            case "min":
+                return k.min(a, b)
+            case "max":
+                return k.max(a, b)
+            case "bcast":
+                return k.select(a.eq(1), b, a)
+            case _:
+                return k.select(a.eq(b), rest[0], rest[1])
+
+    def _floordiv(self, a: Val, b: Val) -> Val:
+        q, r = a.sdiv(b), a.srem(b)
+        return q - self.k.cast(r.ne(0) & (r ^ b).compare("lt", 0), "i64", signed=False)
+
+    # --- addresses
+
+    def pointer(self, kind: str, index: int = 0) -> Val:
+        """The address of an operand, a result or the workspace, as the launch passes it."""
+        return self._pointers[kind, index]
+
+    def index_type(self, *tensors: TensorArg) -> str:
+        """i32 where offsets into all of `tensors` are known to fit, else i64."""
+        return "i32" if all((span(t) or NARROW) < NARROW for t in tensors) else "i64"
+
+    def offset(self, t: TensorArg, position: Sequence[Operand], domain: Sequence[Dim] | None = None) -> Val:
+        """Distance in elements of the element at `position`, right-aligned with t's axes; size-1 axes against others repeat."""
+        k = self.k
+        wide = self.index_type(t)
+        total = k.const(0, wide)
+        skip = len(position) - t.rank
+        for axis in range(t.rank):
+            d, stride, at = t.shape[axis], t.strides[axis], position[skip + axis]
+            if d == 1 or stride == 0:
+                continue
+            at = k.cast(at, wide) if isinstance(at, Val) else k.const(at, wide)
+            if domain is not None and not isinstance(d, int) and domain[skip + axis] != d:
+                at = k.select(self.size(d, wide).eq(1), 0, at)
+            total = total + at * (stride if isinstance(stride, int) else self.size(stride, wide))
+        return total
+
+    def address(self, kind: str, index: int, position: Sequence[Operand], domain: Sequence[Dim] | None = None) -> Val:
+        """The address of an operand's or result's element; its type must have whole bytes."""
+        t = (self.d.operands if kind == "operand" else self.d.results)[index]
+        return self.pointer(kind, index).at(self.offset(t, position, domain), memory_type(t.dtype))
+
+    # --- elements
+
+    def load_raw(self, p: Val, dtype: str, lanes: int, align: int) -> Val:
+        """`lanes` elements (a scalar for 0) at `p` as scalar regions hold them: small floats as codes, bools as i1."""
+        k = self.k
+        name = memory_type(dtype)
+        x = k.load(p, k.vector_of(name, lanes) if lanes else name, align=align)
+        return x.ne(0) if dtype == "i1" else x
+
+    def load(self, operand: int, position: Sequence[Val], domain: Sequence[Dim], lanes: int = 0) -> Val:
+        """The operand's element (or `lanes` elements along the last axis) at a position of a domain, as regions hold it."""
+        k, t = self.k, self.d.operands[operand]
+        if t.type.bits < 8:
+            return self._load_nibbles(operand, position, domain, lanes)
+        last_repeats = t.rank == 0 or t.shape[-1] == 1 or t.strides[-1] == 0
+        if lanes and not last_repeats:
+            if t.strides[-1] == 1 and t.shape[-1] == domain[-1] and vector_lanes(t, self.d) % lanes == 0:
+                return self.load_raw(self.address("operand", operand, position, domain), t.dtype, lanes, lanes * t.type.bytes)
+            parts = [self.load(operand, [*position[:-1], position[-1] + i], domain) for i in range(lanes)]
+            return k.vector(parts)
+        return self.load_raw(self.address("operand", operand, position, domain), t.dtype, 0, t.type.bytes)
+
+    def _load_nibbles(self, operand: int, position: Sequence[Val], domain: Sequence[Dim], lanes: int) -> Val:
+        k, t = self.k, self.d.operands[operand]
+        if lanes:
+            return k.vector([self.load(operand, [*position[:-1], position[-1] + i], domain) for i in range(lanes)])
+        offset = self.offset(t, position, domain)
+        byte = k.load(self.pointer("operand", operand).at(offset >> 1, "i8"), "i8")
+        return (byte >> k.cast((offset & 1) << 2, "i8")) & 15
+
+    def load_at(self, operand: int, indices: Sequence[Val]) -> Val:
+        """The operand's elements at computed indices: scalars, or vectors of them."""
+        k = self.k
+        lanes = max((i.t.lanes for i in indices if i.t.kind == "vector"), default=0)
+        domain = self.d.operands[operand].shape
+        if not lanes:
+            return self.load(operand, indices, domain)
+        return k.vector([
+            self.load(operand, [k.extract(i, lane) if i.t.kind == "vector" else i for i in indices], domain)
+            for lane in range(lanes)
+        ])  # fmt: skip
+
+    def store(self, result: int, x: Val, position: Sequence[Val], lanes: int = 0) -> None:
+        """Store a region's result (of the result's storage type) at a position of its own axes."""
+        k, t = self.k, self.d.results[result]
+        if t.type.bits < 8:
+            raise NotImplementedError(f"results of {t.dtype} cannot be written by this kernel: they share bytes")
+        if t.dtype == "i1":
+            x = k.cast(x, "i8", signed=False)
+        if lanes and not (t.strides[-1] == 1 and vector_lanes(t, self.d) % lanes == 0):
+            for i in range(lanes):
+                k.store(k.extract(x, i), self.address("result", result, [*position[:-1], position[-1] + i]), align=t.type.bytes)
+            return
+        k.store(x, self.address("result", result, position), align=t.type.bytes * max(1, lanes))
+
+    # --- regions
+
+    def region(
+        self, region: ScalarRegion, args: Sequence[Val], position: Sequence[Val], domain: Sequence[Dim], lanes: int = 0
+    ) -> list[Val]:
+        """A region's results at `position` of its iteration domain."""
+        k = self.k
+
+        def index(axis: int) -> Val:
+            at = k.cast(position[axis], "i64")
+            if lanes and axis == len(domain) - 1:
+                return k.broadcast(at, lanes) + k.iota(k.vector_of("i64", lanes))
+            return at
+
+        return emit_region(
+            k, region, args,
+            load=lambda operand: self.load(operand, position, domain, lanes),
+            load_at=self.load_at,
+            index=index,
+            dim=lambda text: self.size(dims.parse(text)),
+            lanes=lanes,
+        )  # fmt: skip
+
+    def split(self, linear: Val, shape: Sequence[Dim]) -> list[Val]:
+        """The position along `shape`'s axes of a row-major index."""
+        k, out = self.k, []
+        for d in reversed(tuple(shape)[1:]):
+            if d == 1:
+                out.append(k.const(0, linear.t))
+                continue
+            size = self.size(d, linear.t.name)
+            q = linear // size
+            out.append(linear - q * size)
+            linear = q
+        if shape:
+            out.append(linear)
+        return out[::-1]
+
+    # --- threads
+
+    @cached_property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return math.prod(self.launch.block)
+
+
+def memory_type(dtype: str) -> str:
+    """The Kernel IR type that memory of a storage type is accessed as: bytes for bools and small floats."""
+    return "i8" if dtype == "i1" or dtype.startswith("f8") or dtype in ("i4", "f4E2M1FN") else dtype
+
+
+@contextmanager
+def dispatch_kernel(
+    module: KernelModule, dispatch: Dispatch, launch: KernelLaunch, *, min_blocks: int = 0, exact_threads: bool = False
+) -> Iterator[DispatchKernel]:
+    """Open the kernel that `launch` describes and give its `DispatchKernel`."""
+    params = []
+    for buffer in launch.buffers:
+        if isinstance(buffer, TensorMapArg):
+            params.append(Param(f"map_{buffer.kind}{buffer.index}", "tensormap"))
+        else:
+            tensors = {"operand": dispatch.operands, "result": dispatch.results}.get(buffer.kind)
+            align = tensors[buffer.index].align if tensors else 16
+            params.append(Param(f"{buffer.kind}{buffer.index}", "ptr<1>", align=align))
+    sized = bool(dispatch.symbols)
+    if sized:
+        params.append(Param("sizes", "ptr<1>", align=8))
+    with module.kernel(
+        launch.symbol, params, threads=launch.block, cluster=launch.cluster, min_blocks=min_blocks, exact_threads=exact_threads
+    ) as k:
+        yield DispatchKernel(k, dispatch, launch, sized)
+
+
+def region_operands(regions: Sequence[ScalarRegion]) -> list[int]:
+    """Numbers of the operands that regions load, in order of first use."""
+    found: dict[int, None] = {}
+    for region in regions:
+        for inst in region.insts:
+            if inst.op in ("load", "load_at"):
+                found[inst.attr("operand")] = None
+    return list(found)
+
+
+def region_buffers(dispatch: Dispatch, *, skip: Sequence[int] = ()) -> tuple[BufferArg, ...]:
+    """The buffers of the operands that regions load (without `skip`) and of all results, once each."""
+    loaded = (BufferArg("operand", i) for i in region_operands(dispatch.regions) if i not in skip)
+    return (*loaded, *(BufferArg("result", i) for i in range(len(dispatch.results))))
+
+
+def symbol_of(dispatch: Dispatch, suffix: str = "") -> str:
+    """The name of a kernel of the dispatch: unique to it, and a symbol."""
+    return f"{dispatch.root}_{dispatch.key[:12]}{suffix}"

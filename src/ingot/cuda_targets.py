@@ -1,0 +1,115 @@
+"""NVIDIA GPUs as data: one `Target` a compute capability that Ingot generates code for.
+
+Sources: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability" (shared memory, registers, threads);
+PTX ISA, "Release Notes" (the version that introduced a target) and the `.target` requirements of each instruction. A target with
+the suffix `a` uses instructions of that architecture alone, and its code runs on no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ingot.errors import DeviceError
+from ingot.target import Target
+
+_KB = 1024
+_HALF = ("mma.m16n8k16.f16", "mma.m16n8k16.bf16")
+_AMPERE = (*_HALF, "mma.m16n8k8.tf32", "mma.m16n8k32.s8", "mma.m16n8k32.u8", "mma.m8n8k4.f64")
+_ADA = (*_AMPERE, "mma.m16n8k32.e4m3", "mma.m16n8k32.e5m2")
+_HOPPER = tuple(f"wgmma.m64k{k}.{t}" for t, k in (("f16", 16), ("bf16", 16), ("tf32", 8), ("s8", 32), ("u8", 32), ("e4m3", 32), ("e5m2", 32)))
+_BLACKWELL_CONSUMER = (
+    *_AMPERE, "mma.m16n8k32.f8f6f4.e4m3", "mma.m16n8k32.f8f6f4.e5m2", "mma.m16n8k32.f8f6f4.e2m1",
+    "mma.m16n8k32.mxf8f6f4.e4m3", "mma.m16n8k32.mxf8f6f4.e5m2", "mma.m16n8k32.mxf8f6f4.e2m1",
+    "mma.m16n8k64.mxf4", "mma.m16n8k64.mxf4nvf4",
+)  # fmt: skip
+
+
+def _row(name: str, ptx: int, shared_kb: int, threads: int, mma: tuple[str, ...], *, cluster: int = 1, wgmma: bool = False) -> Target:
+    sm = int(name[3:].rstrip("a"))
+    return Target(
+        name, "cuda", sm=sm, ptx=ptx, shared_bytes=shared_kb * _KB, max_threads=threads, max_cluster=cluster, mma=mma,
+        cp_async=sm >= 80, tma=sm >= 90, wgmma=wgmma,
+    )  # fmt: skip
+
+
+CUDA_TARGETS: tuple[Target, ...] = (
+    _row("sm_75", 88, 64, 1024, ("mma.m16n8k8.f16", "mma.m8n8k16.s8", "mma.m8n8k16.u8")),
+    _row("sm_80", 88, 163, 2048, _AMPERE),
+    _row("sm_86", 88, 99, 1536, _AMPERE),
+    _row("sm_87", 88, 163, 1536, _AMPERE),
+    _row("sm_88", 90, 99, 1536, _AMPERE),
+    _row("sm_89", 88, 99, 1536, _ADA),
+    _row("sm_90a", 88, 227, 2048, (*_HOPPER, *_AMPERE), cluster=8, wgmma=True),
+    _row("sm_100a", 88, 227, 2048, _ADA, cluster=8),
+    _row("sm_103a", 88, 227, 2048, _ADA, cluster=8),
+    _row("sm_120a", 88, 99, 1536, _BLACKWELL_CONSUMER, cluster=8),
+    _row("sm_121a", 88, 99, 1536, _BLACKWELL_CONSUMER, cluster=8),
+)
+BY_NAME = {t.name: t for t in CUDA_TARGETS}
+
+
+def target(name: str) -> Target:
+    """The row named `name`. Raises DeviceError listing the rows where there is none."""
+    found = BY_NAME.get(name)
+    if found is None:
+        raise DeviceError(f"no target {name!r}", cure=f"targets are {', '.join(BY_NAME)}")
+    return found
+
+
+def target_for(compute_capability: tuple[int, int]) -> Target:
+    """The target to generate code with for a GPU of `compute_capability` (major, minor).
+
+    A GPU newer than the rows of its family uses the nearest older row; where that row is specific to its architecture, its
+    portable part (the name without `a`, and the instructions that need no suffix), because code with the suffix would not load.
+    Raises DeviceError for GPUs older than sm_75 and for unknown families.
+    """
+    major, minor = compute_capability
+    family = [t for t in CUDA_TARGETS if t.sm // 10 == major and t.sm % 10 <= minor]
+    if not family:
+        raise DeviceError(
+            f"a GPU of compute capability {major}.{minor} is not supported",
+            cure=f"supported are {', '.join(BY_NAME)} and newer GPUs of these families",
+        )
+    row = family[-1]
+    if row.sm % 10 == minor or not row.name.endswith("a"):
+        return row
+    portable = tuple(m for m in row.mma if m.startswith("mma.") and "f8f6f4" not in m and "mxf4" not in m)
+    return replace(row, name=row.name.rstrip("a"), mma=portable, wgmma=False)
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What differs between GPUs of one compute capability, read from the device by whoever launches.
+
+    Attributes:
+        sms: multiprocessors.
+        l2_bytes: second-level cache.
+        bandwidth: bytes per second of device memory.
+        tflops: dense 16-bit tensor-core rate in 1e12/s.
+    """
+
+    sms: int
+    l2_bytes: int
+    bandwidth: float
+    tflops: float
+
+
+# Facts of a typical GPU of each target (whitepapers of the named product), for choosing schedules with no device at hand.
+TYPICAL: dict[str, DeviceFacts] = {
+    "sm_75": DeviceFacts(40, 4 << 20, 320e9, 65),  # T4
+    "sm_80": DeviceFacts(108, 40 << 20, 1555e9, 312),  # A100
+    "sm_86": DeviceFacts(84, 6 << 20, 768e9, 155),  # A40
+    "sm_87": DeviceFacts(16, 4 << 20, 204e9, 43),  # Jetson AGX Orin
+    "sm_88": DeviceFacts(16, 4 << 20, 204e9, 43),
+    "sm_89": DeviceFacts(128, 72 << 20, 1008e9, 330),  # RTX 4090
+    "sm_90a": DeviceFacts(132, 50 << 20, 4800e9, 989),  # H200
+    "sm_100a": DeviceFacts(148, 126 << 20, 8000e9, 2250),  # B200
+    "sm_103a": DeviceFacts(148, 126 << 20, 8000e9, 2250),
+    "sm_120a": DeviceFacts(170, 96 << 20, 1792e9, 419),  # RTX 5090
+    "sm_121a": DeviceFacts(48, 24 << 20, 273e9, 125),  # DGX Spark
+}
+
+
+def facts(row: Target) -> DeviceFacts:
+    """Facts of a typical GPU of the target."""
+    return TYPICAL.get(row.name) or TYPICAL[row.name + "a"]
