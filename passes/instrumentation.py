@@ -55,6 +55,8 @@ class Instrumentation:
         survive_crash: write the reproducer before each pass, so that it is there when a pass ends the process;
             it is removed when all went well. Needs `reproducer`.
         keep_input: keep the module's bytecode before each pass for the reproducer (about 0.4 us an operation).
+        replay_arguments: further arguments of the command that replays a reproducer, such as `--weights=model.onnx`. What
+            earlier passes added to the weights is not in that file.
         on_pass: called before each pass with its text, its number from 0, and the number of passes of the pipeline.
     """
 
@@ -66,6 +68,7 @@ class Instrumentation:
     reproducer: Path | None = None
     survive_crash: bool = False
     keep_input: bool = True
+    replay_arguments: Sequence[str] = ()
     on_pass: Callable[[str, int, int], None] | None = None
     timings: list[Timing] = field(default_factory=list)
     _dumped: int = 0
@@ -118,7 +121,7 @@ class Instrumentation:
             return
         printed = str(module)
         if self.print_ir == "all" or (self.print_ir == "changed" and printed != self._printed):
-            self.print_to.write(f"// -----// IR Dump After {text} //----- //\n{printed}\n")
+            self.print_to.write(f"// -----// IR Dump After {text} //----- //\n{printed}")
         self._printed = printed
         if self.dump_dir is not None:
             self._dump(name, printed)
@@ -180,7 +183,7 @@ class Instrumentation:
             os.close(handle)
             path = Path(name)
         loads = {file: None for p in passes if (file := file_to_load(type(p))) is not None}
-        arguments = [f"--load={file}" for file in loads]
+        arguments = [*(f"--load={file}" for file in loads), *self.replay_arguments]
         if self._context is not None and self._context.allow_unregistered_dialects:
             arguments.append("--allow-unregistered-dialect")
         command = shlex.join(["ingot-opt", *arguments, f"--pass-pipeline={pipeline}", str(path)])
@@ -188,5 +191,5 @@ class Instrumentation:
         assert module is not None
         text = module.operation.get_asm(enable_debug_info=True, assume_verified=True)
         note = "".join(f"// {line}\n" for line in [*failure.splitlines(), command])
-        path.write_text(f"{note}{text}\n", encoding="utf-8")
+        path.write_text(f"{note}{text}", encoding="utf-8")
         return command

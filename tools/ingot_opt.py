@@ -20,12 +20,14 @@ from ingot.errors import Error, ModelError
 from ingot.passes import Instrumentation, PassContext, PassRegistry, Pipeline
 
 if TYPE_CHECKING:
+    from ingot.compiler.weights import WeightStore
     from ingot.dialects.mlir import ir
     from ingot.tools.expected_diagnostics import Diagnostic
 
 _SPLIT = re.compile(r"^[ \t]*// -----[ \t]*$", re.MULTILINE)
+_MODEL_SUFFIXES = (".onnx", ".onnxtxt", ".textproto")
 _BYTECODE = b"ML\xefR"  # https://mlir.llvm.org/docs/BytecodeFormat/, "Magic Number"
-_ONNX_MLIR = re.compile(rb'"onnx\.(EntryPoint|NoValue|Return)"|\bonnx_node_name\s*=|\bonnx\.Constant dense')
+_ONNX_MLIR = re.compile(rb'"onnx\.(EntryPoint|NoValue)"|\bonnx_node_name\s*=|\bonnx\.Constant dense')
 _LINE = re.compile(r"-:(\d+):(\d+)$")  # the location of text parsed from memory
 
 
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--reproducer", type=Path, metavar="FILE", help="keep the failing pass's input there, even if it crashes"
     )
     form = parser.add_argument_group("input and output")
+    form.add_argument("--weights", metavar="FILE", help="what onnx.Weight and ingot.weight name: an .npz file, or a model")
     form.add_argument("--split-input-file", action="store_true", help="treat parts between lines '// -----' separately")
     form.add_argument("--verify-diagnostics", action="store_true", help="check comments '// expected-error @+1 {{text}}'")
     form.add_argument("--allow-unregistered-dialect", action="store_true", help="accept operations of unknown dialects")
@@ -134,6 +137,7 @@ class _Run:
             dump_dir=args.dump_dir,
             reproducer=args.reproducer,
             survive_crash=args.reproducer is not None,
+            replay_arguments=self._replay_arguments(),
         )
         results, failed, total = [], False, PassContext()
         for source, first_line in self._sources():
@@ -152,8 +156,15 @@ class _Run:
             self.stderr.write(watch.report(total.changes))
         return int(failed)
 
+    def _replay_arguments(self) -> tuple[str, ...]:
+        """What a reproducer's command needs beside IR and pipeline."""
+        weights = self.args.weights or (self.args.input if self.args.input.endswith(_MODEL_SUFFIXES) else None)
+        return (f"--weights={weights}",) if weights else ()
+
     def _sources(self) -> list[tuple[bytes, int]]:
         """The parts of the input, each with the number of lines before it."""
+        if self.args.input.endswith(_MODEL_SUFFIXES):
+            return [(b"", 0)]  # the importer maps the file
         if self.args.input == "-":
             data = self.stdin.buffer.read() if hasattr(self.stdin, "buffer") else self.stdin.read().encode()
         else:
@@ -187,6 +198,8 @@ class _Run:
             handler = context.attach_diagnostic_handler(lambda d: _collect(d, produced))
             pass_context = PassContext(changes=total.changes)
             try:
+                if self.args.weights:
+                    pass_context.weights = _read_weights(self.args.weights, context)
                 module = self._read(source, first_line, context, pass_context)
                 pipeline.run(module, pass_context, watch)
                 return self._print(module)
@@ -205,8 +218,12 @@ class _Run:
 
         if source.startswith(_BYTECODE):
             return ir.Module.parse(source, context)
-        if self.args.input.endswith(".onnx"):
-            return _import_onnx(self.args.input, context, pass_context)
+        if self.args.input.endswith(_MODEL_SUFFIXES):
+            from ingot.compiler.importer import import_model
+
+            imported = import_model(self.args.input, context=context)
+            pass_context.weights = imported.weights
+            return imported.module
         try:
             text = source.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -265,11 +282,30 @@ class _Run:
         return bool(faults)
 
 
-def _import_onnx(path: str, context: ir.Context, pass_context: PassContext) -> ir.Module:
-    from ingot.compiler.importer import import_model
+def _read_weights(path: str, context: ir.Context) -> WeightStore:
+    """The weight store of a model, or of the arrays of an .npz file.
 
-    module, pass_context.weights = import_model(path, context)
-    return module
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    if not path.endswith(".npz"):
+        from ingot.compiler.importer import import_model
+
+        return import_model(path, context=context).weights
+    import zipfile
+
+    import numpy as np
+
+    from ingot.compiler.weights import WeightStore
+
+    store = WeightStore()
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for name in arrays.files:
+                store.add_array(name, arrays[name])
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"cannot read weights: {error}", node=path, cure="give an .npz file of arrays, or a model") from error
+    return store
 
 
 def _collect(info: Any, produced: list[Diagnostic]) -> bool:
