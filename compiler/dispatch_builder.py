@@ -1,0 +1,315 @@
+"""From a root operation of the AOT IR to a canonical `Dispatch`, and the values that its symbols have in the program.
+
+Operands are resolved through chains of views to the memory they lie in: a base (an input, a weight, memory that another
+operation made), an offset in bytes, and strides. What is canonical:
+
+- every distinct size that is not constant is one symbol, `d0, d1, ...` in order of appearance in operands, results, regions;
+- a stride is a constant, a product of a constant and symbols where it is one of the tensor's own sizes, else a symbol too;
+- `offsets` of a `move ... into` are part of the result's address, not of the dispatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+from ingot import dims
+from ingot.dialects import ingot as dialect
+from ingot.dialects.mlir import ir
+from ingot.dims import Dim
+from ingot.dispatch import Attr, Dispatch, ScalarInst, ScalarRegion, TensorArg
+from ingot.dtypes import DTYPES
+from ingot.errors import CompileError
+from ingot.passes.diagnostics import node_name
+from ingot.strided_view import StridedView
+
+KERNEL_ALIGNMENT = 64  # of weights and of the arena's buffers
+CALLER_ALIGNMENT = 16  # of inputs and outputs: what allocators give
+
+# Attributes of a root that say where memory lies or where it comes from, not what the kernel does.
+_NOT_SEMANTIC = frozenset(("offsets",))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: the value whose memory it is, and the view of that memory, in elements."""
+
+    base: ir.Value
+    view: StridedView
+    dtype: str
+
+    @property
+    def byte_offset(self) -> Dim:
+        """Bytes from the beginning of the base to element 0. Sub-byte views begin at a byte."""
+        bits = DTYPES[self.dtype].bits
+        if bits >= 8:
+            return self.view.offset * (bits // 8)
+        exact = dims.exact_div(self.view.offset * bits, 8)
+        if exact is None:
+            raise CompileError(f"a view of {self.dtype} begins inside a byte, at element {self.view.offset}")
+        return exact
+
+
+@dataclass(frozen=True)
+class BuiltDispatch:
+    """A dispatch, where its tensors lie, and what its symbols are in the program.
+
+    Attributes:
+        operands, results: as `dispatch.operands` and `dispatch.results`.
+        sizes: expressions over the program's symbols, one for each of `dispatch.symbols`.
+        node: the ONNX nodes it implements.
+    """
+
+    dispatch: Dispatch
+    operands: tuple[Place, ...]
+    results: tuple[Place, ...]
+    sizes: tuple[Dim, ...]
+    node: str
+
+
+class PlaceResolver:
+    """Resolves values to places, once each.
+
+    Args:
+        memory: strides of values whose memory is larger than they are (growing states), by value.
+    """
+
+    def __init__(self, memory: Mapping[ir.Value, StridedView] | None = None) -> None:
+        self._memory = dict(memory or {})
+        self._places: dict[ir.Value, Place] = {}
+
+    def place(self, value: ir.Value) -> Place:
+        """Where `value` lies. Raises CompileError for a reshape that no strides give."""
+        found = self._places.get(value)
+        if found is None:
+            found = self._places[value] = self._resolve(value)
+        return found
+
+    def _resolve(self, value: ir.Value) -> Place:
+        owner = value.owner
+        dtype, shape = dialect.dtype_of(value), dialect.shape_of(value)
+        if not isinstance(owner, ir.Block):
+            op = owner.operation
+            if op.name in dialect.VIEWS:
+                return self._view(op, shape)
+            if op.name == "ingot.move" and len(op.operands) == 2:
+                return self.place(op.operands[1])
+        view = self._memory.get(value) or StridedView.contiguous(shape)
+        return Place(value, view, dtype)
+
+    def _view(self, op: ir.Operation, shape: tuple[Dim, ...]) -> Place:
+        of = self.place(op.operands[0])
+        match op.name.removeprefix("ingot."):
+            case "reshape":
+                view = of.view.reshape(shape)
+                if view is None:
+                    raise CompileError(
+                        f"a reshape from {_text(of.view.shape)} to {_text(shape)} has to copy",
+                        node=node_name(op),
+                        cure="run ingot-materialize-views first",
+                    )
+            case "transpose":
+                view = of.view.transpose(attribute(op.attributes["perm"]))
+            case "slice":
+                starts = tuple(map(dims.as_dim, attribute(op.attributes["starts"])))
+                view = of.view.slice(starts, attribute(op.attributes["steps"]), shape)
+            case "expand":
+                view = of.view.expand(shape)
+            case name:
+                raise AssertionError(name)
+        return Place(of.base, view, of.dtype)
+
+    def written(self, op: ir.Operation) -> list[Place]:
+        """Where a root's results are written: for a `move ... into`, the part that it replaces."""
+        if op.name == "ingot.move" and len(op.operands) == 2:
+            into = self.place(op.operands[1])
+            starts = tuple(map(dims.as_dim, attribute(op.attributes["offsets"])))
+            shape = dialect.shape_of(op.operands[0])
+            part = into.view.slice(starts, [1] * len(shape), shape)
+            return [Place(into.base, part, into.dtype)]
+        return [self.place(r) for r in op.results]
+
+
+def _text(shape: Sequence[Dim]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def attribute(a: ir.Attribute) -> Attr:
+    """An attribute as plain data: bool, int, float, text, or a tuple of these. Raises ValueError for any other."""
+    match a:
+        case ir.StringAttr():
+            return a.value
+        case ir.BoolAttr():
+            return bool(a.value)
+        case ir.IntegerAttr():
+            return bool(a.value) if str(a.type) == "i1" else int(a.value)
+        case ir.FloatAttr():
+            return float(a.value)
+        case ir.UnitAttr():
+            return True
+        case ir.TypeAttr():
+            return str(a.value)
+        case ir.ArrayAttr():
+            return tuple(attribute(x) for x in a)
+        case ir.DenseI64ArrayAttr() | ir.DenseI32ArrayAttr() | ir.DenseBoolArrayAttr() | ir.DenseF64ArrayAttr():
+            return tuple(a)
+    raise ValueError(f"attribute {a} has no plain form")
+
+
+class _Symbols:
+    """Gives sizes of the program names in the dispatch."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[Dim, dims.Expr] = {}
+
+    def size(self, d: Dim) -> Dim:
+        """The symbol of a size; constants stay."""
+        if isinstance(d, int):
+            return d
+        found = self.sizes.get(d)
+        if found is None:
+            found = self.sizes[d] = dims.symbol(f"d{len(self.sizes)}")
+        return found
+
+    def stride(self, stride: Dim, shape: Sequence[Dim]) -> Dim:
+        """A stride of a tensor of sizes `shape`, as a product of their symbols where it is one."""
+        if isinstance(stride, int):
+            return stride
+        rest: Dim = stride
+        out: Dim = 1
+        sizes = sorted({d for d in shape if not isinstance(d, int)}, key=lambda d: (-len(str(d)), str(d)))
+        for d in sizes:
+            while not isinstance(rest, int) and (quotient := dims.exact_div(rest, d)) is not None:
+                rest, out = quotient, out * self.size(d)
+        if isinstance(rest, int):
+            return rest * out
+        return self.size(stride)
+
+
+def build_dispatch(
+    op: ir.Operation,
+    places: PlaceResolver,
+    *,
+    is_callers: Callable[[ir.Value], bool] = lambda base: isinstance(base.owner, ir.Block),
+    live: frozenset[str] = frozenset(),
+) -> BuiltDispatch:
+    """The dispatch of root operation `op`.
+
+    Args:
+        places: resolves its tensors.
+        is_callers: whether a base is memory of the caller, which is aligned less than ours.
+        live: symbols of the program that grow from call to call.
+    """
+    if op.name not in dialect.ROOTS:
+        raise ValueError(f"{op.name} is no root operation")
+    read = _read_values(op)
+    operands = [places.place(v) for v in read]
+    results = places.written(op)
+    for index, domain in _domains(op, read):
+        operands[index] = _repeated(operands[index], domain)
+    symbols = _Symbols()
+
+    def tensor(p: Place) -> TensorArg:
+        limit = CALLER_ALIGNMENT if is_callers(p.base) else KERNEL_ALIGNMENT
+        shape = tuple(map(symbols.size, p.view.shape))
+        strides = tuple(symbols.stride(s, p.view.shape) for s in p.view.strides)
+        return TensorArg(p.dtype, shape, strides, gcd(limit, dims.multiple_of(p.byte_offset)))
+
+    operand_args = tuple(map(tensor, operands))
+    result_args = tuple(map(tensor, results))
+    regions = tuple(_region(region, read, symbols) for region in op.regions)
+    attrs = {name: attribute(op.attributes[name]) for name in op.attributes if name not in _NOT_SEMANTIC and "." not in name}
+    sizes = tuple(symbols.sizes)
+    names = tuple(str(s) for s in symbols.sizes.values())
+    dispatch = Dispatch(
+        op.name.removeprefix("ingot."),
+        operand_args,
+        result_args,
+        tuple(sorted(attrs.items())),
+        regions,
+        names,
+        tuple(dims.multiple_of(d) for d in sizes),
+        tuple(n for n, d in zip(names, sizes, strict=True) if dims.symbols(d) & live),
+    )
+    return BuiltDispatch(dispatch, tuple(operands), tuple(results), sizes, node_name(op) or "")
+
+
+def _domains(op: ir.Operation, read: list[ir.Value]) -> list[tuple[int, tuple[Dim, ...]]]:
+    """The operands that are broadcast, by number, each with the sizes it meets: what regions load, a matmul's leading axes."""
+    own = [dialect.shape_of(v) for v in op.operands]
+    result = dialect.shape_of(op.results[0])
+    by_region: dict[str, tuple[tuple[Dim, ...], ...]] = {
+        "ingot.move": (own[0],) if own else (),
+        "ingot.attention": ((*own[0][:3], own[1][2]), result) if len(own) >= 3 else (),
+        "ingot.reduce": (own[0], result) if own else (),
+        "ingot.normalize": (own[0], own[0]) if own else (),
+    }
+    out = []
+    if op.name == "ingot.matmul":
+        out = [(i, (*result[:-2], *shape[-2:])) for i, shape in enumerate(own) if len(shape) >= 2]
+    for number, region in enumerate(op.regions):
+        domain = by_region.get(op.name, (result,) * len(op.regions))[number]
+        for inner in region.blocks[0].operations:
+            if inner.operation.name == "ingot.load":
+                out.append((read.index(inner.operation.operands[0]), domain))
+    return out
+
+
+def _repeated(place: Place, domain: Sequence[Dim]) -> Place:
+    """`place` with strides that repeat it over `domain` where an axis may turn out to have size 1 only at run time."""
+    view = place.view
+    shape, strides = list(view.shape), list(view.strides)
+    missing = len(domain) - len(shape)
+    for axis, size in enumerate(view.shape):
+        wanted = domain[axis + missing]
+        if size not in (1, wanted):
+            shape[axis] = wanted
+            strides[axis] = dims.select(size, 1, 0, strides[axis])
+    if shape == list(view.shape):
+        return place
+    return Place(place.base, StridedView(tuple(shape), tuple(strides), view.offset), place.dtype)
+
+
+def _read_values(op: ir.Operation) -> list[ir.Value]:
+    """The tensors that a kernel of `op` reads: its own operands but the one it moves into, then those its regions load."""
+    own = list(op.operands)
+    if op.name == "ingot.move":
+        own = own[:1]
+    for inner in dialect.loads(op):
+        if inner.operands[0] not in own:
+            own.append(inner.operands[0])
+    return own
+
+
+def _region(region: ir.Region, read: list[ir.Value], symbols: _Symbols) -> ScalarRegion:
+    block = region.blocks[0]
+    numbers: dict[ir.Value, int] = {a: i for i, a in enumerate(block.arguments)}
+    insts: list[ScalarInst] = []
+    results: tuple[int, ...] = ()
+    for view in block.operations:
+        op = view.operation
+        name = op.name.removeprefix("ingot.")
+        if name == "yield":
+            results = tuple(numbers[v] for v in op.operands)
+            break
+        attrs: dict[str, Any] = {}
+        operands = list(op.operands)
+        match name:
+            case "load" | "load_at":
+                attrs["operand"] = read.index(operands.pop(0))
+            case "dim":
+                # A constant here is one that shape inference found after the region was written.
+                d = symbols.size(dims.as_dim(attribute(op.attributes["dim"])))  # type: ignore[arg-type]
+                if isinstance(d, int):
+                    name, attrs["value"] = "const", d
+                else:
+                    attrs["dim"] = str(d)
+            case "const" | "index":
+                key = "value" if name == "const" else "axis"
+                attrs[key] = attribute(op.attributes[key])
+        inst = ScalarInst(name, tuple(numbers[v] for v in operands), str(op.results[0].type), tuple(sorted(attrs.items())))
+        insts.append(inst)
+        numbers[op.results[0]] = len(block.arguments) + len(insts) - 1
+    return ScalarRegion(tuple(str(a.type) for a in block.arguments), tuple(insts), results)
