@@ -16,6 +16,7 @@ from ingot.dialects.mlir import ir
 if TYPE_CHECKING:
     from ingot.compiler.codegen.kernel_builder import KernelModule
 
+_BELOW_8_BITS = ("e2m3", "e3m2", "e2m1")
 _INTEGER_OPERANDS = ("s8", "u8", "s4", "u4")
 
 
@@ -84,6 +85,9 @@ class MatrixOps:
         """
         b_type = b_type or a_type
         m, n, k = shape
+        if {a_type, b_type} & set(_BELOW_8_BITS):
+            # nvvm.mma.sync has no translation for these types: the translator would end the process.
+            return self._mma_f8f6f4_asm(a, b, c, a_type, b_type)
         half = self.vector_of("f16", 2)
         attributes: dict[str, Any] = {
             "shape": self.attr(f"#nvvm.shape<m = {m}, n = {n}, k = {k}>"),
@@ -102,6 +106,19 @@ class MatrixOps:
         operands = [self.bitcast(x, register) for x in (*a, *b)]
         result = self.type(f"struct<{', '.join(x.t.name for x in c)}>")
         return self.elements(self.emit("nvvm.mma.sync", [*operands, *c], result, attributes))
+
+    def _mma_f8f6f4_asm(self, a: Sequence[Val], b: Sequence[Val], c: Sequence[Val], a_type: str, b_type: str) -> list[Val]:
+        text = (
+            f"mma.sync.aligned.m16n8k32.row.col.kind::f8f6f4.f32.{a_type}.{b_type}.f32 "
+            "{$0, $1, $2, $3}, {$4, $5, $6, $7}, {$8, $9}, {$10, $11, $12, $13};"
+        )
+        constraints = ",".join(["=f"] * 4 + ["r"] * 6 + ["f"] * 4)
+        attributes = {
+            "asm_string": ir.StringAttr.get(text, self.module.context),
+            "constraints": ir.StringAttr.get(constraints, self.module.context),
+            "asm_dialect": self.attr("0 : i64"),
+        }
+        return self.elements(self.emit("llvm.inline_asm", [*a, *b, *c], self.type("struct<f32, f32, f32, f32>"), attributes))
 
     def mma_block_scale(
         self,

@@ -39,6 +39,7 @@ def _machine(target: HostTarget, level: int) -> Any:
         if found is None:
             llvm.initialize_native_target()
             llvm.initialize_native_asmprinter()
+            llvm.initialize_native_asmparser()
             found = _machines[target, level] = llvm.Target.from_triple("x86_64-unknown-linux-gnu").create_target_machine(
                 cpu=target.cpu, features=target.features, opt=level, reloc="pic", codemodel="small"
             )

@@ -59,15 +59,20 @@ def check_selectable(module: Any, target: str) -> None:
     sm = int(target.removeprefix("sm_").rstrip("a"))
     rows = {row.operation: row for row in NVPTX_UNSELECTABLE}
 
+    found: list[tuple[Any, Unselectable]] = []
+
     def visit(operation: Any) -> Any:
         row = rows.get(operation.name)
         if row is not None and sm < row.below:
             text = str(operation)
             if row.attribute in text and not (row.without and row.without in text):
-                raise CompileError(f"{operation.name} has no code on {target}", node=_kernel_of(operation), cure=row.instead)
+                found.append((operation, row))
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit)
+    if found:
+        operation, row = found[0]
+        raise CompileError(f"{operation.name} has no code on {target}", node=_kernel_of(operation), cure=row.instead)
 
 
 def check_translatable(module: Any) -> None:
