@@ -11,15 +11,16 @@ operation made), an offset in bytes, and strides. What is canonical:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
-from typing import Any
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
+from ingot.dialects.layout import view_layout
 from ingot.dialects.mlir import ir
+from ingot.dialects.plain import attribute, read_regions
 from ingot.dims import Dim
-from ingot.dispatch import Attr, Dispatch, ScalarInst, ScalarRegion, TensorArg
+from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg
 from ingot.dtypes import DTYPES
 from ingot.errors import CompileError
 from ingot.passes.diagnostics import node_name
@@ -93,39 +94,28 @@ class PlaceResolver:
         if not isinstance(owner, ir.Block):
             op = owner.operation
             if op.name in dialect.VIEWS:
-                return self._view(op, shape)
+                return self._view(op)
             if op.name == "ingot.move" and len(op.operands) == 2:
                 return self.place(op.operands[1])
         view = self._memory.get(value) or StridedView.contiguous(shape)
         return Place(value, view, dtype)
 
-    def _view(self, op: ir.Operation, shape: tuple[Dim, ...]) -> Place:
+    def _view(self, op: ir.Operation) -> Place:
         of = self.place(op.operands[0])
-        match op.name.removeprefix("ingot."):
-            case "reshape":
-                view = of.view.reshape(shape)
-                if view is None:
-                    raise CompileError(
-                        f"a reshape from {_text(of.view.shape)} to {_text(shape)} has to copy",
-                        node=node_name(op),
-                        cure="run ingot-materialize-views first",
-                    )
-            case "transpose":
-                view = of.view.transpose(attribute(op.attributes["perm"]))
-            case "slice":
-                starts = tuple(map(dims.as_dim, attribute(op.attributes["starts"])))
-                view = of.view.slice(starts, attribute(op.attributes["steps"]), shape)
-            case "expand":
-                view = of.view.expand(shape)
-            case name:
-                raise AssertionError(name)
+        view = view_layout(op, of.view)
+        if view is None:
+            raise CompileError(
+                f"a reshape from {_text(of.view.shape)} to {_text(dialect.shape_of(op.results[0]))} has to copy",
+                node=node_name(op),
+                cure="run ingot-materialize-views first",
+            )
         return Place(of.base, view, of.dtype)
 
     def written(self, op: ir.Operation) -> list[Place]:
         """Where a root's results are written: for a `move ... into`, the part that it replaces."""
         if op.name == "ingot.move" and len(op.operands) == 2:
             into = self.place(op.operands[1])
-            starts = tuple(map(dims.as_dim, attribute(op.attributes["offsets"])))
+            starts = tuple(map(dims.as_dim, attribute(op.attributes["offsets"])))  # type: ignore[arg-type]
             shape = dialect.shape_of(op.operands[0])
             part = into.view.slice(starts, [1] * len(shape), shape)
             return [Place(into.base, part, into.dtype)]
@@ -134,28 +124,6 @@ class PlaceResolver:
 
 def _text(shape: Sequence[Dim]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
-
-
-def attribute(a: ir.Attribute) -> Attr:
-    """An attribute as plain data: bool, int, float, text, or a tuple of these. Raises ValueError for any other."""
-    match a:
-        case ir.StringAttr():
-            return a.value
-        case ir.BoolAttr():
-            return bool(a.value)
-        case ir.IntegerAttr():
-            return bool(a.value) if str(a.type) == "i1" else int(a.value)
-        case ir.FloatAttr():
-            return float(a.value)
-        case ir.UnitAttr():
-            return True
-        case ir.TypeAttr():
-            return str(a.value)
-        case ir.ArrayAttr():
-            return tuple(attribute(x) for x in a)
-        case ir.DenseI64ArrayAttr() | ir.DenseI32ArrayAttr() | ir.DenseBoolArrayAttr() | ir.DenseF64ArrayAttr():
-            return tuple(a)
-    raise ValueError(f"attribute {a} has no plain form")
 
 
 class _Symbols:
@@ -204,10 +172,13 @@ def build_dispatch(
     """
     if op.name not in dialect.ROOTS:
         raise ValueError(f"{op.name} is no root operation")
-    read = _read_values(op)
-    operands = [places.place(v) for v in read]
+    tensors, read_from = read_regions(op)
+    if op.name == "ingot.move" and len(op.operands) == 2:  # `into` is written, not read
+        del tensors[1]
+        read_from = tuple(_renumbered(r, lambda n: n - 1 if n else n) for r in read_from)
+    operands = [places.place(v) for v in tensors]
     results = places.written(op)
-    for index, domain in _domains(op, read):
+    for index, domain in _domains(op, read_from):
         operands[index] = _repeated(operands[index], domain)
     symbols = _Symbols()
 
@@ -219,7 +190,7 @@ def build_dispatch(
 
     operand_args = tuple(map(tensor, operands))
     result_args = tuple(map(tensor, results))
-    regions = tuple(_region(region, read, symbols) for region in op.regions)
+    regions = tuple(_named(region, symbols) for region in read_from)
     attrs = {name: attribute(op.attributes[name]) for name in op.attributes if name not in _NOT_SEMANTIC and "." not in name}
     sizes = tuple(symbols.sizes)
     names = tuple(str(s) for s in symbols.sizes.values())
@@ -236,24 +207,26 @@ def build_dispatch(
     return BuiltDispatch(dispatch, tuple(operands), tuple(results), sizes, node_name(op) or "")
 
 
-def _domains(op: ir.Operation, read: list[ir.Value]) -> list[tuple[int, tuple[Dim, ...]]]:
+def _domains(op: ir.Operation, regions: Sequence[ScalarRegion]) -> list[tuple[int, tuple[Dim, ...]]]:
     """The operands that are broadcast, by number, each with the sizes it meets: what regions load, a matmul's leading axes."""
     own = [dialect.shape_of(v) for v in op.operands]
     result = dialect.shape_of(op.results[0])
-    by_region: dict[str, tuple[tuple[Dim, ...], ...]] = {
-        "ingot.move": (own[0],) if own else (),
-        "ingot.attention": ((*own[0][:3], own[1][2]), result) if len(own) >= 3 else (),
-        "ingot.reduce": (own[0], result) if own else (),
-        "ingot.normalize": (own[0], own[0]) if own else (),
-    }
+    match op.name.removeprefix("ingot."):
+        case "move":
+            domains: tuple[tuple[Dim, ...], ...] = (own[0],)
+        case "attention":
+            domains = ((*own[0][:3], own[1][2]), result)
+        case "reduce":
+            domains = (own[0], result)
+        case "normalize":
+            domains = (own[0], own[0])
+        case _:
+            domains = (result,) * len(regions)
     out = []
     if op.name == "ingot.matmul":
         out = [(i, (*result[:-2], *shape[-2:])) for i, shape in enumerate(own) if len(shape) >= 2]
-    for number, region in enumerate(op.regions):
-        domain = by_region.get(op.name, (result,) * len(op.regions))[number]
-        for inner in region.blocks[0].operations:
-            if inner.operation.name == "ingot.load":
-                out.append((read.index(inner.operation.operands[0]), domain))
+    for region, domain in zip(regions, domains, strict=True):
+        out += [(inst.attr("operand"), domain) for inst in region.insts if inst.op == "load"]
     return out
 
 
@@ -272,44 +245,22 @@ def _repeated(place: Place, domain: Sequence[Dim]) -> Place:
     return Place(place.base, StridedView(tuple(shape), tuple(strides), view.offset), place.dtype)
 
 
-def _read_values(op: ir.Operation) -> list[ir.Value]:
-    """The tensors that a kernel of `op` reads: its own operands but the one it moves into, then those its regions load."""
-    own = list(op.operands)
-    if op.name == "ingot.move":
-        own = own[:1]
-    for inner in dialect.loads(op):
-        if inner.operands[0] not in own:
-            own.append(inner.operands[0])
-    return own
+def _renumbered(region: ScalarRegion, number: Callable[[int], int]) -> ScalarRegion:
+    """The region with its loads' operands renumbered."""
+
+    def inst(i: ScalarInst) -> ScalarInst:
+        return replace(i, attrs=(("operand", number(i.attr("operand"))),)) if i.op in ("load", "load_at") else i
+
+    return replace(region, insts=tuple(map(inst, region.insts)))
 
 
-def _region(region: ir.Region, read: list[ir.Value], symbols: _Symbols) -> ScalarRegion:
-    block = region.blocks[0]
-    numbers: dict[ir.Value, int] = {a: i for i, a in enumerate(block.arguments)}
-    insts: list[ScalarInst] = []
-    results: tuple[int, ...] = ()
-    for view in block.operations:
-        op = view.operation
-        name = op.name.removeprefix("ingot.")
-        if name == "yield":
-            results = tuple(numbers[v] for v in op.operands)
-            break
-        attrs: dict[str, Any] = {}
-        operands = list(op.operands)
-        match name:
-            case "load" | "load_at":
-                attrs["operand"] = read.index(operands.pop(0))
-            case "dim":
-                # A constant here is one that shape inference found after the region was written.
-                d = symbols.size(dims.as_dim(attribute(op.attributes["dim"])))  # type: ignore[arg-type]
-                if isinstance(d, int):
-                    name, attrs["value"] = "const", d
-                else:
-                    attrs["dim"] = str(d)
-            case "const" | "index":
-                key = "value" if name == "const" else "axis"
-                attrs[key] = attribute(op.attributes[key])
-        inst = ScalarInst(name, tuple(numbers[v] for v in operands), str(op.results[0].type), tuple(sorted(attrs.items())))
-        insts.append(inst)
-        numbers[op.results[0]] = len(block.arguments) + len(insts) - 1
-    return ScalarRegion(tuple(str(a.type) for a in block.arguments), tuple(insts), results)
+def _named(region: ScalarRegion, symbols: _Symbols) -> ScalarRegion:
+    """The region with its `dim` instructions in the dispatch's symbols; those of a constant size become `const`."""
+
+    def inst(i: ScalarInst) -> ScalarInst:
+        if i.op != "dim":
+            return i
+        d = symbols.size(dims.parse(i.attr("dim")))
+        return ScalarInst("const", (), i.type, (("value", d),)) if isinstance(d, int) else replace(i, attrs=(("dim", str(d)),))
+
+    return replace(region, insts=tuple(map(inst, region.insts)))
