@@ -16,7 +16,7 @@ import numpy as np
 from ingot import dims
 from ingot.compiler.reference import RootCall, run_dispatch, run_root
 from ingot.dialects import ingot as dialect
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import ir, operation_key
 from ingot.dialects.plain import attribute, attributes, read_regions
 from ingot.dims import Dim
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
@@ -26,11 +26,11 @@ __all__ = ["Weights", "bind_symbols", "evaluate_weights", "interpret", "run_disp
 
 
 class Weights(Protocol):
-    """Where weights come from: a dict of arrays will do."""
+    """Where weights come from: a `WeightStore`, or a dict of arrays."""
 
-    def get(self, name: str, /) -> Any:
-        """The tensor stored under `name`."""
-        ...
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __getitem__(self, name: str, /) -> Any: ...
 
 
 def interpret(
@@ -124,22 +124,19 @@ def evaluate_weights(
 def evaluate_value(value: ir.Value, sources: Weights) -> np.ndarray:
     """The value of a tensor that depends on weights and constants only."""
     run = _Run(sources)
-    slice_: dict[ir.Operation, None] = {}
-
-    def visit(v: ir.Value) -> None:
-        stack = [(v.owner.operation, False)]
-        while stack:
-            op, done = stack.pop()
-            if op in slice_:
-                continue
-            if done:
-                slice_[op] = None
-                continue
+    order: dict[int, ir.Operation] = {}
+    stack = [(value.owner.operation, False)]
+    while stack:
+        op, expanded = stack.pop()
+        key = operation_key(op)
+        if key in order:
+            continue
+        if expanded:
+            order[key] = op
+        else:
             stack.append((op, True))
             stack += [(x.owner.operation, False) for x in dialect.inputs(op)]
-
-    visit(value)
-    for op in slice_:
+    for op in order.values():
         run.step(op)
     return run.values[value]
 
@@ -148,7 +145,7 @@ def evaluate_value(value: ir.Value, sources: Weights) -> np.ndarray:
 class _Run:
     """The state of one execution."""
 
-    weights: Weights | Mapping[str, Any]
+    weights: Weights
     symbols: dict[str, int] = field(default_factory=dict)
     values: dict[ir.Value, np.ndarray] = field(default_factory=dict)
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
@@ -179,11 +176,13 @@ class _Run:
             self.values[op.results[0]] = self._view(op, name)
         elif name == "weight":
             stored = attribute(op.attributes["name"])
-            array = self.weights.get(stored)  # type: ignore[arg-type]
-            if array is None:
+            assert isinstance(stored, str)
+            if stored not in self.weights:
                 raise InputError(f"weight {stored!r} is missing", cure="give the weights of this model")
             result = op.results[0]
-            array = _as_storage(np.asarray(array), dialect.dtype_of(result))
+            source = self.weights[stored]
+            array = source if isinstance(source, np.ndarray) else source.array()
+            array = _as_storage(array, dialect.dtype_of(result))
             if array.shape != dialect.shape_of(result):
                 raise InputError(f"weight {stored!r} has shape {list(array.shape)}, expected {result.type}")
             self.values[result] = array

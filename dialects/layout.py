@@ -1,0 +1,67 @@
+"""Where the elements of a value lie: the `ingot` dialect's views as strided views of memory.
+
+A value is a *base* (a function's argument, a weight, an `empty`, a dispatch's result), which is contiguous and row-major, or a
+view of one. A view whose elements strides cannot reach (a reshape that merges axes of a transposed tensor) has no layout:
+`ingot-materialize-views` copies its operand first.
+"""
+
+from __future__ import annotations
+
+from ingot import dims
+from ingot.dialects.ingot import VIEWS, shape_of
+from ingot.dialects.mlir import ir
+from ingot.dialects.plain import attribute
+from ingot.strided_view import StridedView
+
+__all__ = ["base_of", "layout_of", "view_layout"]
+
+
+def base_of(value: ir.Value) -> ir.Value:
+    """The value whose memory a value lies in: itself, or what a chain of views, or of `move ... into`, starts from."""
+    while True:
+        owner = value.owner
+        if isinstance(owner, ir.Block):
+            return value
+        op = owner.operation
+        if op.name in VIEWS:
+            value = op.operands[0]
+        elif op.name == "ingot.move" and len(op.operands) == 2:
+            value = op.operands[1]
+        else:
+            return value
+
+
+def layout_of(value: ir.Value) -> tuple[ir.Value, StridedView] | None:
+    """The nearest value that is no view, and the strided view of it that `value` is; None where strides cannot express it."""
+    chain: list[ir.Operation] = []
+    while not isinstance(value.owner, ir.Block) and value.owner.operation.name in VIEWS:
+        chain.append(value.owner.operation)
+        value = chain[-1].operands[0]
+    layout: StridedView | None = StridedView.contiguous(shape_of(value))
+    for op in reversed(chain):
+        assert layout is not None
+        layout = view_layout(op, layout)
+        if layout is None:
+            return None
+    assert layout is not None
+    return value, layout
+
+
+def view_layout(op: ir.Operation, x: StridedView) -> StridedView | None:
+    """The layout of a view operation's result where its operand has layout `x`; None where strides cannot express it.
+
+    Raises:
+        ValueError: the operation is not a view.
+    """
+    shape = shape_of(op.results[0])
+    match op.name:
+        case "ingot.transpose":
+            return x.transpose(attribute(op.attributes["perm"]))  # type: ignore[arg-type]
+        case "ingot.slice":
+            starts = [dims.parse(s) for s in attribute(op.attributes["starts"])]  # type: ignore[union-attr]
+            return x.slice(starts, attribute(op.attributes["steps"]), shape)  # type: ignore[arg-type]
+        case "ingot.expand":
+            return x.expand(shape)
+        case "ingot.reshape":
+            return x.reshape(shape)
+    raise ValueError(f"{op.name} is not a view")

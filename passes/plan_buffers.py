@@ -1,0 +1,289 @@
+"""Which memory every dispatch writes, as attributes on the IR that the launch program is built from.
+
+Attributes it leaves
+    on every root operation and every `empty`
+        `ingot.buffers`: one string for each result, the memory it is written to, contiguous and row-major: `arena:SLOT` or
+        `output:K`, K numbering the function's `output` operations. A `move ... into` repeats the buffer of `into`.
+    on the function
+        `ingot.slots`: the size of each slot in bytes, as shape expressions (strings);
+        `ingot.offsets`: each slot's offset in the arena, multiples of 256;
+        `ingot.arena_bytes`: the size of the arena;
+        `ingot.states`: where there are any, one array `[input, output, axis, kept, length]` for each output that is an input
+        grown along an axis (`ingot.launch_program.State`); sizes are strings.
+    on the `move` that copies the old part of such an input
+        `ingot.state_copy`: the number of its state: with one donated buffer for both, this dispatch is skipped.
+
+Views take no memory: a value lies in its base's buffer (`ingot.dialects.layout`). After the pass every `output` reads the whole
+of a buffer that is that output's; where it did not, a `move` was added.
+
+The plan: buffers live from the first write to the last read; a pointwise result takes over the memory of an operand that dies
+there where both have one element for each other and lie alike; then slots are filled in order of decreasing size, each buffer
+in the first slot that is free throughout its life and known to be large enough ("greedy by size", Pisarchyk and Lee,
+"Efficient Memory Management for Deep Neural Net Inference", 2020). Sizes that depend on dimensions are compared by proof.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ingot import dims
+from ingot.dialects import ingot as dialect
+from ingot.dialects.layout import layout_of
+from ingot.dialects.mlir import ir
+from ingot.dialects.plain import attribute, create_root, read_regions, to_attribute
+from ingot.dims import Dim
+from ingot.dtypes import DTYPES
+from ingot.passes.pass_base import Pass, PassContext
+from ingot.passes.rewriting.ops import body, defining
+from ingot.passes.rewriting.scalar_regions import identity, loaded
+
+ALIGNMENT = 256  # bytes: what every target's copies and loads are content with
+_TYPICAL = 64  # stands for every dimension where sizes are only put in an order
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanBuffers(Pass):
+    """Assign every result to an output or to a slot of one arena, by liveness, in place where an operand dies.
+
+    Args:
+        in_place: let pointwise results take over the memory of dying operands.
+    """
+
+    name: ClassVar[str] = "ingot-plan-buffers"
+    in_place: bool = True
+
+    def run(self, module: ir.Module, ctx: PassContext) -> None:
+        func = dialect.main_func(module)
+        block = body(func)
+        ctx.changed("outputs copied", _own_outputs(block))
+        plan = _Plan(block)
+        states = _states(block, plan)
+        if self.in_place:
+            ctx.changed("in place", plan.merge_in_place())
+        slots = plan.assign_slots()
+        offsets: list[Dim] = []
+        end: Dim = 0
+        for size in slots:
+            offsets.append(end)
+            end = end + dims.ceildiv(size, ALIGNMENT) * ALIGNMENT
+        plan.annotate()
+        attrs = func.attributes
+        attrs["ingot.slots"] = to_attribute(tuple(map(str, slots)))
+        attrs["ingot.offsets"] = to_attribute(tuple(map(str, offsets)))
+        attrs["ingot.arena_bytes"] = to_attribute(str(end))
+        if states:
+            attrs["ingot.states"] = to_attribute(tuple(states))
+        ctx.changed("slots", len(slots))
+
+
+def _own_outputs(block: ir.Block) -> int:
+    """Make every output the whole of a dispatch's result that is no other output's; the number of moves added."""
+    taken: set[ir.Value] = set()
+    count = 0
+    for view in list(block.operations):
+        op = view.operation
+        if op.name != "ingot.output":
+            continue
+        value = op.operands[0]
+        base = _whole_base(value)
+        if base is None or base in taken:
+            dtype = dialect.dtype_of(value)
+            move = create_root("move", [value], [value.type], {}, [identity(dtype)], [value], loc=op.location,
+                               ip=ir.InsertionPoint(op))  # fmt: skip
+            op.operands[0] = move.results[0]
+            base = move.results[0]
+            count += 1
+        taken.add(base)
+    return count
+
+
+def _whole_base(value: ir.Value) -> ir.Value | None:
+    """The memory that a value is the whole of, in order, if a dispatch writes it; else None."""
+    while (op := defining(value)) is not None:
+        if op.name == "ingot.reshape":
+            value = op.operands[0]
+        elif op.name == "ingot.move" and len(op.operands) == 2:
+            value = op.operands[1]
+        elif op.name in dialect.VIEWS or op.name == "ingot.weight":
+            return None
+        else:
+            return value
+    return None
+
+
+@dataclass
+class _Buffer:
+    """A piece of memory from its first write to its last read, as positions in the block."""
+
+    size: Dim
+    start: int
+    end: int
+    output: int | None = None
+    slot: int = -1
+
+    @property
+    def text(self) -> str:
+        return f"arena:{self.slot}" if self.output is None else f"output:{self.output}"
+
+
+@dataclass
+class _Plan:
+    """Liveness of the memory of one function."""
+
+    block: ir.Block
+    operations: list[ir.Operation] = field(default_factory=list)
+    base: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    buffers: dict[ir.Value, _Buffer] = field(default_factory=dict)  # by base; in-place results share one object
+
+    def __post_init__(self) -> None:
+        self.operations = [op.operation for op in self.block.operations]
+        outputs = 0
+        for i, op in enumerate(self.operations):
+            for value in dialect.inputs(op):
+                buffer = self.buffers.get(self.base.get(value, value))
+                if buffer is not None:
+                    buffer.start, buffer.end = min(buffer.start, i), i
+            kind = dialect.DEFS[op.name].kind
+            if kind == "view" or (op.name == "ingot.move" and len(op.operands) == 2):
+                source = op.operands[0 if kind == "view" else 1]
+                self.base[op.results[0]] = self.base.get(source, source)
+            elif kind == "root" or op.name == "ingot.empty":
+                for r in op.results:
+                    start = len(self.operations) if op.name == "ingot.empty" else i
+                    self.buffers[r] = _Buffer(_nbytes(r), start, i)
+            elif op.name == "ingot.output":
+                self.buffer(op.operands[0]).output = outputs
+                outputs += 1
+
+    def buffer(self, value: ir.Value) -> _Buffer:
+        """The memory of a value that a dispatch writes."""
+        return self.buffers[self.base.get(value, value)]
+
+    def merge_in_place(self) -> int:
+        """Let pointwise results share the buffers of operands that die; the number of results that do."""
+        count = 0
+        for i, op in enumerate(self.operations):
+            if op.name != "ingot.pointwise":
+                continue
+            tensors, regions = read_regions(op)
+            reads = loaded(regions[0])
+            readers = Counter(self.base.get(t, t) for t in tensors)
+            domain = dialect.shape_of(op.results[0])
+            dying = []
+            for number, tensor in enumerate(tensors):
+                base = self.base.get(tensor, tensor)
+                buffer = self.buffers.get(base)
+                if buffer is None or buffer.output is not None or buffer.end != i or readers[base] != 1:
+                    continue
+                if reads[number] == {"load"} and dialect.shape_of(tensor) == domain and _is_whole(tensor, base):
+                    dying.append((base, buffer))
+            for r in op.results:
+                own = self.buffers[r]
+                for entry in dying:
+                    base, buffer = entry
+                    if own.output is None and buffer.size == own.size:
+                        dying.remove(entry)
+                        buffer.end = own.end
+                        self.buffers[r] = buffer
+                        count += 1
+                        break
+        return count
+
+    def assign_slots(self) -> list[Dim]:
+        """Give every buffer that is no output's a slot; the sizes of the slots."""
+        sizes: list[Dim] = []
+        lives: list[list[tuple[int, int]]] = []
+        unique = {id(b): b for b in self.buffers.values() if b.output is None}
+        for buffer in sorted(unique.values(), key=lambda b: (-_estimate(b.size), b.start)):
+            span = (min(buffer.start, buffer.end), buffer.end)
+            for slot, size in enumerate(sizes):
+                if _is_free(lives[slot], span) and (size == buffer.size or dims.is_nonnegative(size - buffer.size)):
+                    break
+            else:
+                slot = len(sizes)
+                sizes.append(buffer.size)
+                lives.append([])
+            buffer.slot = slot
+            lives[slot].insert(bisect_left(lives[slot], span), span)
+        return sizes
+
+    def annotate(self) -> None:
+        """Write `ingot.buffers`."""
+        for op in self.operations:
+            if dialect.DEFS[op.name].kind == "root" or op.name == "ingot.empty":
+                op.attributes["ingot.buffers"] = to_attribute(tuple(self.buffer(r).text for r in op.results))
+
+
+def _is_free(lives: list[tuple[int, int]], span: tuple[int, int]) -> bool:
+    """True where `span` meets none of the sorted, disjoint spans `lives`."""
+    i = bisect_left(lives, span)
+    return (i == len(lives) or lives[i][0] > span[1]) and (i == 0 or lives[i - 1][1] < span[0])
+
+
+def _is_whole(value: ir.Value, base: ir.Value) -> bool:
+    """True where `value` is all of `base`'s memory in row-major order."""
+    found = layout_of(value)
+    if found is None or not found[1].is_contiguous or found[1].offset != 0:
+        return False
+    return dims.product(dialect.shape_of(value)) == dims.product(dialect.shape_of(base))
+
+
+def _nbytes(value: ir.Value) -> Dim:
+    elements = dims.product(dialect.shape_of(value))
+    bits = DTYPES[dialect.dtype_of(value)].bits
+    return dims.ceildiv(elements * bits, 8) if bits % 8 else elements * (bits // 8)
+
+
+def _estimate(size: Dim) -> int:
+    return dims.evaluate(size, dict.fromkeys(dims.symbols(size), _TYPICAL))
+
+
+def _states(block: ir.Block, plan: _Plan) -> list[tuple]:
+    """The outputs that are an input grown along one axis: an `empty`, the input copied to its beginning, and the rest."""
+    numbers = {a: i for i, a in enumerate(block.arguments)}
+    claimed: set[int] = set()
+    states: list[tuple] = []
+    for op in plan.operations:
+        if op.name != "ingot.output":
+            continue
+        chain = _moves_into(op.operands[0])
+        if len(chain) != 2:
+            continue
+        shape = dialect.shape_of(op.operands[0])
+        for copy, rest in (chain, chain[::-1]):
+            number = numbers.get(copy.operands[0])
+            if number is None or number in claimed or not _copies_to(copy, ("0",) * len(shape)):
+                continue
+            old = dialect.shape_of(copy.operands[0])
+            axes = [i for i, (a, b) in enumerate(zip(old, shape, strict=True)) if a != b]
+            if len(axes) != 1:
+                continue
+            kept = old[axes[0]]
+            added = dialect.shape_of(rest.operands[0])
+            offsets = tuple(str(kept) if i == axes[0] else "0" for i in range(len(shape)))
+            complete = all(n == (shape[i] - kept if i == axes[0] else shape[i]) for i, n in enumerate(added))
+            if complete and attribute(rest.attributes["offsets"]) == offsets:
+                copy.attributes["ingot.state_copy"] = to_attribute(len(states))
+                output = plan.buffer(op.operands[0]).output
+                assert output is not None
+                states.append((number, output, axes[0], str(kept), str(shape[axes[0]])))
+                claimed.add(number)
+                break
+    return states
+
+
+def _moves_into(value: ir.Value) -> list[ir.Operation]:
+    """The chain of `move ... into` that makes exactly `value`, first to last."""
+    chain: list[ir.Operation] = []
+    while (op := defining(value)) is not None and op.name == "ingot.move" and len(op.operands) == 2:
+        chain.append(op)
+        value = op.operands[1]
+    return chain[::-1] if op is not None and op.name == "ingot.empty" else []
+
+
+def _copies_to(op: ir.Operation, offsets: tuple[str, ...]) -> bool:
+    _, (region,) = read_regions(op)
+    return region.is_identity and attribute(op.attributes["offsets"]) == offsets

@@ -1,0 +1,121 @@
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-plan-buffers)' --split-input-file | filecheck %s
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-plan-buffers{in-place=false})' --split-input-file | filecheck %s --check-prefix=APART
+
+// Fires: %b takes over %a, which dies there; the last result is written to the output.
+// CHECK:       "ingot.reduce"
+// CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["output:0"]
+// CHECK:       ingot.arena_bytes = "256", ingot.offsets = ["0"], ingot.slots = ["32"]
+// APART:       ingot.buffers = ["arena:0"]
+// APART:       ingot.buffers = ["arena:1"]
+// APART:       ingot.arena_bytes = "512", ingot.offsets = ["0", "256"], ingot.slots = ["32", "32"]
+"ingot.func"() ({
+^bb0(%x: tensor<4x8xf32>):
+  %a = "ingot.reduce"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = [0], kind = "sum"} : (tensor<4x8xf32>) -> tensor<1x8xf32>
+  %b = "ingot.pointwise"() ({
+    %e = "ingot.load"(%a) : (tensor<1x8xf32>) -> f32
+    %n = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%n) : (f32) -> ()
+  }) : () -> tensor<1x8xf32>
+  %c = "ingot.pointwise"() ({
+    %e = "ingot.load"(%b) : (tensor<1x8xf32>) -> f32
+    "ingot.yield"(%e) : (f32) -> ()
+  }) : () -> tensor<4x8xf32>
+  %flat = "ingot.reshape"(%c) : (tensor<4x8xf32>) -> tensor<32xf32>
+  "ingot.output"(%flat) {name = "y", type = "float"} : (tensor<32xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Must not fire: %a is read in another order than it is written, so %b gets memory of its own; an output that is an input,
+// and one that is another output's memory, are copied.
+// CHECK:       "ingot.move"(%arg0)
+// CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["output:0"]
+// CHECK:       "ingot.move"(%arg0)
+// CHECK:       ingot.buffers = ["output:1"]
+// CHECK:       "ingot.move"
+// CHECK:       ingot.buffers = ["output:2"]
+"ingot.func"() ({
+^bb0(%x: tensor<8x8xf32>):
+  %a = "ingot.move"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) : (tensor<8x8xf32>) -> tensor<8x8xf32>
+  %t = "ingot.transpose"(%a) {perm = [1, 0]} : (tensor<8x8xf32>) -> tensor<8x8xf32>
+  %b = "ingot.pointwise"() ({
+    %e = "ingot.load"(%t) : (tensor<8x8xf32>) -> f32
+    %n = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%n) : (f32) -> ()
+  }) : () -> tensor<8x8xf32>
+  "ingot.output"(%b) {name = "b", type = "float"} : (tensor<8x8xf32>) -> ()
+  "ingot.output"(%x) {name = "x", type = "float"} : (tensor<8x8xf32>) -> ()
+  "ingot.output"(%b) {name = "again", type = "float"} : (tensor<8x8xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Dynamic shapes: %big (2*N rows) and %small (N rows) never live at once, and N <= 2*N is known, so that they share a slot; M
+// and N do not compare. The output `present` is the input `past` grown along axis 1.
+// CHECK:       dim = "2*N"
+// CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       dim = "M"
+// CHECK:       ingot.buffers = ["arena:1"]
+// CHECK:       dim = "N"
+// CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       "ingot.empty"() {ingot.buffers = ["output:1"]}
+// CHECK:       "ingot.move"(%arg0
+// CHECK:       ingot.buffers = ["output:1"], ingot.state_copy = 0
+// CHECK:       "ingot.move"
+// CHECK:       ingot.buffers = ["output:1"]
+// CHECK:       ingot.slots = ["8*N", "4*M"]
+// CHECK-SAME:  ingot.states = {{\[}}[0, 1, 1, "P", "P + 1"]]
+"ingot.func"() ({
+^bb0(%past: tensor<2x?xf32, #ingot.dims<["P"]>>, %new: tensor<2x1xf32>, %n: tensor<?x?xi1, #ingot.dims<["N", "M"]>>):
+  %big = "ingot.pointwise"() ({
+    %d = "ingot.dim"() {dim = "2*N"} : () -> i64
+    %e = "ingot.sitofp"(%d) : (i64) -> f32
+    "ingot.yield"(%e) : (f32) -> ()
+  }) : () -> tensor<?xf32, #ingot.dims<["2*N"]>>
+  %m = "ingot.pointwise"() ({
+    %d = "ingot.dim"() {dim = "M"} : () -> i64
+    %b = "ingot.load_at"(%big, %d) : (tensor<?xf32, #ingot.dims<["2*N"]>>, i64) -> f32
+    "ingot.yield"(%b) : (f32) -> ()
+  }) : () -> tensor<?xf32, #ingot.dims<["M"]>>
+  %small = "ingot.pointwise"() ({
+    %d = "ingot.dim"() {dim = "N"} : () -> i64
+    %b = "ingot.load_at"(%m, %d) : (tensor<?xf32, #ingot.dims<["M"]>>, i64) -> f32
+    "ingot.yield"(%b) : (f32) -> ()
+  }) : () -> tensor<?xf32, #ingot.dims<["N"]>>
+  %sum = "ingot.pointwise"() ({
+    %c = "ingot.const"() {value = 0 : i64} : () -> i64
+    %b = "ingot.load_at"(%small, %c) : (tensor<?xf32, #ingot.dims<["N"]>>, i64) -> f32
+    "ingot.yield"(%b) : (f32) -> ()
+  }) : () -> tensor<1xf32>
+  "ingot.output"(%sum) {name = "sum", type = "float"} : (tensor<1xf32>) -> ()
+  %e = "ingot.empty"() : () -> tensor<2x?xf32, #ingot.dims<["P + 1"]>>
+  %p0 = "ingot.move"(%past, %e) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {offsets = ["0", "0"]} : (tensor<2x?xf32, #ingot.dims<["P"]>>, tensor<2x?xf32, #ingot.dims<["P + 1"]>>)
+     -> tensor<2x?xf32, #ingot.dims<["P + 1"]>>
+  %p1 = "ingot.move"(%new, %p0) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {offsets = ["0", "P"]} : (tensor<2x1xf32>, tensor<2x?xf32, #ingot.dims<["P + 1"]>>)
+     -> tensor<2x?xf32, #ingot.dims<["P + 1"]>>
+  "ingot.output"(%p1) {name = "present", type = "float"} : (tensor<2x?xf32, #ingot.dims<["P + 1"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["past", "new", "n"], input_types = ["float", "float", "bool"]} : () -> ()
