@@ -126,6 +126,9 @@ def _child(body: Callable[[], int], log: int, alive: int) -> NoReturn:
 # Running commands -----------------------------------------------------------------------------------------------------
 
 
+_PIPE = "|"
+
+
 @dataclass
 class Result:
     """What a command left: its exit status (negative: killed by that signal), and both streams."""
@@ -186,31 +189,31 @@ def _run_command(command: lit.ShCommands.Command, stdin: bytes, shell: Shell) ->
     args: list[str] = []
     for arg in command.args:
         args += arg.resolve(shell.cwd) if isinstance(arg, lit.ShUtil.GlobItem) else [arg]
-    targets: dict[int, str | int] = {}
+    sinks: dict[int, str | None] = {1: _PIPE, 2: None}  # a path, the pipe, or None: the test's log
     for operator, target in command.redirects:
         match operator:
             case ("<",):
                 stdin = Path(shell.cwd, target).read_bytes()
-            case (">" | ">>",) | (">" | ">>", int()):
-                descriptor = operator[1] if len(operator) > 1 else 1
-                if operator[0] == ">":
+            case (">" | ">>" | "&>" as kind, *descriptor):
+                if kind != ">>":
                     Path(shell.cwd, target).write_bytes(b"")
-                targets[descriptor] = target
-            case (">&", int() as descriptor):
-                targets[descriptor] = int(target)
-            case (">&",) | ("&>",):
-                Path(shell.cwd, target).write_bytes(b"")
-                targets = {1: target, 2: 1}
+                sinks[descriptor[0] if descriptor else 1] = target
+                if kind == "&>":
+                    sinks[2] = target
+            case (">&", int() as descriptor) if target.isdigit():
+                sinks[descriptor] = sinks[int(target)]
             case _:
                 raise NotImplementedError(f"redirection {operator} {target}")
-    result = _run_args(args, stdin, shell, join=targets.get(2) == 1)
+    result = _run_args(args, stdin, shell, join=sinks[1] == sinks[2])
+    streams: dict[str | None, bytes] = {_PIPE: b"", None: b""}
     for descriptor, data in ((1, result.stdout), (2, result.stderr)):
-        if isinstance(target := targets.get(descriptor), str):
-            with open(Path(shell.cwd, target), "ab") as file:
+        sink = sinks[descriptor]
+        if sink in streams:
+            streams[sink] += data
+        else:
+            with open(Path(shell.cwd, sink), "ab") as file:
                 file.write(data)
-    piped = b"" if isinstance(targets.get(1), str) else result.stdout
-    shown = b"" if isinstance(targets.get(2), str) else result.stderr
-    return Result(result.status, piped, shown)
+    return Result(result.status, streams[_PIPE], streams[None])
 
 
 def _run_args(args: list[str], stdin: bytes, shell: Shell, *, join: bool) -> Result:
