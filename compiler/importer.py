@@ -1,7 +1,7 @@
 """Imports ONNX models into the `onnx` dialect.
 
-`onnx_file` opens the file without reading its weights, `onnx_graph` brings its nodes into one form, and this module builds the IR:
-one operation a node, whose location is named after the node, with weights left in a `WeightStore`.
+`onnx_file` opens the file without reading its weights, `onnx_graph` brings its nodes into one form, and this module builds the
+IR: one operation a node, whose location is named after the node, with weights left in a `WeightStore`.
 """
 
 from __future__ import annotations
@@ -123,16 +123,15 @@ class _Builder:
             elif isinstance(value, Graph):
                 continue
             attributes[name] = value
-        result_types = [self.hint(hints.get(o)) if o else None for o in node.outputs]
-        op = dialect.build(
-            node.spec, [values[i] if i else None for i in node.inputs], attributes, result_types, loc=location(node.name)
-        )
+        # An output that always exists has a result even where the model gives it no name.
+        formals = node.spec.outputs
+        present = [bool(o) or (i < len(formals) and formals[i].kind == "single") for i, o in enumerate(node.outputs)]
+        result_types = [self.hint(hints.get(o)) if p else None for o, p in zip(node.outputs, present, strict=True)]
+        operands = [values[i] if i else None for i in node.inputs]
+        op = dialect.build(node.spec, operands, attributes, result_types, loc=location(node.name))
         for region, name in zip(op.regions, node.spec.regions, strict=True):
             self.subgraph(node.attributes[name], region, values)
-        results = iter(op.results)
-        for output in node.outputs:
-            if output:
-                values[output] = next(results)
+        values.update(zip((o for o, p in zip(node.outputs, present, strict=True) if p), op.results, strict=True))
 
     def subgraph(self, graph: Graph, region: ir.Region, outer: Mapping[str, ir.Value]) -> None:
         """Build a subgraph into a region; it captures values of `outer`."""
@@ -185,7 +184,7 @@ class _Builder:
         return self.tensor_type(element, tuple(self.symbols.dim(d) for d in proto.tensor_type.shape.dim))
 
     def hint(self, proto: onnx.TypeProto | None) -> ir.Type:
-        """What a declaration says of a value inside the graph. Names of dimensions are left out: they are exporters' temporaries."""
+        """What a declaration says of a value inside the graph, without its dimensions' names: exporters make those up."""
         return self.unknown if proto is None else self.declared_type(proto)
 
     def declared_type(self, proto: onnx.TypeProto, name: str = "value") -> ir.Type:

@@ -1,8 +1,8 @@
 """Reads ONNX model files without reading their weights.
 
-A binary model is mapped, its protobuf wire format is walked (https://protobuf.dev/programming-guides/encoding/), and every large
-`TensorProto.raw_data` is replaced by an external-data entry that points back into the same file. What is left is small, parses
-fast whatever the model's size, and no weight is copied: 2 GB, protobuf's limit, does not apply to it.
+A binary model is mapped, its protobuf wire format is walked (https://protobuf.dev/programming-guides/encoding/), and every
+large `TensorProto.raw_data` is replaced by an external-data entry that points back into the same file. What is left is small,
+parses fast whatever the model's size, and no weight is copied: 2 GB, protobuf's limit, does not apply to it.
 """
 
 from __future__ import annotations

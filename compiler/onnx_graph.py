@@ -118,7 +118,7 @@ class Normalizer:
         return f"{stem}~{self._names}"
 
     def element_type(self, value: str) -> OnnxType | None:
-        """The element type of a value, as declared, inferred by ONNX, or passed on by operators that keep their input's type."""
+        """A value's element type: as declared, inferred by ONNX, or passed on by operators that keep their input's type."""
         start = value
         while value not in self._element_types:
             node = self._producers.get(value)

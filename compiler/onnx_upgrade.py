@@ -1,8 +1,8 @@
 """Rewrites nodes of older opsets to the newest version of their operators, by a table.
 
-A row stands for one change of an operator's signature or meaning (onnx/docs/Changelog.md); a node of opset v passes through the
-rows with `opset > v` in order. Changes that only widen types, or add an attribute whose default keeps the old meaning, need none.
-Nodes that have no equivalent raise UpgradeError.
+A row stands for one change of an operator's signature or meaning (onnx/docs/Changelog.md); a node of opset v passes through
+the rows with `opset > v` in order. Changes that only widen types, or add an attribute whose default keeps the old meaning, need
+none. Nodes that have no equivalent raise UpgradeError.
 """
 
 from __future__ import annotations

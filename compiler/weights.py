@@ -61,7 +61,7 @@ class WeightSource:
         return data
 
     def array(self) -> np.ndarray:
-        """The tensor in its numpy dtype (ml_dtypes where numpy has none); a read-only view, except that 4-bit data is unpacked."""
+        """The tensor in its numpy dtype, of ml_dtypes where numpy has none; a view, except that 4-bit data is unpacked."""
         data = self.bytes()
         dtype = onnx_numpy(self.onnx_type)
         if DTYPES[self.onnx_type.storage].bits != 4:
