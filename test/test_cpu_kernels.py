@@ -184,3 +184,82 @@ def test_move_dynamic_and_cast():
 def test_move_into_a_part():
     check(move(contiguous("f32", 3, 10), contiguous("f32", 7, 25), offsets=("2", "5")))
     check(move(contiguous("f32", "a", 10), contiguous("f32", "a + 4", 10), offsets=("4", "0")), {"a": 3})
+
+
+def matmul(
+    a: TensorArg, b: TensorArg, *results: TensorArg, body: ScalarRegion | None = None, more: tuple = (), acc: str = "f32"
+) -> Dispatch:
+    return symbolic(Dispatch("matmul", (a, b, *more), results, (("acc", acc),), (body or identity(acc),)))
+
+
+def transposed(dtype: str, *shape: int | str) -> TensorArg:
+    """[..., k, n] stored as [..., n, k]."""
+    sizes = tuple(map(dims.as_dim, shape))
+    s = dims.row_major((*sizes[:-2], sizes[-1], sizes[-2]))
+    return TensorArg(dtype, sizes, (*s[:-2], s[-1], s[-2]))
+
+
+@pytest.mark.parametrize("m", [1, 3, 8, 9, 40, 197])
+@pytest.mark.parametrize(("k", "n"), [(64, 64), (33, 47), (600, 70)])
+def test_matmul_static(m, k, n):
+    check(matmul(contiguous("f32", m, k), contiguous("f32", k, n), contiguous("f32", m, n)), tol=1e-5)
+    check(matmul(contiguous("f32", m, k), transposed("f32", k, n), contiguous("f32", m, n)), tol=1e-5)
+
+
+def test_matmul_dynamic():
+    d = matmul(contiguous("f32", "m", "k"), contiguous("f32", "k", "n"), contiguous("f32", "m", "n"))
+    sizes = ((1, 1, 1), (50, 300, 77), (200, 64, 300), (3, 0, 5), (0, 4, 5))
+    check(d, *({"m": m, "k": k, "n": n} for m, k, n in sizes), tol=1e-5)
+    d = matmul(contiguous("f32", "m", "k"), transposed("f32", "k", "n"), contiguous("f32", "m", "n"))
+    check(d, *({"m": m, "k": k, "n": n} for m, k, n in ((1, 1, 1), (50, 300, 77), (14, 64, 33))), tol=1e-5)
+
+
+def test_matmul_batches():
+    check(matmul(contiguous("f32", 2, 3, 20, 16), contiguous("f32", 1, 3, 16, 24), contiguous("f32", 2, 3, 20, 24)), tol=1e-5)
+    check(matmul(contiguous("f32", 5, 1, 16), contiguous("f32", 5, 16, 24), contiguous("f32", 5, 1, 24)), tol=1e-5)
+    d = matmul(contiguous("f32", "b", 4, "s", 8), transposed("f32", "b", 4, 8, "t"), contiguous("f32", "b", 4, "s", "t"))
+    check(d, {"b": 2, "s": 5, "t": 19}, tol=1e-5)
+    # Batch axes of A merge with m.
+    d = matmul(contiguous("f32", 3, 7, 16), contiguous("f32", 16, 20), contiguous("f32", 3, 7, 20))
+    from ingot.compiler.codegen.cpu_matmul import problem_of
+
+    assert (problem_of(d).batch, problem_of(d).m) == ((), 21)
+    check(d, tol=1e-5)
+
+
+def test_matmul_strided_operands():
+    a, b = strided("f32", (30, 20), (1, 30)), strided("f32", (20, 40), (80, 2))
+    check(matmul(a, b, strided("f32", (30, 40), (1, 30))), tol=1e-5)
+    check(matmul(strided("f32", (30, 20), (60, 2)), strided("f32", (20, 40), (0, 1)), contiguous("f32", 30, 40)), tol=1e-5)
+    check(matmul(strided("f32", (3, 20), (60, 2)), strided("f32", (20, 40), (1, 50)), contiguous("f32", 3, 40)), tol=1e-5)
+    check(matmul(strided("f32", (500, 30), (1, 500)), contiguous("f32", 30, 40), contiguous("f32", 500, 40)), tol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_matmul_sixteen_bit(dtype):
+    body = region("f32", ("truncf", (0,), dtype))
+    for m in (2, 30):
+        a, c = contiguous(dtype, m, 50), contiguous(dtype, m, 70)
+        check(matmul(a, contiguous(dtype, 50, 70), c, body=body), tol=1e-5)
+        check(matmul(a, transposed(dtype, 50, 70), c, body=body), tol=1e-5)
+
+
+def test_matmul_other_types():
+    check(matmul(*[contiguous("f64", 33, 33)] * 3, acc="f64"), tol=1e-12)
+    check(matmul(contiguous("i8", 20, 70), contiguous("i8", 70, 30), contiguous("i32", 20, 30), acc="i32"))
+    check(matmul(contiguous("i8", 2, 70), transposed("i8", 70, 30), contiguous("i32", 2, 30), acc="i32"))
+
+
+@pytest.mark.parametrize("m", [4, 50])
+def test_matmul_epilogue_with_several_results(m):
+    body = region("f32", load(2), ("addf", (0, 1), "f32"), load(3), ("mulf", (2, 3), "f32"), results=(2, 4))
+    more = (contiguous("f32", 75), contiguous("f32", m, 75))
+    c = contiguous("f32", m, 75)
+    check(matmul(contiguous("f32", m, 600), contiguous("f32", 600, 75), c, c, body=body, more=more), tol=1e-5)
+    gelu = region("f32", *GELU)
+    d = matmul(contiguous("f32", 2, "m", 32), contiguous("f32", 32, 48), contiguous("f32", 2, "m", 48), body=gelu)
+    check(d, {"m": 13}, tol=1e-5)
+    causal = region("f32", ("index", (), "i64", {"axis": 1}), ("index", (), "i64", {"axis": 2}), ("cmpi_slt", (1, 2), "i1"),
+                    ("const", (), "f32", {"value": -1e30}), ("select", (3, 4, 0), "f32"))  # fmt: skip
+    d = matmul(contiguous("f32", 2, 20, 32), contiguous("f32", 32, 48), contiguous("f32", 2, 20, 48), body=causal)
+    check(d, tol=1e-5)

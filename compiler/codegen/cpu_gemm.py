@@ -1,0 +1,383 @@
+"""The blocked matrix product that matmul, conv and attention share on the CPU.
+
+The structure is that of BLIS (Van Zee and van de Geijn, 2015): a block of A (`mc` x `kc`) and one of B (`kc` x `nc`) are made
+contiguous in scratch memory, and a micro-kernel multiplies `mr` rows by `nv` vectors of columns with all accumulators in
+registers. B is packed in panels of one tile's columns. A is *not* interleaved: the micro-kernel broadcasts its elements from
+rows at a fixed distance, so that packing is a copy, and none is made where A already lies so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from ingot import dims
+from ingot.compiler.codegen.cpu_kernel import CpuKernel
+from ingot.compiler.codegen.cpu_region import Position, load_lanes
+from ingot.compiler.codegen.cpu_space import for_lanes, tail_mask, takes_masks
+from ingot.compiler.codegen.cpu_transpose import transpose_registers
+from ingot.compiler.codegen.values import Operand, Val
+from ingot.dims import Dim
+from ingot.dispatch import TensorArg
+
+
+@dataclass(frozen=True)
+class GemmSchedule:
+    """Sizes of the blocked product: a register tile of `mr` rows by `nv` vectors, blocks of `mc` x `nc` x `kc` elements."""
+
+    mr: int
+    nv: int
+    mc: int
+    nc: int
+    kc: int
+
+
+def _round_up(x: int, multiple: int) -> int:
+    return -(-x // multiple) * multiple
+
+
+def register_tile(m: Dim, n: Dim, lanes: int, registers: int) -> tuple[int, int]:
+    """The rows and vectors of the register tile that wastes least on an m x n result.
+
+    The cost of one k step of a tile is bounded by two FMAs, two loads and, through the latency of four, eight accumulators
+    a cycle and a half; sizes that are not known count as large.
+    """
+    rows = m if isinstance(m, int) and m > 0 else 2520
+    columns = n if isinstance(n, int) and n > 0 else 48 * lanes
+    best, choice = float("inf"), (1, 1)
+    for nv in (1, 2, 3, 4):
+        for mr in range(1, (registers - nv - 2) // nv + 1):
+            tiles = -(-rows // mr) * -(-columns // (nv * lanes))
+            cost = tiles * (max(mr * nv / 2, (mr + nv) / 2, 4.0) + 0.25)
+            if cost < best:
+                best, choice = cost, (mr, nv)
+    return choice
+
+
+def choose_schedule(
+    m: Dim, n: Dim, k: Dim, batch: Dim, lanes: int, registers: int, *, tiles_in_place: bool = False
+) -> GemmSchedule:
+    """Block sizes for a product, so that a block of B stays in the first cache and every thread finds work items.
+
+    `tiles_in_place`: A needs no packing, so that blocks of any height cost no scratch memory.
+    """
+    mr, nv = register_tile(m, n, lanes, registers)
+    nr = nv * lanes
+    kc = 256
+    if isinstance(k, int):
+        kc = _round_up(max(1, k), lanes) if k <= 512 else _round_up(-(-k // -(-k // 384)), lanes)
+    limit = 384 if tiles_in_place else 192
+    mc = _round_up(limit, mr)
+    if isinstance(m, int):
+        mc = _round_up(-(-max(1, m) // -(-max(1, m) // limit)), mr)
+    nc = _round_up(256, nr)
+    if isinstance(n, int):
+        nc = min(nc, _round_up(max(1, n), nr))
+        blocks = (batch if isinstance(batch, int) else 1) * -(-(m if isinstance(m, int) else 1) // mc)
+        while nc > nr and blocks * -(-n // nc) < 16:
+            nc -= nr
+    return GemmSchedule(mr, nv, mc, nc, kc)
+
+
+class ASource(Protocol):
+    """Where blocks of A come from. Steps are in elements of the accumulator's type, known when the code is written."""
+
+    row_step: int
+    k_step: int
+    scratch: int  # elements of scratch memory for a block; 0 where tiles are read in place
+
+    def block(self, m0: Val, rows: Val, k0: Val, kc: Val, scratch: Val | None) -> Val:
+        """Make rows [m0, m0 + rows) x columns [k0, k0 + kc) readable; the address of the block's first element."""
+        ...
+
+
+class BSource(Protocol):
+    """Where panels of B come from."""
+
+    def pack(self, n0: Val, cols: Val, k0: Val, kc: Val, panels: Val) -> None:
+        """Write columns [n0, n0 + cols) of rows [k0, k0 + kc) to `panels`: for each nv*lanes columns, kc rows of them."""
+        ...
+
+
+# Gives the accumulators of columns [column, column + lanes) of a row, where the mask holds, to the epilogue.
+Finish = Callable[[Val, Position, Val], None]
+
+
+class BlockedGemm:
+    """Emits one block of a product at a time.
+
+    Attributes:
+        ck: the kernel.
+        schedule: block sizes.
+        acc: accumulator type.
+        m, n, k: sizes; constants specialize the code.
+        a, b: operands.
+        finish: `finish(row, position-less column Position, value)`, see `Finish`.
+    """
+
+    def __init__(
+        self, ck: CpuKernel, schedule: GemmSchedule, acc: str, m: Val, n: Val, k: Val, a: ASource, b: BSource
+    ) -> None:
+        self.ck, self.schedule, self.acc = ck, schedule, acc
+        self.m, self.n, self.k, self.a, self.b = m, n, k, a, b
+        self.lanes = ck.lanes(acc)
+        s = schedule
+        size = ck.k.type(acc).bits // 8
+        self.nr = s.nv * self.lanes
+        self.single_pass = k.const is not None and k.const <= s.kc
+        self._b_scratch = ck.k.alloca(_round_up(s.kc, self.lanes) * s.nc * size)
+        self._a_scratch = ck.k.alloca(a.scratch * size) if a.scratch else None
+        tiles = 1 if self.single_pass else (s.mc // s.mr) * (s.nc // self.nr)
+        self._c_scratch = ck.k.alloca(tiles * s.mr * self.nr * size)
+
+    def block(self, m0: Val, rows: Val, n0: Val, cols: Val, finish: Finish) -> None:
+        """Compute rows [m0, m0 + rows) x columns [n0, n0 + cols), at most mc x nc, and hand each vector to `finish`."""
+        k, s = self.ck.k, self.schedule
+        if self.single_pass:
+            self._pass(m0, rows, n0, cols, k.const(0, "i64"), self.k, None, finish)
+            return
+        # A product over nothing is 0, not undefined: one pass at least.
+        with k.for_(0, k.max(self.k, k.const(1, "i64")), s.kc) as loop:
+            kc = k.min(k.const(s.kc, "i64"), self.k - loop.iv)
+            self._pass(m0, rows, n0, cols, loop.iv, kc, loop.iv + s.kc >= self.k, finish)
+
+    def _pass(
+        self, m0: Val, rows: Val, n0: Val, cols: Val, k0: Val, kc: Val, is_last: Val | None, finish: Finish
+    ) -> None:
+        k, s = self.ck.k, self.schedule
+        self.b.pack(n0, cols, k0, kc, self._b_scratch)
+        a = self.a.block(m0, rows, k0, kc, self._a_scratch)
+        in_place = not self.a.scratch
+        with k.for_(0, cols, self.nr) as columns:
+            panel = self._b_scratch.at(columns.iv * kc, self.acc)
+            with k.for_(0, rows, s.mr) as tiles:
+                first = tiles.iv
+                if in_place:  # the last tile reads whole rows that exist: it overlaps the one before it
+                    first = k.min(first, self.m - m0 - s.mr)
+                tile = self._c_scratch
+                if is_last is not None:
+                    number = columns.iv * (s.mc // s.mr) + tiles.iv // s.mr * self.nr
+                    tile = tile.at(number * s.mr, self.acc)
+                self._tile(a.at(first * self.a.row_step, self.acc), panel, kc, tile, None if is_last is None else k0)
+                with k.if_(True if is_last is None else is_last):
+                    count = k.min(rows - first, k.const(s.mr, "i64"))
+                    self._finish(tile, m0 + first, tiles.iv - first, count, n0, columns.iv, cols, finish)
+
+    def _tile(self, a: Val, panel: Val, kc: Val, tile: Val, k0: Val | None) -> None:
+        """The micro-kernel: tile = (0 in the first pass, else tile) + mr rows of A x one panel of B."""
+        k, s = self.ck.k, self.schedule
+        vector = k.vector_of(self.acc, self.lanes)
+        align = vector.nbytes
+        zero = k.const(0, vector)
+        with k.for_(0, kc, carry=[[zero] * s.nv for _ in range(s.mr)]) as loop:
+            at = panel.at(loop.iv * self.nr, self.acc)
+            b = [k.load(at.at(j * self.lanes, self.acc), vector, align=align) for j in range(s.nv)]
+            row = a.at(loop.iv * self.a.k_step, self.acc)
+            sums = []
+            for i in range(s.mr):
+                x = k.broadcast(k.load(row.at(i * self.a.row_step, self.acc), self.acc), self.lanes)
+                sums.append([k.fma(x, y, c) for y, c in zip(b, loop.carry[i], strict=True)])
+            loop.yield_(sums)
+
+        def store(add: bool) -> None:
+            for i in range(s.mr):
+                for j in range(s.nv):
+                    p = tile.at((i * s.nv + j) * self.lanes, self.acc)
+                    value = loop.results[i][j]
+                    k.store(value + k.load(p, vector, align=align) if add else value, p, align=align)
+
+        if k0 is None:
+            store(False)
+            return
+        with k.if_else(k0.eq(0)) as first:
+            with first.then:
+                store(False)
+            with first.else_:
+                store(True)
+
+    def _finish(
+        self, tile: Val, m0: Val, skip: Val, count: Val, n0: Val, column: Val, cols: Val, finish: Finish
+    ) -> None:
+        """Hand rows [skip, count) of a finished tile to the epilogue."""
+        ck, k = self.ck, self.ck.k
+        dtypes = [t.dtype for t in (*ck.dispatch.results, *ck.dispatch.operands)]
+        width = k.min(cols - column, k.const(self.nr, "i64"))
+        whole = self.n.const is not None and self.n.const % self.lanes == 0
+        with k.for_(skip, count) as rows:
+            source = tile.at(rows.iv * self.nr, self.acc)
+
+            def vector(i: Val, lanes: int, mask: Val | None) -> None:
+                t = k.vector_of(self.acc, lanes) if lanes else self.acc
+                finish(m0 + rows.iv, Position((n0 + column + i,), 0, lanes, mask), k.load(source.at(i, self.acc), t))
+
+            if whole or not takes_masks(ck, dtypes):
+                for_lanes(ck, k.const(0, "i64"), width, self.lanes, vector, masked=False, divides=whole)
+            else:  # one copy of the epilogue in the code, not two
+                with k.for_(0, width, self.lanes) as loop:
+                    vector(loop.iv, self.lanes, tail_mask(ck, width - loop.iv, self.lanes))
+
+
+class MatrixA:
+    """Blocks of a strided matrix A [m, k] at `base`, copied to scratch memory, or in place where its layout allows that.
+
+    `row`, `column`: element strides.
+    """
+
+    def __init__(
+        self, ck: CpuKernel, tensor: TensorArg, row: Dim, column: Dim, m: Dim, acc: str, schedule: GemmSchedule
+    ) -> None:
+        self.ck, self.dtype, self.acc, self.schedule = ck, tensor.dtype, acc, schedule
+        self.row, self.column = row, column
+        self.base: Val = ck.k.const(0, "i64")  # set for each work item
+        lanes = ck.lanes(acc)
+        self._by_column = row == 1 and column != 1
+        if in_place(tensor.dtype, row, column, m, acc, schedule.mr):
+            assert isinstance(row, int)
+            assert isinstance(column, int)
+            self.row_step, self.k_step, self.scratch = row, column, 0
+        elif self._by_column:
+            self.row_step, self.k_step = 1, _round_up(schedule.mc, lanes) + lanes
+            self.scratch = self.k_step * schedule.kc
+        else:
+            # One vector more than a row needs: rows of a power of two would fall into the same sets of the cache.
+            self.row_step, self.k_step = _round_up(schedule.kc, lanes) + lanes, 1
+            self.scratch = self.row_step * schedule.mc
+
+    def block(self, m0: Val, rows: Val, k0: Val, kc: Val, scratch: Val | None) -> Val:
+        """See `ASource`."""
+        ck, k = self.ck, self.ck.k
+        row, column = ck.dim(self.row), ck.dim(self.column)
+        base = self.base.at(m0 * row + k0 * column, self.dtype)
+        if scratch is None:
+            return base
+        lanes = ck.lanes(self.acc)
+        masked = takes_masks(ck, [self.dtype])
+        padded = (rows + (self.schedule.mr - 1)) // self.schedule.mr * self.schedule.mr
+
+        def copy(source: Val, target: Val, step: Val, count: int, mask: Val | None) -> None:
+            at = Position((), 0, count, mask)
+            value = ck.k.cast(load_lanes(ck, source, self.dtype, step, at), self.acc)
+            k.store(value, target)
+
+        if self._by_column:
+            with k.for_(0, kc) as loop:
+                source, target = base.at(loop.iv * column, self.dtype), scratch.at(loop.iv * self.k_step, self.acc)
+                with k.for_(0, padded, lanes) as over_rows:
+                    i = over_rows.iv
+                    mask = tail_mask(ck, k.max(rows - i, k.const(0, "i64")), lanes)
+                    copy(source.at(i, self.dtype), target.at(i, self.acc), k.const(1, "i64"), lanes, mask)
+            return scratch
+        with k.for_(0, padded) as loop:
+            # Rows beyond the last repeat it: what they give is thrown away, but it must not be slow (denormals).
+            source = base.at(k.min(loop.iv, rows - 1) * row, self.dtype)
+            target = scratch.at(loop.iv * self.row_step, self.acc)
+            for_lanes(
+                ck, k.const(0, "i64"), kc, lanes,
+                lambda i, n, mask: copy(source.at(i * column, self.dtype), target.at(i, self.acc), column, n, mask),
+                masked=masked,
+            )  # fmt: skip
+        return scratch
+
+
+def in_place(dtype: str, row: Dim, column: Dim, m: Dim, acc: str, mr: int) -> bool:
+    """True where the micro-kernel can read a matrix A as it lies: known strides, one of them 1, and a whole tile of rows."""
+    if dtype != acc or not isinstance(m, int) or m < mr or not isinstance(row, int) or not isinstance(column, int):
+        return False
+    return row > 0 and column > 0 and 1 in (row, column) and max(row, column) * mr < 1 << 28
+
+
+class MatrixB:
+    """Panels of a strided matrix B [k, n] at `base`; `row` and `column` are element strides, `n` its number of columns."""
+
+    def __init__(
+        self, ck: CpuKernel, tensor: TensorArg, row: Dim, column: Dim, n: Dim, acc: str, schedule: GemmSchedule
+    ) -> None:
+        self.ck, self.dtype, self.acc, self.schedule = ck, tensor.dtype, acc, schedule
+        self.row, self.column, self.n = row, column, n
+        self.base: Val = ck.k.const(0, "i64")  # set for each work item
+
+    def pack(self, n0: Val, cols: Val, k0: Val, kc: Val, panels: Val) -> None:
+        """See `BSource`."""
+        ck, k = self.ck, self.ck.k
+        lanes = ck.lanes(self.acc)
+        nr = self.schedule.nv * lanes
+        row, column = ck.dim(self.row), ck.dim(self.column)
+        base = self.base.at(n0 * column + k0 * row, self.dtype)
+        by_column = self.row == 1 and self.column != 1
+        with k.for_(0, cols, nr) as loop:
+            source = base.at(loop.iv * column, self.dtype)
+            target = panels.at(loop.iv * kc, self.acc)
+            left = cols - loop.iv
+            if by_column:
+                self._transpose(source, left, kc, target)
+            else:
+                self._copy(source, left, kc, target)
+
+    def _copy(self, source: Val, left: Val, kc: Val, target: Val) -> None:
+        """One panel from rows of B: vectors along n."""
+        ck, k = self.ck, self.ck.k
+        lanes = ck.lanes(self.acc)
+        nv, nr = self.schedule.nv, self.schedule.nv * lanes
+        row, column = ck.dim(self.row), ck.dim(self.column)
+        whole = isinstance(self.n, int) and self.n % nr == 0
+        zero = k.const(0, "i64")
+        masks = [None if whole else tail_mask(ck, k.max(left - j * lanes, zero), lanes) for j in range(nv)]
+        with k.for_(0, kc) as loop:
+            p = source.at(loop.iv * row, self.dtype)
+            for j, mask in enumerate(masks):
+                at = Position((), 0, lanes, mask)
+                value = load_lanes(ck, p.at(column * (j * lanes), self.dtype), self.dtype, column, at)
+                value = k.cast(value, self.acc)
+                if value.t.kind != "vector":
+                    value = k.broadcast(value, lanes)
+                to = target.at(loop.iv * nr + j * lanes, self.acc)
+                k.store(value, to, align=value.t.nbytes)
+
+    def _transpose(self, source: Val, left: Val, kc: Val, target: Val) -> None:
+        """One panel from columns of B, contiguous along k: square tiles turned in registers."""
+        ck, k = self.ck, self.ck.k
+        lanes = ck.lanes(self.acc)
+        nr = self.schedule.nv * lanes
+        column = ck.dim(self.column)
+        vector = k.vector_of(self.dtype, lanes)
+        last = left - 1
+
+        def tile(kk: Val, columns: Val | None) -> None:
+            mask = None if columns is None else tail_mask(ck, columns, lanes)
+            with k.for_(0, nr, lanes) as loop:
+                rows = []
+                for i in range(lanes):
+                    n = k.min(loop.iv + i, last)
+                    p = source.at(n * column + kk, self.dtype)
+                    value = k.load(p, vector) if mask is None else k.masked_load(p, vector, mask)
+                    rows.append(k.cast(value, self.acc))
+                for i, value in enumerate(transpose_registers(ck, rows)):
+                    to = target.at((kk + i) * nr + loop.iv, self.acc)
+                    if columns is None:
+                        k.store(value, to, align=value.t.nbytes)
+                    else:
+                        with k.if_(k.const(i, "i64") < columns):
+                            k.store(value, to, align=value.t.nbytes)
+
+        main = kc // lanes * lanes
+        with k.for_(0, main, lanes) as loop:
+            tile(loop.iv, None)
+        if main.const is None or main.const != kc.const:
+            with k.if_(main < kc):
+                tile(main, kc - main)
+
+
+def block_grid(schedule: GemmSchedule, m: Dim, n: Dim) -> tuple[Dim, Dim]:
+    """Blocks along n and along m; a work item is one of each."""
+    return dims.ceildiv(n, schedule.nc), dims.ceildiv(m, schedule.mc)
+
+
+def block_range(ck: CpuKernel, number: Operand, step: int, size: Dim) -> tuple[Val, Val]:
+    """First element and count of block `number` of an axis."""
+    start = ck.k.value(number, "i64") * step
+    if isinstance(size, int) and size % step == 0:
+        return start, ck.k.const(step, "i64")
+    if isinstance(size, int) and size <= step:
+        return ck.k.const(0, "i64"), ck.k.const(size, "i64")
+    return start, ck.k.min(ck.dim(size) - start, ck.k.const(step, "i64"))
