@@ -85,6 +85,8 @@ class PassRegistry:
             if cls.name in self._loaded and file_to_load(self._loaded[cls.name]) != path:
                 other = file_to_load(self._loaded[cls.name])
                 raise CompileError(f"pass {cls.name!r} is also defined in {other}", node=str(path), cure="rename one")
+            if _is_cpp_pass(cls.name):
+                raise CompileError(f"pass {cls.name!r} has the name of one of MLIR's passes", node=str(path), cure="rename it")
             self._loaded[cls.name] = cls
             self.find(cls.name)  # reports a clash with the other sources
         return classes
@@ -154,6 +156,17 @@ def _own_pass(name: str) -> type[Pass] | None:
         return None
     module = importlib.import_module(f"ingot.passes.{stem}")
     return next((cls for cls in passes_in(module) if cls.name == name), None)
+
+
+def _is_cpp_pass(name: str) -> bool:
+    from ingot.dialects.mlir import PassManager, ir
+
+    with ir.Context(load_on_create_dialects=[]):
+        try:
+            PassManager.parse(f"any({name})")
+        except ValueError:
+            return False
+    return True
 
 
 def _installed_pass(name: str) -> type[Pass] | None:
