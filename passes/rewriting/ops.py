@@ -15,8 +15,8 @@ from ingot.dialects.plain import attribute, create_root, read_regions, to_attrib
 from ingot.dims import Dim
 from ingot.dispatch import Attr, ScalarRegion
 
-__all__ = ["Root", "body", "create_view", "defining", "erase_all_dead", "erase_dead", "functions", "is_unused",
-           "replace", "replace_root", "roots", "transpose", "users"]  # fmt: skip
+__all__ = ["Root", "body", "defining", "erase_all_dead", "erase_dead", "functions", "is_unused", "operand_number",
+           "replace", "replace_root", "roots", "users"]  # fmt: skip
 
 _LOADS = ("ingot.load", "ingot.load_at")
 
@@ -46,6 +46,15 @@ def users(value: ir.Value) -> list[ir.Operation]:
             op = op.parent.operation
         found[operation_key(op)] = op
     return list(found.values())
+
+
+def operand_number(tensors: list[ir.Value], tensor: ir.Value) -> int:
+    """The number of a tensor in a list, which it joins where it is new."""
+    for i, known in enumerate(tensors):
+        if known == tensor:
+            return i
+    tensors.append(tensor)
+    return len(tensors) - 1
 
 
 @dataclass
@@ -153,31 +162,3 @@ def erase_all_dead(block: ir.Block) -> int:
             op.erase()
             count += 1
     return count
-
-
-def create_view(
-    name: str, x: ir.Value, shape: Sequence[Dim], before: ir.Operation, loc: ir.Location | None = None, **attrs: Attr
-) -> ir.Value:
-    """Create the view `name` of `x` with sizes `shape`, before an operation; `x` itself where the view changes nothing."""
-    if name in ("reshape", "expand") and tuple(shape) == dialect.shape_of(x):
-        return x
-    if name == "transpose" and tuple(attrs["perm"]) == tuple(range(len(shape))):  # type: ignore[arg-type]
-        return x
-    return ir.Operation.create(
-        f"{dialect.NAME}.{name}",
-        results=[dialect.tensor_type(dialect.dtype_of(x), shape)],
-        operands=[x],
-        attributes=_to_attributes(attrs),
-        loc=loc or before.location,
-        ip=ir.InsertionPoint(before),
-    ).results[0]
-
-
-def transpose(x: ir.Value, perm: Sequence[int], before: ir.Operation, loc: ir.Location | None = None) -> ir.Value:
-    """The transposed view of `x`, before an operation; a transpose that it is composed with one that made `x`."""
-    owner = defining(x)
-    if owner is not None and owner.name == "ingot.transpose":
-        inner = attribute(owner.attributes["perm"])
-        return transpose(owner.operands[0], [inner[p] for p in perm], before, loc)  # type: ignore[index]
-    shape = dialect.shape_of(x)
-    return create_view("transpose", x, [shape[p] for p in perm], before, loc, perm=tuple(perm))

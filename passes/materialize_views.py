@@ -1,0 +1,76 @@
+"""Copies the few views that cannot be read in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ingot.dialects import ingot as dialect
+from ingot.dialects.layout import layout_of
+from ingot.dialects.mlir import ir
+from ingot.dialects.plain import create_root
+from ingot.passes.pass_base import Pass, PassContext
+from ingot.passes.rewriting.ops import body
+from ingot.passes.rewriting.scalar_regions import identity
+from ingot.strided_view import StridedView
+
+# For each root, which of its own operands must have an axis of stride 1 among their last `n`: (operand, n). Their kernels read
+# whole vectors or rows along such an axis; every other operand, and every tensor that a region loads, is read at any strides.
+_CONTIGUOUS_AXES: dict[str, tuple[tuple[int, int], ...]] = {
+    "ingot.matmul": ((0, 2), (1, 2)),
+    "ingot.conv": ((0, 1), (1, 1)),
+    "ingot.attention": ((0, 1), (1, 1), (2, 1)),
+    "ingot.pool": ((0, 1),),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaterializeViews(Pass):
+    """Insert a move where a reshape's elements cannot be reached by strides, and where a matmul, convolution, attention or
+    pooling would read an operand without a contiguous axis.
+
+    Every other view stays what it is: strides of the operands of the dispatches that read it.
+    """
+
+    name: ClassVar[str] = "ingot-materialize-views"
+
+    def run(self, module: ir.Module, ctx: PassContext) -> None:
+        block = body(dialect.main_func(module))
+        copies: dict[ir.Value, ir.Value] = {}
+
+        def copy_of(value: ir.Value, user: ir.Operation, kind: str) -> ir.Value:
+            found = copies.get(value)
+            if found is None:
+                found = copies[value] = _move(value, user)
+                ctx.changed(kind)
+            return found
+
+        for view in list(block.operations):
+            op = view.operation
+            if op.name == "ingot.reshape" and layout_of(op.results[0]) is None:
+                op.operands[0] = copy_of(op.operands[0], op, "reshapes")
+            for number, axes in _CONTIGUOUS_AXES.get(op.name, ()):
+                value = op.operands[number]
+                found = layout_of(value)
+                assert found is not None, "an earlier reshape was made readable"
+                if not _has_unit_stride(found[1], axes):
+                    op.operands[number] = copy_of(value, op, "operands")
+
+
+def _has_unit_stride(layout: StridedView, axes: int) -> bool:
+    """True where one of the last `axes` axes is contiguous, or all of them have size 1."""
+    sizes, strides = layout.shape[-axes:], layout.strides[-axes:]
+    wide = [s for d, s in zip(sizes, strides, strict=True) if d != 1]
+    return not wide or 1 in wide
+
+
+def _move(value: ir.Value, user: ir.Operation) -> ir.Value:
+    """A contiguous copy of `value`, made right after the value itself so that every user of it may read the copy."""
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        ip, loc = ir.InsertionPoint.at_block_begin(owner), user.location
+    else:
+        ip, loc = ir.InsertionPoint.after(owner.operation), owner.operation.location
+    return create_root("move", [value], [value.type], {}, [identity(dialect.dtype_of(value))], [value], loc=loc, ip=ip).results[
+        0
+    ]

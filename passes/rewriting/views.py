@@ -1,0 +1,156 @@
+"""Views as data: composing one with the view that made its operand, and creating what is left.
+
+`View` describes a view operation that may not exist yet. `compose` applies the identities of views (a reshape of a reshape is a
+reshape, ...); `make` creates the composed view before an operation, or gives the value that it equals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot import dims
+from ingot.dialects import ingot as dialect
+from ingot.dialects.mlir import ir
+from ingot.dialects.plain import attribute, to_attribute
+from ingot.dims import Dim
+from ingot.dispatch import Attr
+from ingot.passes.rewriting.ops import defining
+
+__all__ = ["View", "compose", "expand", "make", "read", "reshape", "slice_", "transpose", "unit_axes_only"]
+
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class View:
+    """A view operation: `name` without the dialect's prefix, its operand, the sizes of its result, and its attributes."""
+
+    name: str
+    x: ir.Value
+    shape: Shape
+    attrs: tuple[tuple[str, Attr], ...] = ()
+
+    def attr(self, name: str) -> tuple:
+        """The value of an array attribute."""
+        return dict(self.attrs)[name]  # type: ignore[return-value]
+
+
+def read(op: ir.Operation) -> View:
+    """The view that an operation is."""
+    attrs = tuple((n, attribute(op.attributes[n])) for n in dialect.DEFS[op.name].attrs)
+    return View(op.name[len(dialect.NAME) + 1 :], op.operands[0], dialect.shape_of(op.results[0]), attrs)
+
+
+def compose(view: View) -> View | ir.Value:
+    """An equal view of an earlier value, or the value that the view equals; the view itself where nothing is simpler."""
+    while True:
+        simpler = _identity(view)
+        if simpler is not None:
+            return simpler
+        producer = defining(view.x)
+        inner = read(producer) if producer is not None and producer.name in dialect.VIEWS else None
+        rule = _RULES[view.name]
+        composed = rule(view, inner)
+        if composed is None:
+            return view
+        view = composed
+
+
+def make(view: View, before: ir.Operation) -> ir.Value:
+    """The value of a view, composed; a new operation before `before` where one is needed."""
+    composed = compose(view)
+    return create(composed, before) if isinstance(composed, View) else composed
+
+
+def create(view: View, before: ir.Operation) -> ir.Value:
+    """A new view operation before `before`, with its location."""
+    return ir.Operation.create(
+        f"{dialect.NAME}.{view.name}",
+        results=[dialect.tensor_type(dialect.dtype_of(view.x), view.shape)],
+        operands=[view.x],
+        attributes={n: to_attribute(a) for n, a in view.attrs},
+        loc=before.location,
+        ip=ir.InsertionPoint(before),
+    ).results[0]
+
+
+def reshape(x: ir.Value, shape: Sequence[Dim], before: ir.Operation) -> ir.Value:
+    """`x` under another shape."""
+    return make(View("reshape", x, tuple(shape)), before)
+
+
+def transpose(x: ir.Value, perm: Sequence[int], before: ir.Operation) -> ir.Value:
+    """`x` with axis i of the result its axis perm[i]."""
+    shape = dialect.shape_of(x)
+    return make(View("transpose", x, tuple(shape[p] for p in perm), (("perm", tuple(perm)),)), before)
+
+
+def expand(x: ir.Value, shape: Sequence[Dim], before: ir.Operation) -> ir.Value:
+    """`x` repeated to a shape."""
+    return make(View("expand", x, tuple(shape)), before)
+
+
+def slice_(x: ir.Value, starts: Sequence[Dim], steps: Sequence[int], shape: Sequence[Dim], before: ir.Operation) -> ir.Value:
+    """`shape` elements of `x` from `starts`, each axis by its step."""
+    return make(View("slice", x, tuple(shape), (("starts", tuple(map(str, starts))), ("steps", tuple(steps)))), before)
+
+
+def unit_axes_only(shape: Shape, perm: Sequence[int]) -> bool:
+    """True where a transpose moves axes of size 1 only, so that it is a reshape."""
+    wide = [p for p in perm if shape[p] != 1]
+    return wide == sorted(wide)
+
+
+def _identity(view: View) -> ir.Value | None:
+    if view.shape != dialect.shape_of(view.x):
+        return None
+    match view.name:
+        case "transpose":
+            return view.x if view.attr("perm") == tuple(range(len(view.shape))) else None
+        case "slice":
+            return view.x if set(view.attr("starts")) <= {"0"} and set(view.attr("steps")) <= {1} else None
+    return view.x
+
+
+def _reshape_rule(view: View, inner: View | None) -> View | None:
+    if inner is not None and inner.name == "reshape":
+        return View("reshape", inner.x, view.shape)
+    return None
+
+
+def _transpose_rule(view: View, inner: View | None) -> View | None:
+    perm = view.attr("perm")
+    if unit_axes_only(dialect.shape_of(view.x), perm):
+        return View("reshape", view.x, view.shape)
+    if inner is not None and inner.name == "transpose":
+        first = inner.attr("perm")
+        return View("transpose", inner.x, view.shape, (("perm", tuple(first[p] for p in perm)),))
+    return None
+
+
+def _slice_rule(view: View, inner: View | None) -> View | None:
+    if inner is None or inner.name != "slice":
+        return None
+    starts, steps = [], []
+    for s1, d1, s2, d2 in zip(inner.attr("starts"), inner.attr("steps"), view.attr("starts"), view.attr("steps"), strict=True):
+        starts.append(str(dims.parse(s1) + d1 * dims.parse(s2)))
+        steps.append(d1 * d2)
+    return View("slice", inner.x, view.shape, (("starts", tuple(starts)), ("steps", tuple(steps))))
+
+
+def _expand_rule(view: View, inner: View | None) -> View | None:
+    if inner is None:
+        return None
+    if inner.name == "expand":
+        return View("expand", inner.x, view.shape)
+    if inner.name == "reshape":
+        # Leading axes of size 1 that a reshape adds are what expand adds by itself.
+        source = dialect.shape_of(inner.x)
+        lead = len(inner.shape) - len(source)
+        if lead > 0 and inner.shape[:lead] == (1,) * lead and inner.shape[lead:] == source:
+            return View("expand", inner.x, view.shape)
+    return None
+
+
+_RULES = {"reshape": _reshape_rule, "transpose": _transpose_rule, "slice": _slice_rule, "expand": _expand_rule}

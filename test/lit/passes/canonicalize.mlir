@@ -1,0 +1,92 @@
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-canonicalize)' --split-input-file | filecheck %s
+
+// Fires: views compose; a transpose of axes of size 1 is a reshape; the region folds to one load and one multiplication, reads
+// the bias without the views that only repeat it, and what nothing uses goes.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<4x1x6xf32>, %[[B:.*]]: tensor<6xf32>)
+// CHECK-NEXT: %[[R:.*]] = "ingot.reshape"(%[[X]]) : (tensor<4x1x6xf32>) -> tensor<2x2x6xf32>
+// CHECK-NEXT: "ingot.pointwise"
+// CHECK-NEXT:   %[[E:.*]] = "ingot.load"(%[[R]])
+// CHECK-NEXT:   %[[L:.*]] = "ingot.load"(%[[B]])
+// CHECK-NEXT:   %[[P:.*]] = "ingot.mulf"(%[[E]], %[[L]])
+// CHECK-NEXT:   "ingot.yield"(%[[P]])
+// CHECK:      "ingot.output"
+"ingot.func"() ({
+^bb0(%x: tensor<4x1x6xf32>, %bias: tensor<6xf32>):
+  %t = "ingot.transpose"(%x) {perm = [1, 0, 2]} : (tensor<4x1x6xf32>) -> tensor<1x4x6xf32>
+  %r = "ingot.reshape"(%t) : (tensor<1x4x6xf32>) -> tensor<2x2x6xf32>
+  %a = "ingot.transpose"(%r) {perm = [2, 0, 1]} : (tensor<2x2x6xf32>) -> tensor<6x2x2xf32>
+  %b = "ingot.transpose"(%a) {perm = [1, 2, 0]} : (tensor<6x2x2xf32>) -> tensor<2x2x6xf32>
+  %wide = "ingot.reshape"(%bias) : (tensor<6xf32>) -> tensor<1x6xf32>
+  %all = "ingot.expand"(%wide) : (tensor<1x6xf32>) -> tensor<2x2x6xf32>
+  %unused = "ingot.slice"(%all) {starts = ["0", "0", "1"], steps = [1, 1, 1]} : (tensor<2x2x6xf32>) -> tensor<2x2x2xf32>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%b) : (tensor<2x2x6xf32>) -> f32
+    %one = "ingot.const"() {value = 1.0 : f32} : () -> f32
+    %two = "ingot.addf"(%one, %one) : (f32, f32) -> f32
+    %half = "ingot.divf"(%one, %two) : (f32, f32) -> f32
+    %scale = "ingot.mulf"(%two, %half) : (f32, f32) -> f32
+    %s = "ingot.mulf"(%scale, %e) : (f32, f32) -> f32
+    %w = "ingot.extf"(%s) : (f32) -> f64
+    %n = "ingot.truncf"(%w) : (f64) -> f32
+    %bb = "ingot.load"(%all) : (tensor<2x2x6xf32>) -> f32
+    %p = "ingot.mulf"(%n, %bb) : (f32, f32) -> f32
+    "ingot.yield"(%p) : (f32) -> ()
+  }) : () -> tensor<2x2x6xf32>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<2x2x6xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "bias"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: a sum with 0.0 changes -0.0, narrowing and widening changes values, exp is not folded, and a dimension that
+// is only known at run time may be 1 or not.
+// CHECK: "ingot.expand"
+// CHECK: "ingot.truncf"
+// CHECK: "ingot.extf"
+// CHECK: "ingot.addf"
+// CHECK: "ingot.exp"
+"ingot.func"() ({
+^bb0(%x: tensor<?xf32, #ingot.dims<["N"]>>, %z: tensor<?xf32, #ingot.dims<["M"]>>):
+  %wide = "ingot.expand"(%z) : (tensor<?xf32, #ingot.dims<["M"]>>) -> tensor<?xf32, #ingot.dims<["bcast(M, N)"]>>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%x) : (tensor<?xf32, #ingot.dims<["N"]>>) -> f32
+    %h = "ingot.truncf"(%e) : (f32) -> f16
+    %w = "ingot.extf"(%h) : (f16) -> f32
+    %zero = "ingot.const"() {value = 0.0 : f32} : () -> f32
+    %s = "ingot.addf"(%w, %zero) : (f32, f32) -> f32
+    %one = "ingot.const"() {value = 1.0 : f32} : () -> f32
+    %c = "ingot.exp"(%one) : (f32) -> f32
+    %p = "ingot.mulf"(%s, %c) : (f32, f32) -> f32
+    %l = "ingot.load"(%wide) : (tensor<?xf32, #ingot.dims<["bcast(M, N)"]>>) -> f32
+    %r = "ingot.mulf"(%p, %l) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?xf32, #ingot.dims<["bcast(M, N)"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?xf32, #ingot.dims<["bcast(M, N)"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "z"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Dynamic shapes: slices of slices add up, an identity move goes, `dim` of a known size is a constant, and what is left
+// copies its operand.
+// CHECK:      ^bb0(%[[X:.*]]: tensor
+// CHECK-NEXT: %[[S:.*]] = "ingot.slice"(%[[X]]) {starts = ["3*N - 2"], steps = [-4]}
+// CHECK-NEXT: "ingot.output"(%[[S]])
+"ingot.func"() ({
+^bb0(%x: tensor<?xf32, #ingot.dims<["4*N"]>>):
+  %a = "ingot.slice"(%x) {starts = ["3*N"], steps = [-2]} : (tensor<?xf32, #ingot.dims<["4*N"]>>) -> tensor<?xf32, #ingot.dims<["N"]>>
+  %b = "ingot.slice"(%a) {starts = ["1"], steps = [2]} : (tensor<?xf32, #ingot.dims<["N"]>>) -> tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>
+  %m = "ingot.move"(%b) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) : (tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>) -> tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%m) : (tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>) -> f32
+    %d = "ingot.dim"() {dim = "1"} : () -> i64
+    %f = "ingot.sitofp"(%d) : (i64) -> f32
+    %p = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%p) : (f32) -> ()
+  }) : () -> tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()

@@ -1,0 +1,60 @@
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-materialize-views)' --split-input-file | filecheck %s
+
+// Fires: a reshape that merges axes of a transposed tensor; the weight of a convolution whose channels are strided. The copy
+// is made once for two readers.
+// CHECK:      %[[W:.*]] = "ingot.transpose"
+// CHECK-NEXT: %[[WC:.*]] = "ingot.move"(%[[W]])
+// CHECK:      %[[T:.*]] = "ingot.transpose"(%arg0)
+// CHECK-NEXT: %[[C:.*]] = "ingot.move"(%[[T]])
+// CHECK:      "ingot.reshape"(%[[C]])
+// CHECK:      "ingot.reshape"(%[[C]])
+// CHECK:      "ingot.conv"({{.*}}, %[[WC]])
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<2x3x3xf32>
+  %wt = "ingot.transpose"(%w) {perm = [0, 2, 1]} : (tensor<2x3x3xf32>) -> tensor<2x3x3xf32>
+  %t = "ingot.transpose"(%x) {perm = [1, 0]} : (tensor<4x6xf32>) -> tensor<6x4xf32>
+  %flat = "ingot.reshape"(%t) : (tensor<6x4xf32>) -> tensor<1x8x3xf32>
+  %again = "ingot.reshape"(%t) : (tensor<6x4xf32>) -> tensor<24xf32>
+  %y = "ingot.conv"(%flat, %wt) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", strides = [1], dilations = [1], pads = [0, 0], groups = 1} : (tensor<1x8x3xf32>, tensor<2x3x3xf32>) -> tensor<1x6x2xf32>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<1x6x2xf32>) -> ()
+  "ingot.output"(%again) {name = "z", type = "float"} : (tensor<24xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Must not fire: a transposed operand of a matmul, and a reshape that only splits a transposed tensor's axes, are strides.
+// CHECK-NOT: ingot.move
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<8x6xf32>
+  %wt = "ingot.transpose"(%w) {perm = [1, 0]} : (tensor<8x6xf32>) -> tensor<6x8xf32>
+  %y = "ingot.matmul"(%x, %wt) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x6xf32>, tensor<6x8xf32>) -> tensor<4x8xf32>
+  %t = "ingot.transpose"(%y) {perm = [1, 0]} : (tensor<4x8xf32>) -> tensor<8x4xf32>
+  %s = "ingot.reshape"(%t) : (tensor<8x4xf32>) -> tensor<2x4x4xf32>
+  "ingot.output"(%s) {name = "y", type = "float"} : (tensor<2x4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Dynamic shapes: heads merged after a transpose are copied; heads split before one are not.
+// CHECK:      "ingot.reshape"(%arg0)
+// CHECK-NEXT: %[[T:.*]] = "ingot.transpose"
+// CHECK-NEXT: %[[C:.*]] = "ingot.move"(%[[T]])
+// CHECK:      "ingot.reshape"(%[[C]])
+"ingot.func"() ({
+^bb0(%x: tensor<?x64xf32, #ingot.dims<["S"]>>):
+  %h = "ingot.reshape"(%x) : (tensor<?x64xf32, #ingot.dims<["S"]>>) -> tensor<?x4x16xf32, #ingot.dims<["S"]>>
+  %t = "ingot.transpose"(%h) {perm = [1, 0, 2]} : (tensor<?x4x16xf32, #ingot.dims<["S"]>>) -> tensor<4x?x16xf32, #ingot.dims<["S"]>>
+  %m = "ingot.reshape"(%t) : (tensor<4x?x16xf32, #ingot.dims<["S"]>>) -> tensor<?x16xf32, #ingot.dims<["4*S"]>>
+  "ingot.output"(%m) {name = "y", type = "float"} : (tensor<?x16xf32, #ingot.dims<["4*S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
