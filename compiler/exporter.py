@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 
+from ingot.compiler import onnx_versions
 from ingot.compiler.weights import WeightSource, WeightStore
 from ingot.dialects import onnx as dialect
 from ingot.dialects import onnx_types as types
 from ingot.dialects.mlir import ir
+from ingot.dtypes import OnnxType
 from ingot.errors import ModelError
 
 # protobuf serializes no message of 2 GB or more; the rest of a model takes some of it.
@@ -23,7 +25,9 @@ _CONTRIB_VERSION = 1
 
 
 def export_model(module: ir.Module, weights: WeightStore) -> onnx.ModelProto:
-    """The module as a message at the newest opset, with its weights inside.
+    """The module as a message with its weights inside, at the oldest opset that has what its nodes need.
+
+    ONNX's checker accepts it if every output has a rank: run shape inference first where the model declares none.
 
     Raises ModelError where the weights do not fit into a message, ValueError where the module has no `onnx.Graph`.
     """
@@ -38,8 +42,8 @@ def export_model(module: ir.Module, weights: WeightStore) -> onnx.ModelProto:
 def save_model(module: ir.Module, weights: WeightStore, path: str | os.PathLike, *, external_bytes: int | None = None) -> None:
     """Write the module to `path`.
 
-    Weights of at least `external_bytes` bytes each go, one after the other, into `<path>.data`. The default is to keep all inside
-    as long as they fit, and else to move those of 1024 bytes and more.
+    Weights of at least `external_bytes` bytes each go, one after the other, into `<path>.data`. By default all stay inside as
+    long as they fit; else those of 1024 bytes and more move out.
     """
     path = Path(path)
     if external_bytes is None:
@@ -65,8 +69,10 @@ class _Exporter:
         self._end = 0
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.domains = {""}
+        self.opset = onnx_versions.FLOOR
         self.names: dict[ir.Value, str] = {}
         self.taken: set[str] = set()
+        self.node_names: set[str] = set()
 
     def model(self, module: ir.Module) -> onnx.ModelProto:
         """The whole message."""
@@ -90,7 +96,7 @@ class _Exporter:
             if "type" in op.attributes and not value.type.tensor_type.HasField("shape"):
                 self.declare(value, op.attributes["type"].value)
         graph.initializer.extend(self.initializers.values())
-        versions = {"": onnx.defs.onnx_opset_version(), onnx.defs.ONNX_ML_DOMAIN: onnx.defs.onnx_ml_opset_version()}
+        versions = {"": self.opset, onnx.defs.ONNX_ML_DOMAIN: onnx.defs.onnx_ml_opset_version()}
         return onnx.helper.make_model(
             graph,
             producer_name="ingot",
@@ -117,7 +123,7 @@ class _Exporter:
         for op in block.operations:
             self.node(op.operation, proto)
         for value, output_name in renamed:
-            proto.node.add(op_type="Identity", name=output_name, input=[self.names[value]], output=[output_name])
+            proto.node.add(op_type="Identity", name=_unique(output_name, self.node_names), input=[self.names[value]], output=[output_name])
         return proto
 
     def node(self, op: ir.Operation, graph: onnx.GraphProto) -> None:
@@ -136,8 +142,8 @@ class _Exporter:
                 return
         spec = dialect.spec_of(op)
         self.domains.add(spec.domain)
-        node = graph.node.add(op_type=spec.op_type, domain=spec.domain, name=dialect.node_name(op))
-        node.input.extend(_trimmed("" if v is None else self.names[v] for v in dialect.onnx_operands(op)))
+        node = graph.node.add(op_type=spec.op_type, domain=spec.domain, name=_unique(dialect.node_name(op), self.node_names))
+        node.input.extend(_stripped(["" if v is None else self.names[v] for v in dialect.onnx_operands(op)]))
         for name in spec.attributes:
             if name in op.attributes:
                 node.attribute.append(self.attribute(spec.attributes[name].kind, name, dialect.attr(op, name)))
@@ -148,22 +154,21 @@ class _Exporter:
             body = self.graph(region, f"{node.name}.{name}", outputs)
             node.attribute.add(name=name, type=onnx.AttributeProto.GRAPH, g=body)
         results = dialect.onnx_results(op)
+        if not spec.domain:
+            elements = ([_element(v) for v in dialect.onnx_operands(op)], [_element(v) for v in results])
+            stated = [a.name for a in node.attribute]
+            self.opset = max(self.opset, onnx_versions.required_opset(spec.op_type, stated, *map(_stripped, elements)))
         for i, value in enumerate(results):
             if value is not None and value not in self.names:
                 self.names[value] = self.unique(node.name if len(results) == 1 else f"{node.name}.{i}")
-        node.output.extend(_trimmed("" if v is None else self.names[v] for v in results))
+        node.output.extend(_stripped(["" if v is None else self.names[v] for v in results]))
         for value in results:
             if value is not None and isinstance(value.type, ir.RankedTensorType):
                 self.declare(graph.value_info.add(name=self.names[value]), value.type)
 
     def unique(self, name: str) -> str:
         """`name`, or one made from it that no value has."""
-        stem, count = name, 1
-        while name in self.taken:
-            name = f"{stem}_{count}"
-            count += 1
-        self.taken.add(name)
-        return name
+        return _unique(name, self.taken)
 
     # Tensors
 
@@ -217,11 +222,28 @@ class _Exporter:
             _fill_type(proto.type, t)
 
 
-def _trimmed(names: Iterable[str]) -> list[str]:
-    names = list(names)
-    while names and not names[-1]:
-        names.pop()
-    return names
+def _unique(name: str, taken: set[str]) -> str:
+    """`name`, or one made from it that is not among `taken`, which gains it."""
+    stem, count = name, 1
+    while name in taken:
+        name = f"{stem}_{count}"
+        count += 1
+    taken.add(name)
+    return name
+
+
+def _stripped(slots: list[Any]) -> list[Any]:
+    """Without the empty slots at the end, which ONNX does not write."""
+    while slots and not slots[-1]:
+        slots = slots[:-1]
+    return slots
+
+
+def _element(value: ir.Value | None) -> OnnxType | None:
+    try:
+        return None if value is None else types.onnx_type_of(value)
+    except ValueError:  # not a tensor, or not known
+        return None
 
 
 def _fill_type(proto: onnx.TypeProto, t: ir.Type) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ingot.compiler.onnx_graph import Node, Normalizer, UpgradeError
+from ingot.compiler.onnx_graph import OLDEST_OPSET, Node, Normalizer, UpgradeError
 from ingot.dtypes import onnx_numpy
 
 
@@ -91,6 +91,12 @@ def upgrade(node: Node, opset: int, normalizer: Normalizer) -> list[Node]:
         if opset < row.opset:
             row.apply(rewrite)
     return [*rewrite.before, rewrite.node, *rewrite.after]
+
+
+def oldest_opset(op_type: str) -> int:
+    """The first opset of ai.onnx at which an operator means what its newest version means."""
+    rows = _ROWS.get(op_type)
+    return rows[-1].opset if rows else OLDEST_OPSET
 
 
 def _canonical_constant(node: Node) -> Node:
