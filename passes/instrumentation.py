@@ -133,10 +133,15 @@ class Instrumentation:
             self.reproducer.unlink(missing_ok=True)
 
     def restore(self) -> ir.Module | None:
-        """The module as it was before the running pass, parsed anew; None where it was not kept."""
+        """The module as it was before the running pass, parsed anew; None where it was not kept, or is not valid."""
         from ingot.dialects.mlir import ir
 
-        return None if self._input is None else ir.Module.parse(self._input, self._context)
+        if self._input is None:
+            return None
+        try:
+            return ir.Module.parse(self._input, self._context)
+        except ir.MLIRError:
+            return None
 
     def failed(self, pipeline: str, passes: Sequence[Pass], error: Exception, *, expected: bool) -> str | None:
         """Write the reproducer of a failed pass.
@@ -188,8 +193,10 @@ class Instrumentation:
             arguments.append("--allow-unregistered-dialect")
         command = shlex.join(["ingot-opt", *arguments, f"--pass-pipeline={pipeline}", str(path)])
         module = self.restore()
-        assert module is not None
-        text = module.operation.get_asm(enable_debug_info=True, assume_verified=True)
+        if module is None:
+            assert self._input is not None
+            path.write_bytes(self._input)  # invalid IR: its bytecode at least shows which operation is
+            return command
         note = "".join(f"// {line}\n" for line in [*failure.splitlines(), command])
-        path.write_text(f"{note}{text}", encoding="utf-8")
+        path.write_text(f"{note}{module.operation.get_asm(enable_debug_info=True)}", encoding="utf-8")
         return command

@@ -176,16 +176,16 @@ class Pipeline:
 
 def _run_group(group: Sequence[PythonStep | CppStep], module: ir.Module, ctx: PassContext, verify_each: bool) -> None:
     """Run one Python pass, or C++ passes in one pass manager, and verify the module after each where asked."""
+    from ingot.dialects.mlir import PassManager, ir
+
     first = group[0]
     if isinstance(first, PythonStep):
         ctx.pass_name = first.name
-        with module.context:
+        with module.context as context, ir.Location.unknown(context):
             first.pass_.run(module, ctx)
         if verify_each:
             module.operation.verify()
         return
-    from ingot.dialects.mlir import PassManager
-
     manager = PassManager(_ANCHOR, module.context)
     for step in group:
         manager.add(str(step))
@@ -194,8 +194,8 @@ def _run_group(group: Sequence[PythonStep | CppStep], module: ir.Module, ctx: Pa
 
 
 def _first_failure(
-    group: Sequence[PythonStep | CppStep], module: ir.Module, error: Exception, watch: Instrumentation
-) -> tuple[Sequence[PythonStep | CppStep], Exception]:
+    group: list[PythonStep | CppStep], module: ir.Module, error: Exception, watch: Instrumentation
+) -> tuple[list[PythonStep | CppStep], Exception]:
     """Which of a group of C++ passes fails, by running them one by one from the group's input.
 
     Where none fails alone, the whole group and its error.
