@@ -7,7 +7,7 @@ dispatches are one or two axes once collapsed, and then need none.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg
@@ -99,3 +99,77 @@ def collapse_domain(dispatch: Dispatch, streamed: Sequence[int] = ()) -> Dispatc
         results=tuple(merge(t, groups) for t in dispatch.results),
         regions=tuple(replace(r, insts=tuple(map(inst, r.insts))) for r in dispatch.regions),
     )
+
+
+@dataclass(frozen=True)
+class RowDomain:
+    """A dispatch whose domain is `rows` outer axes and then inner ones, each part merged as far as its tensors allow."""
+
+    dispatch: Dispatch
+    rows: int
+    domain: tuple[Dim, ...]
+
+    @property
+    def row_shape(self) -> tuple[Dim, ...]:
+        return self.domain[: self.rows]
+
+    @property
+    def col_shape(self) -> tuple[Dim, ...]:
+        return self.domain[self.rows :]
+
+
+def row_domain(dispatch: Dispatch, domain: Sequence[Dim], inner: Sequence[int], reduced_results: bool = False) -> RowDomain:
+    """The dispatch with the axes `inner` of `domain` moved last, in order; operand 0 is walked over the domain.
+
+    Args:
+        dispatch: its first region's and operand 0's domain is `domain`.
+        domain: sizes.
+        inner: axes to move last.
+        reduced_results: results have size 1 along `inner`, and the last region's domain is theirs.
+
+    Raises NotImplementedError where an operand's size along an axis may turn out to be 1.
+    """
+    order = [*(i for i in range(len(domain)) if i not in inner), *inner]
+    rows = len(order) - len(inner)
+    shape = [domain[i] for i in order]
+
+    def walk(t: TensorArg) -> TensorArg:
+        wide = expand(t, domain)
+        return replace(t, shape=tuple(shape), strides=tuple(wide.strides[i] for i in order))
+
+    loaded = {0} | {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load"}
+    at = {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load_at"}
+    if loaded & at:
+        raise NotImplementedError(f"{dispatch.root}: an operand is read both at the current and at computed indices")
+    try:
+        wide = {i: walk(dispatch.operands[i]) for i in sorted(loaded)}
+        results = [walk(t) for t in dispatch.results]
+    except ValueError as error:
+        raise NotImplementedError(f"{dispatch.root}: {error}") from None
+    fixed = {order.index(a) for r in dispatch.regions for a in uses_index(r)}
+    groups = [
+        *(_part(shape, [*wide.values(), *results], fixed, 0, rows) if rows else []),
+        *_part(shape, [*wide.values(), *([] if reduced_results else results)], fixed, rows, len(order)),
+    ]
+    outer = sum(g[0] < rows for g in groups)
+    number = {axis: g for g, group in enumerate(groups) for axis in group}
+
+    def inst(i: ScalarInst) -> ScalarInst:
+        return replace(i, attrs=(("axis", number[order.index(i.attr("axis"))]),)) if i.op == "index" else i
+
+    merged = replace(
+        dispatch,
+        operands=tuple(merge(wide[i], groups) if i in wide else t for i, t in enumerate(dispatch.operands)),
+        results=tuple(merge(t, groups) for t in results),
+        regions=tuple(replace(r, insts=tuple(map(inst, r.insts))) for r in dispatch.regions),
+    )
+    return RowDomain(merged, outer, tuple(merged.operands[0].shape))
+
+
+def _part(
+    shape: Sequence[Dim], tensors: Sequence[TensorArg], fixed: set[int], begin: int, end: int
+) -> list[list[int]]:
+    """Groups of the axes [begin, end)."""
+    local = [replace(t, shape=t.shape[begin:end], strides=t.strides[begin:end]) for t in tensors]
+    groups = groups_of(shape[begin:end], local, [a - begin for a in fixed if begin <= a < end])
+    return [[begin + axis for axis in group] for group in groups]

@@ -1,0 +1,268 @@
+"""Every CUDA kernel family on the GPU at hand: correctness against float64, and speed against PyTorch's libraries.
+
+    python benchmarks/cuda_kernels.py                  # all
+    python benchmarks/cuda_kernels.py --check          # correctness only
+    python benchmarks/cuda_kernels.py --only matmul    # cases whose name contains a word
+    python benchmarks/cuda_kernels.py --json out.json
+
+Each speed row prints our time, the other's, their ratio (above 1: ours is faster) and the floor that the project holds itself to.
+Both run in CUDA graphs, in turns, in one process; the ratio of medians is what counts. Memory-bound rows are measured against a copy
+of the same number of bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "test")]
+
+import cuda_dispatches as make  # noqa: E402
+from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
+
+from ingot import dims  # noqa: E402
+from ingot.compiler.reference import run_dispatch  # noqa: E402
+from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
+from ingot.dispatch import Dispatch  # noqa: E402
+from ingot.target import Target  # noqa: E402
+
+TORCH = {
+    "f64": torch.float64, "f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "i64": torch.int64,
+    "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "i1": torch.bool,
+    "f8E4M3FN": torch.float8_e4m3fn, "f8E5M2": torch.float8_e5m2,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Check:
+    """A dispatch whose results are compared with the float64 reference, at given sizes."""
+
+    name: str
+    dispatch: Dispatch
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    target: str = ""
+    schedule: Any = None
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A dispatch whose time is compared.
+
+    Attributes:
+        floor: least acceptable ratio of the other's time to ours; 0 for rows without one.
+        other: from the operands and result (PyTorch tensors of the dispatch's shapes) to a function that does the same, or
+            None for a copy of as many bytes.
+    """
+
+    name: str
+    dispatch: Dispatch
+    floor: float = 0.0
+    other: Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]] | None = None
+    target: str = ""
+    schedule: Any = None
+
+
+def upload(memory: np.ndarray) -> torch.Tensor:
+    """An array's bytes on the device."""
+    return torch.from_numpy(np.ascontiguousarray(memory).view(np.uint8).copy()).cuda()
+
+
+def run_check(case: Check, default: Target) -> str:
+    """Compile, run and compare; the error's statistics. Raises AssertionError where they are not good enough."""
+    d = case.dispatch
+    operands = make.random_operands(d, case.sizes)
+    kernel = compile_dispatch(d, BY_NAME[case.target] if case.target else default, case.schedule)
+    shapes = [tuple(dims.evaluate(x, case.sizes) for x in r.shape) for r in d.results]
+    out = [torch.full((int(np.prod(s)) * r.type.bytes,), 0xFF, dtype=torch.uint8, device="cuda")
+           for s, r in zip(shapes, d.results, strict=True)]  # fmt: skip
+    kernel.bind([upload(o.memory) for o in operands], out, case.sizes)()
+    torch.cuda.synchronize()
+    views = [o.view for o in operands]
+    reference = run_dispatch(d, views, case.sizes, float64=True)
+    peer = run_dispatch(d, views, case.sizes)
+    worst = ""
+    for t, s, r, ref, p in zip(out, shapes, d.results, reference, peer, strict=True):
+        got = t.cpu().numpy().view(r.type.np).reshape(s)
+        if r.type.kind != "float":
+            assert np.array_equal(got, p), f"{np.sum(got != p)} of {got.size} values differ"
+            continue
+        e = make.check_against(got, ref, p)
+        worst = f"bias {e.bias:+.1e} spread {e.spread:.1e} worst {e.worst:.1e}"
+    return worst
+
+
+def random_tensor(t: Any) -> torch.Tensor:
+    """Normally distributed values with the strides of a TensorArg of constant sizes."""
+    extent = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True))
+    x = torch.randn(extent, device="cuda", dtype=torch.float32)
+    x = (x * 10).to(torch.int8) if t.type.kind == "int" else x.to(TORCH[t.dtype])
+    return torch.as_strided(x, t.shape, t.strides)
+
+
+def run_speed(case: Speed, default: Target) -> dict[str, Any]:
+    """Times of ours and of the other, in milliseconds."""
+    d = case.dispatch
+    kernel = compile_dispatch(d, BY_NAME[case.target] if case.target else default, case.schedule)
+    operands = [random_tensor(t) for t in d.operands]
+    result = torch.empty(d.results[0].shape, dtype=TORCH[d.results[0].dtype], device="cuda")
+    ours = kernel.bind(operands, [result])
+    if case.other is None:
+        nbytes = copied_bytes(d)
+        source = torch.empty(nbytes // 2, dtype=torch.uint8, device="cuda")
+        target = torch.empty_like(source)
+        other: Callable[[], Any] = lambda: target.copy_(source)  # noqa: E731
+    else:
+        other = case.other(operands, result)
+        ours()
+        expected = other()
+        if isinstance(expected, torch.Tensor) and expected.is_floating_point():
+            error = (result.float() - expected.float()).abs().max().item() / max(1e-30, expected.float().abs().max().item())
+            if not error < 0.05:
+                raise AssertionError(f"differs from the other implementation by {error:.2g} of the largest value")
+    t = milliseconds({"ours": ours, "other": other})
+    flops = sum(dims.evaluate(x.flops, {}) for x in kernel.plan.launches)
+    return {
+        "name": case.name, "ours_ms": t["ours"], "other_ms": t["other"], "ratio": t["other"] / t["ours"], "floor": case.floor,
+        "tflops": flops / t["ours"] / 1e9 if flops else None,
+        "tb_s": copied_bytes(d) / t["ours"] / 1e9,
+        "compile_ms": 1e3 * sum(kernel.seconds.values()), "schedule": describe(kernel),
+    }  # fmt: skip
+
+
+def copied_bytes(d: Dispatch) -> int:
+    """Bytes of all operands and results."""
+    return sum(
+        int(np.prod([n for n, s in zip(t.shape, t.strides, strict=True) if s != 0])) * t.type.bits // 8
+        for t in (*d.operands, *d.results)
+    )
+
+
+def describe(kernel: Kernel) -> str:
+    """Grid, block and shared memory of the launches."""
+    return "; ".join(f"{x.grid[0]}x{x.grid[1]}x{x.grid[2]} x {x.block[0]} threads, {x.shared_bytes} B" for x in kernel.plan.launches)
+
+
+# Cases ----------------------------------------------------------------------------------------------------------------
+
+
+def matmul_checks() -> list[Check]:
+    cases = []
+    for dtype in ("bf16", "f16"):
+        for at in (False, True):
+            for bt in (False, True):
+                cases.append(Check(f"matmul {dtype} 256x384x192 {'T' if at else 'N'}{'T' if bt else 'N'}",
+                                   make.matmul(256, 384, 192, dtype, a_transposed=at, b_transposed=bt)))  # fmt: skip
+    cases += [
+        Check("matmul bf16 tails 200x328x136", make.matmul(200, 328, 136)),
+        Check("matmul bf16 K tail 128x256x72 NT", make.matmul(128, 256, 72, b_transposed=True)),
+        Check("matmul bf16 bias gelu 300x512x256", make.matmul(300, 512, 256, bias=True)),
+        Check("matmul bf16 batch 3 x 130x192x64", make.matmul(130, 192, 64, batch=(3,), b_transposed=True)),
+        Check("matmul bf16 folded batch 3x70x256x128", make.matmul(70, 256, 128, batch=(3,), b_batch=False)),
+        Check("matmul bf16 split 64x256x4096", make.matmul(64, 256, 4096)),
+        Check("matmul bf16 f32 result", make.matmul(256, 256, 256, out="f32")),
+        Check("matmul fp8 256x384x256", make.matmul(256, 384, 256, "f8E4M3FN", b_transposed=True)),
+        Check("matmul bf16 any rows 77", make.matmul("m", 512, 256), {"m": 77}),
+        Check("matmul bf16 any m, n, k", make.matmul("m", "n", "k", multiples={"n": 8, "k": 8}), {"m": 333, "n": 264, "k": 136}),
+    ]
+    return cases
+
+
+def other_checks() -> list[Check]:
+    return [
+        Check("pointwise add gelu", make.pointwise_add_gelu(37, 1000)),
+        Check("pointwise add relu broadcast", make.pointwise_add_relu(33, 7, 40, other=(7, 1))),
+        Check("pointwise odd f32", make.pointwise_add_relu(33, 77, dtype="f32", other=(77,))),
+        Check("pointwise any", make.pointwise_add_relu("n", 77, dtype="f16"), {"n": 1001}),
+        *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
+          for k in ("softmax", "log_softmax", "layer", "rms") for c, t in ((768, "bf16"), (4096, "f16"), (77, "f32"), (40000, "f32"))),
+        Check("normalize layer any", make.normalize("layer", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
+        Check("normalize softmax any", make.normalize("softmax", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
+        Check("normalize group", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4))),
+    ]  # fmt: skip
+
+
+def torch_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+    a, b = operands[:2]
+    return lambda: torch.matmul(a, b)
+
+
+def torch_scaled_mm(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+    a, b = operands
+    one = torch.ones((), device="cuda")
+    return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
+
+
+def speeds() -> list[Speed]:
+    return [
+        Speed("matmul bf16 4096^3", make.matmul(4096, 4096, 4096), 0.95, torch_matmul),
+        Speed("matmul bf16 4096^3, B K-major", make.matmul(4096, 4096, 4096, b_transposed=True), 0.95, torch_matmul),
+        Speed("matmul bf16 8192^3", make.matmul(8192, 8192, 8192), 0.0, torch_matmul),
+        Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
+        *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
+          for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072), (256, 4096, 4096))),
+        Speed("pointwise add gelu 16384x4096 bf16", make.pointwise_add_gelu(16384, 4096), 0.85),
+        Speed("pointwise add relu 16384x4096 bf16", make.pointwise_add_relu(16384, 4096), 0.85),
+        Speed("layer norm 16384x4096 bf16", make.normalize("layer", 16384, 4096, affine=True), 0.85),
+        Speed("layer norm 16384x4096 f16", make.normalize("layer", 16384, 4096, dtype="f16", affine=True), 0.85),
+        Speed("layer norm 65536x768 bf16", make.normalize("layer", 65536, 768, affine=True), 0.85),
+        Speed("rms norm 16384x4096 bf16", make.normalize("rms", 16384, 4096), 0.85),
+        Speed("softmax 16384x4096 bf16", make.normalize("softmax", 16384, 4096), 0.0),
+        Speed("softmax 98304x384 f16", make.normalize("softmax", 98304, 384, dtype="f16"), 0.0),
+        Speed("group norm 16x9216x32x10 bf16", make.normalize("layer", 16, 9216, 32, 10, axes=(1, 3)), 0.0),
+    ]  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="correctness only")
+    parser.add_argument("--speed", action="store_true", help="speed only")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--json", default="", help="write the rows there")
+    options = parser.parse_args()
+    target = target_for(torch.cuda.get_device_capability())
+    print(f"{torch.cuda.get_device_name()}: {target.name}, PyTorch {torch.__version__}")
+    failed, rows = 0, []
+    for check in [] if options.speed else [*matmul_checks(), *other_checks()]:
+        if options.only in check.name:
+            begin = time.perf_counter()
+            try:
+                print(f"ok    {check.name}: {run_check(check, target)} ({time.perf_counter() - begin:.2f} s)", flush=True)
+            except Exception as error:  # noqa: BLE001  one line a case; the rest still runs
+                failed += 1
+                print(f"FAIL  {check.name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
+                if "CUDA_ERROR" in str(error) or "CUDA error" in str(error):
+                    traceback.print_exc()
+                    return 2
+    for speed in [] if options.check else speeds():
+        if options.only in speed.name:
+            try:
+                row = run_speed(speed, target)
+            except Exception as error:  # noqa: BLE001
+                failed += 1
+                print(f"FAIL  {speed.name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
+                continue
+            rows.append(row)
+            rate = f"{row['tflops']:7.1f} TFLOP/s" if row["tflops"] else f"{row['tb_s']:7.2f} TB/s   "
+            verdict = "" if row["ratio"] >= row["floor"] else f"  BELOW {row['floor']}"
+            print(f"{row['name']:44s} {row['ours_ms']:9.4f} ms  other {row['other_ms']:9.4f}  ratio {row['ratio']:5.3f}  {rate}"
+                  f"  compile {row['compile_ms']:4.0f} ms  [{row['schedule']}]{verdict}", flush=True)  # fmt: skip
+            failed += bool(verdict)
+            torch.cuda.empty_cache()
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1))
+    print(f"{failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

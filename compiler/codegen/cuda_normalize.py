@@ -1,0 +1,242 @@
+"""Normalizations and softmax on NVIDIA GPUs: one read and one write where a row fits into a block's registers.
+
+Short rows take a warp each, longer ones a block. Rows that are too long, or whose length is not constant, are cut into chunks: a first
+launch finds each chunk's statistics (softmax: maximum and sum; layer: mean and sum of squared deviations; rms: sum of squares), a
+second combines them (Chan, Golub and LeVeque 1983, for variances) and writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot import dims
+from ingot.compiler.codegen.cuda_domain import RowDomain, row_domain
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, region_operands, symbol_of
+from ingot.compiler.codegen.cuda_rows import Element, RowWalk, inner_lanes
+from ingot.compiler.codegen.family import Emitted
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.values import Val
+from ingot.dialects.mlir import ir
+from ingot.dims import Dim
+from ingot.dispatch import Dispatch
+from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
+from ingot.target import Target
+
+REGISTER_ELEMENTS = 32  # elements of a row that a thread holds, at most
+WARP_ROWS = 4  # rows of a block whose rows take a warp each
+MAX_THREADS = 512
+CHUNK_THREADS = 256
+CHUNK_VECTORS = 4
+
+
+@dataclass(frozen=True)
+class NormalizeSchedule:
+    """`threads` a row (32: a warp; more: a block), `lanes` a vector, `vectors` a thread; `chunked`: two launches."""
+
+    threads: int
+    lanes: int
+    vectors: int
+    chunked: bool = False
+
+
+def choose(domain: RowDomain) -> NormalizeSchedule:
+    """A warp a row up to 1024 elements, a block up to 16384, chunks beyond and where the length is not constant."""
+    d = domain.dispatch
+    cols = dims.product(domain.col_shape)
+    lanes = inner_lanes(d, [d.operands[0], *d.results])
+    rows = dims.product(domain.row_shape)
+    if isinstance(cols, int) and cols > 0:
+        vectors = cols // lanes
+        if vectors * lanes <= 32 * REGISTER_ELEMENTS:
+            return NormalizeSchedule(32, lanes, -(-vectors // 32))
+        few = isinstance(rows, int) and rows < 128 and cols > 8192
+        threads = 128
+        while threads < MAX_THREADS and vectors * lanes > threads * REGISTER_ELEMENTS:
+            threads *= 2
+        if vectors * lanes <= threads * REGISTER_ELEMENTS and not few:
+            return NormalizeSchedule(threads, lanes, -(-vectors // threads))
+    return NormalizeSchedule(CHUNK_THREADS, lanes, max(1, CHUNK_VECTORS * 4 // max(4, lanes)), chunked=True)
+
+
+def emit(dispatch: Dispatch, target: Target, schedule: NormalizeSchedule | None = None) -> Emitted:
+    """Write the kernels of a `normalize` dispatch."""
+    x = dispatch.operands[0]
+    axes = sorted(int(a) % x.rank for a in dispatch.attr("axes"))
+    domain = row_domain(dispatch, x.shape, axes)
+    s = schedule or choose(domain)
+    module = KernelModule(target.name, context=ir.Context.current)
+    with module:
+        plan = _chunked(module, dispatch, domain, s) if s.chunked else _whole_rows(module, dispatch, domain, s)
+    return Emitted(plan, module.module)
+
+
+def _buffers(d: Dispatch) -> tuple[BufferArg, ...]:
+    return (BufferArg("operand", 0), *region_buffers(d, skip=[0]))
+
+
+def _traffic(d: Dispatch) -> Dim:
+    tensors = [d.operands[0], *d.results]
+    return sum((dims.product(t.shape) * t.type.bytes for t in tensors), start=0)
+
+
+# Whole rows -----------------------------------------------------------------------------------------------------------
+
+
+def _whole_rows(module: KernelModule, dispatch: Dispatch, domain: RowDomain, s: NormalizeSchedule) -> KernelPlan:
+    rows = dims.product(domain.row_shape)
+    per_block = WARP_ROWS if s.threads == 32 else 1
+    launch = KernelLaunch(
+        symbol_of(dispatch), (dims.ceildiv(rows, per_block), 1, 1), _buffers(domain.dispatch),
+        (s.threads * per_block, 1, 1), bytes=_traffic(domain.dispatch),
+    )  # fmt: skip
+    with dispatch_kernel(module, domain.dispatch, launch) as dk:
+        k = dk.k
+        walk = RowWalk(dk, domain, s.lanes, s.threads, s.vectors)
+        row = k.block_id()
+        if per_block > 1:
+            row = row * per_block + (k.thread_id() >> 5)
+        exact = per_block == 1 or (isinstance(rows, int) and rows % per_block == 0)
+        with k.if_(True if exact else row < dk.size(rows, "i32")):
+            cols = dk.size(dims.product(domain.col_shape), "i32")
+            elements = walk.load(dk.split(row, domain.row_shape), k.const(0, "i32"), cols)
+            _finish(walk, elements, _statistics(walk, elements, cols))
+    return KernelPlan((launch,))
+
+
+def _kind(walk: RowWalk) -> str:
+    kind = str(walk.dk.d.attr("kind"))
+    if kind not in ("softmax", "log_softmax", "layer", "rms"):
+        raise NotImplementedError(f"normalize of kind {kind!r}")
+    return kind
+
+
+def _add(a: Val, b: Val) -> Val:
+    return a + b
+
+
+def exp_shifted(k: object, x: Val, shift: Val) -> Val:
+    """e**(x - shift) for x <= shift, by ex2.approx. Subtracting first keeps the error relative to the difference."""
+    return k.ex2((x - shift) * 1.4426950408889634)  # type: ignore[attr-defined, no-any-return]
+
+
+def _wide(k: object, like: Val, x: Val) -> Val:
+    """`x` splatted to the lanes of `like`."""
+    return k.broadcast(x, like.t.lanes) if like.t.kind == "vector" else x  # type: ignore[attr-defined, no-any-return]
+
+
+def _finite(k: object, m: Val) -> Val:
+    """A maximum to subtract: 0 where the row is all minus infinity, so that no NaN arises from subtracting it."""
+    return k.select(m.eq(float("-inf")), 0.0, m)  # type: ignore[attr-defined, no-any-return]
+
+
+def _statistics(walk: RowWalk, elements: Sequence[Element], cols: Val) -> list[Val]:
+    """A row's (or chunk's) statistics: softmax [maximum, sum]; layer [mean, sum of squared deviations]; rms [sum of squares]."""
+    k = walk.k
+    match _kind(walk):
+        case "softmax" | "log_softmax":
+            m = walk.reduce(elements, lambda x: x, k.maximum, float("-inf"))
+            shift = _finite(k, m)
+            return [m, walk.reduce(elements, lambda x: exp_shifted(k, x, _wide(k, x, shift)), _add, 0.0)]
+        case "layer":
+            count = k.cast(cols, "f32")
+            mean = walk.reduce(elements, lambda x: x, _add, 0.0) / count
+            return [mean, walk.reduce(elements, lambda x: _square(x - _wide(k, x, mean)), _add, 0.0)]
+        case _:
+            return [walk.reduce(elements, _square, _add, 0.0)]
+
+
+def _square(x: Val) -> Val:
+    return x * x
+
+
+def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count: Val | None = None) -> None:
+    """Normalize elements by their row's statistics, and store them."""
+    k = walk.k
+    if count is None:
+        count = walk.dk.size(dims.product(walk.domain.col_shape), "i32")
+    n = k.cast(count, "f32")
+    epsilon = float(walk.dk.d.attr("epsilon", 0.0))
+    match _kind(walk):
+        case "softmax":
+            shift, scale = _finite(k, stats[0]), 1.0 / stats[1]
+            walk.store(elements, lambda x: exp_shifted(k, x, _wide(k, x, shift)) * _wide(k, x, scale))
+        case "log_softmax":
+            from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
+
+            shift = stats[0] + ScalarEmitter(k).log(stats[1])
+            walk.store(elements, lambda x: x - _wide(k, x, shift))
+        case "layer":
+            scale = 1.0 / k.sqrt(stats[1] / n + epsilon)
+            walk.store(elements, lambda x: (x - _wide(k, x, stats[0])) * _wide(k, x, scale))
+        case _:
+            scale = 1.0 / k.sqrt(stats[0] / n + epsilon)
+            walk.store(elements, lambda x: x * _wide(k, x, scale))
+
+
+# Chunks ---------------------------------------------------------------------------------------------------------------
+
+
+def _chunked(module: KernelModule, dispatch: Dispatch, domain: RowDomain, s: NormalizeSchedule) -> KernelPlan:
+    d = domain.dispatch
+    rows, cols = dims.product(domain.row_shape), dims.product(domain.col_shape)
+    chunk = s.threads * s.vectors * s.lanes
+    chunks = dims.ceildiv(cols, chunk)
+    kind = str(d.attr("kind"))
+    count = 1 if kind == "rms" else 2
+    reads = [i for i in region_operands(d.regions[:1]) if i != 0]
+    operands = (BufferArg("operand", 0), *(BufferArg("operand", i) for i in reads))
+    grid = (rows, chunks, 1)
+    first = KernelLaunch(symbol_of(dispatch, "_stats"), grid, (*operands, BufferArg("workspace")), (s.threads, 1, 1))
+    second = KernelLaunch(symbol_of(dispatch), grid, (*_buffers(d), BufferArg("workspace")), (s.threads, 1, 1), bytes=_traffic(d))
+    for launch in (first, second):
+        with dispatch_kernel(module, d, launch) as dk:
+            _Chunk(dk, domain, s, chunk, count).emit(write=launch is second)
+    return KernelPlan((first, second), rows * chunks * count * 4)
+
+
+class _Chunk:
+    """A kernel over a chunk of a row while it is written."""
+
+    def __init__(self, dk: DispatchKernel, domain: RowDomain, s: NormalizeSchedule, chunk: int, count: int) -> None:
+        self.dk, self.k, self.domain, self.chunk, self.count = dk, dk.k, domain, chunk, count
+        self.walk = RowWalk(dk, domain, s.lanes, s.threads, s.vectors)
+        cols = dims.product(domain.col_shape)
+        self.cols = dk.size(cols, "i32")
+        self.chunks = dk.size(dims.ceildiv(cols, chunk), "i32")
+
+    def emit(self, write: bool) -> None:
+        k = self.k
+        row, part = k.block_id(0), k.block_id(1)
+        at = self.dk.pointer("workspace").at(k.cast(row, "i64") * k.cast(self.chunks, "i64") * self.count, "f32")
+        elements = self.walk.load(self.dk.split(row, self.domain.row_shape), part * self.chunk, self.cols)
+        if write:
+            _finish(self.walk, elements, self.combined(at), self.cols)
+            return
+        stats = _statistics(self.walk, elements, k.min(self.cols - part * self.chunk, self.chunk))
+        with k.if_(k.thread_id().eq(0)):
+            for i, x in enumerate(stats):
+                k.store(x, at.at(part * self.count + i, "f32"))
+
+    def combined(self, at: Val) -> list[Val]:
+        """The row's statistics from its chunks', in order; every thread does the same."""
+        k = self.k
+        kind = _kind(self.walk)
+        start = [k.const(float("-inf") if "softmax" in kind else 0.0, "f32"), *[k.const(0.0, "f32")] * (self.count - 1)]
+        with k.for_(0, self.chunks, carry=[*start, k.const(0.0, "f32")]) as loop:
+            *have, seen = loop.carry
+            new = [k.load(at.at(loop.iv * self.count + i, "f32"), "f32") for i in range(self.count)]
+            size = k.cast(k.min(self.cols - loop.iv * self.chunk, self.chunk), "f32")
+            total = seen + size
+            if kind == "rms":
+                merged = [have[0] + new[0]]
+            elif kind == "layer":
+                delta = new[0] - have[0]
+                share = size / total
+                merged = [have[0] + delta * share, have[1] + new[1] + delta * delta * seen * share]
+            else:
+                m = k.maximum(have[0], new[0])
+                shift = _finite(k, m)
+                merged = [m, have[1] * exp_shifted(k, have[0], shift) + new[1] * exp_shifted(k, new[0], shift)]
+            loop.yield_([*merged, total])
+        return list(loop.results[:-1])

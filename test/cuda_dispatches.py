@@ -1,0 +1,200 @@
+"""Dispatches that the tests and the benchmark of CUDA kernels share: one constructor a family, and random operands for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ingot import dims
+from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg, contiguous
+
+Size = int | str
+
+
+class Region:
+    """A scalar region being written: each method adds an instruction and returns its value's number."""
+
+    def __init__(self, *args: str) -> None:
+        self.args, self.insts = args, []  # type: tuple[str, ...], list[ScalarInst]
+
+    def add(self, op: str, *operands: int, type: str = "f32", **attrs: object) -> int:
+        self.insts.append(ScalarInst(op, operands, type, tuple(sorted(attrs.items()))))  # type: ignore[arg-type]
+        return len(self.args) + len(self.insts) - 1
+
+    def wide(self, value: int, dtype: str) -> int:
+        """`value` of a storage type in the type that regions compute in."""
+        return value if dtype in ("f32", "f64", "i32") else self.add("extf", value)
+
+    def load(self, operand: int, dtype: str) -> int:
+        return self.wide(self.add("load", type=dtype, operand=operand), dtype)
+
+    def narrow(self, value: int, dtype: str) -> int:
+        return value if dtype in ("f32", "f64", "i32") else self.add("truncf", value, type=dtype)
+
+    def end(self, *values: int) -> ScalarRegion:
+        return ScalarRegion(self.args, tuple(self.insts), values)
+
+
+def widen(dtype: str) -> ScalarRegion:
+    """A map region: an element of storage type `dtype` in f32."""
+    r = Region(dtype)
+    return r.end(r.wide(0, dtype))
+
+
+def narrow(dtype: str, acc: str = "f32") -> ScalarRegion:
+    """An epilogue region: an accumulator rounded to `dtype`."""
+    r = Region(acc)
+    return r.end(r.narrow(0, dtype))
+
+
+def bias_gelu(dtype: str, bias: int) -> ScalarRegion:
+    """An epilogue region: gelu(acc + bias) with erf."""
+    r = Region("f32")
+    x = r.add("addf", 0, r.load(bias, dtype))
+    e = r.add("erf", r.add("mulf", x, r.add("const", value=0.70710678)))
+    half = r.add("mulf", x, r.add("const", value=0.5))
+    return r.end(r.narrow(r.add("mulf", half, r.add("addf", e, r.add("const", value=1.0))), dtype))
+
+
+def symbols_of(*tensors: TensorArg) -> tuple[str, ...]:
+    """Names of the sizes that tensors depend on, sorted."""
+    return tuple(sorted(dims.symbols_of(d for t in tensors for d in (*t.shape, *t.strides))))
+
+
+def make(
+    root: str, operands: Sequence[TensorArg], results: Sequence[TensorArg], regions: Sequence[ScalarRegion],
+    attrs: Mapping[str, object] | None = None, multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """A dispatch with its symbols found; `multiples` gives what is known to divide them."""
+    names = symbols_of(*operands, *results)
+    known = tuple((multiples or {}).get(n, 1) for n in names)
+    return Dispatch(
+        root, tuple(operands), tuple(results), tuple(sorted((attrs or {}).items())), tuple(regions), names, known
+    )  # type: ignore[arg-type]
+
+
+def swapped(t: TensorArg) -> TensorArg:
+    """A tensor of the same shape whose last axis but one is the contiguous one."""
+    *lead, a, b = t.shape
+    strides = dims.row_major((*lead, b, a))
+    return TensorArg(t.dtype, t.shape, (*strides[:-2], strides[-1], strides[-2]), t.align)
+
+
+def matmul(
+    m: Size, n: Size, k: Size, dtype: str = "bf16", *, batch: Sequence[Size] = (), out: str = "", acc: str = "f32",
+    a_transposed: bool = False, b_transposed: bool = False, region: ScalarRegion | None = None, bias: bool = False,
+    tf32: bool = False, multiples: Mapping[str, int] | None = None, b_batch: bool = True,
+) -> Dispatch:
+    """C = A * B (+ bias and gelu); `a_transposed`: A lies M-major, `b_transposed`: B lies K-major."""
+    out = out or (dtype if not dtype.startswith(("f8", "i8")) else "i32" if dtype == "i8" else "bf16")
+    a = contiguous(dtype, *batch, m, k)
+    b = contiguous(dtype, *(batch if b_batch else ()), k, n)
+    operands = [swapped(a) if a_transposed else a, swapped(b) if b_transposed else b]
+    if bias:
+        operands.append(contiguous(out, n))
+        region = bias_gelu(out, 2)
+    attrs: dict[str, object] = {"acc": acc}
+    if tf32:
+        attrs["tf32"] = True
+    result = contiguous(out, *batch, m, n)
+    return make("matmul", operands, [result], [region or narrow(out, acc)], attrs, multiples)
+
+
+def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str, int] | None = None) -> Dispatch:
+    """gelu(x + y) of two tensors."""
+    r = Region()
+    x = r.add("addf", r.load(0, dtype), r.load(1, dtype))
+    e = r.add("erf", r.add("mulf", x, r.add("const", value=0.70710678)))
+    half = r.add("mulf", x, r.add("const", value=0.5))
+    region = r.end(r.narrow(r.add("mulf", half, r.add("addf", e, r.add("const", value=1.0))), dtype))
+    t = contiguous(dtype, *shape)
+    return make("pointwise", [t, t], [t], [region], {}, multiples)
+
+
+def pointwise_add_relu(
+    *shape: Size, dtype: str = "bf16", other: Sequence[Size] | None = None, multiples: Mapping[str, int] | None = None
+) -> Dispatch:
+    """relu(x + y), where y of shape `other` is broadcast."""
+    r = Region()
+    x = r.add("addf", r.load(0, dtype), r.load(1, dtype))
+    region = r.end(r.narrow(r.add("maxf", x, r.add("const", value=0.0)), dtype))
+    t = contiguous(dtype, *shape)
+    y = contiguous(dtype, *other) if other is not None else t
+    return make("pointwise", [t, y], [t], [region], {}, multiples)
+
+
+def normalize(
+    kind: str, *shape: Size, axes: Sequence[int] = (-1,), dtype: str = "bf16", affine: bool = False,
+    multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """A normalization of a contiguous tensor; `affine` multiplies by and adds vectors along the last axis."""
+    t = contiguous(dtype, *shape)
+    operands, r = [t], Region("f32")
+    y = 0
+    if affine:
+        vector = contiguous(dtype, shape[-1])
+        operands += [vector, vector]
+        y = r.add("addf", r.add("mulf", 0, r.load(1, dtype)), r.load(2, dtype))
+    rank = len(shape)
+    attrs = {"kind": kind, "axes": tuple(a % rank for a in axes), "epsilon": 1e-5}
+    return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An operand's memory (one-dimensional) and the view of it that the dispatch reads."""
+
+    memory: np.ndarray
+    view: np.ndarray
+
+
+def random_operands(d: Dispatch, sizes: Mapping[str, int], seed: int = 0) -> list[Operand]:
+    """Normally distributed operands (integers: -5 to 5) with the dispatch's strides."""
+    rng = np.random.default_rng(seed)
+    return [_random(rng, t, sizes) for t in d.operands]
+
+
+def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) -> Operand:
+    shape = tuple(dims.evaluate(x, sizes) for x in t.shape)
+    strides = tuple(dims.evaluate(x, sizes) for x in t.strides)
+    extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+    if t.type.kind == "float":
+        memory = rng.standard_normal(extent, np.float32).astype(t.type.np)
+    elif t.type.kind == "bool":
+        memory = rng.integers(0, 2, extent).astype(bool)
+    else:
+        memory = rng.integers(-5, 6, extent).astype(t.type.np)
+    return Operand(memory, np.lib.stride_tricks.as_strided(memory, shape, [s * memory.itemsize for s in strides]))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of a result against a float64 reference: bias and spread, relative to the reference's root mean square."""
+
+    bias: float
+    spread: float
+    worst: float
+
+
+def errors(result: np.ndarray, reference: np.ndarray) -> Errors:
+    """Raises AssertionError where NaN and infinities are not where the reference has them."""
+    x, r = result.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    finite = np.isfinite(r)
+    assert np.array_equal(finite, np.isfinite(x)), f"{np.sum(finite != np.isfinite(x))} values differ in being finite"
+    assert np.array_equal(r[~finite], x[~finite], equal_nan=True), "infinities and NaN differ"
+    scale = max(1e-30, float(np.sqrt(np.mean(r[finite] ** 2))) if finite.any() else 1.0)
+    e = (x - r)[finite] / scale
+    return Errors(float(e.mean()), float(e.std()), float(np.abs(e).max(initial=0.0))) if e.size else Errors(0.0, 0.0, 0.0)
+
+
+def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray) -> Errors:
+    """The statistical rule: no bias, and a spread not above 1.2 times that of another implementation, `peer`.
+
+    Raises AssertionError with the numbers.
+    """
+    ours, theirs = errors(result, reference), errors(peer, reference)
+    assert abs(ours.bias) <= 1e-5 + 0.2 * ours.spread, f"biased: {ours}, the other implementation {theirs}"
+    assert ours.spread <= 1e-5 + 1.2 * theirs.spread, f"spread: {ours}, the other implementation {theirs}"
+    return ours
