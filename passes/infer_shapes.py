@@ -69,7 +69,7 @@ class _Inference:
             elif onnx.is_onnx(op):
                 self._node(op)
         if self.problems:
-            raise _error(self.problems)
+            raise model_error(self.problems)
 
     def _weight(self, op: ir.Operation) -> Tensor:
         value = op.results[0]
@@ -155,7 +155,7 @@ def _call(rule: Callable[[Node], Any], node: Node) -> Sequence[Tensor]:
     return [found] if isinstance(found, Tensor) else found
 
 
-def _error(problems: Sequence[tuple[str, str, str]]) -> ModelError:
+def model_error(problems: Sequence[tuple[str, str, str]]) -> ModelError:
     """One error for all problems, each with its node and cure."""
     node, message, cure = problems[0]
     if len(problems) == 1:

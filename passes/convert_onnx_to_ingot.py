@@ -1,0 +1,198 @@
+"""From the `onnx` dialect to the `ingot` dialect: roots, views and scalar regions, one ONNX operation at a time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ingot.dialects import ingot as dialect
+from ingot.dialects import onnx
+from ingot.dialects.mlir import ir
+from ingot.dialects.onnx_types import onnx_type_of, shape_of
+from ingot.dtypes import onnx_numpy
+from ingot.errors import ModelError
+from ingot.passes.infer_shapes import model_error
+from ingot.passes.onnx_inference.annotations import read_guards, read_tensor
+from ingot.passes.onnx_inference.facts import Facts
+from ingot.passes.onnx_inference.rules import Node, Unsupported
+from ingot.passes.onnx_inference.tensors import MAX_ELEMENTS, Tensor
+from ingot.passes.onnx_lowering import elementwise, indexing, linear, reductions, views, windows
+from ingot.passes.onnx_lowering.graph_builder import GraphBuilder, strings
+from ingot.passes.onnx_lowering.lowering import RULES, Lowering
+from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
+from ingot.passes.pass_base import Pass, PassContext
+
+_RULE_FILES = (elementwise, indexing, linear, reductions, views, windows)  # importing them fills RULES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOnnxToIngot(Pass):
+    """Lower a typed ONNX graph to one `ingot.func` of views and root operations.
+
+    Needs the types that `ingot-infer-shapes` gives. Values known at compile time disappear, except where they are data.
+    """
+
+    name: ClassVar[str] = "ingot-convert-onnx-to-ingot"
+
+    def run(self, module: ir.Module, ctx: PassContext) -> None:
+        """Replace the module's `onnx.Graph` by an `ingot.func`; constants join `ctx.weights`.
+
+        Raises:
+            ModelError: nodes without a lowering, or with unsupported attributes or element types; all in one error.
+        """
+        graph = onnx.main_graph(module)
+        _Conversion(ctx).run(module, graph)
+        graph.erase()
+
+
+@dataclass
+class _Conversion:
+    ctx: PassContext
+    sources: dict[ir.Value, Source | None] = field(default_factory=dict)  # None: the producer failed
+    tensors: dict[ir.Value, Tensor] = field(default_factory=dict)
+    problems: list[tuple[str, str, str]] = field(default_factory=list)
+    build: GraphBuilder = field(init=False)
+
+    def run(self, module: ir.Module, graph: ir.Operation) -> None:
+        block = graph.regions[0].blocks[0]
+        body = self._function(module, graph, block)
+        self.build = GraphBuilder(body, self.ctx.weights)
+        for old, new in zip(block.arguments, body.arguments, strict=True):
+            tensor = self._tensor(old)
+            self.sources[old] = TypedValue(new, tensor.type, tensor.shape)
+        operations = [view.operation for view in block.operations]
+        self._guards(operations)
+        for op in operations:
+            self.build.location, self.build.node = op.location, onnx.node_name(op)
+            if op.name == onnx.OUTPUT:
+                self._output(op)
+            elif op.name == onnx.WEIGHT:
+                tensor = self._tensor(op.results[0])
+                self.sources[op.results[0]] = self.build.weight(op.attributes["name"].value, tensor.type, tensor.shape)
+            elif op.name == onnx.CONSTANT:
+                self.sources[op.results[0]] = self._constant(op)
+            elif onnx.is_onnx(op):
+                self._node(op)
+        if self.problems:
+            raise model_error(self.problems)
+        self.build.location = ir.Location.unknown()
+        self.build.create("return", [], [])
+        self._erase_dead()
+
+    def _function(self, module: ir.Module, graph: ir.Operation, block: ir.Block) -> ir.Block:
+        types, names = [], []
+        for argument in block.arguments:
+            shape = shape_of(argument)
+            if shape is None:
+                message = f"an input has type {argument.type}, which is not inferred"
+                raise ModelError(message, cure="run ingot-infer-shapes first")
+            onnx_type = onnx_type_of(argument)
+            names.append(onnx_type.name)
+            types.append(dialect.tensor_type(onnx_type.storage, shape))
+        func = ir.Operation.create(
+            "ingot.func",
+            attributes={
+                "sym_name": graph.attributes["sym_name"],
+                "inputs": graph.attributes["input_names"],
+                "input_types": strings(names),
+            },
+            regions=1,
+            loc=graph.location,
+            ip=ir.InsertionPoint(module.body),
+        )
+        return func.regions[0].blocks.append(*types, arg_locs=[a.location for a in block.arguments])
+
+    def _tensor(self, value: ir.Value) -> Tensor:
+        found = self.tensors.get(value)
+        if found is None:
+            found = self.tensors[value] = read_tensor(value)
+        return found
+
+    def _guards(self, operations: Sequence[ir.Operation]) -> None:
+        """All guards come first: they depend on sizes only, and what they refuse must not run."""
+        for op in operations:
+            for guard in read_guards(op):
+                self.build.location = op.location
+                fields = ("left", "relation", "right", "message")
+                attrs = {name: ir.StringAttr.get(str(getattr(guard, name))) for name in fields}
+                self.build.create("guard", [], [], attrs)
+
+    def _constant(self, op: ir.Operation) -> Source:
+        tensor = self._tensor(op.results[0])
+        if tensor.value is not None:
+            return Known(tensor.type, tensor.shape, tuple(tensor.value.ravel().tolist()))
+        array = onnx.constant_value(op.results[0])
+        assert array is not None
+        return self.build.array(array.astype(onnx_numpy(tensor.type), copy=False), tensor.type)
+
+    def _node(self, op: ir.Operation) -> None:
+        results = onnx.onnx_results(op)
+        tensors: list[Tensor | None] = []
+        try:
+            tensors = [None if v is None else self._tensor(v) for v in results]
+        except ValueError as e:
+            self._problem(op, str(e), "run ingot-infer-shapes first")
+            self.sources.update((v, None) for v in op.results)
+            return
+        known = [self._known(t) for t in tensors]
+        for value, elements in zip(results, known, strict=True):
+            if value is not None and elements is not None:
+                self.sources[value] = elements
+        if all(k is not None or v is None for k, v in zip(known, results, strict=True)):
+            return
+        lowered = self._lower(op, tensors, [v is not None and next(iter(v.uses), None) is not None for v in results])
+        for i, value in enumerate(results):
+            if value is not None and known[i] is None:
+                self.sources[value] = lowered[i] if lowered is not None and i < len(lowered) else None
+
+    @staticmethod
+    def _known(tensor: Tensor | None) -> Known | None:
+        if tensor is None or tensor.value is None or not tensor.is_known or tensor.value.size > MAX_ELEMENTS:
+            return None
+        return Known(tensor.type, tensor.shape, tuple(tensor.value.ravel().tolist()))
+
+    def _lower(
+        self, op: ir.Operation, results: Sequence[Tensor | None], used: Sequence[bool]
+    ) -> Sequence[Source | None] | None:
+        kind = onnx.op_type(op)
+        operands = onnx.onnx_operands(op)
+        rule = RULES.get(kind)
+        if rule is None or len(op.regions):
+            self._problem(op, f"operator {kind} is not supported", "remove it from the model, or add a lowering")
+            return None
+        if any(v is not None and self.sources[v] is None for v in operands):
+            return None
+        inputs = [None if v is None else self._tensor(v) for v in operands]
+        sources = [None if v is None else self.sources[v] for v in operands]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+            sources.pop()
+        # Inference has already recorded what must be guarded; the rules' own calls repeat it.
+        node = Node(kind, self.build.node, inputs, len(results), functools.partial(onnx.attr, op), Facts())
+        try:
+            found = rule(Lowering(node, sources, results, used, self.build))
+        except Unsupported as e:
+            self._problem(op, f"{kind}: {e.message}", e.cure)
+            return None
+        return [found] if isinstance(found, TypedValue | Known) else found
+
+    def _output(self, op: ir.Operation) -> None:
+        source = self.sources[op.operands[0]]
+        if source is None:
+            return
+        value = self.build.tensor(source)
+        attrs = {"name": op.attributes["name"], "type": ir.StringAttr.get(value.type.name)}
+        self.build.create("output", [value.value], [], attrs)
+
+    def _problem(self, op: ir.Operation, message: str, cure: str) -> None:
+        self.problems.append((onnx.node_name(op), message, cure))
+
+    def _erase_dead(self) -> None:
+        """Drop operations whose results nothing reads; effects stay."""
+        for op in reversed(self.build.created):
+            if dialect.DEFS[op.name].kind in ("effect", "structure"):
+                continue
+            if all(next(iter(r.uses), None) is None for r in op.results):
+                op.erase()

@@ -1,0 +1,189 @@
+"""Operators that read at computed positions: `pointwise` with `load_at`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from fractions import Fraction
+
+from ingot.dims import Dim
+from ingot.passes.onnx_lowering.graph_builder import INT64
+from ingot.passes.onnx_lowering.lowering import Lowering, lowering
+from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
+from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
+
+
+@lowering("Gather")
+def _gather(low: Lowering) -> Source:
+    x, indices = low.tensor(0), low.source(1)
+    axis = low.node.axis(low.attr("axis"), x.rank)
+    if isinstance(indices, Known) and len(indices.elements) == 1 and isinstance(indices.elements[0], int):
+        i = indices.elements[0]
+        part = low.build.slice_axis(x, axis, i if i >= 0 else x.shape[axis] + i, 1)
+        return low.build.reshape(part, low.shape)
+    # With an axis of size 1 for each axis of x that follows, the indices are aligned with the domain.
+    aligned = low.build.reshape(indices, (*indices.shape, *(1 for _ in x.shape[axis + 1 :])))
+
+    def body(b: RegionBuilder) -> Scalar:
+        at = b.wrapped_index(b.load(aligned), x.shape[axis])
+        before = [b.index(i) for i in range(axis)]
+        after = [b.index(i + indices.rank - 1) for i in range(axis + 1, x.rank)]
+        return b.load_at(x, [*before, at, *after])
+
+    return low.build.pointwise(x.type, low.shape, body)
+
+
+@lowering("GatherElements")
+def _gather_elements(low: Lowering) -> Source:
+    x = low.tensor(0)
+    axis = low.node.axis(low.attr("axis"), x.rank)
+
+    def body(b: RegionBuilder) -> Scalar:
+        at = b.wrapped_index(b.load(low.source(1)), x.shape[axis])
+        return b.load_at(x, [at if i == axis else b.index(i) for i in range(x.rank)])
+
+    return low.build.pointwise(x.type, low.shape, body)
+
+
+@lowering("GatherND")
+def _gather_nd(low: Lowering) -> Source:
+    x, indices = low.tensor(0), low.tensor(1)
+    batch = low.attr("batch_dims")
+    depth = indices.shape[-1]
+    assert isinstance(depth, int)
+    lead = indices.rank - 1
+
+    def body(b: RegionBuilder) -> Scalar:
+        position = [b.index(i) for i in range(lead)]
+        at = [b.index(i) for i in range(batch)]
+        for k in range(depth):
+            i = b.load_at(indices, [*position, b.const(k, "i64")])
+            at.append(b.wrapped_index(i, x.shape[batch + k]))
+        at += [b.index(lead + i) for i in range(x.rank - batch - depth)]
+        return b.load_at(x, at)
+
+    return low.build.pointwise(x.type, low.shape, body)
+
+
+@lowering("ArgMax", "ArgMin")
+def _arg(low: Lowering) -> Source:
+    """The extremum, then the smallest (or largest) position that holds it."""
+    x = low.tensor(0)
+    axis = low.node.axis(low.attr("axis"), x.rank)
+    last = bool(low.attr("select_last_index"))
+    if not x.type.signed and x.type.storage != "i1":
+        raise low.fail(f"element type {x.type.name} is not supported", "cast to a signed type")
+    extremum = low.build.reduce(x, "max" if low.op == "ArgMax" else "min", [axis], x.type)
+
+    def position(b: RegionBuilder, e: Scalar) -> Scalar:
+        m = b.load(extremum)
+        hit = b.cmpf_oeq(e, m) if e.is_float else b.cmpi_eq(e, m)
+        return b.select(hit, b.index(axis), b.dim(-1 if last else x.shape[axis]))
+
+    found = low.build.reduce(x, "max" if last else "min", [axis], INT64, map=position, acc="i64")
+    return low.build.reshape(found, low.shape)
+
+
+# Resize ---------------------------------------------------------------------------------------------------------------
+
+Position = Callable[[RegionBuilder], tuple[Scalar, Scalar]]
+_COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+_NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+@lowering("Resize")
+def _resize(low: Lowering) -> Source:
+    x = low.tensor(0)
+    mode, coordinates, nearest = (
+        low.attr(n) for n in ("mode", "coordinate_transformation_mode", "nearest_mode")
+    )
+    if mode not in ("nearest", "linear"):
+        raise low.fail(f"mode {mode!r} is not supported", "use nearest or linear")
+    if coordinates not in _COORDINATES:
+        raise low.fail(f"coordinate_transformation_mode {coordinates!r} is not supported", f"use {', '.join(_COORDINATES)}")
+    if nearest not in _NEAREST:
+        raise low.fail(f"nearest_mode {nearest!r} is not supported", f"use {', '.join(_NEAREST)}")
+    axes = [i for i in range(x.rank) if low.shape[i] != x.shape[i]]
+    if low.attr("antialias") and any(not _grows(x.shape[i], low.shape[i]) for i in axes):
+        raise low.fail("antialias=1 is supported only where sizes grow", "set antialias=0")
+    ratios = {axis: _ratio(low, x, axis) for axis in axes}
+
+    def source_position(b: RegionBuilder, axis: int) -> tuple[Scalar, Scalar]:
+        """The position in x of the current element as a fraction (numerator, denominator > 0), exact."""
+        i, (size, out) = b.index(axis), ratios[axis]
+        if coordinates == "align_corners":
+            last = b.dim(low.shape[axis] - 1)
+            one = b.const(1, "i64")
+            return b.muli(i, b.dim(x.shape[axis] - 1)), b.maxsi(last, one)
+        n, d = b.dim(size), b.dim(out)
+        if coordinates == "asymmetric":
+            return b.muli(i, n), d
+        two = b.const(2, "i64")
+        numerator = b.subi(b.muli(b.addi(b.muli(i, two), b.const(1, "i64")), n), d)
+        if coordinates == "pytorch_half_pixel":
+            single = b.cmpi_eq(b.dim(low.shape[axis]), b.const(1, "i64"))
+            numerator = b.select(single, b.const(0, "i64"), numerator)
+        return numerator, b.muli(d, two)
+
+    def nearest_body(b: RegionBuilder) -> Scalar:
+        indices = [
+            b.clamped_index(_rounded(b, nearest, *source_position(b, i)), x.shape[i]) if i in axes else b.index(i)
+            for i in range(x.rank)
+        ]
+        return b.load_at(x, indices)
+
+    def linear_body(b: RegionBuilder) -> Scalar:
+        neighbours: list[tuple[Scalar, Scalar]] = []
+        weights: list[tuple[Scalar, Scalar]] = []
+        for axis in axes:
+            numerator, denominator = source_position(b, axis)
+            below = b.floordivsi(numerator, denominator)
+            rest = b.subi(numerator, b.muli(below, denominator))
+            f = b.divf(b.to_float(rest), b.to_float(denominator))
+            above = b.addi(below, b.const(1, "i64"))
+            neighbours.append((b.clamped_index(below, x.shape[axis]), b.clamped_index(above, x.shape[axis])))
+            weights.append((b.subf(b.const(1, "f32"), f), f))
+        total: Scalar | None = None
+        for corner in itertools.product((0, 1), repeat=len(axes)):
+            indices = [neighbours[axes.index(i)][corner[axes.index(i)]] if i in axes else b.index(i) for i in range(x.rank)]
+            term = b.load_at(x, indices)
+            for k, side in enumerate(corner):
+                term = b.mulf(term, weights[k][side])
+            total = term if total is None else b.addf(total, term)
+        assert total is not None
+        return total
+
+    if not axes:
+        return x
+    if mode == "linear" and x.type.storage not in ("f32", "f16", "bf16"):
+        raise low.fail(f"mode linear of element type {x.type.name} is not supported", "cast to float")
+    return low.build.pointwise(x.type, low.shape, nearest_body if mode == "nearest" else linear_body)
+
+
+def _grows(size: Dim, out: Dim) -> bool:
+    from ingot.passes.onnx_inference.facts import at_most
+
+    return at_most(size, out)
+
+
+def _ratio(low: Lowering, x: TypedValue, axis: int) -> tuple[Dim, Dim]:
+    """Integers whose quotient is the step in x for each element of the result: the given scale's inverse, or in / out."""
+    if low.has(3) or not low.has(2):
+        return x.shape[axis], low.shape[axis]
+    axes = low.attr("axes")
+    axes = list(range(x.rank)) if axes is None else [low.node.axis(a, x.rank) for a in axes]
+    scale = Fraction(low.node.value(2).ravel().tolist()[axes.index(axis)]).limit_denominator(1 << 16)
+    return scale.denominator, scale.numerator
+
+
+def _rounded(b: RegionBuilder, mode: str, numerator: Scalar, denominator: Scalar) -> Scalar:
+    """A fraction rounded to an integer."""
+    if mode in ("round_prefer_floor", "round_prefer_ceil"):
+        two = b.const(2, "i64")
+        # ceil(x - 1/2) and floor(x + 1/2).
+        half = b.subi if mode == "round_prefer_floor" else b.addi
+        numerator, denominator = half(b.muli(numerator, two), denominator), b.muli(denominator, two)
+    if mode in ("floor", "round_prefer_ceil"):
+        return b.floordivsi(numerator, denominator)
+    zero = b.const(0, "i64")
+    return b.subi(zero, b.floordivsi(b.subi(zero, numerator), denominator))

@@ -1,0 +1,206 @@
+"""Writes scalar regions: arithmetic in computing types, loads and stores in storage types."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ingot import dims
+from ingot.dialects.mlir import ir
+from ingot.dialects.scalar_table import TABLE
+from ingot.dims import Dim, Expr
+from ingot.dispatch import Attr, ScalarInst, ScalarRegion
+from ingot.dtypes import DTYPES, OnnxType
+from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
+
+
+def computing_type(storage: str) -> str:
+    """The type in which values of a storage type are computed: f32 for narrower floats, else itself."""
+    row = DTYPES[storage]
+    return "f32" if row.kind == "float" and row.bits < 32 else storage
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A value of a region: its number, its type, and whether an integer is unsigned."""
+
+    number: int
+    type: str
+    unsigned: bool = False
+
+    @property
+    def is_float(self) -> bool:
+        return self.type[0] in "fb"
+
+
+class RegionBuilder:
+    """Builds one scalar region.
+
+    Every row of the scalar table that is no cast is a method: `b.addf(x, y)`.
+
+    Args:
+        args: types of the region's arguments.
+        tensors: values that the root and its regions read; loads append to it.
+        materialize: makes a tensor of known elements.
+    """
+
+    def __init__(self, args: Sequence[str], tensors: list[ir.Value], materialize: Callable[[Known], TypedValue]) -> None:
+        self.args = tuple(args)
+        self._tensors = tensors
+        self._materialize = materialize
+        self._insts: list[ScalarInst] = []
+        self._loaded: dict[tuple, Scalar] = {}
+
+    def finish(self, *results: Scalar) -> ScalarRegion:
+        """The region that yields `results`."""
+        return ScalarRegion(self.args, tuple(self._insts), tuple(r.number for r in results))
+
+    def arg(self, i: int = 0, unsigned: bool = False) -> Scalar:
+        """Argument `i` in its computing type."""
+        return self._widened(Scalar(i, self.args[i], unsigned))
+
+    def emit(self, op: str, args: Sequence[Scalar], type: str, *attrs: tuple[str, Attr], unsigned: bool = False) -> Scalar:
+        """Append an instruction."""
+        self._insts.append(ScalarInst(op, tuple(a.number for a in args), type, attrs))
+        return Scalar(len(self.args) + len(self._insts) - 1, type, unsigned)
+
+    def __getattr__(self, name: str) -> Callable[..., Scalar]:
+        row = TABLE.get(name)
+        if row is None or row.result == "cast":
+            raise AttributeError(name)
+        return functools.partial(self._apply, name, row.result)
+
+    def _apply(self, name: str, result: str, *args: Scalar) -> Scalar:
+        last = args[-1]
+        return self.emit(name, args, "i1" if result == "i1" else last.type, unsigned=result != "i1" and last.unsigned)
+
+    # Leaves
+
+    def const(self, value: Any, type: str, unsigned: bool = False) -> Scalar:
+        """A constant of a computing type; integers are wrapped to their width."""
+        if DTYPES[type].kind == "int":
+            bits = DTYPES[type].bits
+            value = (int(value) + (1 << (bits - 1))) % (1 << bits) - (1 << (bits - 1))
+        elif type == "i1":
+            value = bool(value)
+        else:
+            value = float(value)
+        return self.emit("const", (), type, ("value", value), unsigned=unsigned)
+
+    def like(self, value: Any, x: Scalar) -> Scalar:
+        """A constant of another scalar's type."""
+        return self.const(value, x.type, x.unsigned)
+
+    def dim(self, d: Dim) -> Scalar:
+        """A shape expression, i64."""
+        return self.const(d, "i64") if isinstance(d, int) else self.emit("dim", (), "i64", ("dim", str(d)))
+
+    def index(self, axis: int) -> Scalar:
+        """The position along an axis of the domain, i64."""
+        return self.emit("index", (), "i64", ("axis", axis))
+
+    def load(self, x: Source) -> Scalar:
+        """The element at the current index, in its computing type; known equal elements become constants."""
+        if isinstance(x, Known):
+            if x.scalar is not None:
+                return self.known(x.scalar, x.type)
+            x = self._materialize(x)
+        operand = self._operand(x.value)
+        key = (operand,)
+        if key not in self._loaded:
+            unsigned = not x.type.signed
+            self._loaded[key] = self._widened(self.emit("load", (), x.type.storage, ("operand", operand), unsigned=unsigned))
+        return self._loaded[key]
+
+    def load_at(self, x: Source, indices: Sequence[Scalar]) -> Scalar:
+        """The element at i64 `indices`, one an axis, all in range, in its computing type."""
+        if isinstance(x, Known):
+            if x.scalar is not None:
+                return self.known(x.scalar, x.type)
+            x = self._materialize(x)
+        operand = ("operand", self._operand(x.value))
+        return self._widened(self.emit("load_at", indices, x.type.storage, operand, unsigned=not x.type.signed))
+
+    def known(self, element: Any, type: OnnxType) -> Scalar:
+        """A known element of a tensor of `type`, in its computing type."""
+        compute = computing_type(type.storage)
+        if not isinstance(element, Expr):
+            return self.const(element, compute, not type.signed)
+        d = self.dim(element)
+        if compute[0] in "fb":
+            return self.emit("sitofp", (d,), compute)
+        return self.narrowed(d, Scalar(-1, compute, not type.signed))
+
+    def _operand(self, value: ir.Value) -> int:
+        for i, tensor in enumerate(self._tensors):
+            if tensor == value:
+                return i
+        self._tensors.append(value)
+        return len(self._tensors) - 1
+
+    def _widened(self, x: Scalar) -> Scalar:
+        compute = computing_type(x.type)
+        return x if compute == x.type else self.emit("extf", (x,), compute)
+
+    # Conversions
+
+    def store(self, x: Scalar, type: OnnxType) -> Scalar:
+        """A value of `type`'s computing type, rounded to its storage type."""
+        assert x.type == computing_type(type.storage), (x, type)
+        return x if x.type == type.storage else self.emit("truncf", (x,), type.storage)
+
+    def to_float(self, x: Scalar, compute: str = "f32") -> Scalar:
+        """An integer, i1 or float as a float of a computing type."""
+        if x.is_float:
+            if x.type == compute:
+                return x
+            return self.emit("extf" if DTYPES[compute].bits > DTYPES[x.type].bits else "truncf", (x,), compute)
+        return self.emit("uitofp" if x.unsigned or x.type == "i1" else "sitofp", (x,), compute)
+
+    def to_index(self, x: Scalar) -> Scalar:
+        """An integer as i64."""
+        return x if x.type == "i64" else self.emit("extui" if x.unsigned else "extsi", (x,), "i64")
+
+    def narrowed(self, x: Scalar, like: Scalar) -> Scalar:
+        """An i64 as an integer of another scalar's type."""
+        return x if like.type == "i64" else self.emit("trunci", (x,), like.type, unsigned=like.unsigned)
+
+    def cast(self, x: Scalar, to: OnnxType, *, saturate: bool = True) -> Scalar:
+        """A value of a computing type as a value of `to`'s storage type, as ONNX's Cast says."""
+        storage, unsigned = to.storage, not to.signed
+        if storage == "i1":
+            zero = self.like(0, x)
+            return self.cmpf_une(x, zero) if x.is_float else x if x.type == "i1" else self.cmpi_ne(x, zero)
+        if DTYPES[storage].kind == "float":
+            y = self.to_float(x, "f64" if storage == "f64" or x.type == "f64" else "f32")
+            largest = {"f8E4M3FN": 448.0, "f8E5M2": 57344.0}.get(storage)
+            if saturate and largest is not None:
+                y = self.minf(self.maxf(y, self.like(-largest, y)), self.like(largest, y))
+            return y if y.type == storage else self.emit("truncf", (y,), storage)
+        if x.is_float:
+            return self.emit("fptoui" if unsigned else "fptosi", (x,), storage, unsigned=unsigned)
+        have, want = DTYPES[x.type].bits if x.type != "i1" else 1, DTYPES[storage].bits
+        if have == want:
+            return Scalar(x.number, x.type, unsigned)
+        op = "trunci" if have > want else "extui" if x.unsigned or x.type == "i1" else "extsi"
+        return self.emit(op, (x,), storage, unsigned=unsigned)
+
+    # Index arithmetic
+
+    def wrapped_index(self, i: Scalar, size: Dim) -> Scalar:
+        """An index that counts from the end where it is negative, kept in range."""
+        i = self.to_index(i)
+        n = self.dim(size)
+        wrapped = self.select(self.cmpi_slt(i, self.const(0, "i64")), self.addi(i, n), i)
+        return self.clamped_index(wrapped, size)
+
+    def clamped_index(self, i: Scalar, size: Dim) -> Scalar:
+        """An index moved to the nearest in [0, size)."""
+        last = self.dim(size - 1)
+        return self.maxsi(self.minsi(i, last), self.const(0, "i64"))
+
+    def product(self, sizes: Sequence[Dim]) -> Scalar:
+        """The product of sizes, i64."""
+        return self.dim(dims.product(sizes))

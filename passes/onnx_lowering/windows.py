@@ -1,0 +1,146 @@
+"""Convolutions and pools: channels-last roots between transposes, which the layout pass removes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ingot.dialects.mlir import ir
+from ingot.dims import Dim
+from ingot.passes.onnx_inference.linear import transposed_window, window_attributes, window_pads
+from ingot.passes.onnx_lowering.elementwise import divide
+from ingot.passes.onnx_lowering.lowering import Lowering, lowering
+from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar, computing_type
+from ingot.passes.onnx_lowering.values import Source, TypedValue
+from ingot.passes.onnx_lowering.views import pad
+
+
+def channels_last(low: Lowering, x: TypedValue) -> TypedValue:
+    """[N, C, spatial...] as [N, spatial..., C]; of a weight, [M, C, kernel...] as [M, kernel..., C]."""
+    return low.build.transpose(x, [0, *range(2, x.rank), 1])
+
+
+def channels_first(low: Lowering, x: TypedValue) -> TypedValue:
+    """[N, spatial..., C] as [N, C, spatial...]."""
+    return low.build.transpose(x, [0, x.rank - 1, *range(1, x.rank - 1)])
+
+
+def _ints(values: Sequence[int]) -> ir.Attribute:
+    return ir.DenseI64ArrayAttr.get(list(values))
+
+
+def _integer(value: int) -> ir.Attribute:
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
+
+
+def _constant_pads(low: Lowering, x: TypedValue, kernel: list[int], fill: float) -> tuple[TypedValue, list[int]]:
+    """x [N, C, spatial...] and its constant pads; pads that are negative or depend on sizes are applied here."""
+    spatial = x.shape[2:]
+    pads = window_pads(low.node, spatial, kernel)
+    constant = [p for p in pads if isinstance(p, int) and p >= 0]
+    if len(constant) == len(pads):
+        return x, constant
+    n = len(kernel)
+    begins: list[Dim] = [0, 0, *pads[:n]]
+    shape = (*x.shape[:2], *(d + pads[i] + pads[i + n] for i, d in enumerate(spatial)))
+    return pad(low, x, begins, shape, "constant", fill), [0] * (2 * n)
+
+
+@lowering("Conv")
+def _conv(low: Lowering) -> Source:
+    w = low.tensor(1)
+    kernel = [int(k) for k in w.shape[2:]]  # type: ignore[arg-type]
+    x, pads = _constant_pads(low, low.tensor(0), kernel, 0.0)
+    strides, dilations = window_attributes(low.node, kernel)
+    return _convolution(low, x, channels_last(low, w), strides, dilations, pads)
+
+
+@lowering("ConvTranspose")
+def _conv_transpose(low: Lowering) -> Source:
+    x, w = low.tensor(0), low.tensor(1)
+    kernel = [int(k) for k in w.shape[2:]]  # type: ignore[arg-type]
+    _, pads = transposed_window(low.node, x.shape[2:], kernel)
+    strides, dilations = window_attributes(low.node, kernel)
+    extra = {
+        "transposed": ir.UnitAttr.get(),
+        "output_padding": _ints(low.attr("output_padding") or [0] * len(kernel)),
+    }
+    return _convolution(low, x, channels_last(low, w), strides, dilations, pads, extra)
+
+
+def _convolution(
+    low: Lowering,
+    x: TypedValue,
+    w: TypedValue,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    extra: dict[str, ir.Attribute] | None = None,
+) -> Source:
+    x = channels_last(low, x)
+    tensors = [x.value, w.value]
+    acc = computing_type(x.type.storage)
+    region = low.build.region(tensors, [acc])
+    y = region.arg()
+    bias = low.optional(2)
+    if bias is not None:
+        y = region.addf(y, region.load(bias))
+    attrs = {
+        "acc": ir.StringAttr.get(acc),
+        "strides": _ints(strides),
+        "dilations": _ints(dilations),
+        "pads": _ints(pads),
+        "groups": _integer(low.attr("group")),
+        **(extra or {}),
+    }
+    n, c, *spatial = low.shape
+    regions = [region.finish(region.store(y, low.type))]
+    out = low.build.root("conv", [x.value, w.value], low.type, (n, *spatial, c), attrs, regions, tensors)
+    return channels_first(low, out)
+
+
+@lowering("MaxPool", "AveragePool")
+def _pool(low: Lowering) -> list[Source]:
+    low.only_first_output()
+    x = low.tensor(0)
+    kind = "max" if low.op == "MaxPool" else "average"
+    if not x.type.signed:
+        raise low.fail(f"element type {x.type.name} is not supported", "cast to a signed type")
+    kernel = list(low.attr("kernel_shape"))
+    count_pad = kind == "average" and bool(low.attr("count_include_pad"))
+    if kind == "average" and low.attr("ceil_mode") and count_pad:
+        raise low.fail("ceil_mode=1 with count_include_pad=1 is not supported", "use one of them")
+    pads = window_pads(low.node, x.shape[2:], kernel)
+    if kind == "average" and not count_pad and any(not isinstance(p, int) for p in pads):
+        raise low.fail("auto_pad of sizes that are not constant is not supported", "give pads")
+    fill = float("-inf") if kind == "max" else 0.0
+    x, constant = _constant_pads(low, x, kernel, fill)
+    x = channels_last(low, x)
+    strides, dilations = window_attributes(low.node, kernel)
+    tensors = [x.value]
+    region = low.build.region(tensors, [computing_type(x.type.storage)])
+    regions = [region.finish(region.store(region.arg(), low.type))]
+    attrs = {
+        "kind": ir.StringAttr.get(kind),
+        "kernel": _ints(kernel),
+        "strides": _ints(strides),
+        "dilations": _ints(dilations),
+        "pads": _ints(constant),
+    }
+    if count_pad:
+        attrs["count_include_pad"] = ir.UnitAttr.get()
+    n, c, *spatial = low.shape
+    out = low.build.root("pool", [x.value], low.type, (n, *spatial, c), attrs, regions, tensors)
+    return [channels_first(low, out)]
+
+
+@lowering("GlobalAveragePool", "GlobalMaxPool")
+def _global_pool(low: Lowering) -> Source:
+    x = low.tensor(0)
+    axes = list(range(2, x.rank))
+    if low.op == "GlobalMaxPool":
+        return low.build.reduce(x, "max", axes, x.type)
+
+    def mean(b: RegionBuilder, total: Scalar) -> Scalar:
+        return divide(b, total, b.to_float(b.product([x.shape[a] for a in axes]), total.type))
+
+    return low.build.reduce(x, "sum", axes, x.type, finish=mean)
