@@ -7,6 +7,7 @@ which are bound from the inputs' shapes when it runs. It is cached beside the ke
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args
 
@@ -174,10 +175,37 @@ class LaunchProgram:
     version: int = VERSION
 
 
-_CLASSES = {
-    c.__name__: c
-    for c in (Binding, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram, *get_args(Step))
-}
+def all_steps(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps and those inside them, in order."""
+    for step in steps:
+        yield step
+        match step:
+            case IfStep():
+                yield from all_steps((*step.then, *step.otherwise))
+            case LoopStep():
+                yield from all_steps(step.body)
+
+
+def guards(program: LaunchProgram) -> list[GuardStep]:
+    """The program's guards in order."""
+    return [s for s in all_steps(program.steps) if isinstance(s, GuardStep)]
+
+
+def dim_names(program: LaunchProgram) -> list[str]:
+    """The symbols a native program takes, in order: those bound from inputs, capacities of states, and for each state whether
+    its input and output are one donated buffer (0 or 1)."""
+    names = [b.symbol for b in program.bindings]
+    for n, state in enumerate(program.states):
+        names += [state.kept_capacity, state.capacity, f"donated_{n}"]
+    return names
+
+
+def kernel_symbols(program: LaunchProgram) -> list[tuple[int, str]]:
+    """Every launch's function, once: number of the kernel entry and symbol in its code."""
+    return list(dict.fromkeys((i, launch.symbol) for i, e in enumerate(program.kernels) for launch in e.plan.launches))
+
+
+_CLASSES = {c.__name__: c for c in (Binding, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram, *get_args(Step))}
 _DIM_FIELDS = {"bytes", "offset", "left", "right", "trips", "kept", "length", "arena_bytes"}
 _DIMS_FIELDS = {"sizes", "shape"}
 

@@ -1,0 +1,99 @@
+"""One dispatch to machine code: emit Kernel IR, run the tool chain, pack plan and code.
+
+As a program it repeats what the compile server did, for a file that a failure's message names:
+
+    python -m ingot.compiler.compile_kernel KERNEL.json --dump-dir stages
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ingot.dispatch import Dispatch, from_json
+from ingot.errors import CompileError
+from ingot.fingerprint import kernel_key
+from ingot.kernel_code import KernelCode
+from ingot.target import Target
+
+
+def compile_kernel(
+    dispatch: Dispatch, target: Target, schedule: Any = None, *, name: str = "", dump_dir: str | Path | None = None
+) -> KernelCode:
+    """Compile `dispatch` for `target`.
+
+    Args:
+        schedule: the family's, or None for its own choice.
+        name: names dumped files; by default the root and the key's first digits.
+        dump_dir: keeps the product of each stage there.
+
+    Raises:
+        CompileError: naming the root operation, what failed, and the command that repeats it.
+    """
+    from ingot.compiler.codegen.family import emit
+    from ingot.compiler.toolchain import stages
+    from ingot.compiler.toolchain.host import HostTarget
+    from ingot.dialects.mlir import context
+
+    name = name or f"{dispatch.root}_{kernel_key(dispatch.text, target.key)[:12]}"
+    host = HostTarget(target.cpu, target.features) if target.kind == "cpu" else None
+    try:
+        with context():
+            emitted = emit(dispatch, target, schedule)
+            options = stages.Options(host=host, name=name)
+            code = stages.compile_kernels(emitted.module, target.name, options=options, dump_dir=dump_dir)
+    except Exception as error:
+        raise failure(dispatch, target, error) from error
+    if target.kind == "cpu":
+        return KernelCode(emitted.plan, "image", code.data, code.symbols)
+    return KernelCode(emitted.plan, "cubin", code)
+
+
+def failure(dispatch: Dispatch, target: Target, error: Exception | str) -> CompileError:
+    """The error for a kernel that cannot be compiled; leaves a file with which the failure can be repeated."""
+    message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    if isinstance(error, CompileError):
+        message = error.message if error.node is None else f"{error.node}: {error.message}"
+    elif isinstance(error, NotImplementedError):
+        message = str(error)
+    path = Path(tempfile.gettempdir()) / f"ingot-{dispatch.root}-{kernel_key(dispatch.text, target.key)[:12]}.json"
+    try:
+        path.write_text(json.dumps({"dispatch": json.loads(dispatch.text), "target": asdict(target)}, indent=1))
+        cure = f"repeat it with: python -m ingot.compiler.compile_kernel {path}"
+    except OSError:
+        cure = f"the dispatch is {dispatch.text}"
+    return CompileError(f"no code for {dispatch.root} on {target.name}: {message}", cure=cure)
+
+
+def target_from_json(data: dict[str, Any]) -> Target:
+    """The target that `dataclasses.asdict` gave."""
+    return Target(**{**data, "mma": tuple(data.get("mma", ()))})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of `python -m ingot.compiler.compile_kernel`."""
+    parser = argparse.ArgumentParser(prog="python -m ingot.compiler.compile_kernel", description=__doc__)
+    parser.add_argument("file", help="JSON of a dispatch and a target, as a failure leaves it")
+    parser.add_argument("--dump-dir", help="write the product of each stage there")
+    options = parser.parse_args(arguments)
+    data = json.loads(Path(options.file).read_text())
+    try:
+        code = compile_kernel(from_json(data["dispatch"]), target_from_json(data["target"]), dump_dir=options.dump_dir)
+    except CompileError as e:
+        print(e, file=sys.stderr)
+        cause = e.__cause__
+        while cause is not None:
+            print(f"caused by {type(cause).__name__}: {cause}", file=sys.stderr)
+            cause = cause.__cause__
+        return 1
+    print(f"{len(code.code)} bytes of {code.kind}; {len(code.plan.launches)} launches")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

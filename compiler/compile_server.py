@@ -1,0 +1,239 @@
+"""The compile server: a process of its own that compiles for a process that only runs engines.
+
+It is started by a command line, `python -m ingot.compiler.compile_server --socket FD`, and never by forking the user's process,
+which may hold a GPU, threads and locks. It imports MLIR and LLVM once and then forks single-threaded workers, one for each job
+that waits, up to a number. LLVM ends its process on a fatal error: then one job has failed, with the words that LLVM left, and
+another worker takes its place. The server ends when its client does, or when it has been idle for long.
+
+Requests, in the form of `ingot.framing` (every one has an `id`, which its answer repeats):
+
+    {"job": "target"}                                   -> {"target": {...}}             this machine's CPU
+    {"job": "draft", "target": {...}} + [AOT IR]        -> [draft of the launch program]
+    {"job": "kernel", "target": {...}} + [dispatch]     -> [KernelCode]
+    {"job": "native", "target": {...}} + [program]      -> [KernelCode]                  a launch program as machine code
+
+An answer with `error` is a failure: `{"error": {"type", "message", "node", "cure"}}`. A request may name a `dump_dir`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from ingot import errors, framing
+
+IDLE_SECONDS = 60.0
+_WARM = (
+    "llvmlite.binding",
+    "ingot.compiler.jit",
+    "ingot.compiler.compile_kernel",
+    "ingot.compiler.native_program",
+    "ingot.compiler.toolchain.stages",
+    "ingot.compiler.codegen.family",
+    "ingot.passes.pipeline",
+    "ingot.passes.materialize_views",
+    "ingot.passes.plan_buffers",
+)
+
+
+def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    """Do one job. Raises ingot.errors.Error."""
+    from ingot.compiler.compile_kernel import compile_kernel, target_from_json
+    from ingot.dispatch import from_json
+
+    dump_dir = message.get("dump_dir")
+    if message["job"] == "target":
+        from ingot.compiler.cpu_target import host_target
+
+        return {"target": asdict(host_target())}, []
+    target = target_from_json(message["target"])
+    match message["job"]:
+        case "draft":
+            from ingot import launch_program
+            from ingot.compiler.jit import draft_program
+
+            return {}, [launch_program.dumps(draft_program(blobs[0], target, dump_dir=dump_dir).program)]
+        case "kernel":
+            dispatch = from_json(json.loads(blobs[0]))
+            return {}, [compile_kernel(dispatch, target, dump_dir=dump_dir).dumps()]
+        case "native":
+            from ingot import launch_program
+            from ingot.compiler.native_program import compile_program
+
+            return {}, [compile_program(launch_program.loads(blobs[0]), target, dump_dir=dump_dir).dumps()]
+        case "thread-pool":
+            from ingot.compiler.thread_pool_code import compile_thread_pool
+
+            return {}, [compile_thread_pool(target).dumps()]
+        case job:
+            raise errors.CompileError(f"the compile server knows no job {job!r}", cure="report it")
+
+
+def _describe(error: Exception) -> dict[str, Any]:
+    if isinstance(error, errors.Error):
+        return {"type": type(error).__name__, "message": error.message, "node": error.node, "cure": error.cure}
+    return {"type": "CompileError", "message": f"{type(error).__name__}: {error}", "node": None, "cure": "report it"}
+
+
+def _work(sock: socket.socket) -> None:
+    """A worker's life: one job after the other until the server closes the socket."""
+    while (received := framing.receive(sock)) is not None:
+        message, blobs = received
+        try:
+            answer, out = run_job(message, blobs)
+        except Exception as e:
+            answer, out = {"error": _describe(e)}, []
+        framing.send(sock, {**answer, "id": message["id"]}, out)
+
+
+@dataclass
+class _Worker:
+    """A forked worker: its process, socket, what it is doing, and the file its standard error goes to."""
+
+    pid: int
+    sock: socket.socket
+    words: IO[bytes]
+    job: tuple[dict[str, Any], list[bytes]] | None = None
+
+
+@dataclass
+class Server:
+    """Takes requests from `client` and spreads them over at most `limit` workers."""
+
+    client: socket.socket
+    limit: int
+    waiting: deque[tuple[dict[str, Any], list[bytes]]] = field(default_factory=deque)
+    workers: list[_Worker] = field(default_factory=list)
+    selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
+
+    def serve(self) -> None:
+        """Until the client is gone, or nothing was asked for `IDLE_SECONDS`."""
+        self.selector.register(self.client, selectors.EVENT_READ, None)
+        while True:
+            busy = any(w.job for w in self.workers)
+            events = self.selector.select(None if busy else IDLE_SECONDS)
+            if not events and not busy:
+                break
+            for key, _ in events:
+                if key.data is None:
+                    received = framing.receive(self.client)
+                    if received is None:
+                        return
+                    self.waiting.append(received)
+                else:
+                    self._finish(key.data)
+            self._assign()
+
+    def stop(self) -> None:
+        """End the workers."""
+        for worker in self.workers:
+            worker.sock.close()
+            os.kill(worker.pid, signal.SIGKILL)
+            os.waitpid(worker.pid, 0)
+
+    def _assign(self) -> None:
+        idle = [w for w in self.workers if w.job is None]
+        while self.waiting and (idle or len(self.workers) < self.limit):
+            worker = idle.pop() if idle else self._fork()
+            worker.job = self.waiting.popleft()
+            try:
+                framing.send(worker.sock, *worker.job)
+            except OSError:  # it died between two jobs
+                self.waiting.appendleft(worker.job)
+                worker.job = None
+                self._remove(worker)
+
+    def _fork(self) -> _Worker:
+        ours, theirs = socket.socketpair()
+        words = tempfile.TemporaryFile()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                ours.close()
+                self.client.close()
+                for other in self.workers:
+                    other.sock.close()
+                os.dup2(words.fileno(), 2)
+                _work(theirs)
+                status = 0
+            finally:
+                os._exit(status)
+        theirs.close()
+        worker = _Worker(pid, ours, words)
+        self.workers.append(worker)
+        self.selector.register(ours, selectors.EVENT_READ, worker)
+        return worker
+
+    def _finish(self, worker: _Worker) -> None:
+        try:
+            received = framing.receive(worker.sock)
+        except OSError:
+            received = None
+        job, worker.job = worker.job, None
+        if received is not None:
+            framing.send(self.client, *received)
+            return
+        status = self._remove(worker)
+        if job is not None:
+            message, blobs = job
+            framing.send(self.client, {"id": message["id"], "error": _describe(_crash(message, blobs, status, worker.words))})
+
+    def _remove(self, worker: _Worker) -> int:
+        """Forget a dead worker; its wait status."""
+        self.selector.unregister(worker.sock)
+        worker.sock.close()
+        self.workers.remove(worker)
+        return os.waitpid(worker.pid, 0)[1]
+
+
+def _crash(message: dict[str, Any], blobs: list[bytes], status: int, words: IO[bytes]) -> errors.CompileError:
+    """The error for a job whose worker died, with the last line that LLVM wrote."""
+    code = os.waitstatus_to_exitcode(status)
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    words.seek(0, os.SEEK_END)
+    words.seek(max(0, words.tell() - 20000))
+    lines = [x.strip() for x in words.read().decode(errors="replace").splitlines() if x.strip()]
+    said = next((x for x in lines if "LLVM ERROR" in x or "error" in x.lower()), lines[-1] if lines else "")
+    text = f"the compiler's worker ended with {how}" + (f": {said[:500]}" if said else "")
+    if message["job"] == "kernel":
+        from ingot.compiler.compile_kernel import failure, target_from_json
+        from ingot.dispatch import from_json
+
+        return failure(from_json(json.loads(blobs[0])), target_from_json(message["target"]), text)
+    return errors.CompileError(f"{text} (job {message['job']})", cure="report it with the model")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of `python -m ingot.compiler.compile_server`."""
+    parser = argparse.ArgumentParser(prog="python -m ingot.compiler.compile_server", description=__doc__)
+    parser.add_argument("--socket", type=int, required=True, help="file descriptor of a connected stream socket")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="most workers at a time")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client; its end is ours
+    client = socket.socket(fileno=options.socket)
+    # Workers are forked from here with everything they need in memory. No MLIR context is made in this process.
+    for module in _WARM:
+        importlib.import_module(module)
+    server = Server(client, max(1, options.workers))
+    try:
+        server.serve()
+    except OSError:  # the client went away
+        pass
+    finally:
+        server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

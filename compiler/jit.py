@@ -1,0 +1,41 @@
+"""The second compiler: from an engine's AOT IR to the draft of its launch program on one target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ingot.compiler.launch_builder import DraftProgram, build_program
+from ingot.dialects.mlir import context, ir
+from ingot.errors import EngineError
+from ingot.target import Target
+
+PIPELINE = "builtin.module(ingot-materialize-views,cse,ingot-plan-buffers)"
+
+
+def draft_program(bytecode: bytes, target: Target, *, dump_dir: str | Path | None = None) -> DraftProgram:
+    """The draft of the launch program of `bytecode` (an engine's IR, or its text) on `target`.
+
+    Raises:
+        EngineError: the IR cannot be read.
+        CompileError: a pass failed, or the program cannot be built.
+    """
+    from ingot.passes.pipeline import Pipeline
+
+    with context():
+        module = parse(bytecode)
+        Pipeline.parse(PIPELINE).run(module)
+        if dump_dir is not None:
+            Path(dump_dir).mkdir(parents=True, exist_ok=True)
+            Path(dump_dir, "planned.mlir").write_text(str(module))
+        return build_program(module, target.name)
+
+
+def parse(bytecode: bytes | str) -> ir.Module:
+    """The module of an engine's IR, verified, in the current context. Raises EngineError."""
+    try:
+        return ir.Module.parse(bytecode)
+    except ir.MLIRError as e:
+        from ingot.passes.diagnostics import describe
+
+        message, node = describe(e)
+        raise EngineError(f"the engine's IR is invalid: {message}", node=node, cure="compile the model again") from None

@@ -1,0 +1,227 @@
+"""From a planned module of AOT IR to a launch program, and the distinct dispatches that it launches.
+
+The program that `build_program` gives is a draft: its kernels have dispatches but neither keys nor plans yet, since kernels
+compile elsewhere and in parallel; `ingot.program_linking.link` completes it. See `ingot-plan-buffers` for the attributes
+that say where results lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ingot import dims
+from ingot.compiler.dispatch_builder import BuiltDispatch, Place, PlaceResolver, build_dispatch
+from ingot.dialects import ingot as dialect
+from ingot.dialects.mlir import ir
+from ingot.dialects.plain import attribute
+from ingot.dims import Dim
+from ingot.dispatch import Dispatch
+from ingot.dtypes import DTYPES
+from ingot.errors import CompileError
+from ingot.kernel_plan import KernelPlan
+from ingot.launch_program import (
+    Binding,
+    Buffer,
+    BufferRef,
+    DispatchStep,
+    GuardStep,
+    KernelEntry,
+    LaunchProgram,
+    State,
+    Step,
+    TensorSpec,
+)
+from ingot.passes.diagnostics import node_name
+from ingot.strided_view import StridedView
+
+
+@dataclass(frozen=True)
+class DraftProgram:
+    """A launch program whose kernels have no keys and plans yet, and their dispatches, in the same order."""
+
+    program: LaunchProgram
+    dispatches: tuple[Dispatch, ...]
+
+
+def build_program(module: ir.Module, target: str) -> DraftProgram:
+    """The draft of the module's launch program for the target named `target`.
+
+    Raises:
+        CompileError: the module was not planned, or holds what a launch program cannot.
+    """
+    func = dialect.main_func(module)
+    states = _states(func)
+    try:
+        return _Builder(func, target, states).build()
+    except CompileError:
+        if not states:
+            raise
+        # A grown state has gaps in memory, and some view of it needs it whole: without donation it has none.
+        return _Builder(func, target, ()).build()
+
+
+def _states(func: ir.Operation) -> tuple[State, ...]:
+    if "ingot.states" not in func.attributes:
+        return ()
+    rows = attribute(func.attributes["ingot.states"])
+    return tuple(
+        State(i, o, axis, dims.as_dim(kept), dims.as_dim(length), f"kept_capacity_{n}", f"capacity_{n}")
+        for n, (i, o, axis, kept, length) in enumerate(rows)  # type: ignore[arg-type, misc]
+    )
+
+
+@dataclass
+class _Builder:
+    func: ir.Operation
+    target: str
+    states: tuple[State, ...]
+    buffers: list[Buffer] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    entries: list[KernelEntry] = field(default_factory=list)
+    dispatches: list[Dispatch] = field(default_factory=list)
+
+    def build(self) -> DraftProgram:
+        block = self.func.regions[0].blocks[0]
+        operations = [op.operation for op in block.operations]
+        self.block = block
+        self.kernel_numbers: dict[str, int] = {}
+        self.weights: dict[str, int] = {}
+        self.bases: dict[ir.Value, int] = {}
+        outputs = [op for op in operations if op.name == "ingot.output"]
+        inputs, bindings = self._inputs()
+        self._memory(outputs)
+        live = frozenset(s for state in self.states for s in dims.symbols(state.kept))
+        copies: dict[int, list[int]] = {}
+        for op in operations:
+            if op.name in dialect.ROOTS:
+                if "ingot.state_copy" in op.attributes and self.states:
+                    copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))  # type: ignore[arg-type]
+                self._dispatch(build_dispatch(op, self.places, live=live, is_callers=self._is_callers), op)
+            elif op.name == "ingot.guard":
+                self.steps.append(_guard(op))
+        states = tuple(
+            State(s.input, s.output, s.axis, s.kept, s.length, s.kept_capacity, s.capacity, tuple(copies.get(n, ())))
+            for n, s in enumerate(self.states)
+        )
+        program = LaunchProgram(
+            self.target,
+            inputs,
+            tuple(_output(op) for op in outputs),
+            bindings,
+            tuple(self.buffers),
+            tuple(self.entries),
+            tuple(self.steps),
+            dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes"))),  # type: ignore[arg-type]
+            states,
+            tuple(sorted(live)),
+        )
+        return DraftProgram(program, tuple(self.dispatches))
+
+    @staticmethod
+    def _planned(op: ir.Operation, name: str) -> ir.Attribute:
+        if name not in op.attributes:
+            raise CompileError(f"{op.name} has no {name}", node=node_name(op), cure="run ingot-plan-buffers first")
+        return op.attributes[name]
+
+    def _inputs(self) -> tuple[tuple[TensorSpec, ...], tuple[Binding, ...]]:
+        names, types = (attribute(self.func.attributes[a]) for a in ("inputs", "input_types"))
+        specs, bindings = [], {}
+        for i, (value, name, onnx_type) in enumerate(zip(self.block.arguments, names, types, strict=True)):  # type: ignore[arg-type]
+            shape = dialect.shape_of(value)
+            specs.append(TensorSpec(name, onnx_type, shape))  # type: ignore[arg-type]
+            for axis, d in enumerate(shape):
+                if not isinstance(d, int) and dims.symbols(d) == {str(d)}:
+                    bindings.setdefault(str(d), Binding(str(d), i, axis))
+        return tuple(specs), tuple(bindings.values())
+
+    def _memory(self, outputs: Sequence[ir.Operation]) -> None:
+        """Number the buffers of inputs, outputs and slots; views of states that grow."""
+        views: dict[ir.Value, StridedView] = {}
+        self.arguments = list(self.block.arguments)
+        by_input = {s.input: s for s in self.states}
+        by_output = {s.output: s for s in self.states}
+
+        def buffer(kind: str, index: int, value: ir.Value, state: State | None, capacity: str) -> None:
+            shape = dialect.shape_of(value)
+            if state is not None:
+                room = tuple(dims.symbol(capacity) if a == state.axis else d for a, d in enumerate(shape))
+                views[value] = StridedView(shape, dims.row_major(room))
+                shape = room
+            self.buffers.append(Buffer(kind, _nbytes(dialect.dtype_of(value), shape), index=index))  # type: ignore[arg-type]
+
+        for i, value in enumerate(self.arguments):
+            state = by_input.get(i)
+            self.bases[value] = len(self.buffers)
+            buffer("input", i, value, state, state.kept_capacity if state else "")
+        resolver = PlaceResolver()
+        self.output_buffers = {}
+        for k, op in enumerate(outputs):
+            base = resolver.place(op.operands[0]).base
+            self.output_buffers[k] = len(self.buffers)
+            state = by_output.get(k)
+            buffer("output", k, base, state, state.capacity if state else "")
+        slots, offsets = (attribute(self._planned(self.func, a)) for a in ("ingot.slots", "ingot.offsets"))
+        self.first_slot = len(self.buffers)
+        for size, offset in zip(slots, offsets, strict=True):  # type: ignore[arg-type]
+            self.buffers.append(Buffer("arena", dims.as_dim(size), dims.as_dim(offset)))  # type: ignore[arg-type]
+        self.places = PlaceResolver(views)
+
+    def _is_callers(self, base: ir.Value) -> bool:
+        return self.buffers[self._buffer_of(base)].kind in ("input", "output")
+
+    def _buffer_of(self, base: ir.Value) -> int:
+        found = self.bases.get(base)
+        if found is None:
+            found = self.bases[base] = self._find_buffer(base)
+        return found
+
+    def _find_buffer(self, base: ir.Value) -> int:
+        op = base.owner.operation
+        if op.name == "ingot.weight":
+            name = str(attribute(op.attributes["name"]))
+            if name not in self.weights:
+                self.weights[name] = len(self.buffers)
+                size = _nbytes(dialect.dtype_of(base), dialect.shape_of(base))
+                self.buffers.append(Buffer("weight", size, name=name))
+            return self.weights[name]
+        planned = attribute(self._planned(op, "ingot.buffers"))
+        kind, _, number = planned[list(op.results).index(base)].partition(":")  # type: ignore[index, union-attr]
+        return self.first_slot + int(number) if kind == "arena" else self.output_buffers[int(number)]
+
+    def _dispatch(self, built: BuiltDispatch, op: ir.Operation) -> None:
+        text = built.dispatch.text
+        number = self.kernel_numbers.get(text)
+        if number is None:
+            number = self.kernel_numbers[text] = len(self.entries)
+            self.entries.append(KernelEntry("", KernelPlan(()), text))
+            self.dispatches.append(built.dispatch)
+        step = DispatchStep(
+            number,
+            tuple(map(self._reference, built.operands)),
+            tuple(map(self._reference, built.results)),
+            built.sizes,
+            node=built.node,
+        )
+        self.steps.append(step)
+
+    def _reference(self, place: Place) -> BufferRef:
+        return BufferRef(self._buffer_of(place.base), place.byte_offset)
+
+
+def _nbytes(dtype: str, shape: Sequence[Dim]) -> Dim:
+    bits = DTYPES[dtype].bits
+    elements = dims.product(shape)
+    return elements * (bits // 8) if bits >= 8 else dims.ceildiv(elements * bits, 8)
+
+
+def _guard(op: ir.Operation) -> GuardStep:
+    left, right, relation, message = (str(attribute(op.attributes[a])) for a in ("left", "right", "relation", "message"))
+    if relation not in ("eq", "le"):
+        raise CompileError(f"a guard with relation {relation!r}", node=node_name(op))
+    return GuardStep(dims.as_dim(left), dims.as_dim(right), relation, message, node_name(op) or "")  # type: ignore[arg-type]
+
+
+def _output(op: ir.Operation) -> TensorSpec:
+    name, onnx_type = (str(attribute(op.attributes[a])) for a in ("name", "type"))
+    return TensorSpec(name, onnx_type, dialect.shape_of(op.operands[0]))

@@ -1,0 +1,153 @@
+"""The runtime's end of the compile server: starts it, sends jobs, raises its errors.
+
+Nothing here imports the compiler. The server is started at the first call of `start` or `jobs`, so that it warms up while the
+engine is being read; it ends with this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ingot import errors, framing
+from ingot.fingerprint import has_compiler
+from ingot.runtime import platform_posix as platform
+from ingot.target import Target
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request to the compile server; see `ingot.compiler.compile_server`."""
+
+    job: str
+    target: Target | None = None
+    blobs: tuple[bytes, ...] = ()
+
+
+class CompileClient:
+    """A compile server and the socket to it; threads may share one, and their requests take turns.
+
+    Args:
+        workers: processes that compile at the same time; the cores by default, or `INGOT_WORKERS`.
+        dump_dir: a directory for every stage of every kernel.
+    """
+
+    def __init__(self, *, workers: int | None = None, dump_dir: str | None = None) -> None:
+        self.workers = workers or int(os.environ.get("INGOT_WORKERS", 0)) or platform.cpu_count()
+        self.dump_dir = dump_dir if dump_dir is not None else os.environ.get("INGOT_DUMP_DIR")
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self._sock: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the server if it does not run; returns at once. Raises CompileError where the compiler is not installed."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        if not has_compiler():
+            raise errors.CompileError(
+                "a kernel is not in the runtime cache, and the compiler is not installed",
+                cure="pip install 'ingot[compile]', or import a cache that has this engine's kernels",
+            )
+        self.close()
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "ingot.compiler.compile_server", "--socket", str(theirs.fileno()),
+                   "--workers", str(self.workers)]  # fmt: skip
+        with theirs:
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        self._sock = ours
+
+    def close(self) -> None:
+        """End the server."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(2)
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    @property
+    def running(self) -> bool:
+        """True while there is a server."""
+        return self._process is not None and self._process.poll() is None
+
+    def jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any] | errors.Error, list[bytes]]]:
+        """Send all jobs, and give (number, answer, byte strings) as they are done, in any order.
+
+        An answer is the error itself where a job failed. Raises CompileError where the server cannot be started or dies.
+        """
+        with self._lock:
+            try:
+                yield from self._jobs(jobs)
+            except (OSError, ConnectionError) as e:
+                code = self._process.poll() if self._process else None
+                self.close()
+                how = f"ended with code {code}" if code else str(e)
+                cure = "run python -m ingot.compiler.compile_server --help to see whether it starts"
+                raise errors.CompileError(f"the compile server {how}", cure=cure) from e
+
+    def _jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any] | errors.Error, list[bytes]]]:
+        self.start()
+        # One thread sends while this one receives: with both in one, two full sockets would wait for each other.
+        sender = threading.Thread(target=self._send, args=(jobs,), daemon=True)
+        sender.start()
+        done = 0
+        try:
+            while done < len(jobs):
+                assert self._sock is not None
+                received = framing.receive(self._sock)
+                if received is None:
+                    raise ConnectionError("closed its socket")
+                message, blobs = received
+                done += 1
+                fault = message.get("error")
+                yield message["id"], _error(fault) if fault else message, blobs
+        except GeneratorExit:
+            self.close()  # answers that nobody reads would reach the next caller
+            raise
+        finally:
+            sender.join()
+
+    def _send(self, jobs: Sequence[Job]) -> None:
+        sock = self._sock
+        assert sock is not None
+        with contextlib.suppress(OSError):
+            for number, job in enumerate(jobs):
+                message: dict[str, Any] = {"id": number, "job": job.job}
+                if job.target is not None:
+                    message["target"] = asdict(job.target)
+                if self.dump_dir:
+                    message["dump_dir"] = os.path.abspath(self.dump_dir)
+                framing.send(sock, message, job.blobs)
+
+    def one(self, job: Job) -> tuple[dict[str, Any], list[bytes]]:
+        """Do one job. Raises its error."""
+        ((_, answer, blobs),) = self.jobs([job])
+        if isinstance(answer, errors.Error):
+            raise answer
+        return answer, blobs
+
+
+def _error(fault: dict[str, Any]) -> errors.Error:
+    kind = getattr(errors, str(fault["type"]), errors.CompileError)
+    if not (isinstance(kind, type) and issubclass(kind, errors.Error)):
+        kind = errors.CompileError
+    return kind(fault["message"], node=fault["node"], cure=fault["cure"])
+
+
+_shared: dict[int, CompileClient] = {}
+
+
+def shared_client() -> CompileClient:
+    """The process' compile server; a forked child gets one of its own."""
+    return _shared.setdefault(os.getpid(), CompileClient())

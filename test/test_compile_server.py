@@ -1,0 +1,100 @@
+"""The compile server: jobs, failures, crashes of workers, and its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, contiguous
+from ingot.errors import CompileError, EngineError
+from ingot.kernel_code import KernelCode
+from ingot.runtime.compile_client import CompileClient, Job
+from ingot.target import Target
+
+
+def unary(name: str) -> Dispatch:
+    x = contiguous("f32", "d0", 64)
+    insts = (ScalarInst("load", (), "f32", (("operand", 0),)), ScalarInst(name, (0,), "f32"))
+    return Dispatch("pointwise", (x,), (x,), (), (ScalarRegion((), insts, (1,)),), ("d0",), (1,))
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[CompileClient]:
+    c = CompileClient(workers=2)
+    yield c
+    c.close()
+
+
+@pytest.fixture(scope="module")
+def target(client: CompileClient) -> Target:
+    answer, _ = client.one(Job("target"))
+    return Target(**{**answer["target"], "mma": ()})
+
+
+def kernel(d: Dispatch, target: Target) -> Job:
+    return Job("kernel", target, (d.text.encode(),))
+
+
+def test_kernels_come_back(client: CompileClient, target: Target) -> None:
+    assert target.kind == "cpu"
+    assert target.features
+    names = ["negf", "sqrt", "exp", "tanh"]
+    found = {i: KernelCode.loads(blobs[0]) for i, _, blobs in client.jobs([kernel(unary(n), target) for n in names])}
+    assert sorted(found) == [0, 1, 2, 3]
+    for code in found.values():
+        assert code.kind == "image"
+        assert code.plan.launches[0].symbol in code.symbols
+
+
+def test_failure_names_dispatch_and_repeats(client: CompileClient, target: Target) -> None:
+    bad = Dispatch("nonesuch", (), ())
+    with pytest.raises(CompileError, match="no code for nonesuch on cpu") as e:
+        client.one(kernel(bad, target))
+    command = str(e.value.cure)
+    assert "python -m ingot.compiler.compile_kernel" in command
+    file = Path(command.rpartition(" ")[2])
+    assert "nonesuch" in file.read_text()
+    file.unlink()
+    with pytest.raises(EngineError, match="IR is invalid"):
+        client.one(Job("draft", target, (b"not MLIR",)))
+    with pytest.raises(CompileError, match="knows no job"):
+        client.one(Job("dance", target))
+
+
+def test_dead_worker_costs_one_error(client: CompileClient, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    crash = CompileClient(workers=2)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "crashing_family"))
+    crash.start()
+    monkeypatch.delenv("PYTHONPATH")
+    jobs = [kernel(unary("negf"), target), kernel(Dispatch("crash", (), ()), target), kernel(unary("exp"), target)]
+    answers = {i: answer for i, answer, _ in crash.jobs(jobs)}
+    assert isinstance(answers[1], CompileError)
+    assert "SIGABRT" in str(answers[1])
+    assert "LLVM ERROR: cannot select" in str(answers[1])
+    assert not isinstance(answers[0], CompileError)
+    assert not isinstance(answers[2], CompileError)
+    # The place of the dead worker is taken.
+    crash.one(kernel(unary("sqrt"), target))
+    crash.close()
+
+
+def test_server_restarts_and_ends_with_its_client(target: Target) -> None:
+    c = CompileClient(workers=1)
+    c.one(kernel(unary("negf"), target))
+    process = c._process
+    assert process is not None
+    children = [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    assert children
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    c.one(kernel(unary("negf"), target))
+    c.close()
+    deadline = time.time() + 5
+    while time.time() < deadline and any(os.path.exists(f"/proc/{p}") for p in children):
+        time.sleep(0.05)
+    assert not any(os.path.exists(f"/proc/{p}") for p in children)
