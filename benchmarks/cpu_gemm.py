@@ -2,26 +2,18 @@
 
     python benchmarks/cpu_gemm.py [MxKxN ...]
 
-A shape that ends in `t` has B stored transposed, as weights of linear layers often are. Kernel and numpy alternate, and the best
-time of each counts; numpy's BLAS is held to one thread.
+A shape that ends in `t` has B stored transposed, as weights of linear layers often are. Kernel and numpy alternate, and the
+best time of each counts; numpy's BLAS is held to one thread.
 """
 
 from __future__ import annotations
 
 import os
-
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[_name] = "1"
-
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "test"))
-
-from cpu_kernel_harness import CompiledDispatch, place
 
 from ingot import dims
 from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, contiguous
@@ -50,6 +42,8 @@ def dispatch_of(m: int, k: int, n: int, transposed: bool) -> Dispatch:
 
 def measure(text: str, seconds: float = 0.4) -> None:
     """Print one row."""
+    from cpu_kernel_harness import CompiledDispatch, place
+
     m, k, n, transposed = parse(text)
     d = dispatch_of(m, k, n, transposed)
     compiled = CompiledDispatch(d)
@@ -68,11 +62,16 @@ def measure(text: str, seconds: float = 0.4) -> None:
     assert error < 1e-4, error
     ours, numpys = (2e-9 * m * k * n / min(t) for t in times)
     items = dims.evaluate(compiled.plan.launches[0].grid[0], {})
-    print(f"{text:>16} {ours:8.1f} {numpys:8.1f} {ours / numpys:6.2f} {items:6d} {compiled.emit_ms:8.1f} {compiled.compile_ms:8.1f}")
+    costs = f"{compiled.emit_ms:8.1f} {compiled.compile_ms:8.1f}"
+    print(f"{text:>16} {ours:8.1f} {numpys:8.1f} {ours / numpys:6.2f} {items:6d} {costs}", flush=True)
 
 
 def main() -> None:
     """Measure the shapes named on the command line, or `SHAPES`."""
+    if os.environ.get("OPENBLAS_NUM_THREADS") != "1":  # read when numpy is loaded: start again
+        os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    sys.path.insert(0, str(Path(__file__).parent.parent / "test"))
     print(f"{'shape':>16} {'GFLOP/s':>8} {'numpy':>8} {'ratio':>6} {'items':>6} {'emit ms':>8} {'LLVM ms':>8}")
     for text in sys.argv[1:] or SHAPES:
         measure(text)

@@ -263,3 +263,69 @@ def test_matmul_epilogue_with_several_results(m):
                     ("const", (), "f32", {"value": -1e30}), ("select", (3, 4, 0), "f32"))  # fmt: skip
     d = matmul(contiguous("f32", 2, 20, 32), contiguous("f32", 32, 48), contiguous("f32", 2, 20, 48), body=causal)
     check(d, tol=1e-5)
+
+
+def conv(
+    x: tuple, w: tuple, out: tuple, *, groups: int = 1, strides: tuple = (1, 1), dilations: tuple = (1, 1),
+    pads: tuple = (0, 0, 0, 0), body: ScalarRegion | None = None, more: tuple = (), dtype: str = "f32", **attrs,
+) -> Dispatch:  # fmt: skip
+    named = dict(acc="f32", groups=groups, strides=strides, dilations=dilations, pads=pads, **attrs)
+    operands = (contiguous(dtype, *x), contiguous(dtype, *w), *more)
+    d = Dispatch("conv", operands, (contiguous(dtype, *out),), tuple(sorted(named.items())), (body or identity(),))
+    return symbolic(d)
+
+
+PADDED = {"pads": (1, 1, 1, 1)}
+
+
+def test_conv_2d():
+    check(conv((2, 9, 7, 20), (24, 3, 3, 20), (2, 9, 7, 24), **PADDED), tol=1e-5)
+    check(conv((1, 23, 23, 3), (40, 7, 7, 3), (1, 12, 12, 40), strides=(2, 2), pads=(3, 3, 3, 3)), tol=1e-5)
+    check(conv((1, 9, 9, 64), (33, 3, 3, 64), (1, 4, 4, 33), strides=(2, 2)), tol=1e-5)
+    check(conv((1, 9, 9, 5), (6, 3, 3, 5), (1, 9, 9, 6), dilations=(2, 2), pads=(2, 2, 2, 2)), tol=1e-5)
+    check(conv((1, 9, 9, 300), (6, 3, 3, 300), (1, 7, 7, 6)), tol=1e-5)
+
+
+def test_conv_pointwise_and_epilogue():
+    body = region("f32", load(2), ("addf", (0, 1), "f32"), load(3), ("addf", (2, 3), "f32"))
+    more = (contiguous("f32", 50), contiguous("f32", 2, 5, 6, 50))
+    check(conv((2, 5, 6, 40), (50, 1, 1, 40), (2, 5, 6, 50), body=body, more=more), tol=1e-5)
+    body = region("f32", ("index", (), "i64", {"axis": 1}), ("sitofp", (1,), "f32"), ("addf", (0, 2), "f32"))
+    check(conv((2, 6, 6, 40), (50, 1, 1, 40), (2, 3, 3, 50), strides=(2, 2), body=body), tol=1e-5)
+
+
+def test_conv_groups_and_ranks():
+    check(conv((1, 8, 8, 12), (18, 3, 3, 4), (1, 8, 8, 18), groups=3, **PADDED), tol=1e-5)
+    check(conv((1, 8, 8, 6), (12, 3, 3, 1), (1, 8, 8, 12), groups=6, **PADDED), tol=1e-5)
+    one = {"strides": (2,), "dilations": (1,), "pads": (1, 1)}
+    check(conv((2, 20, 10), (16, 3, 10), (2, 10, 16), **one), tol=1e-5)
+    three = {"strides": (1, 1, 1), "dilations": (1, 1, 1), "pads": (1, 0, 1, 1, 0, 1)}
+    check(conv((1, 4, 5, 6, 7), (9, 3, 2, 3, 7), (1, 4, 4, 6, 9), **three), tol=1e-5)
+
+
+def test_conv_dynamic():
+    d = conv(("n", "h", "w", 8), (20, 3, 3, 8), ("n", "h", "w", 20), **PADDED)
+    check(d, {"n": 1, "h": 5, "w": 5}, {"n": 2, "h": 17, "w": 11}, {"n": 0, "h": 3, "w": 3}, tol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [7, 16, 90])
+def test_conv_depthwise(channels):
+    c = channels
+    check(conv((2, 9, 8, c), (c, 3, 3, 1), (2, 9, 8, c), groups=c, **PADDED), tol=1e-5)
+    check(conv((1, 9, 8, c), (c, 5, 5, 1), (1, 5, 4, c), groups=c, strides=(2, 2), pads=(2, 2, 2, 2)), tol=1e-5)
+    d = conv(("n", "h", 8, c), (c, 3, 3, 1), ("n", "h", 8, c), groups=c, dilations=(2, 3), pads=(2, 3, 2, 3))
+    check(d, {"n": 2, "h": 6}, {"n": 1, "h": 1}, tol=1e-5)
+
+
+def test_conv_sixteen_bit():
+    body = region("f32", ("truncf", (0,), "f16"))
+    check(conv((1, 7, 7, 20), (24, 3, 3, 20), (1, 7, 7, 24), dtype="f16", body=body, **PADDED), tol=1e-5)
+    check(conv((1, 7, 7, 20), (20, 3, 3, 1), (1, 7, 7, 20), groups=20, dtype="f16", body=body, **PADDED), tol=1e-5)
+
+
+def test_conv_transposed():
+    up = {"transposed": True, "output_padding": (0, 0)}
+    check(conv((1, 5, 6, 8), (8, 2, 2, 12), (1, 10, 12, 12), strides=(2, 2), **up), tol=1e-5)
+    check(conv((2, 5, 6, 8), (8, 4, 3, 6), (2, 10, 13, 12), strides=(2, 2), groups=2, pads=(1, 0, 1, 0), **up), tol=1e-5)
+    up["output_padding"] = (1, 1)
+    check(conv((1, 4, 4, 3), (3, 3, 3, 5), (1, 8, 8, 5), strides=(2, 2), pads=(1, 1, 1, 1), **up), tol=1e-5)

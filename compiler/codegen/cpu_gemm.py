@@ -55,29 +55,47 @@ def register_tile(m: Dim, n: Dim, lanes: int, registers: int) -> tuple[int, int]
     return choice
 
 
-def choose_schedule(
-    m: Dim, n: Dim, k: Dim, batch: Dim, lanes: int, registers: int, *, tiles_in_place: bool = False
-) -> GemmSchedule:
-    """Block sizes for a product, so that a block of B stays in the first cache and every thread finds work items.
+@dataclass(frozen=True)
+class PackingCost:
+    """Cycles to bring one vector of A and of B to the micro-kernel, roughly."""
 
-    `tiles_in_place`: A needs no packing, so that blocks of any height cost no scratch memory.
+    a: float
+    b: float
+
+
+A_IN_PLACE, A_COPY, A_IM2COL = 0.5, 2.0, 6.0
+B_COPY, B_TRANSPOSE = 3.0, 6.0
+_THREADS = ((1, 1.0), (2, 1.0), (4, 0.5), (8, 0.25), (16, 0.1))  # threads that block sizes are weighed for, with weights
+
+
+def choose_schedule(
+    m: Dim, n: Dim, k: Dim, batch: Dim, lanes: int, registers: int, packing: PackingCost
+) -> GemmSchedule:
+    """Block sizes for a product.
+
+    A panel of B should stay in the first cache, blocks in the second; among blocks that do, the choice minimizes the time of
+    the longest thread over several numbers of threads, counting what packing is repeated. Unknown sizes count as large.
     """
     mr, nv = register_tile(m, n, lanes, registers)
     nr = nv * lanes
     kc = 256
     if isinstance(k, int):
         kc = _round_up(max(1, k), lanes) if k <= 512 else _round_up(-(-k // -(-k // 384)), lanes)
-    limit = 384 if tiles_in_place else 192
-    mc = _round_up(limit, mr)
-    if isinstance(m, int):
-        mc = _round_up(-(-max(1, m) // -(-max(1, m) // limit)), mr)
-    nc = _round_up(256, nr)
-    if isinstance(n, int):
-        nc = min(nc, _round_up(max(1, n), nr))
-        blocks = (batch if isinstance(batch, int) else 1) * -(-(m if isinstance(m, int) else 1) // mc)
-        while nc > nr and blocks * -(-n // nc) < 16:
-            nc -= nr
-    return GemmSchedule(mr, nv, mc, nc, kc)
+    rows = max(1, m) if isinstance(m, int) else 1536
+    columns = max(1, n) if isinstance(n, int) else 1536
+    batches = max(1, batch) if isinstance(batch, int) else 1
+    most = 384 if packing.a == A_IN_PLACE else 192
+    best, choice = float("inf"), (mr, nr)
+    for m_blocks in range(-(-rows // most), -(-rows // most) + 16):
+        mc = _round_up(-(-rows // m_blocks), mr)
+        for n_blocks in range(-(-columns // 384), -(-columns // 384) + 16):
+            nc = _round_up(-(-columns // n_blocks), nr)
+            items = batches * -(-rows // mc) * -(-columns // nc)
+            cost = mc * nc / 2 + packing.a * mc + packing.b * nc
+            score = sum(weight * -(-items // threads) * threads * cost for threads, weight in _THREADS)
+            if score < best * (1 - 1e-9):
+                best, choice = score, (mc, nc)
+    return GemmSchedule(mr, nv, *choice, kc)
 
 
 class ASource(Protocol):
@@ -297,34 +315,38 @@ class MatrixB:
         self.row, self.column, self.n = row, column, n
         self.base: Val = ck.k.const(0, "i64")  # set for each work item
 
+    def row_offset(self, number: Val) -> Val:
+        """The element offset of a row."""
+        return number * self.ck.dim(self.row)
+
     def pack(self, n0: Val, cols: Val, k0: Val, kc: Val, panels: Val) -> None:
         """See `BSource`."""
         ck, k = self.ck, self.ck.k
         lanes = ck.lanes(self.acc)
         nr = self.schedule.nv * lanes
-        row, column = ck.dim(self.row), ck.dim(self.column)
-        base = self.base.at(n0 * column + k0 * row, self.dtype)
+        column = ck.dim(self.column)
+        base = self.base.at(n0 * column, self.dtype)
         by_column = self.row == 1 and self.column != 1
         with k.for_(0, cols, nr) as loop:
             source = base.at(loop.iv * column, self.dtype)
             target = panels.at(loop.iv * kc, self.acc)
             left = cols - loop.iv
             if by_column:
-                self._transpose(source, left, kc, target)
+                self._transpose(source.at(k0, self.dtype), left, kc, target)
             else:
-                self._copy(source, left, kc, target)
+                self._copy(source, left, k0, kc, target)
 
-    def _copy(self, source: Val, left: Val, kc: Val, target: Val) -> None:
+    def _copy(self, source: Val, left: Val, k0: Val, kc: Val, target: Val) -> None:
         """One panel from rows of B: vectors along n."""
         ck, k = self.ck, self.ck.k
         lanes = ck.lanes(self.acc)
         nv, nr = self.schedule.nv, self.schedule.nv * lanes
-        row, column = ck.dim(self.row), ck.dim(self.column)
+        column = ck.dim(self.column)
         whole = isinstance(self.n, int) and self.n % nr == 0
         zero = k.const(0, "i64")
         masks = [None if whole else tail_mask(ck, k.max(left - j * lanes, zero), lanes) for j in range(nv)]
         with k.for_(0, kc) as loop:
-            p = source.at(loop.iv * row, self.dtype)
+            p = source.at(self.row_offset(k0 + loop.iv), self.dtype)
             for j, mask in enumerate(masks):
                 at = Position((), 0, lanes, mask)
                 value = load_lanes(ck, p.at(column * (j * lanes), self.dtype), self.dtype, column, at)

@@ -8,10 +8,15 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_gemm import (
+    A_COPY,
+    A_IN_PLACE,
+    B_COPY,
+    B_TRANSPOSE,
     BlockedGemm,
     GemmSchedule,
     MatrixA,
     MatrixB,
+    PackingCost,
     block_grid,
     block_range,
     choose_schedule,
@@ -128,9 +133,10 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if schedule is None:
         mr, _ = register_tile(problem.m, problem.n, lanes, registers)
         direct = in_place(a.dtype, problem.a[-2], problem.a[-1], problem.m, acc, mr)
-        schedule = choose_schedule(
-            problem.m, problem.n, problem.k, dims.product(problem.batch), lanes, registers, tiles_in_place=direct
-        )
+        turned = problem.b[-2] == 1 and problem.b[-1] != 1
+        packing = PackingCost(A_IN_PLACE if direct else A_COPY, B_TRANSPOSE if turned else B_COPY)
+        batch = dims.product(problem.batch)
+        schedule = choose_schedule(problem.m, problem.n, problem.k, batch, lanes, registers, packing)
     assert isinstance(schedule, GemmSchedule)
     blocks = block_grid(schedule, problem.m, problem.n)
     grid = (*problem.batch, *blocks)
