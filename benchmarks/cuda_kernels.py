@@ -229,6 +229,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
     options = parser.parse_args()
+    torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
     print(f"{torch.cuda.get_device_name()}: {target.name}, PyTorch {torch.__version__}")
     failed, rows = 0, []
