@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, TileOrder, sink, tile_count
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
 from ingot.cuda_targets import facts
-from ingot.dims import Dim
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import Target
 
@@ -45,14 +45,12 @@ class WgmmaSchedule:
         tile_n: columns of a tile, at most 256.
         stages: tiles of A and B in flight.
         splits: blocks that share a tile, each a part of K.
-        group: rows of tiles walked together, so that their operands stay in the second-level cache.
     """
 
     tile_m: int = 128
     tile_n: int = 256
     stages: int = 4
     splits: int = 1
-    group: int = 8
 
     def __post_init__(self) -> None:
         if self.tile_m not in (64, 128) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
@@ -113,10 +111,9 @@ def plan_wgmma(p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "
     shared = s.stages * stage_bytes(s) + staging + 16 * s.stages + ATOM
     if shared > target.shared_bytes:
         return None
-    tiles = dims.ceildiv(p.m, s.tile_m) * dims.ceildiv(p.n, s.tile_n) * dims.product(p.batch) * s.splits
     launch = KernelLaunch(
         symbol_of(p.dispatch, suffix),
-        (dims.minimum(tiles, facts(target).sms * _blocks_per_sm(s, target)), 1, 1),
+        (dims.minimum(tile_count(p, s), facts(target).sms * _blocks_per_sm(s, target)), 1, 1),
         (map_a, map_b, *(m for m in maps_out if m is not None), *buffers),
         (128 * (1 + s.tile_m // 64), 1, 1),
         shared_bytes=shared,
@@ -156,12 +153,7 @@ class _Wgmma:
         self.staging = s.stages * stage_bytes(s)
         staged = sum(m is not None for m in self.maps_out)
         self.barriers = self.staging + STAGING_BUFFERS * STAGING_BYTES * self.consumers * staged
-        # Sizes in tiles.
-        self.tiles_m = dk.size(dims.ceildiv(p.m, s.tile_m), "i32")
-        self.tiles_n = dk.size(dims.ceildiv(p.n, s.tile_n), "i32")
-        self.steps = dk.size(dims.ceildiv(p.k, self.tile_k), "i32")
-        self.batches = dk.size(dims.product(p.batch), "i32")
-        self.tiles = self.tiles_m * self.tiles_n * self.batches * s.splits
+        self.order = TileOrder(dk, p, s, self.tile_k)
 
     def full(self, stage: Val | int) -> Val:
         return self.shared + self.barriers + (stage * 8)
@@ -173,36 +165,6 @@ class _Wgmma:
         k = self.k
         last = stage.eq(self.s.stages - 1)
         return k.select(last, 0, stage + 1), k.select(last, parity ^ 1, parity)
-
-    def tile(self, index: Val) -> tuple[Val, Val, list[Val], Val]:
-        """(first row, first column, batch position, split) of a tile: groups of rows of tiles, columns within, rows innermost."""
-        k, s = self.k, self.s
-        split = k.const(0, "i32")
-        if s.splits > 1:
-            split = index % s.splits
-            index = index // s.splits
-        batch: list[Val] = []
-        if self.p.batch:
-            per_batch = self.tiles_m * self.tiles_n
-            z = index // per_batch
-            index = index - z * per_batch
-            batch = self.dk.split(z, self.p.batch)
-        per_group = self.tiles_n * s.group
-        group = index // per_group
-        rest = index - group * per_group
-        rows = k.min(self.tiles_m - group * s.group, s.group)
-        col = rest // rows
-        row = group * s.group + (rest - col * rows)
-        return row * s.tile_m, col * s.tile_n, batch, split
-
-    def k_range(self, split: Val) -> tuple[Val, Val]:
-        """Steps of K of a split."""
-        k = self.k
-        if self.s.splits == 1:
-            return k.const(0, "i32"), self.steps
-        per = (self.steps + (self.s.splits - 1)) // self.s.splits
-        first = k.min(split * per, self.steps)
-        return first, k.min(first + per, self.steps)
 
     def emit(self) -> None:
         k, s = self.k, self.s
@@ -233,9 +195,9 @@ class _Wgmma:
         """Fill stages with the tiles' operands, in the order in which consumers read them."""
         k = self.k
         zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.tiles, k.grid_dim(), carry=[zero, zero]) as tiles:
-            row, col, batch, split = self.tile(tiles.iv)
-            first, last = self.k_range(split)
+        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
+            row, col, batch, split = self.order.tile(tiles.iv)
+            first, last = self.order.k_range(split)
             with k.for_(first, last, carry=tiles.carry) as steps:
                 stage, parity = steps.carry
                 k.mbarrier_wait(self.empty(stage), parity ^ 1)
@@ -282,11 +244,10 @@ class _Wgmma:
         base_b = self.descriptor(self.shared + self.bytes_a, p.b)
         transposed = {"a_transposed": p.a.major == "row", "b_transposed": p.b.major == "row"}
         shape = (64, s.tile_n, row.k)
-        epilogue = None if s.splits > 1 else FragmentEpilogue(self.dk, p, (s.tile_m, s.tile_n))
         zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.tiles, k.grid_dim(), carry=[zero, zero]) as tiles:
-            m0, n0, batch, split = self.tile(tiles.iv)
-            first, last = self.k_range(split)
+        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
+            m0, n0, batch, split = self.order.tile(tiles.iv)
+            first, last = self.order.k_range(split)
             acc = k.wgmma_accumulator(s.tile_n, row.acc)
             with k.for_(first, last, carry=[*tiles.carry, acc, zero]) as steps:
                 stage, parity, acc, previous = steps.carry
@@ -308,10 +269,11 @@ class _Wgmma:
             with k.if_(local.eq(0) & (first < last)):
                 k.mbarrier_arrive(self.empty(previous))
             values = k.elements(acc)
-            if epilogue is None:
-                self.store_partial(values, local, consumer, m0, n0, batch, split)
+            out = sink(self.dk, p, s, split)
+            if isinstance(out, FragmentEpilogue):
+                self.store_results(out, values, local, consumer, m0, n0, batch)
             else:
-                self.store_results(epilogue, values, local, consumer, m0, n0, batch)
+                self.store_partial(out, values, local, consumer, m0, n0, batch)
             tiles.yield_([stage, parity])
         if any(m is not None for m in self.maps_out):
             with k.if_(local.eq(0)):
@@ -370,33 +332,11 @@ class _Wgmma:
                     k.bulk_commit()
 
     def store_partial(
-        self, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val], split: Val
+        self, out: PartialSums, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val]
     ) -> None:
-        """Store accumulators to the workspace [splits, batch, m, n]."""
-        k, p = self.k, self.p
+        """Store accumulators of a split to the workspace."""
         row, col = self.lane_position(local, consumer)
-        m, n = self.dk.size(p.m), self.dk.size(p.n)
-        z = split
-        for b, d in zip(batch, p.batch, strict=True):
-            z = z * self.dk.size(d, "i32") + b
-        even = divides(2, p.n, p.dispatch)
-        base = self.dk.pointer("workspace")
         for h in range(2):
-            at_row = m0 + row + 8 * h
-            line = base.at((k.cast(z, "i64") * m + k.cast(at_row, "i64")) * n, self.row.acc)
-            with k.if_(k.cast(at_row, "i64") < m):
-                for j in range(self.s.tile_n // 8):
-                    at = n0 + col + 8 * j
-                    x = acc[4 * j + 2 * h : 4 * j + 2 * h + 2]
-                    if even:
-                        with k.if_(k.cast(at, "i64") < n):
-                            k.store(k.vector(x), line.at(at, self.row.acc), align=8)
-                    else:
-                        for i in range(2):
-                            with k.if_(k.cast(at + i, "i64") < n):
-                                k.store(x[i], line.at(at + i, self.row.acc))
-
-
-def wgmma_workspace(p: GemmProblem, s: WgmmaSchedule) -> Dim:
-    """Bytes of partial sums of a split product."""
-    return 0 if s.splits == 1 else 4 * s.splits * dims.product(p.batch) * p.m * p.n
+            line = out.at_row(batch, m0 + row + 8 * h)
+            for j in range(self.s.tile_n // 8):
+                out.pair(line, n0 + col + 8 * j, acc[4 * j + 2 * h : 4 * j + 2 * h + 2])

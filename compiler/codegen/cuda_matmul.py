@@ -19,7 +19,8 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
-from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes, wgmma_workspace
+from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
+from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
 from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -117,7 +118,7 @@ def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaS
     if plan is None:
         raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
     emit_wgmma(module, p, plan, target)
-    return finish_plan(module, p, plan.launch, s.splits, wgmma_workspace(p, s))
+    return finish_plan(module, p, plan.launch, s.splits, split_workspace(p, s))
 
 
 def finish_plan(module: KernelModule, p: GemmProblem, launch: Any, splits: int, workspace: Dim) -> Emitted:
