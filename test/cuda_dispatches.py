@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -167,6 +167,26 @@ def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) ->
     else:
         memory = rng.integers(-5, 6, extent).astype(t.type.np)
     return Operand(memory, np.lib.stride_tricks.as_strided(memory, shape, [s * memory.itemsize for s in strides]))
+
+
+def unrounded(d: Dispatch) -> Dispatch:
+    """The dispatch with f32 results in place of narrower floats, for references.
+
+    A reference that is itself rounded to the results' type hides that rounding, and then the few values that another order of
+    summation rounds the other way are the whole error.
+    """
+
+    def widen(region: ScalarRegion) -> ScalarRegion:
+        results = []
+        for value in region.results:
+            inst = region.insts[value - len(region.args)] if value >= len(region.args) else None
+            results.append(inst.args[0] if inst is not None and inst.op == "truncf" else value)
+        return replace(region, results=tuple(results))
+
+    if any(r.type.kind != "float" or r.type.bits >= 32 for r in d.results):
+        return d
+    results = tuple(replace(r, dtype="f32") for r in d.results)
+    return replace(d, results=results, regions=(*d.regions[:-1], *map(widen, d.regions[-1:])))
 
 
 @dataclass(frozen=True)
