@@ -123,7 +123,9 @@ class _Exporter:
         for op in block.operations:
             self.node(op.operation, proto)
         for value, output_name in renamed:
-            proto.node.add(op_type="Identity", name=_unique(output_name, self.node_names), input=[self.names[value]], output=[output_name])
+            proto.node.add(
+                op_type="Identity", name=_unique(output_name, self.node_names), input=[self.names[value]], output=[output_name]
+            )
         return proto
 
     def node(self, op: ir.Operation, graph: onnx.GraphProto) -> None:
@@ -211,7 +213,7 @@ class _Exporter:
             return onnx.AttributeProto(name=name, type=onnx.AttributeProto.TENSOR, t=self.tensor(value))  # type: ignore[arg-type]
         if kind == "type_proto":
             proto = onnx.AttributeProto(name=name, type=onnx.AttributeProto.TYPE_PROTO)
-            _fill_type(proto.tp, value)  # type: ignore[arg-type]
+            fill_type(proto.tp, value)  # type: ignore[arg-type]
             return proto
         return onnx.helper.make_attribute(name, value, attr_type=getattr(onnx.AttributeProto, kind.upper()))
 
@@ -219,7 +221,7 @@ class _Exporter:
         """Write a value's type into its declaration; nothing where nothing is known."""
         proto.ClearField("type")
         if not types.is_unknown(t):
-            _fill_type(proto.type, t)
+            fill_type(proto.type, t)
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -246,14 +248,15 @@ def _element(value: ir.Value | None) -> OnnxType | None:
         return None
 
 
-def _fill_type(proto: onnx.TypeProto, t: ir.Type) -> None:
+def fill_type(proto: onnx.TypeProto, t: ir.Type) -> None:
+    """Write an `onnx`-dialect type into a TypeProto. Raises ValueError for a type that ONNX lacks."""
     text = str(t)
     for prefix, field in (("!onnx.Seq<", proto.sequence_type), ("!onnx.Opt<", proto.optional_type)):
         if text.startswith(prefix):
             inner = ir.Type.parse(text[len(prefix) : -1])
             field.SetInParent()
             if not types.is_unknown(inner):
-                _fill_type(field.elem_type, inner)
+                fill_type(field.elem_type, inner)
             return
     element = types.element_of(t)
     tensor = proto.tensor_type

@@ -139,7 +139,7 @@ class Normalizer:
         """Tensor types from ONNX's shape inference over the main graph; only upgrades of old nodes ask for them."""
         try:
             graph = onnx.shape_inference.infer_shapes(self.file.model).graph
-        except (onnx.shape_inference.InferenceError, ValueError):
+        except (onnx.shape_inference.InferenceError, ValueError):  # types are then as declared
             graph = self.file.model.graph
         values = (*graph.input, *graph.value_info, *graph.output)
         return {v.name: v.type.tensor_type for v in values if v.type.HasField("tensor_type")}

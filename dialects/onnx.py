@@ -319,14 +319,15 @@ def outputs(region: ir.Region) -> list[ir.Operation]:
 
 def node_name(op: ir.Operation) -> str:
     """The ONNX node's name from the operation's location, or the operation's name where the location has none."""
-    return _location_name(op.location) or op.name
+    return location_name(op.location) or op.name
 
 
-def _location_name(loc: ir.Location) -> str | None:
+def location_name(loc: ir.Location) -> str | None:
+    """The node's name in a location, or None; of fused locations the first that has one."""
     if isinstance(loc, ir.NameLoc):
-        return _location_name(loc.child_loc) or loc.name_str
+        return location_name(loc.child_loc) or loc.name_str
     if isinstance(loc, ir.FusedLoc):
-        return next(filter(None, map(_location_name, loc.locations)), None)
+        return next(filter(None, map(location_name, loc.locations)), None)
     if isinstance(loc, ir.CallSiteLoc):
-        return _location_name(loc.callee)
+        return location_name(loc.callee)
     return None

@@ -256,7 +256,7 @@ def test_local_functions_with_subgraphs():
         [helper.make_opsetid("", 21)],
     )
     nodes = [op("F", "x p", "u v", domain="local"), op("Not", "v", "q"), op("F", "u q", "y", domain="local")]
-    model = model_of(nodes, {"x": (FLOAT, [4]), "p": (BOOL, [])}, {"y": (FLOAT, None)}, functions=[function], domains=["local"])
+    model = model_of(nodes, {"x": (FLOAT, [4]), "p": (BOOL, [])}, {"y": (FLOAT, [4])}, functions=[function], domains=["local"])
     for p in (True, False):
         exported = reexported(model)
         x = data(4)

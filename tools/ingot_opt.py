@@ -233,7 +233,9 @@ class _Run:
         if _ONNX_MLIR.search(source):
             from ingot.compiler.onnx_mlir_reader import read_onnx_mlir
 
-            return read_onnx_mlir(text, context)
+            imported = read_onnx_mlir(text, context)
+            pass_context.weights = imported.weights
+            return imported.module
         return ir.Module.parse("\n" * first_line + text, context)
 
     def _print(self, module: ir.Module) -> bytes:
