@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from ingot.dialects import onnx
@@ -13,7 +13,7 @@ from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tens
 from ingot.dims import Dim
 from ingot.errors import ModelError
 from ingot.passes.onnx_inference import constants, elementwise, indexing, linear, transformers, views
-from ingot.passes.onnx_inference.annotations import write_guards, write_values
+from ingot.passes.onnx_inference.annotations import read_guards, write_guards, write_values
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
 from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
@@ -60,16 +60,23 @@ class _Inference:
             if shape is None:
                 self.problems.append((name.value, f"the input's type {argument.type} has no rank", "declare the input's shape"))
             self.tensors[argument] = None if shape is None else Tensor(onnx_type_of(argument), shape)
+        self._nodes(block)
+        if not self.problems and self.facts.has_equalities:
+            # Once more, so that values before a guard's node get the simpler of two equal sizes too.
+            self._nodes(block)
+        if self.problems:
+            raise model_error(self.problems)
+        for view in block.operations:
+            if view.operation.name == onnx.OUTPUT:
+                self._check_output(view.operation)
+
+    def _nodes(self, block: ir.Block) -> None:
         for view in block.operations:
             op = view.operation
             if op.name == onnx.WEIGHT:
                 self.tensors[op.results[0]] = self._weight(op)
-            elif op.name == onnx.OUTPUT:
-                self._check_output(op)
             elif onnx.is_onnx(op):
                 self._node(op)
-        if self.problems:
-            raise model_error(self.problems)
 
     def _weight(self, op: ir.Operation) -> Tensor:
         value = op.results[0]
@@ -101,7 +108,7 @@ class _Inference:
             except Unsupported as e:
                 self._problem(op, f"{kind}: {e.message}", e.cure)
             if node.guards:
-                write_guards(op, node.guards)
+                write_guards(op, [*read_guards(op), *node.guards])
         if inferred is None:
             self.tensors.update((v, None) for v in results if v is not None)
             return
@@ -110,11 +117,18 @@ class _Inference:
             self._problem(op, f"{kind}: output {len(inferred)} is not supported", "export the model without it")
             self.tensors.update((v, None) for v in op.results)
             return
-        for value, tensor in present:
+        tensors = [self._resolved(t) for _, t in present]
+        for (value, _), tensor in zip(present, tensors, strict=True):
             self.tensors[value] = tensor
             value.set_type(self._type(tensor))
         if op.name != onnx.CONSTANT:
-            write_values(op, [t for _, t in present])
+            write_values(op, tensors)
+
+    def _resolved(self, tensor: Tensor) -> Tensor:
+        """The tensor with its sizes replaced by the simpler ones that guards made them equal to."""
+        if not self.facts.has_equalities:
+            return tensor
+        return replace(tensor, shape=tuple(map(self.facts.resolved, tensor.shape)))
 
     def _type(self, tensor: Tensor) -> ir.Type:
         key = element_name(tensor.type), tensor.shape

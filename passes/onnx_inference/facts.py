@@ -28,6 +28,18 @@ class Facts:
     def __init__(self) -> None:
         self._equal: dict[str, Dim] = {}  # plain symbols that a guard made equal to something simpler
         self._known: set[tuple[Dim, str, Dim]] = set()
+        self._replaced: dict[Dim, Dim] = {}  # the larger sides of equalities
+
+    @property
+    def has_equalities(self) -> bool:
+        """True where a guard made two different dimensions equal."""
+        return bool(self._replaced)
+
+    def resolved(self, d: Dim) -> Dim:
+        """`d`, or the simpler dimension that a guard made it equal to."""
+        while d in self._replaced:
+            d = self._replaced[d]
+        return d
 
     def canonical(self, d: Dim) -> Dim:
         """`d` with symbols replaced by what earlier guards made them equal to."""
@@ -48,6 +60,7 @@ class Facts:
         if (keep, "eq", drop) in self._known:
             return keep, None
         self._known.add((keep, "eq", drop))
+        self._replaced[drop] = keep
         if _is_symbol(drop) and str(drop) not in dims.symbols(self.canonical(keep)):
             self._equal[str(drop)] = self.canonical(keep)
         return keep, Guard(drop, "eq", keep, message)

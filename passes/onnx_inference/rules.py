@@ -125,8 +125,9 @@ class Node:
         out: list[Dim] = [1] * rank
         for shape in shapes:
             for axis, d in enumerate(shape, rank - len(shape)):
+                message = f"{self.name}: sizes {out[axis]} and {d} of axis {axis} do not broadcast"
                 try:
-                    out[axis], guards = self.facts.broadcast(out[axis], d, f"{self.name}: axis {axis} does not broadcast")
+                    out[axis], guards = self.facts.broadcast(out[axis], d, message)
                 except ShapeConflict as e:
                     text = " and ".join(f"[{', '.join(map(str, s))}]" for s in shapes)
                     raise self.fail(f"shapes {text} do not broadcast: {e}", "correct the model's shapes") from None

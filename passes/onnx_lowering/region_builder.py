@@ -51,7 +51,7 @@ class RegionBuilder:
         self._tensors = tensors
         self._materialize = materialize
         self._insts: list[ScalarInst] = []
-        self._loaded: dict[tuple, Scalar] = {}
+        self._numbers: dict[str, int] = {}
 
     def finish(self, *results: Scalar) -> ScalarRegion:
         """The region that yields `results`."""
@@ -62,9 +62,13 @@ class RegionBuilder:
         return self._widened(Scalar(i, self.args[i], unsigned))
 
     def emit(self, op: str, args: Sequence[Scalar], type: str, *attrs: tuple[str, Attr], unsigned: bool = False) -> Scalar:
-        """Append an instruction."""
-        self._insts.append(ScalarInst(op, tuple(a.number for a in args), type, attrs))
-        return Scalar(len(self.args) + len(self._insts) - 1, type, unsigned)
+        """Append an instruction, or find the equal one."""
+        inst = ScalarInst(op, tuple(a.number for a in args), type, attrs)
+        # The text tells 0.0 from -0.0 and True from 1, which compare as equal.
+        number = self._numbers.setdefault(repr(inst), len(self.args) + len(self._insts))
+        if number == len(self.args) + len(self._insts):
+            self._insts.append(inst)
+        return Scalar(number, type, unsigned)
 
     def __getattr__(self, name: str) -> Callable[..., Scalar]:
         row = TABLE.get(name)
@@ -107,12 +111,8 @@ class RegionBuilder:
             if x.scalar is not None:
                 return self.known(x.scalar, x.type)
             x = self._materialize(x)
-        operand = self._operand(x.value)
-        key = (operand,)
-        if key not in self._loaded:
-            unsigned = not x.type.signed
-            self._loaded[key] = self._widened(self.emit("load", (), x.type.storage, ("operand", operand), unsigned=unsigned))
-        return self._loaded[key]
+        operand = ("operand", self._operand(x.value))
+        return self._widened(self.emit("load", (), x.type.storage, operand, unsigned=not x.type.signed))
 
     def load_at(self, x: Source, indices: Sequence[Scalar]) -> Scalar:
         """The element at i64 `indices`, one an axis, all in range, in its computing type."""

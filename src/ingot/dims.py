@@ -237,6 +237,12 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         whole = _make({m: c // b for m, c in _terms(a) if c % b == 0})
         if whole != 0:
             return whole + floordiv(a - whole * b, b)
+        # x // k + r == (x + k*r) // k, so that nested divisions become one.
+        for monomial, c in _terms(a):
+            if c == 1 and len(monomial) == 1 and monomial[0].function == "floordiv":
+                x, k = monomial[0].args
+                if isinstance(k, int) and k > 0:
+                    return floordiv(x + k * (a - _make({monomial: 1})), k * b)
     return _atom("floordiv", a, b)
 
 
