@@ -329,3 +329,66 @@ def test_conv_transposed():
     check(conv((2, 5, 6, 8), (8, 4, 3, 6), (2, 10, 13, 12), strides=(2, 2), groups=2, pads=(1, 0, 1, 0), **up), tol=1e-5)
     up["output_padding"] = (1, 1)
     check(conv((1, 4, 4, 3), (3, 3, 3, 5), (1, 8, 8, 5), strides=(2, 2), pads=(1, 1, 1, 1), **up), tol=1e-5)
+
+
+def reduction(root: str, x: TensorArg, results: list[TensorArg], axes: tuple, kind: str, first=None, second=None, more=()):
+    attrs = {"axes": axes, "kind": kind} | ({"epsilon": 1e-5} if root == "normalize" else {})
+    acc = "f32" if x.dtype in ("f16", "bf16") else x.dtype
+    first = first or identity(acc)
+    second = second or identity(first.type_of(first.results[0]))
+    return symbolic(Dispatch(root, (x, *more), tuple(results), tuple(sorted(attrs.items())), (first, second)))
+
+
+@pytest.mark.parametrize("kind", ["sum", "max", "min", "prod"])
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((5, 37), (1,)), ((5, 64), (0,)), ((3, 7, 50), (0, 2)), ((4, 6, 3), (1,)), ((40,), (0,))]
+)
+def test_reduce(kind, shape, axes):
+    out = tuple(1 if a in axes else n for a, n in enumerate(shape))
+    check(reduction("reduce", contiguous("f32", *shape), [contiguous("f32", *out)], axes, kind), tol=1e-5)
+    check(reduction("reduce", contiguous("i64", *shape), [contiguous("i64", *out)], axes, kind), tol=1e-5)
+
+
+def test_reduce_dynamic_fused_and_strided():
+    mean = region("f32", ("dim", (), "i64", {"dim": "s"}), ("sitofp", (1,), "f32"), ("divf", (0, 2), "f32"), load(1),
+                  ("addf", (3, 4), "f32"), results=(3, 5))  # fmt: skip
+    square = region("f32", ("mulf", (0, 0), "f32"))
+    x, y = contiguous("f32", "b", "s", 20), contiguous("f32", "b", 1, 20)
+    d = reduction("reduce", x, [y, y], (1,), "sum", square, mean, (contiguous("f32", 20),))
+    check(d, {"b": 2, "s": 9}, {"b": 1, "s": 1}, {"b": 0, "s": 3}, tol=1e-5)
+    x = strided("f32", (7, 300), (1, 7))
+    check(reduction("reduce", x, [contiguous("f32", 7, 1)], (1,), "sum"), tol=1e-5)
+    wide = region("f16", ("extf", (0,), "f32"))
+    narrow = region("f32", ("truncf", (0,), "f16"))
+    check(reduction("reduce", contiguous("f16", 9, 70), [contiguous("f16", 9, 1)], (1,), "max", wide, narrow))
+    check(reduction("reduce", contiguous("i1", 9, 70), [contiguous("i1", 9, 1)], (1,), "min"))
+
+
+def test_reduce_passes_nan_on():
+    x = np.ones((3, 40), np.float32)
+    x[1, 17] = np.nan
+    for kind in ("max", "min"):
+        d = reduction("reduce", contiguous("f32", 3, 40), [contiguous("f32", 3, 1)], (1,), kind)
+        check(d, operands=[x])
+
+
+@pytest.mark.parametrize("kind", ["softmax", "log_softmax", "layer", "rms"])
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((5, 37), (1,)), ((5, 64), (1,)), ((6, 50), (0,)), ((3, 7, 20), (1, 2)), ((3, 7, 20), (1,))]
+)
+def test_normalize(kind, shape, axes):
+    x = contiguous("f32", *shape)
+    check(reduction("normalize", x, [x], axes, kind), tol=1e-5)
+
+
+def test_normalize_dynamic_and_fused():
+    scale = region("f32", load(1), ("mulf", (0, 1), "f32"), load(2), ("addf", (2, 3), "f32"))
+    x, c = contiguous("f32", "b", "s", 768), contiguous("f32", 768)
+    check(reduction("normalize", x, [x], (2,), "layer", None, scale, (c, c)), {"b": 2, "s": 3}, {"b": 0, "s": 1}, tol=1e-5)
+    x = contiguous("f32", "n", "t")
+    check(reduction("normalize", x, [x], (1,), "softmax"), {"n": 3, "t": 1}, {"n": 2, "t": 100}, {"n": 2, "t": 0}, tol=1e-5)
+    wide = region("bf16", ("extf", (0,), "f32"), load(1, "bf16"), ("extf", (2,), "f32"), ("addf", (1, 3), "f32"))
+    narrow = region("f32", ("truncf", (0,), "bf16"), results=(1, 0))
+    x = contiguous("bf16", 4, 100)
+    d = reduction("normalize", x, [x, contiguous("f32", 4, 100)], (1,), "rms", wide, narrow, (contiguous("bf16", 4, 1),))
+    check(d, tol=1e-5)

@@ -158,9 +158,12 @@ class VectorOps:
         a, b = a._pair(b)
         if self.module.is_gpu and self.module.sm >= 80 and a.t.element.bits == 32:
             return self.emit(f"arith.{kind}imumf", (a, b), a.t)
-        # x86 and sm_75 have no such instruction: the sum is NaN where either is, and costs one operation and a select.
-        nan = self.emit("arith.cmpf", (a, b), self.mask_type(a.t), self.cmpf_attr("uno"))
-        return self.select(nan, a + b, self.min(a, b) if kind == "min" else self.max(a, b))
+        # x86's instruction gives its second operand where either is NaN, and a comparison with a select becomes it. That is all
+        # for a constant, which is no NaN; else a select of the other operand follows. sm_75 has no such instruction either.
+        predicate = "gt" if kind == "max" else "lt"
+        if b.const is not None and b.const == b.const:
+            return self.select(b.compare(predicate, a), b, a)
+        return self.select(self.is_nan(a), a, self.select(a.compare(predicate, b), a, b))
 
     def mask_type(self, t: ValueType) -> ValueType:
         """The type of a comparison of values of type `t`: i1, or a vector of it."""
