@@ -18,8 +18,9 @@ of a buffer that is that output's; where it did not, a `move` was added.
 
 The plan: buffers live from the first write to the last read; a pointwise result takes over the memory of an operand that dies
 there where both have one element for each other and lie alike; then slots are filled in order of decreasing size, each buffer
-in the first slot that is free throughout its life and known to be large enough ("greedy by size", Pisarchyk and Lee,
-"Efficient Memory Management for Deep Neural Net Inference", 2020). Sizes that depend on dimensions are compared by proof.
+in the first slot that is free throughout its life, if possible in one that is known to be large enough ("greedy by size":
+Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020). Sizes that depend on dimensions are
+compared by proof; a slot whose buffers do not compare is as large as the larger one turns out to be.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from ingot.passes.rewriting.ops import body, defining
 from ingot.passes.rewriting.scalar_regions import identity, loaded
 
 ALIGNMENT = 256  # bytes: what every target's copies and loads are content with
+_MAX_TERMS = 8  # of `max` in a slot's size: the host evaluates it for every new shape
 _TYPICAL = 64  # stands for every dimension where sizes are only put in an order
 
 
@@ -199,13 +201,16 @@ class _Plan:
         unique = {id(b): b for b in self.buffers.values() if b.output is None}
         for buffer in sorted(unique.values(), key=lambda b: (-_estimate(b.size), b.start)):
             span = (min(buffer.start, buffer.end), buffer.end)
-            for slot, size in enumerate(sizes):
-                if _is_free(lives[slot], span) and (size == buffer.size or dims.is_nonnegative(size - buffer.size)):
-                    break
-            else:
+            free = [slot for slot in range(len(sizes)) if _is_free(lives[slot], span)]
+            known = (s for s in free if sizes[s] == buffer.size or dims.is_nonnegative(sizes[s] - buffer.size))
+            slot = next(known, None)
+            if slot is None:
+                slot = next((s for s in free if str(sizes[s]).count("max(") < _MAX_TERMS), None)
+            if slot is None:
                 slot = len(sizes)
                 sizes.append(buffer.size)
                 lives.append([])
+            sizes[slot] = dims.maximum(sizes[slot], buffer.size)
             buffer.slot = slot
             lives[slot].insert(bisect_left(lives[slot], span), span)
         return sizes

@@ -62,18 +62,14 @@ class Root:
     """A root operation read into plain data; `tensors` number its operands and those its regions load."""
 
     op: ir.Operation
+    name: str  # without the dialect's prefix
     tensors: list[ir.Value]
     regions: tuple[ScalarRegion, ...]
 
     @classmethod
     def read(cls, op: ir.Operation) -> Root:
         """Read a root."""
-        return cls(op, *read_regions(op))
-
-    @property
-    def name(self) -> str:
-        """Its name without the dialect's prefix."""
-        return self.op.name[len(dialect.NAME) + 1 :]
+        return cls(op, op.name[len(dialect.NAME) + 1 :], *read_regions(op))
 
     @property
     def domain(self) -> tuple[Dim, ...]:

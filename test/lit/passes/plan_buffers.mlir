@@ -67,23 +67,25 @@
 
 // -----
 
-// Dynamic shapes: %big (2*N rows) and %small (N rows) never live at once, and N <= 2*N is known, so that they share a slot; M
-// and N do not compare. The output `present` is the input `past` grown along axis 1.
+// Dynamic shapes: %big (2*N rows) and %small (N rows) never live at once, and N <= 2*N is known, so that they share a slot; %last
+// (K rows) shares the other one, which is as large as the larger of K and M. The output `present` is the input `past` grown along axis 1.
 // CHECK:       dim = "2*N"
 // CHECK:       ingot.buffers = ["arena:0"]
 // CHECK:       dim = "M"
 // CHECK:       ingot.buffers = ["arena:1"]
 // CHECK:       dim = "N"
 // CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       dim = "K"
+// CHECK:       ingot.buffers = ["arena:1"]
 // CHECK:       "ingot.empty"() {ingot.buffers = ["output:1"]}
 // CHECK:       "ingot.move"(%arg0
 // CHECK:       ingot.buffers = ["output:1"], ingot.state_copy = 0
 // CHECK:       "ingot.move"
 // CHECK:       ingot.buffers = ["output:1"]
-// CHECK:       ingot.slots = ["8*N", "4*M"]
+// CHECK:       ingot.slots = ["8*N", "max(4*K, 4*M)"]
 // CHECK-SAME:  ingot.states = {{\[}}[0, 1, 1, "P", "P + 1"]]
 "ingot.func"() ({
-^bb0(%past: tensor<2x?xf32, #ingot.dims<["P"]>>, %new: tensor<2x1xf32>, %n: tensor<?x?xi1, #ingot.dims<["N", "M"]>>):
+^bb0(%past: tensor<2x?xf32, #ingot.dims<["P"]>>, %new: tensor<2x1xf32>, %n: tensor<?x?x?xi1, #ingot.dims<["N", "M", "K"]>>):
   %big = "ingot.pointwise"() ({
     %d = "ingot.dim"() {dim = "2*N"} : () -> i64
     %e = "ingot.sitofp"(%d) : (i64) -> f32
@@ -99,9 +101,14 @@
     %b = "ingot.load_at"(%m, %d) : (tensor<?xf32, #ingot.dims<["M"]>>, i64) -> f32
     "ingot.yield"(%b) : (f32) -> ()
   }) : () -> tensor<?xf32, #ingot.dims<["N"]>>
+  %last = "ingot.pointwise"() ({
+    %d = "ingot.dim"() {dim = "K"} : () -> i64
+    %b = "ingot.load_at"(%small, %d) : (tensor<?xf32, #ingot.dims<["N"]>>, i64) -> f32
+    "ingot.yield"(%b) : (f32) -> ()
+  }) : () -> tensor<?xf32, #ingot.dims<["K"]>>
   %sum = "ingot.pointwise"() ({
     %c = "ingot.const"() {value = 0 : i64} : () -> i64
-    %b = "ingot.load_at"(%small, %c) : (tensor<?xf32, #ingot.dims<["N"]>>, i64) -> f32
+    %b = "ingot.load_at"(%last, %c) : (tensor<?xf32, #ingot.dims<["K"]>>, i64) -> f32
     "ingot.yield"(%b) : (f32) -> ()
   }) : () -> tensor<1xf32>
   "ingot.output"(%sum) {name = "sum", type = "float"} : (tensor<1xf32>) -> ()

@@ -1,0 +1,438 @@
+"""Fusion of pointwise computation into the dispatches around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ingot.dialects import ingot as dialect
+from ingot.dialects.mlir import ir, operation_key
+from ingot.dims import Dim
+from ingot.dispatch import ScalarInst, ScalarRegion
+from ingot.passes.canonicalize import domain_of
+from ingot.passes.pass_base import Pass, PassContext
+from ingot.passes.patterns import fused_location
+from ingot.passes.rewriting import domains, views
+from ingot.passes.rewriting.ops import (
+    Root,
+    body,
+    defining,
+    erase_all_dead,
+    operand_number,
+    replace_root,
+    roots,
+    users,
+)
+from ingot.passes.rewriting.scalar_regions import RegionBuilder, cost, loaded
+
+# Roots whose last region may take further computation and results.
+_EPILOGUES = frozenset({"matmul", "conv", "attention", "reduce", "normalize", "pool"})
+# Roots that read their first operand through a region which may take its producer's computation.
+_PROLOGUES = frozenset({"reduce", "normalize", "move"})
+_CHEAP_COST = 4  # of a computation that reads nothing, that it may be repeated
+_NORMALIZE_COST = 24  # of an element map: normalizations may run it once for every pass over a row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fuse(Pass):
+    """Fuse pointwise operations into the epilogues of their producers, into each other, and into the element maps of
+    reductions, normalizations and moves. Views between are carried over to what the pointwise operation reads.
+
+    What is computed once stays computed once: a result with several readers is recomputed only where that is no more than a
+    cast or a few integer operations on one tensor. Nothing is computed in the loads of matmul, conv and attention.
+
+    Args:
+        max_ops: the largest cost of a region, in additions (`ingot.passes.rewriting.scalar_regions.cost`).
+    """
+
+    name: ClassVar[str] = "ingot-fuse"
+    max_ops: int = 96
+
+    def run(self, module: ir.Module, ctx: PassContext) -> None:
+        block = body(dialect.main_func(module))
+        erase_all_dead(block)
+        fuser = _Fuser(self.max_ops, ctx)
+        for op in roots(block):
+            fuser.visit(op)
+        erase_all_dead(block)
+
+
+@dataclass
+class _Fuser:
+    max_ops: int
+    ctx: PassContext
+    _cache: dict[int, Root] = field(default_factory=dict)
+
+    def read(self, op: ir.Operation) -> Root:
+        """The root `op`, read once."""
+        key = operation_key(op)
+        found = self._cache.get(key)
+        if found is None:
+            found = self._cache[key] = Root.read(op)
+        return found
+
+    def replace_uses(self, old: ir.Value, new: ir.Value) -> None:
+        """Let `new` stand for `old`; what was read of the roots that use it is forgotten."""
+        for user in users(old):
+            self._cache.pop(operation_key(user), None)
+        old.replace_all_uses_with(new)
+
+    def erase(self, op: ir.Operation) -> None:
+        """Erase a root that nothing but unused views uses, and these."""
+        self._cache.pop(operation_key(op), None)
+        for r in op.results:
+            for user in users(r):
+                _erase_views(user)
+        op.erase()  # and not what it used: callers may hold that
+
+    def visit(self, op: ir.Operation) -> None:
+        """Fuse what can be fused into `op`, then `op` into its producer's epilogue."""
+        while (new := self._absorb(op)) is not None:
+            op = new
+        if op.name == "ingot.pointwise":
+            self._join_epilogue(op)
+
+    # Producers into consumers --------------------------------------------------------------------------------------
+
+    def _absorb(self, op: ir.Operation) -> ir.Operation | None:
+        """Take one pointwise producer into `op`; the operation that replaces it, or None."""
+        root = self.read(op)
+        if root.name in _PROLOGUES and (new := self._absorb_operand(root)) is not None:
+            return new
+        own = len(op.operands)
+        for number, region in enumerate(root.regions):
+            reads = loaded(region)
+            for operand, how in reads.items():
+                if how == {"load"} and operand >= own:
+                    new = self._inline_load(root, number, operand)
+                    if new is not None:
+                        return new
+        return None
+
+    def _inline_load(self, root: Root, number: int, operand: int) -> ir.Operation | None:
+        """Replace a region's loads of a pointwise result by the computation."""
+        tensor = root.tensors[operand]
+        found = self._producer(tensor)
+        if found is None:
+            return None
+        producer, result, chain = found
+        region = root.regions[number]
+        target = domain_of(root, number)
+        last = dialect.shape_of(tensor)
+        repeated = _without_leading_ones(last) != _without_leading_ones(target)
+        once = _only_user(producer.op, root.op) and self._reads_of(root, producer.op) == 1
+        if (repeated or not once) and not self._is_cheap(producer, result):
+            return None
+        if cost(region) + cost(producer.regions[0]) > self.max_ops:
+            return None
+        mapped = self._through(producer, chain, target, root.op)
+        if mapped is None:
+            return None
+        body_, sources = mapped
+        tensors = list(root.tensors)
+        numbers = {i: operand_number(tensors, t) for i, t in enumerate(sources)}
+        builder = RegionBuilder(region.args)
+        value: list[int] = []
+
+        def computed(inst: ScalarInst, args: tuple[int, ...]) -> int | None:
+            if inst.op != "load" or inst.attr("operand") != operand:
+                return None
+            if not value:
+                value.extend(builder.inline(body_, operands=numbers))
+            return value[result]
+
+        results = builder.inline(region, range(len(region.args)), replace=computed)
+        regions = [builder.finish(results) if i == number else r for i, r in enumerate(root.regions)]
+        new = replace_root(root, regions=regions, tensors=tensors, loc=fused_location(producer.op, root.op))
+        self._count("pointwise" if root.name == "pointwise" else f"{root.name} loads")
+        return self._finish(root, new, producer)
+
+    def _absorb_operand(self, root: Root) -> ir.Operation | None:
+        """Take the pointwise producer of a reduce's, normalize's or move's operand into its element map."""
+        x = root.op.operands[0]
+        found = self._producer(x)
+        if found is None:
+            return None
+        producer, result, chain = found
+        region = root.regions[0]
+        if not _only_user(producer.op, root.op) or self._reads_of(root, producer.op) != 1:
+            return None
+        limit = min(self.max_ops, _NORMALIZE_COST) if root.name == "normalize" else self.max_ops
+        if cost(region) + cost(producer.regions[0]) > limit:
+            return None
+        mapped = self._through(producer, chain, dialect.shape_of(x), root.op)
+        if mapped is None:
+            return None
+        body_, sources = mapped
+        main = _main_operand(body_, sources, dialect.shape_of(x))
+        if main is None:
+            return None
+        element = dialect.dtype_of(sources[main])
+        own = [sources[main], *list(root.op.operands)[1:]]
+        tensors = list(own)
+        renumbered = {i: operand_number(tensors, t) for i, t in enumerate(root.tensors) if i >= len(own)}
+        numbers = {i: operand_number(tensors, t) for i, t in enumerate(sources)}
+        builder = RegionBuilder((element,))
+
+        def is_main(inst: ScalarInst, args: tuple[int, ...]) -> int | None:
+            return 0 if inst.op == "load" and inst.attr("operand") == main else None
+
+        value = builder.inline(body_, operands=numbers, replace=is_main)[result]
+        first = builder.finish(builder.inline(region, [value], operands=renumbered))
+        rest = [_renumbered(r, renumbered) for r in root.regions[1:]]
+        new = replace_root(
+            root, operands=own, regions=[first, *rest], tensors=tensors, loc=fused_location(producer.op, root.op)
+        )
+        self._count(f"{root.name} map")
+        return self._finish(root, new, producer)
+
+    def _finish(self, old: Root, new: ir.Operation, producer: Root) -> ir.Operation:
+        for was, now in zip(old.op.results, new.results, strict=True):
+            self.replace_uses(was, now)
+        self.erase(old.op)
+        if not users_beyond_views(producer.op):
+            self.erase(producer.op)
+        return new
+
+    def _producer(self, tensor: ir.Value) -> tuple[Root, int, list[views.View]] | None:
+        """The pointwise operation that a value is a view of: the root, the result's number, and the views, first to last."""
+        chain: list[views.View] = []
+        while (op := defining(tensor)) is not None and op.name in dialect.VIEWS:
+            chain.append(views.read(op))
+            tensor = op.operands[0]
+        if op is None or op.name != "ingot.pointwise":
+            return None
+        return self.read(op), _result_number(op, tensor), chain[::-1]
+
+    def _through(
+        self, producer: Root, chain: Sequence[views.View], target: tuple[Dim, ...], before: ir.Operation
+    ) -> tuple[ScalarRegion, list[ir.Value]] | None:
+        """The producer's region over the domain `target`, into which a chain of views of its result is loaded."""
+        region, tensors = producer.regions[0], producer.tensors
+        shape = producer.domain
+        changes = []
+        for view in chain:
+            change = domains.of_view(view)
+            if change is None:
+                return None
+            changes.append(change)
+            shape = view.shape
+        if shape != target:
+            aligned = zip(reversed(shape), reversed(target), strict=False)
+            if len(shape) > len(target) or not all(a in (1, b) for a, b in aligned):
+                return None
+            changes.append(domains.Repetition(shape, target))
+        for change in changes:
+            mapped = domains.map_region(change, region, tensors, before)
+            if mapped is None:
+                return None
+            region, tensors = mapped
+        return region, tensors
+
+    def _reads_of(self, root: Root, producer: ir.Operation) -> int:
+        """How many different views of a producer's results a root reads; those of several results of it count once."""
+        seen: dict[int, int] = {}
+        for tensor in root.tensors:
+            while (op := defining(tensor)) is not None and op.name in dialect.VIEWS:
+                tensor = op.operands[0]
+            if op is not None and op == producer:
+                number = _result_number(op, tensor)
+                seen[number] = seen.get(number, 0) + 1
+        return max(seen.values(), default=0)
+
+    def _is_cheap(self, producer: Root, result: int) -> bool:
+        """Whether recomputing a result costs next to nothing: a cast or integer operations, of at most one tensor."""
+        region = producer.regions[0]
+        reads = loaded(region)
+        if len(reads) > 1 or any("load_at" in how for how in reads.values()):
+            return False
+        return cost(ScalarRegion(region.args, region.insts, (region.results[result],))) <= (0 if reads else _CHEAP_COST)
+
+    # Consumers into producers' epilogues -----------------------------------------------------------------------------
+
+    def _join_epilogue(self, op: ir.Operation) -> None:
+        root = self.read(op)
+        candidates: dict[int, tuple[ir.Operation, list[int]]] = {}
+        for operand, how in loaded(root.regions[0]).items():
+            tensor = root.tensors[operand]
+            while (owner := defining(tensor)) is not None and owner.name in dialect.VIEWS:
+                tensor = owner.operands[0]
+            if owner is not None and owner.name[6:] in _EPILOGUES:
+                entry = candidates.setdefault(operation_key(owner), (owner, []))
+                entry[1].append(operand if how == {"load"} else -1)
+        # The last producer in order has the most operands at hand, and moves least.
+        ordered = sorted(candidates.values(), key=lambda c: _Order(c[0]), reverse=True)
+        for producer, operands in ordered:
+            if -1 not in operands and self._fuse_epilogue(self.read(producer), root, operands):
+                return
+
+    def _fuse_epilogue(self, producer: Root, root: Root, operands: Sequence[int]) -> bool:
+        """Make the pointwise `root`, which loads results of `producer`, part of its epilogue; whether it was done."""
+        views_ = self._common_views(root, operands)
+        if views_ is None:
+            return False
+        last = producer.regions[-1]
+        if cost(last) + cost(root.regions[0]) > self.max_ops:
+            return False
+        others = [u for r in producer.op.results for u in users_of_value_beyond_views(r) if u != root.op]
+        position = root.op
+        if others:
+            position = producer.op
+            external = [t for i, t in enumerate(root.tensors) if i not in operands]
+            if not all(_is_before(t, producer.op) for t in external):
+                return False
+        region, tensors = root.regions[0], list(root.tensors)
+        domain = root.domain
+        for view in reversed(views_):
+            change = domains.inverse(view)
+            if change is None or view.shape != domain:
+                return False
+            # What the producer wrote is viewed back to its own shape by the same map.
+            mapped = domains.map_region(change, region, tensors, position if others else root.op)
+            if mapped is None:
+                return False
+            region, tensors = mapped
+            domain = change.shape
+        if domain != dialect.shape_of(producer.op.results[0]):
+            return False
+        dtype = dialect.dtype_of(root.op.results[0])
+        if others and dtype != dialect.dtype_of(producer.op.results[0]):
+            return False
+        sources = {i: n for i, t in enumerate(tensors) if (n := _result_of(producer.op, t)) is not None}
+        if any(i not in sources and _is_view_of(tensors[i], producer.op) for i in loaded(region)):
+            return False
+        all_tensors = list(producer.tensors)
+        numbers = {i: operand_number(all_tensors, t) for i, t in enumerate(tensors) if i not in sources}
+        builder = RegionBuilder(last.args)
+        yielded = builder.inline(last, range(len(last.args)))
+
+        def produced(inst: ScalarInst, args: tuple[int, ...]) -> int | None:
+            return yielded[sources[inst.attr("operand")]] if inst.op == "load" and inst.attr("operand") in sources else None
+
+        values = builder.inline(region, operands=numbers, replace=produced)
+        kept = [i for i, r in enumerate(producer.op.results) if any(u != root.op for u in users_of_value_beyond_views(r))]
+        results = [yielded[i] for i in kept] + values
+        types = [producer.op.results[i].type for i in kept]
+        types += [dialect.tensor_type(dtype, domain)] * len(values)
+        new = replace_root(
+            producer,
+            result_types=types,
+            regions=[*producer.regions[:-1], builder.finish(results)],
+            tensors=all_tensors,
+            loc=fused_location(producer.op, root.op),
+            before=position,
+        )
+        outputs = list(new.results)[len(kept) :]
+        for old, value in zip(root.op.results, outputs, strict=True):
+            for view in views_:
+                value = views.make(views.View(view.name, value, view.shape, view.attrs), root.op)
+            self.replace_uses(old, value)
+        self.erase(root.op)
+        for i, number in enumerate(kept):
+            self.replace_uses(producer.op.results[number], new.results[i])
+        self.erase(producer.op)
+        self._count(f"{producer.name} epilogue")
+        return True
+
+    def _common_views(self, root: Root, operands: Sequence[int]) -> list[views.View] | None:
+        """The chain of views through which all the operands are read, first to last; None where they differ."""
+        common: list[views.View] | None = None
+        for operand in operands:
+            chain: list[views.View] = []
+            tensor = root.tensors[operand]
+            while (op := defining(tensor)) is not None and op.name in dialect.VIEWS:
+                chain.append(views.read(op))
+                tensor = op.operands[0]
+            chain.reverse()
+            if dialect.shape_of(root.tensors[operand]) != root.domain:
+                return None
+            if common is not None and [(v.name, v.shape, v.attrs) for v in chain] != [
+                (v.name, v.shape, v.attrs) for v in common
+            ]:
+                return None
+            common = chain
+        return common
+
+    def _count(self, kind: str) -> None:
+        self.ctx.changed(kind)
+
+
+class _Order:
+    """Sorts operations of one block by position."""
+
+    def __init__(self, op: ir.Operation) -> None:
+        self.op = op
+
+    def __lt__(self, other: _Order) -> bool:
+        return self.op.is_before_in_block(other.op)
+
+
+def _is_before(value: ir.Value, op: ir.Operation) -> bool:
+    owner = defining(value)
+    return owner is None or owner.is_before_in_block(op)
+
+
+def _result_number(op: ir.Operation, value: ir.Value) -> int:
+    return next(i for i, r in enumerate(op.results) if r == value)
+
+
+def _result_of(op: ir.Operation, value: ir.Value) -> int | None:
+    """The number of the result of `op` that `value` is, or None."""
+    owner = defining(value)
+    return _result_number(op, value) if owner is not None and owner == op else None
+
+
+def _renumbered(region: ScalarRegion, numbers: dict[int, int]) -> ScalarRegion:
+    builder = RegionBuilder(region.args)
+    return builder.finish(builder.inline(region, range(len(region.args)), operands=numbers))
+
+
+def users_of_value_beyond_views(value: ir.Value) -> list[ir.Operation]:
+    """The operations that read a value, directly or through views."""
+    found: list[ir.Operation] = []
+    work = users(value)
+    while work:
+        op = work.pop()
+        if op.name in dialect.VIEWS:
+            work += users(op.results[0])
+        else:
+            found.append(op)
+    return found
+
+
+def users_beyond_views(op: ir.Operation) -> list[ir.Operation]:
+    """The operations that read a root's results, directly or through views."""
+    return [u for r in op.results for u in users_of_value_beyond_views(r)]
+
+
+def _only_user(op: ir.Operation, user: ir.Operation) -> bool:
+    return all(u == user for u in users_beyond_views(op))
+
+
+def _erase_views(op: ir.Operation) -> None:
+    assert op.name in dialect.VIEWS, op.name
+    for user in users(op.results[0]):
+        _erase_views(user)
+    op.erase()
+
+
+def _is_view_of(value: ir.Value, op: ir.Operation) -> bool:
+    while (owner := defining(value)) is not None and owner.name in dialect.VIEWS:
+        value = owner.operands[0]
+    return owner is not None and owner == op
+
+
+def _main_operand(region: ScalarRegion, sources: Sequence[ir.Value], domain: tuple[Dim, ...]) -> int | None:
+    """The tensor that a root may read as its operand: one that the region loads for every element of the domain."""
+    for operand, how in loaded(region).items():
+        if how == {"load"} and dialect.shape_of(sources[operand]) == domain:
+            return operand
+    return None
+
+
+def _without_leading_ones(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    lead = 0
+    while lead < len(shape) and shape[lead] == 1:
+        lead += 1
+    return shape[lead:]

@@ -1,0 +1,142 @@
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-fuse)' --split-input-file | filecheck %s
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-fuse{max-ops=0})' --split-input-file | filecheck %s --check-prefix=NONE
+
+// Fires: bias, activation and residual join the product's epilogue, through the reshape between them; the reshape follows the
+// result. With no room for operations only what costs nothing is fused.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<6x4xf32>, %[[H:.*]]: tensor<2x3x4xf32>)
+// CHECK:      %[[HR:.*]] = "ingot.reshape"(%[[H]]) : (tensor<2x3x4xf32>) -> tensor<6x4xf32>
+// CHECK-NEXT: %[[Y:.*]] = "ingot.matmul"
+// CHECK-NEXT: ^bb0(%[[A:.*]]: f32):
+// CHECK-NEXT:   %[[BE:.*]] = "ingot.load"
+// CHECK-NEXT:   %[[S:.*]] = "ingot.addf"(%[[A]], %[[BE]])
+// CHECK-NEXT:   %[[T:.*]] = "ingot.tanh"(%[[S]])
+// CHECK-NEXT:   %[[HE:.*]] = "ingot.load"(%[[HR]])
+// CHECK-NEXT:   %[[R:.*]] = "ingot.addf"(%[[T]], %[[HE]])
+// CHECK-NEXT:   "ingot.yield"(%[[R]])
+// CHECK:      %[[V:.*]] = "ingot.reshape"(%[[Y]]) : (tensor<6x4xf32>) -> tensor<2x3x4xf32>
+// CHECK-NEXT: "ingot.output"(%[[V]])
+// NONE-COUNT-2: "ingot.pointwise"
+"ingot.func"() ({
+^bb0(%x: tensor<6x4xf32>, %h: tensor<2x3x4xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+  %b = "ingot.weight"() {name = "b"} : () -> tensor<4xf32>
+  %p = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<6x4xf32>, tensor<4x4xf32>) -> tensor<6x4xf32>
+  %r = "ingot.reshape"(%p) : (tensor<6x4xf32>) -> tensor<2x3x4xf32>
+  %act = "ingot.pointwise"() ({
+    %e = "ingot.load"(%r) : (tensor<2x3x4xf32>) -> f32
+    %be = "ingot.load"(%b) : (tensor<4xf32>) -> f32
+    %s = "ingot.addf"(%e, %be) : (f32, f32) -> f32
+    %t = "ingot.tanh"(%s) : (f32) -> f32
+    "ingot.yield"(%t) : (f32) -> ()
+  }) : () -> tensor<2x3x4xf32>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%act) : (tensor<2x3x4xf32>) -> f32
+    %he = "ingot.load"(%h) : (tensor<2x3x4xf32>) -> f32
+    %s = "ingot.addf"(%e, %he) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<2x3x4xf32>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<2x3x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "h"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Fires: two results, for %x is still read by what follows; a producer joins the map of a reduction.
+// CHECK:      %[[C:.*]]:2 = "ingot.conv"
+// CHECK:        "ingot.yield"(%{{.*}}, %{{.*}}) : (f32, f32) -> ()
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      "ingot.reduce"(%arg1)
+// CHECK-NEXT: ^bb0(%[[E:.*]]: f32):
+// CHECK-NEXT:   "ingot.mulf"(%[[E]], %[[E]])
+// CHECK:      "ingot.output"(%[[C]]#0)
+// CHECK:      "ingot.output"(%[[C]]#1)
+"ingot.func"() ({
+^bb0(%i: tensor<1x8x3xf32>, %z: tensor<4x4xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<2x3x3xf32>
+  %x = "ingot.conv"(%i, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", strides = [1], dilations = [1], pads = [0, 0], groups = 1} : (tensor<1x8x3xf32>, tensor<2x3x3xf32>) -> tensor<1x6x2xf32>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%x) : (tensor<1x6x2xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<1x6x2xf32>
+  %sq = "ingot.pointwise"() ({
+    %e = "ingot.load"(%z) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.mulf"(%e, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %n = "ingot.reduce"(%sq) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = [0], kind = "sum"} : (tensor<4x4xf32>) -> tensor<1x4xf32>
+  "ingot.output"(%x) {name = "x", type = "float"} : (tensor<1x6x2xf32>) -> ()
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<1x6x2xf32>) -> ()
+  "ingot.output"(%n) {name = "n", type = "float"} : (tensor<1x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["i", "z"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire, with dynamic shapes: nothing is computed in a product's loads; %t, which has two readers, is computed once;
+// %row would be computed again for every one of N rows. A cast with two readers is repeated.
+// CHECK:      %[[T:.*]] = "ingot.pointwise"
+// CHECK:        "ingot.tanh"
+// CHECK:      %[[R:.*]] = "ingot.pointwise"
+// CHECK:        "ingot.exp"
+// CHECK:      "ingot.pointwise"
+// CHECK:        "ingot.load"(%[[T]])
+// CHECK:        "ingot.load"(%[[R]])
+// CHECK:        "ingot.load"(%arg1)
+// CHECK-NEXT:   "ingot.extf"
+// CHECK:      "ingot.matmul"(%[[T]]
+// CHECK:        "ingot.load"(%arg1)
+// CHECK-NEXT:   "ingot.extf"
+// CHECK-NOT:  "ingot.pointwise"
+"ingot.func"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["N"]>>, %half: tensor<?x4xf16, #ingot.dims<["N"]>>, %v: tensor<4xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+  %t = "ingot.pointwise"() ({
+    %e = "ingot.load"(%x) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %s = "ingot.tanh"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %row = "ingot.pointwise"() ({
+    %e = "ingot.load"(%v) : (tensor<4xf32>) -> f32
+    %s = "ingot.exp"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4xf32>
+  %c = "ingot.pointwise"() ({
+    %e = "ingot.load"(%half) : (tensor<?x4xf16, #ingot.dims<["N"]>>) -> f16
+    %s = "ingot.extf"(%e) : (f16) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%t) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %r = "ingot.load"(%row) : (tensor<4xf32>) -> f32
+    %s = "ingot.mulf"(%e, %r) : (f32, f32) -> f32
+    %l = "ingot.load"(%c) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %z = "ingot.mulf"(%s, %l) : (f32, f32) -> f32
+    "ingot.yield"(%z) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %p = "ingot.matmul"(%t, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %q = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %l = "ingot.load"(%c) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %z = "ingot.mulf"(%e, %l) : (f32, f32) -> f32
+    "ingot.yield"(%z) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "half", "v"], input_types = ["float", "float16", "float"]} : () -> ()
