@@ -118,7 +118,7 @@ def evaluate_weights(
         if wanted is not None and name not in wanted:
             continue
         assert isinstance(name, str)
-        yield name, np.ascontiguousarray(evaluate_value(op.operation.operands[0], sources))
+        yield name, np.asarray(evaluate_value(op.operation.operands[0], sources), order="C")
 
 
 def evaluate_value(value: ir.Value, sources: Weights) -> np.ndarray:
@@ -192,7 +192,7 @@ class _Run:
         elif name == "guard":
             self._guard(op)
         elif name == "output":
-            array = np.ascontiguousarray(self.values[op.operands[0]])
+            array = np.asarray(self.values[op.operands[0]], order="C")
             onnx_type = ONNX_TYPE_BY_NAME[op.attributes["type"].value]
             self.outputs[op.attributes["name"].value] = array.view(onnx_numpy(onnx_type))
 

@@ -159,7 +159,7 @@ def _finish(call: RootCall, region: ScalarRegion, args: Sequence[np.ndarray], do
     """Run a root's last region over `domain` and store its values as the results."""
     values = run_region(call, region, args, domain)
     return [
-        np.ascontiguousarray(np.broadcast_to(v, shape)).astype(DTYPES[dtype].np, copy=False)
+        np.array(np.broadcast_to(v, shape), DTYPES[dtype].np, order="C")
         for v, (dtype, shape) in zip(values, call.results, strict=True)
     ]
 
