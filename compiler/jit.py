@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ingot.compiler.launch_builder import DraftProgram, build_program
+from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import context, ir
 from ingot.errors import EngineError
 from ingot.target import Target
 
+# For IR that was not planned yet: text of a person's, or of `ingot.Builder`'s.
 PIPELINE = "builtin.module(ingot-materialize-views,cse,ingot-plan-buffers)"
 
 
@@ -23,7 +25,8 @@ def draft_program(bytecode: bytes, target: Target, *, dump_dir: str | Path | Non
 
     with context():
         module = parse(bytecode)
-        Pipeline.parse(PIPELINE).run(module)
+        if "ingot.arena_bytes" not in dialect.main_func(module).attributes:
+            Pipeline.parse(PIPELINE).run(module)
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
             Path(dump_dir, "planned.mlir").write_text(str(module))

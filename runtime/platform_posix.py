@@ -92,3 +92,8 @@ def supports_wal(directory: Path) -> bool:
     except OSError:
         return True
     return kind not in network
+
+
+def has_gpu() -> bool:
+    """True where an NVIDIA GPU's device file exists (also that of Windows' subsystem for Linux)."""
+    return any(Path(p).exists() for p in ("/dev/nvidiactl", "/dev/dxg"))

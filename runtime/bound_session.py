@@ -1,0 +1,172 @@
+"""Sessions with caller-owned outputs and with states that stay where they are and grow in place.
+
+bound = session.bind(donate=True, capacity=512)      # past.* / present.* pairs become the session's
+for token in tokens:
+    logits, = bound.run(["logits"], {"input_ids": token})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ingot import dims
+from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
+from ingot.errors import InputError
+from ingot.runtime.arrays import allocate, as_array
+from ingot.runtime.device import Call
+from ingot.runtime.shape_binding import shape_text
+
+if TYPE_CHECKING:
+    from ingot.runtime.session import Session
+
+_GRAIN = 64  # capacities are multiples of it
+
+
+@dataclass
+class _Grown:
+    """A donated state: its buffer with room for `capacity` along the axis, of which `length` are in use."""
+
+    number: int
+    buffer: Any = None
+    length: int = 0
+    capacity: int = 0
+
+
+class BoundSession:
+    """Made by `Session.bind`, which explains its arguments. One thread at a time may call it."""
+
+    def __init__(
+        self, session: Session, inputs: dict[str, Any], outputs: dict[str, Any], donate: bool | Sequence[str], capacity: int
+    ) -> None:
+        self._session, self._fixed, self._capacity = session, inputs, capacity
+        program = session.program
+        names = {program.inputs[s.input].name: n for n, s in enumerate(program.states)}
+        donated = list(names) if donate is True else list(donate or ())
+        for name in donated:
+            if name not in names:
+                known = ", ".join(names) or "none"
+                raise InputError("this input cannot be donated: no output is it, grown along one axis", node=name,
+                                 cure=f"donatable are: {known}")  # fmt: skip
+        self._states = {name: _Grown(names[name]) for name in donated}
+        for name in inputs:
+            if name not in session._inputs:
+                raise InputError(f"no input is named {name!r}", cure=f"inputs are {', '.join(session._inputs)}")
+        self._outputs: dict[int, Any] = {}
+        for name, array in outputs.items():
+            index = session._wanted([name])[0]
+            onnx_type = ONNX_TYPE_BY_NAME[program.outputs[index].onnx_type]
+            if DTYPES[onnx_type.storage].bits < 8:
+                raise InputError("an output of 4-bit elements cannot be bound", node=name, cure="leave it to the session")
+            checked = as_array(array, name, onnx_type)
+            if not checked.flags.c_contiguous or not checked.flags.writeable or checked.ctypes.data % 16:
+                raise InputError("must be contiguous, writable, and aligned to 16 bytes", node=name, cure="copy it")
+            self._outputs[index] = checked
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Length in use of every donated state, by input name."""
+        return {name: s.length for name, s in self._states.items()}
+
+    def reset(self, length: int = 0) -> None:
+        """Forget what donated states hold beyond `length` (to start a new sequence, or go back in one)."""
+        for name, s in self._states.items():
+            if not 0 <= length <= s.length:
+                raise ValueError(f"{name} has length {s.length}; it cannot be reset to {length}")
+            s.length = length
+
+    def run(self, output_names: Sequence[str] | None = None, input_feed: Mapping[str, Any] | None = None) -> list[Any]:
+        """Run with the bound arrays and those given here. Outputs of donated states are views of their buffers.
+
+        Raises InputError and DeviceError as `Session.run` does.
+        """
+        session, program = self._session, self._session.program
+        wanted = session._wanted(output_names)
+        feed = {**self._fixed, **(input_feed or {})}
+        session._check_names(feed, list(self._states))
+        arrays: list[Any] = []
+        for i, spec in enumerate(program.inputs):
+            if spec.name in feed and not (spec.name in self._states and self._states[spec.name].buffer is not None):
+                arrays.append(as_array(feed[spec.name], spec.name, session._types[i]))
+            else:
+                arrays.append(None)
+        shapes = self._shapes(arrays)
+        after = session._binder.bind(shapes)  # what is long after this call, without capacities
+        for name, s in self._states.items():
+            state = program.states[s.number]
+            self._make_room(s, shapes[state.input], dims.evaluate(state.length, after.env), feed.get(name))
+        capacities = {s.number: s.capacity for s in self._states.values()}
+        sizes = session._binder.bind(shapes, capacities) if capacities else after
+        inputs = [a if a is None else session._stored(a, i) for i, a in enumerate(arrays)]
+        outputs: list[Any] = [None] * len(program.outputs)
+        for index, array in self._outputs.items():
+            if array.shape != sizes.output_shapes[index]:
+                shape = shape_text(sizes.output_shapes[index])
+                message = f"the bound array is {shape_text(array.shape)}, the output {shape}"
+                raise InputError(message, node=program.outputs[index].name, cure=f"bind an array of shape {shape}")
+            outputs[index] = array
+        for s in self._states.values():
+            state = program.states[s.number]
+            inputs[state.input] = outputs[state.output] = s.buffer
+        results = session._call(Call(sizes, inputs, outputs))
+        for s in self._states.values():
+            state = program.states[s.number]
+            s.length = dims.evaluate(state.length, sizes.env)
+            results[state.output] = self._view(s, s.length)
+        return [results[i] for i in wanted]
+
+    def _shapes(self, arrays: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+        """The inputs' shapes; those of donated states follow from their lengths and the other inputs."""
+        program = self._session.program
+        env: dict[str, int] = {}
+        for spec, array in zip(program.inputs, arrays, strict=True):
+            if array is not None and len(array.shape) == len(spec.shape):
+                env |= {str(d): n for d, n in zip(spec.shape, array.shape, strict=True) if not isinstance(d, int)}
+        shapes = [() if a is None else tuple(a.shape) for a in arrays]
+        for name, s in self._states.items():
+            state = program.states[s.number]
+            if arrays[state.input] is not None:
+                s.length = arrays[state.input].shape[state.axis] if arrays[state.input].ndim > state.axis else 0
+                continue
+            spec = program.inputs[state.input]
+            if s.buffer is not None:
+                shape = list(s.buffer.shape)
+            else:
+                try:
+                    shape = [0 if a == state.axis else dims.evaluate(d, env) for a, d in enumerate(spec.shape)]
+                except KeyError as e:
+                    cure = "give an empty array of the right shape with the first call"
+                    raise InputError(f"the size {e.args[0]} is not known", node=name, cure=cure) from None
+            shape[state.axis] = s.length
+            shapes[state.input] = tuple(shape)
+        return tuple(shapes)
+
+    def _make_room(self, s: _Grown, shape: tuple[int, ...], length: int, first: Any) -> None:
+        """A buffer for at least `length`, holding what the state has."""
+        if s.buffer is not None and length <= s.capacity:
+            return
+        state = self._session.program.states[s.number]
+        spec = self._session.program.inputs[state.input]
+        capacity = max(length, self._capacity, 2 * s.capacity)
+        capacity = -(-capacity // _GRAIN) * _GRAIN
+        room = tuple(capacity if a == state.axis else d for a, d in enumerate(shape))
+        dtype = onnx_numpy(ONNX_TYPE_BY_NAME[spec.onnx_type])
+        nbytes = dtype.itemsize
+        for d in room:
+            nbytes *= d
+        buffer = allocate(nbytes).view(dtype).reshape(room)
+        old, s.buffer = s.buffer, buffer
+        if old is not None:
+            self._view(s, s.length)[...] = old[self._part(s, s.length)]
+            self._session.stats.state_copies += 1
+        elif first is not None and s.length:
+            self._view(s, s.length)[...] = first
+        s.capacity = capacity
+
+    def _part(self, s: _Grown, length: int) -> tuple[slice, ...]:
+        axis = self._session.program.states[s.number].axis
+        return (*[slice(None)] * axis, slice(0, length))
+
+    def _view(self, s: _Grown, length: int) -> Any:
+        return s.buffer[self._part(s, length)]

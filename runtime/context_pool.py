@@ -1,0 +1,60 @@
+"""Execution contexts of a session, leased for each call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ingot.runtime.device import ExecutionContext
+
+
+class ContextPool:
+    """At most `limit` contexts, made when needed; a caller that finds none waits for one.
+
+    The context used last is given first, since its arena is warm.
+    """
+
+    def __init__(self, make: Callable[[], ExecutionContext], limit: int) -> None:
+        if limit < 1:
+            raise ValueError(f"a session needs at least one execution context, not {limit}")
+        self._make, self.limit = make, limit
+        self._free: list[ExecutionContext] = []
+        self._made = 0
+        self._changed = threading.Condition()
+
+    @property
+    def made(self) -> int:
+        """Contexts made so far."""
+        return self._made
+
+    @contextmanager
+    def lease(self) -> Iterator[ExecutionContext]:
+        """A context for one call."""
+        with self._changed:
+            while not self._free and self._made == self.limit:
+                self._changed.wait()
+            context = self._free.pop() if self._free else None
+            if context is None:
+                self._made += 1
+        try:
+            if context is None:
+                context = self._make()
+        except BaseException:
+            with self._changed:
+                self._made -= 1
+                self._changed.notify()
+            raise
+        try:
+            yield context
+        finally:
+            with self._changed:
+                self._free.append(context)
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Close the contexts that are free."""
+        with self._changed:
+            while self._free:
+                self._free.pop().close()
+                self._made -= 1

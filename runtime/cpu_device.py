@@ -1,0 +1,136 @@
+"""The CPU as a device: launch programs as native functions over a pool of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ingot.dtypes import ONNX_TYPE_BY_NAME
+from ingot.engine import Weight
+from ingot.errors import DeviceError
+from ingot.launch_program import kernel_symbols
+from ingot.runtime.arrays import allocate, from_storage, storage_shape
+from ingot.runtime.cpu_image import CpuImages
+from ingot.runtime.device import Call
+from ingot.runtime.program_loader import LoadedProgram
+from ingot.runtime.thread_pool import shared_pool
+from ingot.target import Target
+
+RUN = "run"  # the native program's symbol (`ingot.compiler.native_program`)
+
+
+class CpuDevice:
+    """This machine's processor.
+
+    Args:
+        target: what it is.
+        threads: threads that a call uses; the cores by default.
+    """
+
+    name = "cpu"
+
+    def __init__(self, target: Target, threads: int | None = None) -> None:
+        self.target, self.threads = target, threads
+
+    def prepare(self, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> CpuExecutable:
+        """Map the kernels; weights are used where they lie."""
+        return CpuExecutable(loaded, weights, self.threads)
+
+
+class CpuExecutable:
+    """A program's code and the addresses of its kernels and weights."""
+
+    def __init__(self, loaded: LoadedProgram, weights: Mapping[str, Weight], threads: int | None) -> None:
+        assert loaded.native is not None
+        assert loaded.thread_pool is not None
+        self.program = loaded.program
+        self.pool = shared_pool(loaded.thread_pool, threads)
+        self._images = CpuImages([loaded.native, *loaded.kernels])
+        addresses = [self._images.address(1 + i, symbol) for i, symbol in kernel_symbols(self.program)]
+        self.kernels = np.array([*addresses, 0], np.int64)
+        self.run = self._images.function(0, RUN, 6)
+        self._views: list[Any] = []
+        self.buffers = np.zeros(len(self.program.buffers) + 1, np.int64)
+        for number, buffer in enumerate(self.program.buffers):
+            if buffer.kind == "weight":
+                self.buffers[number] = self._weight_address(buffer.name, buffer.bytes, weights)
+
+    def _weight_address(self, name: str, nbytes: Any, weights: Mapping[str, Weight]) -> int:
+        if name not in weights:
+            raise DeviceError(f"weight {name!r} has no data", cure="refit the engine: it was saved without weights")
+        view = np.frombuffer(weights[name].bytes_view(), np.uint8)
+        if view.nbytes != nbytes:
+            raise DeviceError(f"weight {name!r} has {view.nbytes} bytes, the program expects {nbytes}")
+        if view.ctypes.data % 64 and view.nbytes:
+            aligned = allocate(view.nbytes)
+            aligned[:] = view
+            view = aligned
+        self._views.append(view)
+        return view.ctypes.data
+
+    def new_context(self) -> CpuContext:
+        """A context with an arena that grows to what calls need."""
+        return CpuContext(self)
+
+    def allocate(self, nbytes: int) -> np.ndarray:
+        """Bytes, aligned for kernels."""
+        return allocate(nbytes)
+
+    def close(self) -> None:
+        """Nothing: memory goes with the object."""
+
+
+class CpuContext:
+    """An arena and the arrays of addresses that one call at a time fills in."""
+
+    def __init__(self, executable: CpuExecutable) -> None:
+        self._executable = executable
+        self._program = executable.program
+        self._arena = allocate(0)
+        self._buffers = executable.buffers.copy()
+        self._status = np.zeros(1, np.int64)
+        self._kinds = [(i, b.kind, b.index) for i, b in enumerate(self._program.buffers) if b.kind in ("input", "output")]
+        self._types = [ONNX_TYPE_BY_NAME[o.onnx_type] for o in self._program.outputs]
+
+    def run(self, call: Call) -> tuple[list[Any], int]:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        executable, sizes = self._executable, call.sizes
+        if sizes.arena_bytes > self._arena.nbytes:
+            self._arena = allocate(0)  # the old one first goes
+            self._arena = allocate(sizes.arena_bytes)
+        outputs = []
+        for onnx_type, shape, given in zip(self._types, sizes.output_shapes, call.outputs, strict=True):
+            if given is None:
+                given = allocate_array(onnx_type.storage, shape)
+            outputs.append(given)
+        for number, kind, index in self._kinds:
+            array = call.inputs[index] if kind == "input" else outputs[index]
+            self._buffers[number] = array.ctypes.data
+        dims = np.array([*sizes.dims, 0], np.int64)
+        executable.run(
+            executable.kernels.ctypes.data,
+            self._buffers.ctypes.data,
+            self._arena.ctypes.data,
+            dims.ctypes.data,
+            executable.pool.address,
+            self._status.ctypes.data,
+        )
+        status = int(self._status[0])
+        results = [
+            from_storage(a, t, shape) if a is not g else a
+            for a, g, t, shape in zip(outputs, call.outputs, self._types, sizes.output_shapes, strict=True)
+        ]
+        return results, status
+
+    def close(self) -> None:
+        """Drop the arena."""
+        self._arena = allocate(0)
+
+
+def allocate_array(storage: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A new array of a storage type, aligned for kernels; sub-byte types give their packed bytes."""
+    stored, dtype = storage_shape(storage, shape)
+    elements = int(np.prod(stored, dtype=np.int64))
+    return allocate(elements * dtype.itemsize).view(dtype)[:elements].reshape(stored)

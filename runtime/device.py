@@ -1,0 +1,117 @@
+"""What a session needs of a device: the interface between `Session` and the runtimes of CPU and CUDA.
+
+A `Device` makes an `Executable` of a loaded program and an engine's weights; an executable makes `ExecutionContext`s. A context
+holds what one call at a time needs (an arena; on a GPU also a stream and graphs) and is leased to one thread for each call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ingot.engine import Weight
+from ingot.errors import DeviceError
+from ingot.runtime.program_loader import LoadedProgram, ProgramLoader
+from ingot.target import Target
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Everything that follows from the inputs' shapes, evaluated once and kept.
+
+    Attributes:
+        env: values of the program's symbols; see `ingot.launch_program.dim_names`.
+        dims: the same, in the order of `dim_names`.
+        arena_bytes: size of the arena.
+        output_shapes: sizes of the outputs.
+        buffer_bytes: size of every buffer of the program.
+    """
+
+    env: Mapping[str, int]
+    dims: tuple[int, ...]
+    arena_bytes: int
+    output_shapes: tuple[tuple[int, ...], ...]
+    buffer_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call.
+
+    Attributes:
+        sizes: what the shapes gave.
+        inputs: an array for each input: of numpy, or of the device; contiguous, of the storage type.
+        outputs: for each output an array to write to, or None for a new one. A donated state's output is its input's array.
+        on_device: return the device's own arrays rather than numpy's.
+    """
+
+    sizes: Sizes
+    inputs: Sequence[Any]
+    outputs: Sequence[Any | None]
+    on_device: bool = False
+
+
+class ExecutionContext(Protocol):
+    """Memory and queues for one call at a time."""
+
+    def run(self, call: Call) -> tuple[list[Any], int]:
+        """Run the program; its outputs, and 0, or 1 + the number of the guard that failed.
+
+        Raises DeviceError where memory is missing or a kernel faulted.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the context holds."""
+        ...
+
+
+class Executable(Protocol):
+    """A program on a device, with its weights."""
+
+    def new_context(self) -> ExecutionContext: ...
+
+    def allocate(self, nbytes: int) -> Any:
+        """An array of bytes on the device for a donated state."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Device(Protocol):
+    """A place to run.
+
+    Attributes:
+        name: `cpu` or `cuda:N`.
+        target: what kernels are compiled for.
+    """
+
+    name: str
+    target: Target
+
+    def prepare(self, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> Executable:
+        """Load kernels and weights."""
+        ...
+
+
+def open_device(name: str | None, loader: ProgramLoader, *, threads: int | None = None) -> Device:
+    """The device of a name; None takes the first GPU where there is one, else the CPU.
+
+    Raises:
+        DeviceError: no device has this name here.
+    """
+    if name is None:
+        from ingot.runtime.platform_posix import has_gpu
+
+        name = "cuda:0" if has_gpu() else "cpu"
+    if name == "cpu":
+        from ingot.runtime.cpu_device import CpuDevice
+
+        return CpuDevice(loader.host_target(), threads)
+    kind, _, ordinal = name.partition(":")
+    if kind == "cuda" and (ordinal or "0").isdigit():
+        from ingot.runtime.cuda_device import CudaDevice
+
+        return CudaDevice(int(ordinal or "0"))
+    raise DeviceError(f"no device is named {name!r}", cure="use 'cpu', 'cuda' or 'cuda:N'")

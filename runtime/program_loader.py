@@ -1,0 +1,157 @@
+"""From an engine and a target to a launch program with its kernels: out of the runtime cache, or by the compile server.
+
+One interface for all targets: kernels are `KernelCode`, whatever their kind. Nothing here imports the compiler; where all is
+cached, nothing is started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ingot import launch_program
+from ingot.engine import Engine
+from ingot.errors import Error
+from ingot.fingerprint import kernel_key, program_key
+from ingot.kernel_code import KernelCode
+from ingot.launch_program import LaunchProgram
+from ingot.program_linking import link
+from ingot.runtime import platform_posix as platform
+from ingot.runtime.cache import Cache
+from ingot.runtime.compile_client import CompileClient, Job
+from ingot.target import Target
+
+Progress = Callable[[str, int, int], None]  # what, done, of how many
+
+
+@dataclass(frozen=True)
+class LoadedProgram:
+    """A complete launch program.
+
+    Attributes:
+        program: what to launch.
+        kernels: code of `program.kernels`, in order.
+        native: CPU: the program itself as machine code.
+        thread_pool: CPU: the pool's machine code.
+        compiled: kernels that had to be compiled.
+    """
+
+    program: LaunchProgram
+    kernels: tuple[KernelCode, ...]
+    native: KernelCode | None = None
+    thread_pool: KernelCode | None = None
+    compiled: int = 0
+
+
+@dataclass
+class ProgramLoader:
+    """Loads programs with a cache and a compile server.
+
+    Attributes:
+        progress: called as kernels get ready.
+    """
+
+    cache: Cache
+    client: CompileClient
+    progress: Progress | None = None
+
+    def host_target(self) -> Target:
+        """This machine's CPU as a target, without LLVM where the cache knows it."""
+        key = hashlib.sha256(platform.cpu_identity().encode()).hexdigest()
+        key = kernel_key("host", key)
+        cached = self.cache.get("target", key)
+        if cached is None:
+            answer, _ = self.client.one(Job("target"))
+            cached = _json(answer["target"])
+            self.cache.put("target", key, cached)
+        return _target(cached)
+
+    def load(self, engine: Engine, target: Target) -> LoadedProgram:
+        """The engine's program on `target`.
+
+        Raises:
+            CompileError: a kernel cannot be compiled; the message names the first, and how many there are.
+        """
+        ir_sha256 = engine.header.ir_sha256 or hashlib.sha256(engine.ir).hexdigest()
+        key = program_key(ir_sha256, target.key)
+        cached = self.cache.get("program", key)
+        if cached is not None:
+            try:
+                return self._complete(cached, target)
+            except ValueError:
+                pass  # an entry that cannot be read is compiled again
+        if not self.client.running:
+            self.client.start()
+        _, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,)))
+        draft = launch_program.loads(draft_bytes)
+        texts = [e.dispatch for e in draft.kernels]
+        keys = [kernel_key(text, target.key) for text in texts]
+        kernels, compiled = self._kernels(texts, keys, target)
+        program = link(draft, keys, [k.plan for k in kernels])
+        data = launch_program.dumps(program)
+        native = b""
+        if target.kind == "cpu":
+            _, (native,) = self.client.one(Job("native", target, (data,)))
+        value = len(data).to_bytes(8, "little") + data + native
+        self.cache.put("program", key, value)
+        return self._assemble(program, kernels, native, target, compiled)
+
+    def _complete(self, cached: bytes, target: Target) -> LoadedProgram:
+        length = int.from_bytes(cached[:8], "little")
+        program = launch_program.loads(cached[8 : 8 + length])
+        keys = [e.key for e in program.kernels]
+        kernels, compiled = self._kernels([e.dispatch for e in program.kernels], keys, target)
+        return self._assemble(program, kernels, cached[8 + length :], target, compiled)
+
+    def _assemble(
+        self, program: LaunchProgram, kernels: list[KernelCode], native: bytes, target: Target, compiled: int
+    ) -> LoadedProgram:
+        if target.kind != "cpu":
+            return LoadedProgram(program, tuple(kernels), compiled=compiled)
+        return LoadedProgram(program, tuple(kernels), KernelCode.loads(native), self._thread_pool(target), compiled)
+
+    def _thread_pool(self, target: Target) -> KernelCode:
+        key = kernel_key("thread pool", target.key)
+        cached = self.cache.get("kernel", key)
+        if cached is None:
+            _, (cached,) = self.client.one(Job("thread-pool", target))
+            self.cache.put("kernel", key, cached)
+        return KernelCode.loads(cached)
+
+    def _kernels(self, texts: Sequence[str], keys: Sequence[str], target: Target) -> tuple[list[KernelCode], int]:
+        found = self.cache.get_many("kernel", keys)
+        wanted = [(text, key) for text, key in dict(zip(texts, keys, strict=True)).items() if key not in found]
+        fresh: dict[str, bytes] = {}
+        failures: list[Error] = []
+        jobs = [Job("kernel", target, (text.encode(),)) for text, _ in wanted]
+        if jobs:
+            for number, answer, blobs in self.client.jobs(jobs):
+                if isinstance(answer, Error):
+                    failures.append(answer)
+                else:
+                    fresh[wanted[number][1]] = blobs[0]
+                if self.progress is not None:
+                    self.progress("kernels", len(fresh) + len(failures), len(jobs))
+            self.cache.put_many("kernel", fresh)
+        if failures:
+            first = failures[0]
+            if len(failures) > 1:
+                first.add_note(f"and {len(failures) - 1} other kernels failed")
+            raise first
+        found |= fresh
+        return [KernelCode.loads(found[key]) for key in keys], len(fresh)
+
+
+def _json(target: dict[str, Any]) -> bytes:
+    import json
+
+    return json.dumps(target, sort_keys=True).encode()
+
+
+def _target(data: bytes) -> Target:
+    import json
+
+    raw = json.loads(data)
+    return Target(**{**raw, "mma": tuple(raw.get("mma", ()))})

@@ -1,0 +1,201 @@
+"""Sessions: an engine ready to run on a device, called as ONNX Runtime's sessions are.
+
+session = ingot.Session("model.ingot")
+logits, = session.run(None, {"input_ids": ids})
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ingot.dtypes import ONNX_TYPE_BY_NAME
+from ingot.engine import Engine
+from ingot.errors import InputError
+from ingot.launch_program import TensorSpec, guards
+from ingot.runtime.arrays import as_array, to_storage
+from ingot.runtime.cache import Cache, shared_cache
+from ingot.runtime.compile_client import CompileClient, shared_client
+from ingot.runtime.context_pool import ContextPool
+from ingot.runtime.device import Call, Sizes, open_device
+from ingot.runtime.program_loader import ProgramLoader, Progress
+from ingot.runtime.shape_binding import ShapeBinder
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output as ONNX Runtime describes it: name, sizes (numbers or texts), `tensor(float)`."""
+
+    name: str
+    shape: list[int | str]
+    type: str
+
+
+@dataclass
+class Stats:
+    """Counters of a session.
+
+    Attributes:
+        runs: calls.
+        compiled_kernels: kernels that were compiled because the cache lacked them.
+        copied_inputs: inputs that had to be copied because of their layout in memory.
+        state_copies: copies of a donated state, made only where its buffer had to grow.
+    """
+
+    runs: int = 0
+    compiled_kernels: int = 0
+    copied_inputs: int = 0
+    state_copies: int = 0
+
+
+class Session:
+    """An engine on a device. Threads may call one session at the same time.
+
+    Args:
+        engine: an `Engine`, or the path of an engine file.
+        device: `cpu`, `cuda:N`, or None for the first GPU where there is one, else the CPU.
+        threads: CPU: threads a call uses; the cores by default.
+        max_contexts: calls that run at the same time; others wait.
+        cache: the runtime cache; by default the user's.
+        client: the compile server; by default the process' own.
+        progress: called with (what, done, of how many) while kernels compile.
+
+    Raises:
+        EngineError: the engine is damaged, or has no weights.
+        CompileError: a kernel cannot be compiled.
+        DeviceError: the device is missing.
+    """
+
+    def __init__(
+        self,
+        engine: Engine | str | os.PathLike,
+        device: str | None = None,
+        *,
+        threads: int | None = None,
+        max_contexts: int = 4,
+        cache: Cache | None = None,
+        client: CompileClient | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.engine = engine if isinstance(engine, Engine) else Engine.load(engine)
+        self.stats = Stats()
+        loader = ProgramLoader(cache or shared_cache(), client or shared_client(), progress)
+        self.device = open_device(device, loader, threads=threads)
+        loaded = loader.load(self.engine, self.device.target)
+        self.stats.compiled_kernels = loaded.compiled
+        self.program = loaded.program
+        self._executable = self.device.prepare(loaded, self.engine.weights)
+        self._contexts = ContextPool(self._executable.new_context, max_contexts)
+        self._binder = ShapeBinder(self.program)
+        self._inputs = {spec.name: i for i, spec in enumerate(self.program.inputs)}
+        self._outputs = {spec.name: i for i, spec in enumerate(self.program.outputs)}
+        self._types = [ONNX_TYPE_BY_NAME[spec.onnx_type] for spec in self.program.inputs]
+        self._lock = threading.Lock()
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The inputs, in order."""
+        return list(map(_node_arg, self.program.inputs))
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The outputs, in order."""
+        return list(map(_node_arg, self.program.outputs))
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
+        """Run the engine.
+
+        Args:
+            output_names: outputs to return, in this order; None for all.
+            input_feed: an array for every input, by name: numpy, or anything with DLPack or `__array__`.
+
+        Raises:
+            InputError: a name, type or shape is not what the engine expects; names the input and the cure.
+            DeviceError: memory is missing, or a kernel faulted.
+        """
+        wanted = self._wanted(output_names)
+        arrays = self._arrays(input_feed)
+        sizes = self._binder.bind(tuple(a.shape for a in arrays))
+        stored = [self._stored(a, i) for i, a in enumerate(arrays)]
+        results = self._call(Call(sizes, stored, [None] * len(self.program.outputs)))
+        return [results[i] for i in wanted]
+
+    def bind(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        donate: bool | Sequence[str] = False,
+        *,
+        capacity: int = 0,
+    ) -> Any:
+        """A `BoundSession`, which calls this one with arrays that are given once.
+
+        Args:
+            inputs: arrays that every call reads, unless it is given others.
+            outputs: arrays that every call writes, of exactly the outputs' shapes.
+            donate: states (inputs whose output is the input grown along an axis) that are kept on the device and updated in
+                place: their names, or True for all.
+            capacity: length that donated states have room for from the beginning; they grow beyond it by copying.
+        """
+        from ingot.runtime.bound_session import BoundSession
+
+        return BoundSession(self, dict(inputs or {}), dict(outputs or {}), donate, capacity)
+
+    def close(self) -> None:
+        """Free contexts and kernels; no call may be running."""
+        self._contexts.close()
+        self._executable.close()
+
+    # Parts of a call, shared with BoundSession
+
+    def _wanted(self, output_names: Sequence[str] | None) -> list[int]:
+        if output_names is None:
+            return list(range(len(self._outputs)))
+        for name in output_names:
+            if name not in self._outputs:
+                raise InputError(f"no output is named {name!r}", cure=f"outputs are {', '.join(self._outputs)}")
+        return [self._outputs[name] for name in output_names]
+
+    def _check_names(self, feed: Mapping[str, Any], without: Sequence[str] = ()) -> None:
+        for name in feed:
+            if name not in self._inputs:
+                raise InputError(f"no input is named {name!r}", cure=f"inputs are {', '.join(self._inputs)}")
+        missing = [name for name in self._inputs if name not in feed and name not in without]
+        if missing:
+            raise InputError("no array was given for this input", node=missing[0], cure=f"needed are {', '.join(missing)}")
+
+    def _arrays(self, feed: Mapping[str, Any]) -> list[Any]:
+        self._check_names(feed)
+        return [as_array(feed[spec.name], spec.name, t) for spec, t in zip(self.program.inputs, self._types, strict=True)]
+
+    def _stored(self, array: Any, index: int) -> Any:
+        stored = to_storage(array, self._types[index])
+        if stored is not array:
+            self.stats.copied_inputs += 1
+        return stored
+
+    def _call(self, call: Call) -> list[Any]:
+        with self._contexts.lease() as context:
+            results, status = context.run(call)
+        with self._lock:
+            self.stats.runs += 1
+        if status:
+            guard = guards(self.program)[status - 1]
+            values = f"{guard.left} = {_value(guard.left, call.sizes)}, {guard.right} = {_value(guard.right, call.sizes)}"
+            raise InputError(f"{guard.message} ({values})", node=guard.node or None, cure="change the inputs' shapes")
+        return results
+
+
+def _value(d: Any, sizes: Sizes) -> Any:
+    from ingot import dims
+
+    try:
+        return dims.evaluate(d, sizes.env)
+    except (KeyError, ZeroDivisionError):  # it depends on data
+        return "?"
+
+
+def _node_arg(spec: TensorSpec) -> NodeArg:
+    shape = [d if isinstance(d, int) else str(d) for d in spec.shape]
+    return NodeArg(spec.name, shape, f"tensor({spec.onnx_type})")
