@@ -54,7 +54,7 @@ def save_model(module: ir.Module, weights: WeightStore, path: str | os.PathLike,
         with open(path.parent / exporter.location, "wb") as f:
             for offset, source in exporter.external:
                 f.seek(offset)
-                f.write(memoryview(source.bytes()))
+                f.write(source.bytes().data)
     path.write_bytes(model.SerializeToString())
 
 
@@ -150,6 +150,8 @@ class _Exporter:
             if name in op.attributes:
                 node.attribute.append(self.attribute(spec.attributes[name].kind, name, dialect.attr(op, name)))
         for name, region in zip(spec.regions, op.regions, strict=True):
+            if not len(region.blocks):
+                continue
             for i, argument in enumerate(region.blocks[0].arguments):
                 self.names[argument] = self.unique(f"{node.name}.{name}.in{i}")
             outputs = [self.unique(f"{node.name}.{name}.out{i}") for i in range(len(dialect.outputs(region)))]

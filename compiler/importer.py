@@ -130,7 +130,8 @@ class _Builder:
         operands = [values[i] if i else None for i in node.inputs]
         op = dialect.build(node.spec, operands, attributes, result_types, loc=location(node.name))
         for region, name in zip(op.regions, node.spec.regions, strict=True):
-            self.subgraph(node.attributes[name], region, values)
+            if name in node.attributes:
+                self.subgraph(node.attributes[name], region, values)
         values.update(zip((o for o, p in zip(node.outputs, present, strict=True) if p), op.results, strict=True))
 
     def subgraph(self, graph: Graph, region: ir.Region, outer: Mapping[str, ir.Value]) -> None:
@@ -249,11 +250,12 @@ class _Symbols:
     def expression(self, text: str) -> Dim:
         if text not in self.names:
             try:
-                parsed = dims.parse(text)
+                parsed: Dim | None = dims.parse(text)
             except ValueError:
                 parsed = None
-            known = parsed is not None and dims.symbols(parsed) <= self.declared
-            self.names[text] = parsed if known else self.unique(text)
+            if parsed is None or not dims.symbols(parsed) <= self.declared:
+                parsed = self.unique(text)
+            self.names[text] = parsed
         return self.names[text]
 
     def symbol(self, text: str) -> None:

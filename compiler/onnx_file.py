@@ -27,6 +27,8 @@ INLINE_BYTES = 1024
 # `location` of an external-data entry that points into the model file itself; no path ends in a slash.
 _SELF = "self/"
 
+_MAX_DEPTH = 100  # protobuf's own limit
+
 # Field numbers of onnx.proto that lead to tensors: message -> field -> message. "tensor" ends the walk.
 _CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
@@ -166,7 +168,7 @@ def type_name(code: int) -> str:
 def _parse(data: np.ndarray, name: str) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
-        stripped = _Walker(memoryview(data)).strip("model", 0, data.size)
+        stripped = _Walker(data.data).strip("model", 0, data.size)
         model.ParseFromString(stripped)
     except (DecodeError, _WireError) as e:
         raise ModelError(
@@ -200,8 +202,10 @@ class _Walker:
     def __init__(self, data: memoryview) -> None:
         self.data = data
 
-    def strip(self, message: str, start: int, end: int) -> bytes:
+    def strip(self, message: str, start: int, end: int, depth: int = 0) -> bytes:
         """The serialized message in [start, end) without the raw data of large tensors."""
+        if depth > _MAX_DEPTH:
+            raise _WireError(f"messages are nested more than {_MAX_DEPTH} deep")
         if end - start < INLINE_BYTES:
             return bytes(self.data[start:end])
         children = _CHILDREN.get(message, {})
@@ -220,7 +224,7 @@ class _Walker:
                 child = children.get(number)
                 replaced = None
                 if child is not None and length >= INLINE_BYTES:
-                    replaced = self.strip(child, body, position)
+                    replaced = self.strip(child, body, position, depth + 1)
                     replaced = _field(number, replaced) if len(replaced) != length else None
                 elif message == "tensor" and number == _RAW_DATA and length >= INLINE_BYTES:
                     # At the end of the tensor, where it wins over a data_location that the file spells out.

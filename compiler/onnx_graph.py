@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 
 from ingot.compiler.onnx_file import ModelFile
 from ingot.compiler.weights import WeightSource
@@ -81,8 +82,11 @@ class Normalizer:
 
     def run(self) -> Graph:
         """The model's main graph. Raises ModelError naming every node that cannot be imported."""
+        where = self.file.path.name if self.file.path else "model"
+        if any(o.domain in ("", "ai.onnx") and o.version < OLDEST_OPSET for o in self.file.model.opset_import):
+            self.file = self._converted(where)
         model = self.file.model
-        opsets = self._opsets(model.opset_import, self.file.path.name if self.file.path else "model")
+        opsets = self._opsets(model.opset_import, where)
         graph = self.graph(model.graph, opsets, lambda name: name, frozenset())
         if self.problems:
             shown = self.problems[:_SHOWN_PROBLEMS]
@@ -93,6 +97,20 @@ class Normalizer:
                 cure="re-export the model with standard ONNX operators, or correct the nodes",
             )
         return graph
+
+    def _converted(self, where: str) -> ModelFile:
+        """The model at OLDEST_OPSET, by ONNX's own converter: opset 7 is where broadcasting became numpy's."""
+        file = self.file
+        try:
+            model = file.model if file.data is None else onnx.ModelProto.FromString(file.data.tobytes())
+            return ModelFile(onnx.version_converter.convert_version(model, OLDEST_OPSET), file.path)
+        except (onnx.version_converter.ConvertError, DecodeError, RuntimeError) as e:
+            reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+            raise ModelError(
+                f"the model is older than opset {OLDEST_OPSET}, and onnx.version_converter cannot convert it: {reason}",
+                node=where,
+                cure=f"export it again with opset {OLDEST_OPSET} or newer",
+            ) from None
 
     def _opsets(self, imports: Iterable[onnx.OperatorSetIdProto], where: str) -> dict[str, int]:
         opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in imports}
@@ -250,9 +268,9 @@ class Normalizer:
 
     def _kind_fault(self, node: Node) -> str | None:
         for name, value in node.attributes.items():
-            formal = node.spec.attributes.get(name)
-            if formal is not None and not _has_kind(value, formal.kind):
-                return f"attribute '{name}' is expected to have field of kind {formal.kind.upper()}, but is {value!r}"
+            attribute = node.spec.attributes.get(name)
+            if attribute is not None and not _has_kind(value, attribute.kind):
+                return f"attribute '{name}' is expected to have field of kind {attribute.kind.upper()}, but is {value!r}"
         for formal, value in zip(node.spec.inputs, node.inputs, strict=False):
             if formal.kind == "single" and not value:
                 return f"input '{formal.name}' is marked single but has an empty string in the graph"
@@ -377,9 +395,11 @@ class Normalizer:
         bound.update(dict.fromkeys(function.input, ""))
         bound.update(zip(function.input, node.inputs, strict=False))
         bound.update((f, o) for f, o in zip(function.output, node.outputs, strict=False) if o and f not in bound)
-        actual = {a.name: arguments.get(a.ref_attr_name) if a.ref_attr_name else a for a in call.attribute}
-        actual = {name: a for name, a in actual.items() if a is not None}
-        defaults = {a.name: a for a in function.attribute_proto}
+        bound_attributes = {a.name: a for a in function.attribute_proto}
+        for a in call.attribute:
+            value = arguments.get(a.ref_attr_name) if a.ref_attr_name else a
+            if value is not None:
+                bound_attributes[a.name] = value
 
         def rename(name: str) -> str:
             if name not in bound:
@@ -389,7 +409,7 @@ class Normalizer:
         opsets = self._opsets(function.opset_import, node.name)
         # An output that is an input of the function, passed through: the names are bound to different values.
         passed = [(f, o) for f, o in zip(function.output, node.outputs, strict=False) if o and bound[f] != o]
-        self._add_nodes(graph, function.node, opsets, rename, {**defaults, **actual}, outer, known, f"{node.name}/", depth + 1)
+        self._add_nodes(graph, function.node, opsets, rename, bound_attributes, outer, known, f"{node.name}/", depth + 1)
         for formal, output in passed:
             graph.nodes += self._normalized(Node("Identity", "", node.name, [bound[formal]], [output], {}), opsets)
 

@@ -50,7 +50,9 @@ def _accepts(
     inputs: Sequence[OnnxType | None],
     outputs: Sequence[OnnxType | None],
 ) -> bool:
-    if len(inputs) > schema.max_input or len(outputs) > schema.max_output or not set(attributes) <= set(schema.attributes):
+    if not schema.min_input <= len(inputs) <= schema.max_input or not schema.min_output <= len(outputs) <= schema.max_output:
+        return False
+    if not set(attributes) <= set(schema.attributes):
         return False
     allowed = {c.type_param_str: set(c.allowed_type_strs) for c in schema.type_constraints}
     for formals, types in ((schema.inputs, inputs), (schema.outputs, outputs)):

@@ -71,8 +71,8 @@ class WeightSource:
         np.right_shift(data, 4, out=nibbles[1::2])
         nibbles = nibbles[: self.elements].reshape(self.shape)
         if self.onnx_type.storage == "i4":
-            if self.onnx_type.signed:
-                nibbles = (nibbles.view(np.int8) ^ 8) - 8
+            if self.onnx_type.signed:  # sign-extend
+                return ((nibbles.view(np.int8) ^ 8) - 8).astype(dtype)
             return nibbles.astype(dtype)
         return nibbles.view(dtype)
 
@@ -99,8 +99,7 @@ def onnx_type_of_numpy(dtype: np.dtype) -> OnnxType:
 def pack_nibbles(array: np.ndarray) -> np.ndarray:
     """The elements of a 4-bit array in C order, two a byte, low nibble first: uint8 [ceil(elements / 2)]."""
     flat = np.ascontiguousarray(array).reshape(-1)
-    nibbles = flat.view(np.uint8) if flat.dtype.itemsize == 1 else flat.astype(np.int8).view(np.uint8)
-    nibbles = nibbles & 15
+    nibbles = flat.view(np.uint8) & 15  # ml_dtypes keeps one element a byte
     if nibbles.size % 2:
         nibbles = np.append(nibbles, np.uint8(0))
     return nibbles[0::2] | (nibbles[1::2] << 4)

@@ -57,7 +57,8 @@ class Operator:
         op_type: ONNX's name.
         inputs, outputs: formal parameters in order.
         attributes: formal attributes by name, subgraphs excluded.
-        regions: names of the subgraph attributes, in the order of the operation's regions.
+        regions: names of the subgraph attributes, in the order of the operation's regions; an absent one is an empty region.
+        optional_regions: those that may be absent.
         min_inputs, min_outputs: the fewest of a variadic count, as ONNX states them.
         version: the opset of `domain` that this signature appeared in.
         deprecated: whether `version` withdrew the operator.
@@ -73,6 +74,7 @@ class Operator:
     min_outputs: int = 0
     version: int = 1
     deprecated: bool = False
+    optional_regions: tuple[str, ...] = ()
 
     @cached_property
     def name(self) -> str:
@@ -138,7 +140,7 @@ class Operator:
             if name not in self.attributes and name not in self.regions:
                 return f"unrecognized attribute: {name} for operator {self.op_type}"
         for name in (*self.required_attributes, *self.regions):
-            if name not in attributes:
+            if name not in attributes and name not in self.optional_regions:
                 return f"required attribute '{name}' is missing"
         return None
 
@@ -188,6 +190,7 @@ def _from_onnx(schema: Any) -> Operator:
         min_outputs=schema.min_output,
         version=schema.since_version,
         deprecated=schema.deprecated,
+        optional_regions=tuple(sorted(name for name in graphs if not schema.attributes[name].required)),
     )
 
 
@@ -202,9 +205,7 @@ def parse_signature(domain: str, text: str) -> Operator:
     if match is None:
         raise ValueError(f"not an operator's signature: {text!r}")
     name, inputs, outputs, attributes = match.groups()
-    formals = [
-        tuple(Formal(f.rstrip("?*"), _KINDS.get(f[-1], "single")) for f in part.split(", ") if f) for part in (inputs, outputs)
-    ]
+    formal_inputs, formal_outputs = _formals(inputs), _formals(outputs)
     rows = {}
     for item in filter(None, attributes.split(", ")):
         attribute, _, rest = item.partition(": ")
@@ -212,7 +213,19 @@ def parse_signature(domain: str, text: str) -> Operator:
         rows[attribute] = Attribute(
             attribute, kind.rstrip("!"), kind.endswith("!"), _VALUES[kind](default) if default else None
         )
-    return Operator(domain, name, *formals, rows, min_inputs=_least(formals[0]), min_outputs=_least(formals[1]))
+    return Operator(
+        domain,
+        name,
+        formal_inputs,
+        formal_outputs,
+        rows,
+        min_inputs=_least(formal_inputs),
+        min_outputs=_least(formal_outputs),
+    )
+
+
+def _formals(text: str) -> tuple[Formal, ...]:
+    return tuple(Formal(f.rstrip("?*"), _KINDS.get(f[-1], "single")) for f in text.split(", ") if f)
 
 
 def _least(formals: Sequence[Formal]) -> int:

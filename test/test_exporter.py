@@ -168,6 +168,14 @@ def test_the_last_axis_of_an_old_softmax_needs_no_reshaping():
     assert [n.op_type for n in exported.graph.node] == ["Relu", "Softmax"]
 
 
+def test_models_older_than_opset_7_go_through_the_converter_of_onnx():
+    """Before 7, broadcasting was an attribute."""
+    node = op("Add", "x b", "y", broadcast=1, axis=0)
+    x, b = data(2, 3), data(2)
+    model = model_of([node], {"x": (FLOAT, [2, 3]), "b": (FLOAT, [2])}, {"y": (FLOAT, [2, 3])}, opset=6)
+    np.testing.assert_array_equal(run(reexported(model), {"x": x, "b": b})[0], x + b[:, None])
+
+
 @pytest.mark.parametrize(
     ("opset", "node", "reason"),
     [
