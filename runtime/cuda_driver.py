@@ -96,6 +96,10 @@ class Cuda:
         """Make this GPU's context current on the calling thread."""
         check(driver().cuCtxSetCurrent(self._context), "making the GPU's context current")
 
+    def activate_quietly(self) -> None:
+        """As `activate`, for clean-up that must not raise."""
+        driver().cuCtxSetCurrent(self._context)
+
     def facts(self) -> DeviceFacts:
         """Name, compute capability and sizes."""
         d = driver()

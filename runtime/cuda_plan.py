@@ -60,7 +60,10 @@ class Plan:
         functions: (kernel index, symbol) -> loaded function.
         env: values of the program's symbols.
         live: symbols that may change without a new plan.
-        skip: indices into `steps` that are not run (copies of a donated state).
+
+    Attributes:
+        arena_bytes: what the arena must have.
+        calls: calls that used this plan; the user's to count.
     """
 
     def __init__(
@@ -71,8 +74,8 @@ class Plan:
         functions: Callable[[int, str, int], Any],
         env: Mapping[str, int],
         live: frozenset[str] = frozenset(),
-        skip: frozenset[int] = frozenset(),
     ) -> None:
+        self.calls = 0
         self.cuda, self.program, self.live = cuda, program, live
         self.planned = {name: bucket(v) if name in live else v for name, v in env.items()}
         self.arena_bytes = dims.evaluate(program.arena_bytes, self.planned)
@@ -86,9 +89,7 @@ class Plan:
         self._executable: Any = None
         self.launches: list[_Launch] = []
         table: list[tuple[_Launch, int]] = []
-        for index, step in enumerate(steps):
-            if index in skip:
-                continue
+        for step in steps:
             entry = program.kernels[step.kernel]
             first = len(self._sizes)
             self._sizes += step.sizes

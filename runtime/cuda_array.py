@@ -1,0 +1,191 @@
+"""Arrays in a GPU's memory, exchanged with other libraries without copies.
+
+`CudaArray` offers `__cuda_array_interface__` (Numba, "CUDA Array Interface", version 3) and, for those who want numpy,
+`__array__`. `device_pointer` reads other libraries' arrays by the same interface or by DLPack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ingot import dims
+from ingot.errors import InputError
+from ingot.runtime.cuda_driver import Cuda
+
+# Types that numpy lacks travel as unsigned integers of their width, as the interface has no code for them.
+_CARRIERS = {1: "|u1", 2: "<u2"}
+
+
+class DeviceMemory:
+    """A piece of device memory, freed when nothing refers to it any more."""
+
+    def __init__(self, cuda: Cuda, nbytes: int) -> None:
+        self._cuda, self.nbytes = cuda, nbytes
+        self.address = cuda.allocate(nbytes)
+
+    def __del__(self) -> None:
+        address, self.address = getattr(self, "address", 0), 0
+        if address:
+            self._cuda.activate_quietly()
+            self._cuda.free(address)
+
+
+class CudaArray:
+    """A strided view of device memory.
+
+    Attributes:
+        memory: what keeps it alive.
+        address: of element 0.
+        shape, dtype: as numpy's.
+        strides: in bytes.
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        memory: Any,
+        address: int,
+        shape: Sequence[int],
+        dtype: np.dtype,
+        strides: Sequence[int] | None = None,
+    ) -> None:
+        self.cuda, self.memory, self.address = cuda, memory, address
+        self.shape, self.dtype = tuple(shape), np.dtype(dtype)
+        rows = [int(s) for s in dims.row_major(self.shape)]  # type: ignore[call-overload]
+        self.strides = tuple(strides) if strides is not None else tuple(s * self.dtype.itemsize for s in rows)
+
+    @staticmethod
+    def empty(cuda: Cuda, shape: Sequence[int], dtype: np.dtype) -> CudaArray:
+        """A new contiguous array with undefined contents. Raises DeviceError where there is no memory."""
+        memory = DeviceMemory(cuda, math.prod(shape) * np.dtype(dtype).itemsize)
+        return CudaArray(cuda, memory, memory.address, shape, dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_contiguous(self) -> bool:
+        """True where elements lie in row-major order without gaps."""
+        step = self.dtype.itemsize
+        for d, s in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if d != 1 and s != step:
+                return False
+            step *= d
+        return True
+
+    def __repr__(self) -> str:
+        return f"CudaArray({self.dtype}{list(self.shape)} on cuda:{self.cuda.ordinal})"
+
+    def __getitem__(self, index: Any) -> CudaArray:
+        """A view by slices with positive steps, one for each leading axis."""
+        index = index if isinstance(index, tuple) else (index,)
+        if len(index) > self.ndim or not all(isinstance(i, slice) for i in index):
+            raise IndexError(f"{index} is not a tuple of at most {self.ndim} slices")
+        address, shape, strides = self.address, list(self.shape), list(self.strides)
+        for axis, part in enumerate(index):
+            start, stop, step = part.indices(self.shape[axis])
+            address += start * strides[axis]
+            shape[axis] = max(0, -(-(stop - start) // step))
+            strides[axis] *= step
+        return CudaArray(self.cuda, self.memory, address, shape, self.dtype, strides)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        known = self.dtype.kind in "fiub" and self.dtype.isbuiltin == 1
+        return {
+            "shape": self.shape,
+            "typestr": self.dtype.str if known else _CARRIERS[self.dtype.itemsize],
+            "data": (self.address, False),
+            "strides": None if self.is_contiguous else self.strides,
+            "version": 3,
+        }
+
+    def numpy(self) -> np.ndarray:
+        """A copy in host memory."""
+        self.cuda.activate()
+        out = np.empty(self.shape, self.dtype)
+        if out.size == 0:
+            return out
+        if self.is_contiguous:
+            self.cuda.download(out.ctypes.data, self.address, self.nbytes, 0)
+            self.cuda.synchronize(0)
+            return out
+        extent = sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True)) + self.dtype.itemsize
+        raw = np.empty(extent, np.uint8)
+        self.cuda.download(raw.ctypes.data, self.address, extent, 0)
+        self.cuda.synchronize(0)
+        view = np.lib.stride_tricks.as_strided(raw[: self.dtype.itemsize].view(self.dtype), self.shape, self.strides)
+        out[...] = view
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("an array on a GPU cannot become a numpy array without a copy")
+        array = self.numpy()
+        return array if dtype is None else array.astype(dtype)
+
+
+def is_device_array(value: Any) -> bool:
+    """True for arrays of any library that lie in a GPU's memory."""
+    if isinstance(value, CudaArray) or hasattr(value, "__cuda_array_interface__"):
+        return True
+    if not hasattr(value, "__dlpack_device__"):
+        return False
+    kind, _ = value.__dlpack_device__()
+    return int(kind) == 2  # kDLCUDA
+
+
+def as_cuda_array(value: Any, name: str, cuda: Cuda, dtype: np.dtype) -> CudaArray:
+    """A view of another library's array in this GPU's memory, without a copy.
+
+    Args:
+        name: of the input, for errors.
+        dtype: what the engine expects.
+
+    Raises:
+        InputError: the array is of another type, or on another GPU.
+    """
+    if isinstance(value, CudaArray):
+        if value.dtype != dtype:
+            raise InputError(f"expects {dtype}, got {value.dtype}", node=name, cure="convert it first")
+        return value
+    interface = _interface(value)
+    if interface is None:
+        return _from_dlpack(value, name, cuda, dtype)
+    typestr = interface["typestr"]
+    if np.dtype(typestr) != dtype and typestr != _CARRIERS.get(dtype.itemsize):
+        raise InputError(f"expects {dtype}, got an array of type {typestr}", node=name, cure="convert it first")
+    address = interface["data"][0]
+    return CudaArray(cuda, value, address, interface["shape"], dtype, interface.get("strides"))
+
+
+def _interface(value: Any) -> dict[str, Any] | None:
+    try:
+        return getattr(value, "__cuda_array_interface__", None)
+    except (AttributeError, TypeError, RuntimeError):  # PyTorch raises for types that the interface has no code for
+        return None
+
+
+def _from_dlpack(value: Any, name: str, cuda: Cuda, dtype: np.dtype) -> CudaArray:
+    from cuda.core.utils import StridedMemoryView
+
+    view = StridedMemoryView.from_dlpack(value, stream_ptr=-1)
+    if view.device_id != cuda.ordinal:
+        raise InputError(f"lies on cuda:{view.device_id}, the session runs on cuda:{cuda.ordinal}", node=name, cure="move it")
+    if np.dtype(view.dtype).itemsize != dtype.itemsize:
+        raise InputError(f"expects {dtype}, got {view.dtype}", node=name, cure="convert it first")
+    strides = None if view.strides is None else [s * dtype.itemsize for s in view.strides]
+    return CudaArray(cuda, (value, view), view.ptr, view.shape, dtype, strides)

@@ -1,0 +1,282 @@
+"""NVIDIA GPUs as devices: weights uploaded once, a stream, an arena and plans with CUDA graphs for each execution context.
+
+The first call at new sizes launches kernel by kernel; from the second on, a call is one graph launch. States that grow from
+call to call keep their plan: the sizes that were seen to change become live, and kernels read them from the size table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ingot import dims
+from ingot.cuda_targets import target_for
+from ingot.dtypes import ONNX_TYPE_BY_NAME, onnx_numpy
+from ingot.engine import Weight
+from ingot.errors import DeviceError
+from ingot.launch_program import DispatchStep, GuardStep, LaunchProgram
+from ingot.runtime.arrays import from_storage, storage_shape
+from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array
+from ingot.runtime.cuda_driver import Cuda
+from ingot.runtime.cuda_plan import Plan, bucket
+from ingot.runtime.device import Call
+from ingot.runtime.program_loader import LoadedProgram
+
+_ALIGNMENT = 256
+_KEPT_PLANS = 32  # of a context; the one used longest ago is closed first
+
+
+class CudaDevice:
+    """GPU number `ordinal`. Raises DeviceError where it is missing or older than Ingot supports."""
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self.cuda = Cuda(ordinal)
+        self.facts = self.cuda.facts()
+        self.name = f"cuda:{ordinal}"
+        self.target = target_for(self.facts.capability)
+
+    def prepare(self, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> CudaExecutable:
+        """Load the kernels and start the upload of the weights."""
+        return CudaExecutable(self.cuda, loaded, weights)
+
+
+class CudaExecutable:
+    """A program's kernels and weights in a GPU's memory.
+
+    Attributes:
+        graphs: CUDA graphs made so far, by all contexts.
+    """
+
+    def __init__(self, cuda: Cuda, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> None:
+        self.cuda, self.program = cuda, loaded.program
+        _check_steps(loaded.program)
+        cuda.activate()
+        self.graphs = 0
+        self._kernels = loaded.kernels
+        self._modules: dict[int, Any] = {}
+        self._functions: dict[tuple[int, str], Any] = {}
+        self._memory, self.addresses = self._upload(weights)
+
+    def _upload(self, weights: Mapping[str, Weight]) -> tuple[DeviceMemory, list[int]]:
+        """All weights in one piece of memory; the base address of every buffer of the program, 0 for those of a call."""
+        offsets, total = {}, 0
+        for number, buffer in enumerate(self.program.buffers):
+            if buffer.kind != "weight":
+                continue
+            if buffer.name not in weights:
+                raise DeviceError(f"weight {buffer.name!r} has no data", cure="refit the engine: it was saved without weights")
+            offsets[number] = total
+            total += -(-dims.evaluate(buffer.bytes, {}) // _ALIGNMENT) * _ALIGNMENT
+        memory = DeviceMemory(self.cuda, total)
+        addresses = [0] * len(self.program.buffers)
+        stream = self.cuda.stream()
+        for number, offset in offsets.items():
+            buffer = self.program.buffers[number]
+            view = np.frombuffer(weights[buffer.name].bytes_view(), np.uint8)
+            if view.nbytes != buffer.bytes:
+                raise DeviceError(f"weight {buffer.name!r} has {view.nbytes} bytes, the program expects {buffer.bytes}")
+            addresses[number] = memory.address + offset
+            self.cuda.upload(addresses[number], view.ctypes.data, view.nbytes, stream)
+        self.cuda.synchronize(stream)
+        self.cuda.destroy_stream(stream)
+        return memory, addresses
+
+    def function(self, kernel: int, symbol: str, shared_bytes: int) -> Any:
+        """A loaded kernel; its module is loaded when first used."""
+        key = kernel, symbol
+        if key not in self._functions:
+            if kernel not in self._modules:
+                self._modules[kernel] = self.cuda.load_module(self._kernels[kernel].code, symbol)
+            self._functions[key] = self.cuda.function(self._modules[kernel], symbol, shared_bytes)
+        return self._functions[key]
+
+    def new_context(self, stream: int | None = None, priority: int = 0) -> CudaContext:
+        """A context on a stream of its own, or on the caller's."""
+        return CudaContext(self, stream, priority)
+
+    def allocate(self, nbytes: int) -> CudaArray:
+        """Bytes of device memory."""
+        self.cuda.activate()
+        return CudaArray.empty(self.cuda, (nbytes,), np.dtype(np.uint8))
+
+    def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> CudaArray:
+        """An array for a donated state."""
+        self.cuda.activate()
+        return CudaArray.empty(self.cuda, shape, dtype)
+
+    def close(self) -> None:
+        """Free weights and kernels."""
+        self.cuda.activate_quietly()
+        for module in self._modules.values():
+            self.cuda.unload_module(module)
+        self._modules, self._functions = {}, {}
+        self._memory = DeviceMemory(self.cuda, 0)
+
+
+def _check_steps(program: LaunchProgram) -> None:
+    for step in program.steps:
+        if not isinstance(step, DispatchStep | GuardStep):
+            raise DeviceError(f"{type(step).__name__} cannot run on a GPU yet", cure="use device='cpu'")
+
+
+class _Staging:
+    """Device memory that a context keeps for one input or output of callers whose arrays are numpy's."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._memory: DeviceMemory | None = None
+
+    def address(self, nbytes: int) -> int:
+        """Memory of at least `nbytes`; its contents do not survive growing."""
+        if self._memory is None or self._memory.nbytes < nbytes:
+            self._memory = None  # the old one first goes
+            self._memory = DeviceMemory(self._cuda, nbytes)
+        return self._memory.address
+
+
+class CudaContext:
+    """A stream, an arena and plans: what one call at a time needs."""
+
+    def __init__(self, executable: CudaExecutable, stream: int | None = None, priority: int = 0) -> None:
+        self._executable, self._cuda, self._program = executable, executable.cuda, executable.program
+        self._cuda.activate()
+        self._owns_stream = stream is None
+        self.stream = self._cuda.stream(priority) if stream is None else stream
+        self._arena = _Staging(self._cuda)
+        self._staged_inputs = [_Staging(self._cuda) for _ in self._program.inputs]
+        self._staged_outputs = [_Staging(self._cuda) for _ in self._program.outputs]
+        self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
+        self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
+        self._guards = [s for s in self._program.steps if isinstance(s, GuardStep)]
+        self._dispatches = [(i, s) for i, s in enumerate(self._program.steps) if isinstance(s, DispatchStep)]
+        self._plans: OrderedDict[tuple, Plan] = OrderedDict()
+        self._live: set[str] = set()
+        self._last_env: Mapping[str, int] = {}
+        self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
+
+    def run(self, call: Call) -> tuple[list[Any], int]:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        cuda = self._cuda
+        cuda.activate()
+        env = call.sizes.env
+        status = self._failed_guard(env)
+        if status:
+            return [None] * len(self._output_types), status
+        addresses, results, downloads = self._place(call)
+        plan = self._plan(env)
+        changed = plan.bind(addresses, self._arena.address(plan.arena_bytes), env, self.stream)
+        if self._checked:
+            plan.run_checked(self.stream)
+        elif plan.captured:
+            plan.replay(changed, self.stream)
+        elif plan.calls:
+            plan.capture()
+            self._executable.graphs += 1
+            plan.replay((), self.stream)
+        else:
+            plan.run(self.stream)
+        plan.calls += 1
+        for host, address in downloads:
+            cuda.download(host.ctypes.data, address, host.nbytes, self.stream)
+        cuda.synchronize(self.stream)
+        shapes = call.sizes.output_shapes
+        return [
+            from_storage(r, t, shape) if isinstance(r, np.ndarray) and given is None else r
+            for r, given, t, shape in zip(results, call.outputs, self._output_types, shapes, strict=True)
+        ], 0
+
+    def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
+        """Median time of each kernel launch at these sizes; see `Plan.profile`."""
+        self.run(call)
+        plan = self._plan(call.sizes.env)
+        rows = plan.profile(self.stream, repeats)
+        self._cuda.synchronize(self.stream)
+        return rows
+
+    def close(self) -> None:
+        """Free the plans and the stream."""
+        self._cuda.activate_quietly()
+        for plan in self._plans.values():
+            plan.close()
+        self._plans.clear()
+        if self._owns_stream and self.stream:
+            self._cuda.destroy_stream(self.stream)
+            self.stream = 0
+
+    def _failed_guard(self, env: Mapping[str, int]) -> int:
+        for number, guard in enumerate(self._guards):
+            left, right = dims.evaluate(guard.left, env), dims.evaluate(guard.right, env)
+            if not (left == right if guard.relation == "eq" else left <= right):
+                return number + 1
+        return 0
+
+    def _place(self, call: Call) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
+        """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
+        cuda = self._cuda
+        addresses = list(self._executable.addresses)
+        inputs = []
+        for staging, array, t, spec in zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True):
+            if isinstance(array, np.ndarray):
+                address = staging.address(array.nbytes)
+                cuda.upload(address, array.ctypes.data, array.nbytes, self.stream)
+            else:
+                address = as_cuda_array(array, spec.name, cuda, onnx_numpy(t)).address
+            inputs.append(address)
+        outputs: list[int] = []
+        results: list[Any] = []
+        downloads = []
+        for staging, given, t, shape in zip(
+            self._staged_outputs, call.outputs, self._output_types, call.sizes.output_shapes, strict=True
+        ):
+            stored, dtype = storage_shape(t.storage, shape)
+            result: Any = given
+            if given is None and call.on_device:
+                result = CudaArray.empty(cuda, stored, dtype)
+            elif given is None:
+                result = np.empty(stored, dtype)
+            if isinstance(result, np.ndarray):
+                address = staging.address(result.nbytes)
+                downloads.append((result, address))
+            else:
+                address = as_cuda_array(result, "output", cuda, onnx_numpy(t)).address
+            outputs.append(address)
+            results.append(result)
+        for number, buffer in enumerate(self._program.buffers):
+            if buffer.kind == "input":
+                addresses[number] = inputs[buffer.index]
+            elif buffer.kind == "output":
+                addresses[number] = outputs[buffer.index]
+        return addresses, results, downloads
+
+    def _plan(self, env: Mapping[str, int]) -> Plan:
+        """The plan for these sizes. Where states are donated, sizes that changed since the call before become live."""
+        donated = [n for n in range(len(self._program.states)) if env[f"donated_{n}"]]
+        if donated and self._last_env.keys() == env.keys():
+            changed = {name for name, value in env.items() if self._last_env[name] != value}
+            # A change of the first prefill to single tokens is a new shape; growth from token to token is life.
+            if changed and changed & set(self._program.live):
+                grown = {n for n in changed if env[n] == self._last_env[n] + (env[_first(changed, self._program.live)]
+                         - self._last_env[_first(changed, self._program.live)])}  # fmt: skip
+                self._live |= grown
+        self._last_env = dict(env)
+        live = frozenset(self._live) if donated else frozenset()
+        key = tuple(sorted((name, bucket(v) if name in live else v) for name, v in env.items())), live
+        plan = self._plans.get(key)
+        if plan is None:
+            skipped = {i for n in donated for i in self._program.states[n].copies}
+            steps = [s for i, s in self._dispatches if i not in skipped]
+            plan = Plan(self._cuda, self._program, steps, self._executable.function, env, live)
+            self._plans[key] = plan
+            if len(self._plans) > _KEPT_PLANS:
+                self._plans.popitem(last=False)[1].close()
+        else:
+            self._plans.move_to_end(key)
+        return plan
+
+
+def _first(names: set[str], order: Sequence[str]) -> str:
+    return next(n for n in order if n in names)
