@@ -219,7 +219,8 @@ class CudaContext:
         cuda = self._cuda
         addresses = list(self._executable.addresses)
         inputs = []
-        for staging, array, t, spec in zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True):
+        staged = zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True)
+        for staging, array, t, spec in staged:
             if isinstance(array, np.ndarray):
                 address = staging.address(array.nbytes)
                 cuda.upload(address, array.ctypes.data, array.nbytes, self.stream)
@@ -229,9 +230,8 @@ class CudaContext:
         outputs: list[int] = []
         results: list[Any] = []
         downloads = []
-        for staging, given, t, shape in zip(
-            self._staged_outputs, call.outputs, self._output_types, call.sizes.output_shapes, strict=True
-        ):
+        wanted = zip(self._staged_outputs, call.outputs, self._output_types, call.sizes.output_shapes, strict=True)
+        for staging, given, t, shape in wanted:
             stored, dtype = storage_shape(t.storage, shape)
             result: Any = given
             if given is None and call.on_device:
@@ -253,16 +253,10 @@ class CudaContext:
         return addresses, results, downloads
 
     def _plan(self, env: Mapping[str, int]) -> Plan:
-        """The plan for these sizes. Where states are donated, sizes that changed since the call before become live."""
+        """The plan for these sizes."""
         donated = [n for n in range(len(self._program.states)) if env[f"donated_{n}"]]
-        if donated and self._last_env.keys() == env.keys():
-            changed = {name for name, value in env.items() if self._last_env[name] != value}
-            # A change of the first prefill to single tokens is a new shape; growth from token to token is life.
-            if changed and changed & set(self._program.live):
-                grown = {n for n in changed if env[n] == self._last_env[n] + (env[_first(changed, self._program.live)]
-                         - self._last_env[_first(changed, self._program.live)])}  # fmt: skip
-                self._live |= grown
-        self._last_env = dict(env)
+        if donated:
+            self._learn(env)
         live = frozenset(self._live) if donated else frozenset()
         key = tuple(sorted((name, bucket(v) if name in live else v) for name, v in env.items())), live
         plan = self._plans.get(key)
@@ -277,6 +271,9 @@ class CudaContext:
             self._plans.move_to_end(key)
         return plan
 
-
-def _first(names: set[str], order: Sequence[str]) -> str:
-    return next(n for n in order if n in names)
+    def _learn(self, env: Mapping[str, int]) -> None:
+        """Sizes that grew since the call before by as much as a donated state did are live from now on."""
+        growth = {name: env[name] - self._last_env.get(name, env[name]) for name in env}
+        steps = {growth[name] for name in self._program.live if growth[name] > 0}
+        self._live |= {name for name, n in growth.items() if n in steps}
+        self._last_env = dict(env)
