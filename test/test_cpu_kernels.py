@@ -392,3 +392,28 @@ def test_normalize_dynamic_and_fused():
     x = contiguous("bf16", 4, 100)
     d = reduction("normalize", x, [x, contiguous("f32", 4, 100)], (1,), "rms", wide, narrow, (contiguous("bf16", 4, 1),))
     check(d, tol=1e-5)
+
+
+def pool(x: TensorArg, out: TensorArg, kind: str, kernel: tuple, body: ScalarRegion | None = None, **attrs) -> Dispatch:
+    ones = (1,) * len(kernel)
+    named = {"kind": kind, "kernel": kernel, "strides": ones, "dilations": ones, "pads": (0, 0) * len(kernel)} | attrs
+    return symbolic(Dispatch("pool", (x,), (out,), tuple(sorted(named.items())), (body or identity(),)))
+
+
+@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("channels", [5, 64, 70])
+def test_pool(kind, channels):
+    c = channels
+    x, y = contiguous("f32", 2, 11, 9, c), contiguous("f32", 2, 6, 5, c)
+    check(pool(x, y, kind, (3, 3), strides=(2, 2), pads=(1, 1, 1, 1)))
+    d = pool(contiguous("f32", "n", "h", 8, c), contiguous("f32", "n", "h - 2", 4, c), kind, (3, 2), dilations=(1, 4))
+    check(d, {"n": 1, "h": 5}, {"n": 3, "h": 3})
+
+
+def test_pool_counts_padding_and_ceil_mode():
+    x, y = contiguous("f32", 1, 7, 7, 20), contiguous("f32", 1, 4, 4, 20)
+    check(pool(x, y, "average", (3, 3), strides=(2, 2), pads=(0, 1, 1, 1), count_include_pad=True))
+    check(pool(x, y, "average", (2, 2), strides=(2, 2), pads=(0, 0, 0, 0), count_include_pad=True))
+    check(pool(contiguous("f32", 2, 30, 9), contiguous("f32", 2, 14, 9), "max", (4,), strides=(2,)))
+    body = region("f32", ("truncf", (0,), "f16"))
+    check(pool(contiguous("f16", 1, 6, 6, 20), contiguous("f16", 1, 3, 3, 20), "average", (2, 2), body, strides=(2, 2)))

@@ -25,7 +25,7 @@ from ingot.dtypes import DTYPES
 from ingot.target import Target
 
 
-def _combine(ck: CpuKernel, kind: str, dtype: str) -> Combine:
+def reduction_operation(ck: CpuKernel, kind: str, dtype: str) -> Combine:
     """The operation of a reduction on accumulators of `dtype`. NaN wins over numbers, as in numpy."""
     k = ck.k
     if dtype == "i1":
@@ -118,7 +118,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     regions = ReductionRegions(dispatch, target, axes, "i8" if dtype == "i1" else dtype)
     space = regions.space
     with cpu_kernel(dispatch, target, dims.product(space.grid)) as ck:
-        combine, start = _combine(ck, kind, dtype), neutral(kind, dtype)
+        combine, start = reduction_operation(ck, kind, dtype), neutral(kind, dtype)
         map_emitter = regions.emitter(ck, mapping, space.axes)
         finish_emitter = regions.emitter(ck, finish, space.kept_axes)
 
