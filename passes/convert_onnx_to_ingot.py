@@ -14,7 +14,7 @@ from ingot.dialects.onnx_types import onnx_type_of, shape_of
 from ingot.dtypes import onnx_numpy
 from ingot.errors import ModelError
 from ingot.passes.infer_shapes import model_error
-from ingot.passes.onnx_inference.annotations import read_guards, read_tensor
+from ingot.passes.onnx_inference.annotations import node_label, read_guards, read_tensor
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import Node, Unsupported
 from ingot.passes.onnx_inference.tensors import MAX_ELEMENTS, Tensor
@@ -65,7 +65,7 @@ class _Conversion:
         operations = [view.operation for view in block.operations]
         self._guards(operations)
         for op in operations:
-            self.build.location, self.build.node = op.location, onnx.node_name(op)
+            self.build.location, self.build.node = op.location, node_label(op)
             if op.name == onnx.OUTPUT:
                 self._output(op)
             elif op.name == onnx.WEIGHT:
@@ -187,7 +187,7 @@ class _Conversion:
         self.build.create("output", [value.value], [], attrs)
 
     def _problem(self, op: ir.Operation, message: str, cure: str) -> None:
-        self.problems.append((onnx.node_name(op), message, cure))
+        self.problems.append((node_label(op), message, cure))
 
     def _erase_dead(self) -> None:
         """Drop operations whose results nothing reads; effects stay."""

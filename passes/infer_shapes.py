@@ -13,7 +13,7 @@ from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tens
 from ingot.dims import Dim
 from ingot.errors import ModelError
 from ingot.passes.onnx_inference import constants, elementwise, indexing, linear, transformers, views
-from ingot.passes.onnx_inference.annotations import read_guards, write_guards, write_values
+from ingot.passes.onnx_inference.annotations import node_label, read_guards, write_guards, write_values
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
 from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
@@ -102,7 +102,7 @@ class _Inference:
             inputs = [None if v is None else self.tensors[v] for v in operands]
             while inputs and inputs[-1] is None:
                 inputs.pop()
-            node = Node(kind, onnx.node_name(op), inputs, len(results), functools.partial(onnx.attr, op), self.facts)
+            node = Node(kind, node_label(op), inputs, len(results), functools.partial(onnx.attr, op), self.facts)
             try:
                 inferred = _call(rule, node)
             except Unsupported as e:
@@ -161,7 +161,7 @@ class _Inference:
             self.ctx.remark(f"output {name} is declared {declared}, but has shape [{text}]", op)
 
     def _problem(self, op: ir.Operation, message: str, cure: str) -> None:
-        self.problems.append((onnx.node_name(op), message, cure))
+        self.problems.append((node_label(op), message, cure))
 
 
 def _call(rule: Callable[[Node], Any], node: Node) -> Sequence[Tensor]:

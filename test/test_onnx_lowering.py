@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from zoo import zoo
 
 from ingot.compiler.importer import import_model
 from ingot.compiler.interpreter import interpret
@@ -498,3 +500,19 @@ def test_contradicting_shapes() -> None:
     case = Case("y = MatMul (a, b)", {"a": ("f", [2, 3]), "b": ("f", [4, 5])}, [])
     with pytest.raises(ModelError, match="inner sizes 3 and 4 differ"):
         Lowered(case.model())
+
+
+# Models ---------------------------------------------------------------------------------------------------------------
+
+ZOO = ["resnet50", "mobilenetv3_large_100", "bert", "vit", "gpt2", "llama_kv", "whisper_encoder", "sd21_unet", "vae_decoder"]
+
+
+@pytest.mark.parametrize("name", [*ZOO, "bert_fp16", "resnet50_fp16", "vit_bf16"])
+def test_zoo(name: str, tmp_path: Path) -> None:
+    folder = zoo.fill(name, tmp_path)
+    lowered = Lowered(folder / "model.onnx")
+    tolerance = zoo.TOLERANCE[zoo.read(name).meta["dtype"]]
+    for feeds, references in zoo.input_sets(folder):
+        outputs = lowered.run(feeds)
+        for output, reference in references.items():
+            assert zoo.relative_error(outputs[output], reference) <= tolerance, output

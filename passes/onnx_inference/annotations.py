@@ -82,3 +82,12 @@ def read_tensor(value: ir.Value) -> Tensor:
         if found is not None:
             elements = object_array(found, [int(d) for d in shape])  # type: ignore[arg-type]
     return Tensor(onnx_type_of(value), shape, elements)
+
+
+def node_label(op: ir.Operation) -> str:
+    """The name of the ONNX node, or the place of the operation in its file, or its own name."""
+    from ingot.dialects import onnx
+    from ingot.passes.diagnostics import node_name
+
+    name = onnx.node_name(op)
+    return name if name != op.name else node_name(op) or name

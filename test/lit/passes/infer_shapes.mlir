@@ -1,0 +1,104 @@
+// RUN: ingot-opt %s -p ingot-infer-shapes --split-input-file --verify-diagnostics --mlir-print-local-scope | filecheck %s
+
+// Fires: shapes computed from sizes become shape expressions; their elements stay on the operations.
+// CHECK: "onnx.Shape"
+// CHECK-SAME: ingot.values = {{\[\[}}"N", "3", "H"]]
+// CHECK-SAME: -> tensor<3xi64>
+// CHECK: "onnx.Concat"
+// CHECK-SAME: ingot.values = {{\[\[}}"N", "-1"]]
+// CHECK: "onnx.Reshape"
+// CHECK-NOT: ingot.guards
+// CHECK-SAME: -> tensor<?x?xf32, #ingot.dims<["N", "3*H"]>>
+// CHECK: "onnx.Relu"
+// CHECK-SAME: -> tensor<?x?xf32, #ingot.dims<["N", "3*H"]>>
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x3x?xf32, #ingot.dims<["N", "H"]>>):
+  %zero = "onnx.Constant"() {value = dense<0> : tensor<1xi64>} : () -> tensor<1xi64>
+  %rest = "onnx.Constant"() {value = dense<-1> : tensor<1xi64>} : () -> tensor<1xi64>
+  %s = "onnx.Shape"(%x) : (tensor<?x3x?xf32, #ingot.dims<["N", "H"]>>) -> !onnx.Unknown
+  %n = "onnx.Gather"(%s, %zero) : (!onnx.Unknown, tensor<1xi64>) -> !onnx.Unknown
+  %t = "onnx.Concat"(%n, %rest) {axis = 0 : i64, operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>} : (!onnx.Unknown, tensor<1xi64>) -> !onnx.Unknown
+  %r = "onnx.Reshape"(%x, %t) : (tensor<?x3x?xf32, #ingot.dims<["N", "H"]>>, !onnx.Unknown) -> !onnx.Unknown
+  %y = "onnx.Relu"(%r) : (!onnx.Unknown) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x"]} : () -> ()
+
+// -----
+
+// Fires: windows of a convolution over symbolic sizes; element types follow ONNX's rules.
+// CHECK: "onnx.Conv"
+// CHECK-SAME: -> tensor<?x8x?x?xf32, #ingot.dims<["N", "floordiv(H - 1, 2) + 1", "floordiv(W - 1, 2) + 1"]>>
+// CHECK: "onnx.Greater"
+// CHECK-SAME: -> tensor<?x8x?x?xi1, #ingot.dims<["N", "floordiv(H - 1, 2) + 1", "floordiv(W - 1, 2) + 1"]>>
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x3x?x?xf32, #ingot.dims<["N", "H", "W"]>>, %c: tensor<f32>):
+  %w = "onnx.Weight"() {name = "w"} : () -> tensor<8x3x3x3xf32>
+  %y = "onnx.Conv"(%x, %w) {pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>, operandSegmentSizes = array<i32: 1, 1, 0>} : (tensor<?x3x?x?xf32, #ingot.dims<["N", "H", "W"]>>, tensor<8x3x3x3xf32>) -> !onnx.Unknown
+  %g = "onnx.Greater"(%y, %c) : (!onnx.Unknown, tensor<f32>) -> !onnx.Unknown
+  "onnx.Output"(%g) {name = "g"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x", "c"]} : () -> ()
+
+// -----
+
+// Fires: inner sizes that must be equal and are not proven to be are guarded, once.
+// CHECK: "onnx.MatMul"
+// CHECK-SAME: ingot.guards = {{\[\[}}"T", "eq", "S", "{{.*}}: inner sizes S and T differ"]]
+// CHECK: "onnx.MatMul"
+// CHECK-NOT: ingot.guards
+// CHECK: "onnx.Output"
+"onnx.Graph"() ({
+^bb0(%a: tensor<?x?xf32, #ingot.dims<["N", "S"]>>, %b: tensor<?x4xf32, #ingot.dims<["T"]>>):
+  %y = "onnx.MatMul"(%a, %b) : (tensor<?x?xf32, #ingot.dims<["N", "S"]>>, tensor<?x4xf32, #ingot.dims<["T"]>>) -> !onnx.Unknown
+  %z = "onnx.MatMul"(%a, %b) : (tensor<?x?xf32, #ingot.dims<["N", "S"]>>, tensor<?x4xf32, #ingot.dims<["T"]>>) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Output"(%z) {name = "z"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["a", "b"]} : () -> ()
+
+// -----
+
+// Must not unify: two sizes of which either may be 1. Each is guarded to be 1 or the result's.
+// CHECK: "onnx.Add"
+// CHECK-SAME: "select(S, 1, bcast(S, T), S)", "eq", "bcast(S, T)"
+// CHECK-SAME: "select(T, 1, bcast(S, T), T)", "eq", "bcast(S, T)"
+// CHECK-SAME: -> tensor<?xf32, #ingot.dims<["bcast(S, T)"]>>
+"onnx.Graph"() ({
+^bb0(%a: tensor<?xf32, #ingot.dims<["S"]>>, %b: tensor<?xf32, #ingot.dims<["T"]>>):
+  %y = "onnx.Add"(%a, %b) : (tensor<?xf32, #ingot.dims<["S"]>>, tensor<?xf32, #ingot.dims<["T"]>>) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["a", "b"]} : () -> ()
+
+// -----
+
+// Fires: a slice that keeps at most 512 of S elements, added to S of them, has all of them; the view before the guard's node too.
+// CHECK: "onnx.Slice"
+// CHECK-SAME: -> tensor<1x?xf32, #ingot.dims<["S"]>>
+// CHECK: "onnx.Add"
+// CHECK-SAME: ingot.guards = {{\[\[}}"min(512, S)", "eq", "S"
+// CHECK-SAME: -> tensor<?x?xf32, #ingot.dims<["N", "S"]>>
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x?xf32, #ingot.dims<["N", "S"]>>):
+  %w = "onnx.Weight"() {name = "positions"} : () -> tensor<1x512xf32>
+  %zero = "onnx.Constant"() {value = dense<0> : tensor<1xi64>} : () -> tensor<1xi64>
+  %one = "onnx.Constant"() {value = dense<1> : tensor<1xi64>} : () -> tensor<1xi64>
+  %s = "onnx.Shape"(%x) {start = 1 : i64} : (tensor<?x?xf32, #ingot.dims<["N", "S"]>>) -> !onnx.Unknown
+  %p = "onnx.Slice"(%w, %zero, %s, %one) {operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>} : (tensor<1x512xf32>, tensor<1xi64>, !onnx.Unknown, tensor<1xi64>) -> !onnx.Unknown
+  %y = "onnx.Add"(%x, %p) : (tensor<?x?xf32, #ingot.dims<["N", "S"]>>, !onnx.Unknown) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x"]} : () -> ()
+
+// -----
+
+// Must not fire: a shape that depends on data.
+// CHECK-NOT: "onnx.Reshape"
+"onnx.Graph"() ({
+^bb0(%x: tensor<4xf32>, %s: tensor<2xi64>):
+  // expected-error @+1 {{input 1 is computed from data at run time, but shapes depend on it}}
+  %y = "onnx.Reshape"(%x, %s) : (tensor<4xf32>, tensor<2xi64>) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x", "s"]} : () -> ()
