@@ -417,3 +417,55 @@ def test_pool_counts_padding_and_ceil_mode():
     check(pool(contiguous("f32", 2, 30, 9), contiguous("f32", 2, 14, 9), "max", (4,), strides=(2,)))
     body = region("f32", ("truncf", (0,), "f16"))
     check(pool(contiguous("f16", 1, 6, 6, 20), contiguous("f16", 1, 3, 3, 20), "average", (2, 2), body, strides=(2, 2)))
+
+
+def attention(
+    q: TensorArg, k: TensorArg, v: TensorArg, out: TensorArg, score: ScalarRegion | None = None,
+    body: ScalarRegion | None = None, more: tuple = (), **attrs,
+) -> Dispatch:  # fmt: skip
+    named = {"scale": 0.25} | attrs
+    regions = (score or identity(), body or identity())
+    return symbolic(Dispatch("attention", (q, k, v, *more), (out,), tuple(sorted(named.items())), regions))
+
+
+@pytest.mark.parametrize("queries", [1, 3, 5, 60, 130])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_static(queries, causal):
+    s, attrs = queries, {"causal": True} if causal else {}
+    for keys, depth, width in ((max(s, 37), 16, 16), (300, 40, 24)):
+        q, k, v = (contiguous("f32", 2, 3, n, d) for n, d in ((s, depth), (keys, depth), (keys, width)))
+        check(attention(q, k, v, contiguous("f32", 2, 3, s, width), **attrs), tol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [1, 20])
+def test_attention_grouped_masked_and_dynamic(queries):
+    s = queries
+    masked = region("f32", load(3), ("addf", (0, 1), "f32"))
+    bias = region("f32", load(4), ("addf", (0, 1), "f32"))
+    q, out = contiguous("f32", "b", 6, s, 32), contiguous("f32", "b", 6, s, 48)
+    k, v = contiguous("f32", "b", 2, "t", 32), contiguous("f32", "b", 2, "t", 48)
+    d = attention(q, k, v, out, masked, bias, (contiguous("f32", "b", 1, 1, "t"), contiguous("f32", 48)))
+    check(d, {"b": 2, "t": 9}, {"b": 1, "t": 520}, {"b": 1, "t": 1}, tol=1e-5)
+    # The first block of keys is masked altogether.
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(n).astype(np.float32) for n in ((1, 6, s, 32), (1, 2, 400, 32), (1, 2, 400, 48))]
+    mask = np.where(np.arange(400) < 300, -np.inf, 0).astype(np.float32).reshape(1, 1, 1, 400)
+    d = d.specialize({"b": 1, "t": 400})
+    check(d, tol=1e-5, operands=[*arrays, mask, np.zeros(48, np.float32)])
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_attention_sixteen_bit_and_strided(dtype):
+    """q, k and v as [B, S, H, D] in one tensor of three."""
+    narrow = region("f32", ("truncf", (0,), dtype))
+    for s in (2, 40):
+        row = 3 * 2 * 16
+        x = strided(dtype, (1, 2, s, 16), (s * row, 16, row, 1))
+        out = strided(dtype, (1, 2, s, 16), (s * 32, 16, 32, 1))
+        check(attention(x, x, x, out, body=narrow, causal=True), tol=1e-5)
+
+
+def test_attention_dynamic_queries():
+    q, k = contiguous("f32", 1, 2, "s", 64), contiguous("f32", 1, 2, "p + s", 64)
+    d = attention(q, k, k, q, causal=True)
+    check(d, {"s": 1, "p": 9}, {"s": 200, "p": 0}, {"s": 7, "p": 300}, tol=1e-5)

@@ -118,7 +118,7 @@ class BSource(Protocol):
         ...
 
 
-# Gives the accumulators of columns [column, column + lanes) of a row, where the mask holds, to the epilogue.
+# Takes a row's number, a position of one axis (the columns), and the accumulators there.
 Finish = Callable[[Val, Position, Val], None]
 
 
@@ -131,19 +131,20 @@ class BlockedGemm:
         acc: accumulator type.
         m, n, k: sizes; constants specialize the code.
         a, b: operands.
-        finish: `finish(row, position-less column Position, value)`, see `Finish`.
+        single_pass: whether k is never more than kc; known where k is constant, else to be promised.
     """
 
     def __init__(
-        self, ck: CpuKernel, schedule: GemmSchedule, acc: str, m: Val, n: Val, k: Val, a: ASource, b: BSource
-    ) -> None:
+        self, ck: CpuKernel, schedule: GemmSchedule, acc: str, m: Val, n: Val, k: Val, a: ASource, b: BSource,
+        *, single_pass: bool = False,
+    ) -> None:  # fmt: skip
         self.ck, self.schedule, self.acc = ck, schedule, acc
         self.m, self.n, self.k, self.a, self.b = m, n, k, a, b
         self.lanes = ck.lanes(acc)
         s = schedule
         size = ck.k.type(acc).bits // 8
         self.nr = s.nv * self.lanes
-        self.single_pass = k.const is not None and k.const <= s.kc
+        self.single_pass = single_pass or (k.const is not None and k.const <= s.kc)
         self._b_scratch = ck.k.alloca(_round_up(s.kc, self.lanes) * s.nc * size)
         self._a_scratch = ck.k.alloca(a.scratch * size) if a.scratch else None
         tiles = 1 if self.single_pass else (s.mc // s.mr) * (s.nc // self.nr)
