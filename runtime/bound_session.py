@@ -159,7 +159,7 @@ class BoundSession:
         old, s.buffer = s.buffer, buffer
         if old is not None:
             self._view(s, s.length)[...] = old[self._part(s, s.length)]
-            self._session.stats.state_copies += 1
+            self._session.counters.state_copies += 1
         elif first is not None and s.length:
             self._view(s, s.length)[...] = first
         s.capacity = capacity

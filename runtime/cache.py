@@ -18,8 +18,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ingot.errors import Error
 from ingot.runtime import platform_posix as platform
@@ -35,23 +35,13 @@ CREATE INDEX entries_by_use ON entries (used);
 """
 
 
-@dataclass(frozen=True)
-class CacheInfo:
-    """What `Cache.info` tells: the file, its size in bytes, and entries and bytes of values by kind."""
-
-    path: str
-    bytes: int
-    entries: dict[str, tuple[int, int]]
-    writable: bool
-
-
 def default_path() -> Path:
     """The cache file: in `INGOT_CACHE_DIR`, else in the user's cache directory."""
     directory = os.environ.get("INGOT_CACHE_DIR")
     return (Path(directory) if directory else platform.cache_directory()) / "cache.sqlite"
 
 
-class Cache:
+class RuntimeCache:
     """A cache file; threads may share one object.
 
     Args:
@@ -69,6 +59,15 @@ class Cache:
         self._pid = os.getpid()
         self._db = self._open()
         atexit.register(self.close)
+
+    @staticmethod
+    def open_default() -> RuntimeCache:
+        """The process' cache at `default_path()`; a forked child gets one of its own."""
+        key = str(default_path()), os.getpid()
+        with _shared_lock:
+            if key not in _shared:
+                _shared[key] = RuntimeCache()
+            return _shared[key]
 
     # Opening ----------------------------------------------------------------------------------------------------------
 
@@ -230,24 +229,31 @@ class Cache:
 
     # Maintenance ------------------------------------------------------------------------------------------------------
 
-    def info(self) -> CacheInfo:
-        """Sizes and counts."""
+    def info(self) -> dict[str, Any]:
+        """The file, entries and bytes of values (by kind, too), whether it can be written, and what is wrong with it."""
         with self._lock:
             rows = self._db.execute("SELECT kind, count(*), sum(length(value)) FROM entries GROUP BY kind").fetchall()
-        size = self.path.stat().st_size if self.path.exists() else 0
-        return CacheInfo(str(self.path), size, {k: (n, b) for k, n, b in rows}, self.writable)
+        return {
+            "path": str(self.path),
+            "entries": sum(n for _, n, _ in rows),
+            "bytes": sum(b for _, _, b in rows),
+            "kinds": {kind: {"entries": n, "bytes": b} for kind, n, b in rows},
+            "writable": self.writable,
+            "problem": self.problem,
+        }
 
-    def clear(self) -> None:
-        """Drop every entry and give the space back."""
+    def clear(self) -> int:
+        """Drop every entry and give the space back; gives their number."""
         with self._lock:
-            self._db.execute("DELETE FROM entries")
+            count = self._db.execute("DELETE FROM entries").rowcount
             self._db.execute("VACUUM")
+        return count
 
-    def export_to(self, path: str | os.PathLike) -> int:
+    def export(self, path: str | os.PathLike) -> int:
         """Copy every entry into a new cache file at `path`; gives their number. Raises Error where the file exists."""
         if Path(path).exists():
             raise Error("the file exists", node=str(path), cure="name another, or delete it")
-        other = Cache(path)
+        other = RuntimeCache(path)
         with self._lock:
             rows = self._db.execute("SELECT kind, key, value FROM entries").fetchall()
         for kind in KINDS:
@@ -279,14 +285,5 @@ class _UnusableError(Exception):
     """The file is a database, but not a cache that this program can use."""
 
 
-_shared: dict[tuple[str, int], Cache] = {}
+_shared: dict[tuple[str, int], RuntimeCache] = {}
 _shared_lock = threading.Lock()
-
-
-def shared_cache() -> Cache:
-    """The process' cache at `default_path()`; a forked child gets one of its own."""
-    key = str(default_path()), os.getpid()
-    with _shared_lock:
-        if key not in _shared:
-            _shared[key] = Cache()
-        return _shared[key]

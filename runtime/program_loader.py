@@ -19,7 +19,7 @@ from ingot.kernel_code import KernelCode
 from ingot.launch_program import LaunchProgram
 from ingot.program_linking import link
 from ingot.runtime import platform_posix as platform
-from ingot.runtime.cache import Cache
+from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, Job
 from ingot.target import Target
 
@@ -53,7 +53,7 @@ class ProgramLoader:
         progress: called as kernels get ready.
     """
 
-    cache: Cache
+    cache: RuntimeCache
     client: CompileClient
     progress: Progress | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ingot.dtypes import ONNX_TYPE_BY_NAME
@@ -17,7 +17,7 @@ from ingot.engine import Engine
 from ingot.errors import InputError
 from ingot.launch_program import TensorSpec, guards
 from ingot.runtime.arrays import as_array, to_storage
-from ingot.runtime.cache import Cache, shared_cache
+from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.device import Call, Sizes, open_device
@@ -35,8 +35,8 @@ class NodeArg:
 
 
 @dataclass
-class Stats:
-    """Counters of a session.
+class Counters:
+    """What a session counts.
 
     Attributes:
         runs: calls.
@@ -76,16 +76,16 @@ class Session:
         *,
         threads: int | None = None,
         max_contexts: int = 4,
-        cache: Cache | None = None,
+        cache: RuntimeCache | None = None,
         client: CompileClient | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.engine = engine if isinstance(engine, Engine) else Engine.load(engine)
-        self.stats = Stats()
-        loader = ProgramLoader(cache or shared_cache(), client or shared_client(), progress)
+        self.counters = Counters()
+        loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
         self.device = open_device(device, loader, threads=threads)
         loaded = loader.load(self.engine, self.device.target)
-        self.stats.compiled_kernels = loaded.compiled
+        self.counters.compiled_kernels = loaded.compiled
         self.program = loaded.program
         self._executable = self.device.prepare(loaded, self.engine.weights)
         self._contexts = ContextPool(self._executable.new_context, max_contexts)
@@ -142,6 +142,15 @@ class Session:
 
         return BoundSession(self, dict(inputs or {}), dict(outputs or {}), donate, capacity)
 
+    @property
+    def device_name(self) -> str:
+        """`cpu`, or `cuda:N`."""
+        return self.device.name
+
+    def stats(self) -> dict[str, int]:
+        """The session's counters (see `Counters`), and how many execution contexts it has made."""
+        return {**asdict(self.counters), "contexts": self._contexts.made}
+
     def close(self) -> None:
         """Free contexts and kernels; no call may be running."""
         self._contexts.close()
@@ -172,14 +181,14 @@ class Session:
     def _stored(self, array: Any, index: int) -> Any:
         stored = to_storage(array, self._types[index])
         if stored is not array:
-            self.stats.copied_inputs += 1
+            self.counters.copied_inputs += 1
         return stored
 
     def _call(self, call: Call) -> list[Any]:
         with self._contexts.lease() as context:
             results, status = context.run(call)
         with self._lock:
-            self.stats.runs += 1
+            self.counters.runs += 1
         if status:
             guard = guards(self.program)[status - 1]
             values = f"{guard.left} = {_value(guard.left, call.sizes)}, {guard.right} = {_value(guard.right, call.sizes)}"

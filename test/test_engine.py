@@ -61,7 +61,7 @@ def test_round_trip(path: Path) -> None:
     for name, w in original.weights.items():
         assert bytes(engine.weights[name].bytes_view()) == bytes(w.bytes_view()), name
         assert engine.weights[name].shape == w.shape
-    engine.check()
+    engine.verify_hashes()
     assert not engine.is_stripped
     again = path.with_name("again.ingot")
     engine.save(again)
@@ -136,7 +136,7 @@ def test_flipped_bits_are_found(path: Path) -> None:
     flipped = bytearray(data)
     flipped[weight] ^= 4
     with pytest.raises(EngineError, match="'big' is not what was written"):
-        Engine.load(bytes(flipped)).check()
+        Engine.load(bytes(flipped)).verify_hashes()
 
 
 def test_mutated_files_never_crash(path: Path) -> None:

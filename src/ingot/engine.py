@@ -7,7 +7,7 @@ An engine file is a safetensors container (`ingot.container`) of
 - the weights, each at a multiple of 4096 bytes, so that they are used where the file is mapped;
 
 and one metadata key, `ingot`: canonical JSON of an `EngineHeader`. The header alone says whether an engine is valid here.
-The hashes of the header and the IR are checked when it is loaded, those of the weights by `Engine.check`.
+The hashes of the header and the IR are checked when it is loaded, those of the weights by `Engine.verify_hashes`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class EngineHeader:
         ir_sha256: hash of the AOT IR; with the target it identifies the launch program.
         weights: its tensors by name.
         needs: features a runtime must have.
-        format: version of this description.
+        format_version: version of this description.
     """
 
     producer: str
@@ -69,7 +69,7 @@ class EngineHeader:
     ir_sha256: str
     weights: Mapping[str, WeightInfo] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
-    format: int = FORMAT
+    format_version: int = FORMAT
 
     def dumps(self) -> str:
         """Canonical JSON text."""
@@ -81,7 +81,7 @@ class EngineHeader:
             return {"dtype": w.dtype, "shape": list(w.shape), "sha256": w.sha256, "stored": w.stored}
 
         data = {
-            "format": self.format,
+            "format": self.format_version,
             "producer": self.producer,
             "inputs": [spec(t) for t in self.inputs],
             "outputs": [spec(t) for t in self.outputs],
@@ -162,6 +162,7 @@ class Engine:
         ir: the AOT IR, MLIR bytecode.
         weights: tensors by name, read when needed.
         path: the file it was loaded from, or "".
+        notes: what passes had to say when it was compiled.
     """
 
     def __init__(
@@ -169,6 +170,7 @@ class Engine:
     ) -> None:
         self.header, self.ir, self.weights, self.path = header, ir, weights, path
         self._container = container
+        self.notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         def text(specs: tuple[TensorSpec, ...]) -> str:
@@ -243,7 +245,7 @@ class Engine:
         """True where weights are missing, so that it cannot run before `refit`."""
         return any(name not in self.weights for name in self.header.weights)
 
-    def check(self) -> None:
+    def verify_hashes(self) -> None:
         """Compare every weight with its hash. Raises EngineError naming the first that differs."""
         for name, info in self.header.weights.items():
             if not info.sha256 or name not in self.weights:
@@ -280,17 +282,33 @@ class Engine:
         }
         infos |= {n: w for n, w in self.header.weights.items() if n not in new}
         h = self.header
-        header = EngineHeader(h.producer, h.inputs, h.outputs, h.ir_sha256, infos, h.needs, h.format)
+        header = EngineHeader(h.producer, h.inputs, h.outputs, h.ir_sha256, infos, h.needs, h.format_version)
         return Engine(header, self.ir, new, "", self._container)
 
     def inspect(self) -> dict[str, Any]:
         """Plain data about the engine: what its header says, and sizes in bytes."""
         data = json.loads(self.header.dumps())
-        data["path"] = self.path
-        data["ir_bytes"] = len(self.ir)
-        data["weight_bytes"] = sum(w.nbytes for w in self.header.weights.values())
-        data["stripped"] = self.is_stripped
-        return data
+        weights = self.header.weights
+        return {
+            "path": self.path,
+            "format": data["format"],
+            "producer": data["producer"],
+            "inputs": data["inputs"],
+            "outputs": data["outputs"],
+            "needs": data["needs"],
+            "stripped": self.is_stripped,
+            "ir_bytes": len(self.ir),
+            "ir_sha256": data["ir_sha256"],
+            "weights": [{"name": n, "bytes": weights[n].nbytes, **w} for n, w in sorted(data["weights"].items())],
+        }
+
+    def ir_text(self) -> str:
+        """The AOT IR as text; needs the compiler. Raises EngineError where it cannot be read."""
+        from ingot.compiler.jit import parse
+        from ingot.dialects.mlir import context
+
+        with context():
+            return str(parse(self.ir))
 
 
 def _reader(container: Container, name: str) -> Callable[[], memoryview]:

@@ -1,0 +1,155 @@
+"""`ingot.compile`: from an ONNX model to an engine, on any machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ingot import __version__
+from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
+from ingot.compiler.importer import import_model
+from ingot.compiler.interpreter import evaluate_weights
+from ingot.dialects import ingot as dialect
+from ingot.dialects.mlir import context, ir, new_context
+from ingot.dialects.plain import attribute
+from ingot.engine import Engine, EngineHeader, Weight, WeightInfo
+from ingot.errors import CompileError
+from ingot.launch_program import TensorSpec
+from ingot.passes.instrumentation import Instrumentation
+from ingot.passes.pass_base import Pass, PassContext
+from ingot.passes.pipeline import Pipeline
+from ingot.passes.registry import PassRegistry
+
+PRODUCER = f"ingot {__version__}"
+
+
+def compile_model(
+    model: Any,
+    *,
+    cast: str | None = None,
+    passes: Sequence[Pass | str] = (),
+    load: Sequence[str | os.PathLike] = (),
+    progress: Callable[[str, int, int], None] | None = None,
+    time_passes: bool = False,
+    dump_dir: str | os.PathLike | None = None,
+) -> Engine:
+    """Compile a model to an engine.
+
+    Args:
+        model: path of an ONNX file, a serialized model, or an `onnx.ModelProto`.
+        cast: `fp16` or `bf16`: compute a float model in this type where that is safe.
+        passes: further passes, objects or pipeline text, which run after Ingot's own optimizations.
+        load: Python files that define passes.
+        progress: called with (pass, done, of how many).
+        time_passes: print the time of each pass on standard error.
+        dump_dir: receives the IR after each pass.
+
+    Returns:
+        the engine. Weights stay in the model's files until it is saved or run: keep the files until then.
+
+    Raises:
+        ModelError: the model is invalid, or uses what is not supported; names the nodes.
+        CompileError: a pass failed.
+    """
+    if cast not in (None, "fp16", "bf16"):
+        raise CompileError(f"cast={cast!r}", cure="use fp16, bf16, or None")
+    registry = PassRegistry()
+    for file in load:
+        registry.load_file(Path(file))
+    extra: list[Any] = []
+    if cast is not None:
+        extra += Pipeline.parse(f"ingot-cast{{to={cast}}}", registry).steps
+    for p in passes:
+        extra += Pipeline.parse(p, registry).steps if isinstance(p, str) else [p]
+    pipeline = Pipeline([*_parse(FROM_ONNX + OPTIMIZE), *extra, *_parse(PLAN)])
+    ctx = new_context(onnx=True)
+    imported = import_model(model, context=ctx)
+    watch = Instrumentation(
+        verify_each=bool(extra) or dump_dir is not None,
+        time_each=time_passes,
+        dump_dir=None if dump_dir is None else Path(dump_dir),
+        on_pass=progress,
+    )
+    with ctx, ir.Location.unknown():
+        found = pipeline.run(imported.module, PassContext(weights=imported.weights), watch)
+        engine = engine_of(imported.module, imported.weights)
+    if time_passes:
+        total = sum(t.seconds for t in watch.timings) or 1.0
+        for t in watch.timings:
+            print(f"{t.seconds * 1e3:9.1f} ms {t.seconds / total:6.1%}  {t.name}", file=sys.stderr)
+    engine.notes = tuple(map(str, found.remarks))
+    return engine
+
+
+compile = compile_model  # the public name, `ingot.compile`
+
+
+def _parse(names: Sequence[str]) -> list[Any]:
+    return Pipeline.parse(",".join(names)).steps
+
+
+def engine_of(module: ir.Module, sources: Mapping[str, Any]) -> Engine:
+    """The engine of a module of `ingot` IR and its weights (a `WeightStore`, or anything with sources by name)."""
+    func = dialect.main_func(module)
+    operations = [op.operation for op in func.regions[0].blocks[0].operations]
+    used = {}
+    for op in operations:
+        if op.name == "ingot.weight":
+            result = op.results[0]
+            shape = dialect.shape_of(result)
+            used[str(attribute(op.attributes["name"]))] = dialect.dtype_of(result), tuple(int(str(d)) for d in shape)
+    derived = _derived(module)
+    buffer = io.BytesIO()
+    module.operation.write_bytecode(buffer)
+    ir_bytes = buffer.getvalue()
+    weights = {}
+    for name in sorted(used):
+        dtype, shape = used[name]
+        read = _Derived(ir_bytes, name, sources) if name in derived else _Source(sources, name)
+        weights[name] = Weight(dtype, shape, read)
+    names, types = (attribute(func.attributes[a]) for a in ("inputs", "input_types"))
+    arguments = func.regions[0].blocks[0].arguments
+    inputs = tuple(TensorSpec(n, t, dialect.shape_of(v)) for n, t, v in zip(names, types, arguments, strict=True))  # type: ignore[arg-type]
+    outputs = tuple(
+        TensorSpec(*(str(attribute(op.attributes[a])) for a in ("name", "type")), dialect.shape_of(op.operands[0]))
+        for op in operations
+        if op.name == "ingot.output"
+    )
+    infos = {name: WeightInfo(w.dtype, w.shape, "") for name, w in weights.items()}
+    return Engine(EngineHeader(PRODUCER, inputs, outputs, "", infos), ir_bytes, weights)
+
+
+def _derived(module: ir.Module) -> set[str]:
+    """Names of the weights that the weights program makes."""
+    func = dialect.find_func(module, dialect.WEIGHTS_FUNC)
+    if func is None:
+        return set()
+    operations = (op.operation for op in func.regions[0].blocks[0].operations)
+    return {str(attribute(op.attributes["name"])) for op in operations if op.name == "ingot.output"}
+
+
+class _Source:
+    """Reads a weight of the model."""
+
+    def __init__(self, sources: Mapping[str, Any], name: str) -> None:
+        self._sources, self._name = sources, name
+
+    def __call__(self) -> Any:
+        return self._sources[self._name].bytes()
+
+
+class _Derived:
+    """Evaluates one weight of the weights program when it is read, so that memory holds one at a time."""
+
+    def __init__(self, ir_bytes: bytes, name: str, sources: Mapping[str, Any]) -> None:
+        self._ir, self._name, self._sources = ir_bytes, name, sources
+
+    def __call__(self) -> Any:
+        with context():
+            module = ir.Module.parse(self._ir)
+            ((_, array),) = evaluate_weights(module, self._sources, [self._name])
+        return array
