@@ -6,7 +6,7 @@ dispatches are one or two axes once collapsed, and then need none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ingot.dims import Dim
@@ -173,3 +173,83 @@ def _part(
     local = [replace(t, shape=t.shape[begin:end], strides=t.strides[begin:end]) for t in tensors]
     groups = groups_of(shape[begin:end], local, [a - begin for a in fixed if begin <= a < end])
     return [[begin + axis for axis in group] for group in groups]
+
+
+@dataclass(frozen=True)
+class PartedDomain:
+    """A dispatch over a domain whose axes were reordered into parts, each merged as far as its tensors allow.
+
+    Attributes:
+        dispatch: results, operands walked over the domain and regions, in the new axes.
+        parts: sizes of each part's axes; a part may have none.
+    """
+
+    dispatch: Dispatch
+    parts: tuple[tuple[Dim, ...], ...]
+
+    @property
+    def domain(self) -> tuple[Dim, ...]:
+        """Sizes of all axes."""
+        return tuple(d for part in self.parts for d in part)
+
+
+def part_domain(
+    dispatch: Dispatch, domain: Sequence[Dim], parts: Sequence[Sequence[int]], streamed: Sequence[int] = ()
+) -> PartedDomain:
+    """The dispatch with the axes of `domain` reordered to `parts`, one after the other; axes merge within a part only.
+
+    Args:
+        dispatch: its results (which may have size 1 along axes) and its regions' loads are right-aligned with `domain`.
+        domain: sizes.
+        parts: axes of each part; together a permutation of the domain's.
+        streamed: operands besides the regions' that are walked over the domain.
+
+    Raises NotImplementedError where an operand's size along an axis may turn out to be 1, or is read in two ways.
+    """
+    order = [axis for part in parts for axis in part]
+    assert sorted(order) == list(range(len(domain))), (parts, domain)
+    shape = tuple(domain[a] for a in order)
+    loaded = set(streamed) | {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load"}
+    if loaded & {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load_at"}:
+        raise NotImplementedError(f"{dispatch.root}: an operand is read both at the current and at computed indices")
+
+    def walk(t: TensorArg) -> TensorArg:
+        wide = expand(t, domain)
+        return replace(t, shape=shape, strides=tuple(wide.strides[a] for a in order))
+
+    try:
+        wide = {i: walk(dispatch.operands[i]) for i in sorted(loaded)}
+        results = [walk(t) for t in dispatch.results]
+    except ValueError as error:
+        raise NotImplementedError(f"{dispatch.root}: {error}") from None
+    fixed = {order.index(a) for r in dispatch.regions for a in uses_index(r)}
+    groups: list[list[int]] = []
+    sizes = []
+    begin = 0
+    for part in parts:
+        end = begin + len(part)
+        found = _part(shape, [*wide.values(), *results], fixed, begin, end) if part else []
+        groups += found
+        sizes.append(tuple(_product(shape[a] for a in group) for group in found))
+        begin = end
+    number = {axis: g for g, group in enumerate(groups) for axis in group}
+    regions = tuple(
+        replace(r, insts=tuple(
+            replace(i, attrs=(("axis", number[order.index(i.attr("axis"))]),)) if i.op == "index" else i for i in r.insts
+        ))
+        for r in dispatch.regions
+    )  # fmt: skip
+    merged = replace(
+        dispatch,
+        operands=tuple(merge(wide[i], groups) if i in wide else t for i, t in enumerate(dispatch.operands)),
+        results=tuple(merge(t, groups) for t in results),
+        regions=regions,
+    )
+    return PartedDomain(merged, tuple(sizes))
+
+
+def _product(sizes: Iterable[Dim]) -> Dim:
+    total: Dim = 1
+    for d in sizes:
+        total = total * d
+    return total
