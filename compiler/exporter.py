@@ -14,7 +14,7 @@ from ingot.compiler.weights import WeightSource, WeightStore
 from ingot.dialects import onnx as dialect
 from ingot.dialects import onnx_types as types
 from ingot.dialects.mlir import ir
-from ingot.dtypes import OnnxType
+from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType
 from ingot.errors import ModelError
 
 # protobuf serializes no message of 2 GB or more; the rest of a model takes some of it.
@@ -27,7 +27,7 @@ _CONTRIB_VERSION = 1
 def export_model(module: ir.Module, weights: WeightStore) -> onnx.ModelProto:
     """The module as a message with its weights inside, at the oldest opset that has what its nodes need.
 
-    ONNX's checker accepts it if every output has a rank: run shape inference first where the model declares none.
+    Run shape inference first: ONNX's checker wants the rank of every output, and types decide about the opset.
 
     Raises ModelError where the weights do not fit into a message, ValueError where the module has no `onnx.Graph`.
     """
@@ -158,14 +158,18 @@ class _Exporter:
             body = self.graph(region, f"{node.name}.{name}", outputs)
             node.attribute.add(name=name, type=onnx.AttributeProto.GRAPH, g=body)
         results = dialect.onnx_results(op)
-        if not spec.domain:
-            elements = ([_element(v) for v in dialect.onnx_operands(op)], [_element(v) for v in results])
-            stated = [a.name for a in node.attribute]
-            self.opset = max(self.opset, onnx_versions.required_opset(spec.op_type, stated, *map(_stripped, elements)))
         for i, value in enumerate(results):
             if value is not None and value not in self.names:
                 self.names[value] = self.unique(node.name if len(results) == 1 else f"{node.name}.{i}")
         node.output.extend(_stripped(["" if v is None else self.names[v] for v in results]))
+        if not spec.domain:
+            inputs = [_element(v) for v in dialect.onnx_operands(op)][: len(node.input)]
+            elements = [_element(v) for v in results][: len(node.output)]
+            stated = {a.name: a for a in node.attribute}
+            for name in ("to", "dtype", "output_dtype"):  # says the type where inference has not run
+                if name in stated:
+                    elements[0] = ONNX_TYPE_BY_CODE.get(stated[name].i, elements[0])
+            self.opset = max(self.opset, onnx_versions.required_opset(spec.op_type, stated, inputs, elements))
         for value in results:
             if value is not None and isinstance(value.type, ir.RankedTensorType):
                 self.declare(graph.value_info.add(name=self.names[value]), value.type)

@@ -310,6 +310,21 @@ def test_external_weights_round_trip(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("nodes", "initializers", "expected"),
+    [
+        ([op("Neg", "x", "t"), op("Flatten", "t", "y")], {}, 13),  # the type of t is not known
+        ([op("LayerNormalization", "x s", "y")], {"s": data(4)}, 17),
+        ([op("Softmax", "x", "t"), op("Gelu", "t", "y")], {}, 20),
+        ([op("Cast", "x", "t", to=TensorProto.FLOAT8E4M3FN), op("Cast", "t", "y", to=1)], {}, 19),
+        ([op("Cast", "x", "y", to=1, saturate=1)], {}, 19),
+    ],
+)
+def test_the_opset_is_the_oldest_that_suffices(nodes, initializers, expected):
+    model = model_of(nodes, {"x": (FLOAT, [2, 4])}, {"y": (FLOAT, [2, 4])}, initializers)
+    assert {o.domain: o.version for o in reexported(model).opset_import} == {"": expected}
+
+
 def test_a_weight_that_is_missing_is_named():
     result = import_model(
         model_of([op("Add", "x w", "y")], {"x": (FLOAT, [20])}, {"y": (FLOAT, None)}, {"w": data(20)}),
