@@ -1,0 +1,112 @@
+// RUN: ingot-opt %s -p ingot-convert-onnx-to-ingot --split-input-file --verify-diagnostics --mlir-print-local-scope | filecheck %s
+
+// Fires: a convolution is channels-last between transposes, with the bias in its epilogue.
+// CHECK-NOT: onnx.
+// CHECK:      %[[W:.*]] = "ingot.weight"() {name = "w"} : () -> tensor<8x3x3x3xf32>
+// CHECK-NEXT: %[[B:.*]] = "ingot.weight"() {name = "b"} : () -> tensor<8xf32>
+// CHECK-NEXT: %[[WT:.*]] = "ingot.transpose"(%[[W]]) {perm = array<i64: 0, 2, 3, 1>}
+// CHECK-NEXT: %[[XT:.*]] = "ingot.transpose"(%arg0) {perm = array<i64: 0, 2, 3, 1>}
+// CHECK-NEXT: %[[Y:.*]] = "ingot.conv"(%[[XT]], %[[WT]]) ({
+// CHECK-NEXT: ^bb0(%[[ACC:.*]]: f32):
+// CHECK-NEXT:   %[[L:.*]] = "ingot.load"(%[[B]]) : (tensor<8xf32>) -> f32
+// CHECK-NEXT:   %[[S:.*]] = "ingot.addf"(%[[ACC]], %[[L]])
+// CHECK-NEXT:   "ingot.yield"(%[[S]])
+// CHECK-NEXT: }) {acc = "f32", dilations = array<i64: 1, 1>, groups = 1 : i64, pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>}
+// CHECK-SAME: -> tensor<?x?x?x8xf32, #ingot.dims<["N", "floordiv(H - 1, 2) + 1", "floordiv(W - 1, 2) + 1"]>>
+// CHECK-NEXT: %[[YT:.*]] = "ingot.transpose"(%[[Y]]) {perm = array<i64: 0, 3, 1, 2>}
+// CHECK-NEXT: "ingot.output"(%[[YT]]) {name = "y", type = "float"}
+// CHECK-NEXT: "ingot.return"
+// CHECK-NEXT: }) {input_types = ["float"], inputs = ["x"], sym_name = "main"}
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x3x?x?xf32, #ingot.dims<["N", "H", "W"]>>):
+  %w = "onnx.Weight"() {name = "w"} : () -> tensor<8x3x3x3xf32>
+  %b = "onnx.Weight"() {name = "b"} : () -> tensor<8xf32>
+  %y = "onnx.Conv"(%x, %w, %b) {pads = array<i64: 1, 1, 1, 1>, strides = array<i64: 2, 2>, operandSegmentSizes = array<i32: 1, 1, 1>} : (tensor<?x3x?x?xf32, #ingot.dims<["N", "H", "W"]>>, tensor<8x3x3x3xf32>, tensor<8xf32>) -> tensor<?x8x?x?xf32, #ingot.dims<["N", "floordiv(H - 1, 2) + 1", "floordiv(W - 1, 2) + 1"]>>
+  "onnx.Output"(%y) {name = "y"} : (tensor<?x8x?x?xf32, #ingot.dims<["N", "floordiv(H - 1, 2) + 1", "floordiv(W - 1, 2) + 1"]>>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x"]} : () -> ()
+
+// -----
+
+// Fires: half precision is computed in f32 and rounded at each operator; a known scalar is a constant of the region.
+// CHECK:      %[[Y:.*]] = "ingot.pointwise"() ({
+// CHECK-NEXT:   %[[L:.*]] = "ingot.load"(%arg0) : (tensor<4xf16>) -> f16
+// CHECK-NEXT:   %[[E:.*]] = "ingot.extf"(%[[L]]) : (f16) -> f32
+// CHECK-NEXT:   %[[C:.*]] = "ingot.const"() {value = 2.000000e+00 : f32}
+// CHECK-NEXT:   %[[M:.*]] = "ingot.mulf"(%[[E]], %[[C]])
+// CHECK-NEXT:   %[[T:.*]] = "ingot.truncf"(%[[M]]) : (f32) -> f16
+// CHECK-NEXT:   "ingot.yield"(%[[T]])
+// CHECK:      "ingot.output"(%[[Y]]) {name = "y", type = "float16"}
+"onnx.Graph"() ({
+^bb0(%x: tensor<4xf16>):
+  %two = "onnx.Constant"() {value = dense<2.0> : tensor<f16>} : () -> tensor<f16>
+  %y = "onnx.Mul"(%x, %two) : (tensor<4xf16>, tensor<f16>) -> tensor<4xf16>
+  "onnx.Output"(%y) {name = "y"} : (tensor<4xf16>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x"]} : () -> ()
+
+// -----
+
+// Fires: unsigned integers are signless, and the operation says which they are.
+// CHECK: ^bb0(%arg0: tensor<4xi8>):
+// CHECK: "ingot.divui"
+// CHECK: "ingot.output"(%{{.*}}) {name = "y", type = "uint8"} : (tensor<4xi8>)
+"onnx.Graph"() ({
+^bb0(%x: tensor<4xui8>):
+  %y = "onnx.Div"(%x, %x) : (tensor<4xui8>, tensor<4xui8>) -> tensor<4xui8>
+  "onnx.Output"(%y) {name = "y"} : (tensor<4xui8>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x"]} : () -> ()
+
+// -----
+
+// Fires: guards come first; a concatenation is a chain of moves into one tensor; values known from sizes are no operations.
+// CHECK:      ^bb0
+// CHECK-NEXT: "ingot.guard"() {left = "T", message = "m", relation = "eq", right = "S"}
+// CHECK-NEXT: %[[E:.*]] = "ingot.empty"() : () -> tensor<?x?xf32, #ingot.dims<["S", "M + N"]>>
+// CHECK-NEXT: %[[A:.*]] = "ingot.move"(%arg0, %[[E]]) ({
+// CHECK:      }) {offsets = ["0", "0"]}
+// CHECK-NEXT: %[[B:.*]] = "ingot.move"(%arg1, %[[A]]) ({
+// CHECK:      }) {offsets = ["0", "N"]}
+// CHECK-NEXT: %[[R:.*]] = "ingot.reshape"(%[[B]])
+// CHECK-NEXT: "ingot.output"(%[[R]])
+"onnx.Graph"() ({
+^bb0(%a: tensor<?x?xf32, #ingot.dims<["S", "N"]>>, %b: tensor<?x?xf32, #ingot.dims<["S", "M"]>>):
+  %s = "onnx.Shape"(%a) {ingot.values = [["S", "N"]]} : (tensor<?x?xf32, #ingot.dims<["S", "N"]>>) -> tensor<2xi64>
+  %t = "onnx.Neg"(%s) {ingot.values = [["-1"]]} : (tensor<2xi64>) -> tensor<1xi64>
+  %c = "onnx.Concat"(%a, %b) {axis = 1 : i64, ingot.guards = [["T", "eq", "S", "m"]], operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>} : (tensor<?x?xf32, #ingot.dims<["S", "N"]>>, tensor<?x?xf32, #ingot.dims<["S", "M"]>>) -> tensor<?x?xf32, #ingot.dims<["S", "M + N"]>>
+  %r = "onnx.Reshape"(%c, %t) : (tensor<?x?xf32, #ingot.dims<["S", "M + N"]>>, tensor<1xi64>) -> tensor<?xf32, #ingot.dims<["M*S + N*S"]>>
+  "onnx.Output"(%r) {name = "y"} : (tensor<?xf32, #ingot.dims<["M*S + N*S"]>>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["a", "b"]} : () -> ()
+
+// -----
+
+// Fires: an embedding reads at computed positions, negative ones from the end; unused values stay out.
+// CHECK-NOT: "ingot.exp"
+// CHECK:      %[[W:.*]] = "ingot.weight"
+// CHECK-NEXT: %[[I:.*]] = "ingot.reshape"(%arg0)
+// CHECK-NEXT: "ingot.pointwise"
+// CHECK-NEXT:   %[[P:.*]] = "ingot.load"(%[[I]])
+// CHECK:        %[[C:.*]] = "ingot.index"() {axis = 1 : i64}
+// CHECK-NEXT:   "ingot.load_at"(%[[W]], %{{.*}}, %[[C]]) : (tensor<100x8xf32>, i64, i64) -> f32
+"onnx.Graph"() ({
+^bb0(%i: tensor<?xi64, #ingot.dims<["S"]>>):
+  %w = "onnx.Weight"() {name = "w"} : () -> tensor<100x8xf32>
+  %unused = "onnx.Exp"(%w) : (tensor<100x8xf32>) -> tensor<100x8xf32>
+  %y = "onnx.Gather"(%w, %i) : (tensor<100x8xf32>, tensor<?xi64, #ingot.dims<["S"]>>) -> tensor<?x8xf32, #ingot.dims<["S"]>>
+  "onnx.Output"(%y) {name = "y"} : (tensor<?x8xf32, #ingot.dims<["S"]>>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["i"]} : () -> ()
+
+// -----
+
+// Must not fire: an operator without a lowering, and types that nobody inferred.
+"onnx.Graph"() ({
+^bb0(%x: tensor<3x3xf32>):
+  // expected-error @unknown {{2 nodes are not supported}}
+  %d = "onnx.Det"(%x) : (tensor<3x3xf32>) -> tensor<f32>
+  %y = "onnx.Relu"(%x) : (tensor<3x3xf32>) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x"]} : () -> ()
