@@ -31,6 +31,8 @@ import cuda_dispatches as make  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 
 from ingot import dims  # noqa: E402
+from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.reference import run_dispatch  # noqa: E402
 from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
 from ingot.dispatch import Dispatch  # noqa: E402
@@ -177,6 +179,37 @@ def matmul_checks() -> list[Check]:
     return cases
 
 
+def mma_checks() -> list[Check]:
+    """The mma.sync kernel on this GPU: code of sm_80 runs on every later one, of sm_89 too."""
+    mma = MmaSchedule(128, 128, 64, 64)
+    cases = [
+        Check(f"matmul mma {t} 256x384x192 {'T' if at else 'N'}{'T' if bt else 'N'}",
+              make.matmul(256, 384, 192, t, a_transposed=at, b_transposed=bt, tf32=t == "f32"), target="sm_80", schedule=mma)
+        for t in ("bf16", "f32") for at in (False, True) for bt in (False, True)
+    ]  # fmt: skip
+    cases += [
+        Check("matmul mma f16 odd 77x99x45", make.matmul(77, 99, 45, "f16"), target="sm_80", schedule=mma),
+        Check("matmul mma f16 K tail 130x256x100 NT", make.matmul(130, 256, 100, "f16", b_transposed=True), target="sm_80"),
+        Check("matmul mma int8 256x384x192 NT", make.matmul(256, 384, 192, "i8", acc="i32", b_transposed=True), target="sm_80"),
+        Check("matmul mma int8 200x96x64 NN", make.matmul(200, 96, 64, "i8", acc="i32"), target="sm_80"),
+        Check("matmul mma bf16 split", make.matmul(64, 128, 4096), target="sm_80", schedule=MmaSchedule(64, 64, 32, 32, splits=4)),
+        Check("matmul mma any", make.matmul("m", "n", "k", "f16"), {"m": 91, "n": 75, "k": 201}, target="sm_80"),
+        Check("matmul int8 wgmma 256x384x256 NT", make.matmul(256, 384, 256, "i8", acc="i32", b_transposed=True)),
+        Check("matmul f32 exact 130x140x150", make.matmul(130, 140, 150, "f32"), schedule=SimtSchedule()),
+        Check("matmul f32 exact 256x384x192 NT", make.matmul(256, 384, 192, "f32", b_transposed=True, a_transposed=True)),
+        Check("matmul f32 exact any", make.matmul("m", "n", "k", "f32"), {"m": 91, "n": 75, "k": 201}),
+        Check("matmul f32 exact split", make.matmul(64, 64, 2048, "f32")),
+        Check("matmul f64", make.matmul(65, 70, 75, "f64", acc="f64", out="f64")),
+        Check("gemv bf16 1x4096x4096", make.matmul(1, 4096, 4096)),
+        Check("gemv bf16 3x1000x512 NT", make.matmul(3, 1000, 512, b_transposed=True)),
+        Check("gemv f16 1x4100x4100 NN", make.matmul(1, 4100, 4100, "f16")),
+        Check("gemv f32 5x77x333 NN", make.matmul(5, 77, 333, "f32")),
+        Check("gemv f32 5x77x333 NT", make.matmul(5, 77, 333, "f32", b_transposed=True)),
+        Check("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16")),
+    ]
+    return cases
+
+
 def other_checks() -> list[Check]:
     return [
         Check("pointwise add gelu", make.pointwise_add_gelu(37, 1000)),
@@ -189,6 +222,10 @@ def other_checks() -> list[Check]:
         Check("normalize softmax any", make.normalize("softmax", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize group", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4))),
     ]  # fmt: skip
+
+
+def all_checks() -> list[Check]:
+    return [*matmul_checks(), *mma_checks(), *other_checks()]
 
 
 def torch_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
@@ -207,6 +244,17 @@ def speeds() -> list[Speed]:
         Speed("matmul bf16 4096^3", make.matmul(4096, 4096, 4096), 0.95, torch_matmul),
         Speed("matmul bf16 4096^3, B K-major", make.matmul(4096, 4096, 4096, b_transposed=True), 0.95, torch_matmul),
         Speed("matmul bf16 8192^3", make.matmul(8192, 8192, 8192), 0.0, torch_matmul),
+        Speed("matmul bf16 4096^3 by mma.sync of sm_80", make.matmul(4096, 4096, 4096), 0.55, torch_matmul, target="sm_80",
+              schedule=MmaSchedule(128, 256, 64, 64)),
+        Speed("matmul bf16 4096^3 by mma.sync, B K-major", make.matmul(4096, 4096, 4096, b_transposed=True), 0.55, torch_matmul,
+              target="sm_80", schedule=MmaSchedule(128, 256, 64, 64)),
+        Speed("matmul bf16 4096^3 by mma.sync 128x128", make.matmul(4096, 4096, 4096), 0.0, torch_matmul, target="sm_80",
+              schedule=MmaSchedule(128, 128, 64, 64)),
+        Speed("matmul f32 4096^3", make.matmul(4096, 4096, 4096, "f32"), 0.0, torch_matmul),
+        Speed("matmul f32 1024x768x768", make.matmul(1024, 768, 768, "f32"), 0.0, torch_matmul),
+        Speed("matmul f16 1x4096x4096", make.matmul(1, 4096, 4096, "f16"), 0.0, torch_matmul),
+        Speed("matmul f16 1x4096x4096 NT", make.matmul(1, 4096, 4096, "f16", b_transposed=True), 0.0, torch_matmul),
+        Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072), (256, 4096, 4096))),
@@ -233,7 +281,7 @@ def main() -> int:
     target = target_for(torch.cuda.get_device_capability())
     print(f"{torch.cuda.get_device_name()}: {target.name}, PyTorch {torch.__version__}")
     failed, rows = 0, []
-    for check in [] if options.speed else [*matmul_checks(), *other_checks()]:
+    for check in [] if options.speed else all_checks():
         if options.only in check.name:
             begin = time.perf_counter()
             try:

@@ -18,9 +18,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ingot import dims
+from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
+from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
 from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
+from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
 from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -28,9 +31,11 @@ from ingot.cuda_targets import facts
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch
-from ingot.kernel_plan import KernelPlan
+from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
 
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
@@ -64,15 +69,19 @@ def tensor_core_seconds(
     batch = max(1, constant(dims.product(p.batch)))
     rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
+    # Tiles of one SM at once share its rate; a lone one does not fill it.
+    rounds = math.ceil(tiles / f.sms)
     waves = math.ceil(tiles / (f.sms * blocks))
-    k_part = math.ceil(k / splits)
-    compute = waves * blocks * 2 * tile[0] * tile[1] * k_part / (rate / f.sms * efficiency)
+    tile_k = 1024 // p.a.bits
+    steps = math.ceil(k / (splits * tile_k))
+    step = 2 * tile[0] * tile[1] * tile_k / (rate / f.sms * efficiency)
+    compute = rounds * steps * max(step, STEP_SECONDS)
     traffic = batch * (m * k * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
-    memory = traffic / f.bandwidth
+    memory = traffic / (0.85 * f.bandwidth * min(1.0, tiles / f.sms))
     extra = 0.0
     if splits > 1:
-        # Partials are written once and read once, mostly by way of the second-level cache, and a second launch follows.
-        extra = 2e-6 + 8 * splits * batch * m * n / (2 * f.bandwidth)
+        # Partials are written once and read once, and a second launch follows.
+        extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
     return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
 
 
@@ -81,7 +90,7 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
     for tile_m, tile_n in WGMMA_TILES:
-        for splits in (1, 2, 3, 4, 6, 8, 12, 16):
+        for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
@@ -96,41 +105,133 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                     break
 
 
+def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of all mma.sync schedules that fit."""
+    row = mma_row(p, target)
+    if row is None:
+        return
+    steps = max(1, constant(p.k) * p.a.bits // 1024)
+    for tile in MMA_TILES:
+        stages = tile.stages if target.cp_async else 2
+        for k_bytes in (128, 64):
+            s = replace(tile, stages=stages, k_bytes=k_bytes)
+            if s.stages * s.stage_bytes > target.shared_bytes:
+                continue
+            blocks = min(
+                target.shared_bytes // (s.stages * s.stage_bytes), target.max_threads // (32 * s.warps), 4 if s.warps <= 4 else 2
+            )
+            area = s.tile_m * s.tile_n
+            share = 0.75 * min(1.0, (area / (128 * 256)) ** 0.3) * (0.65 if target.wgmma else 1.0) * (1 if k_bytes == 128 else 0.9)
+            for splits in SPLITS:
+                if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
+                    break
+                seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
+                yield Estimate(seconds, replace(s, splits=splits))
+            break
+
+
+def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """The schedule for few rows, which reads B at the memory's rate."""
+    lanes = gemv_lanes(p)
+    if not (isinstance(p.m, int) and 1 <= p.m <= MAX_ROWS and lanes and p.acc in ("f32", "f64", "i32")):
+        return
+    f = facts(target)
+    s = GemvSchedule(p.m, lanes, p.b.major == "col")
+    if not s.k_major and lanes < 2:
+        return
+    n, k = constant(p.n), constant(p.k)
+    blocks = -(-n // s.tile_n) * max(1, constant(dims.product(p.batch)))
+    splits = 1
+    # Enough blocks that every SM has several, each with enough of K to stream.
+    least = 2048 if s.k_major else 128
+    while splits < 32 and blocks * splits < 4 * f.sms and k // (2 * splits) >= least and isinstance(p.k, int):
+        splits *= 2
+    batch = max(1, constant(dims.product(p.batch)))
+    traffic = batch * n * k * p.b.bits / 8
+    share = min(1.0, blocks * splits / (2 * f.sms)) * lanes * p.b.bits / 128
+    arithmetic = batch * n * k * p.m / (f.sms * 128 * 1.5e9)
+    seconds = max(traffic / (f.bandwidth * 0.85 * share), arithmetic) + 1e-6 + (2e-6 if splits > 1 else 0)
+    yield Estimate(seconds, replace(s, splits=splits))
+
+
+def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of schedules without tensor cores."""
+    f = facts(target)
+    lanes = 128 if target.sm in (86, 87, 88, 89, 90, 100, 103, 120, 121) else 64
+    peak = f.sms * lanes * 2 * 1.6e9
+    for s in SIMT_TILES:
+        for splits in SPLITS:
+            if splits > max(1, constant(p.k) // 256) or (splits > 1 and not isinstance(p.k, int)):
+                break
+            share = {128: 0.75, 64: 0.6, 32: 0.35}[s.tile_m]
+            batch = max(1, constant(dims.product(p.batch)))
+            tiles = math.ceil(constant(p.m) / s.tile_m) * math.ceil(constant(p.n) / s.tile_n) * batch * splits
+            work = 2 * s.tile_m * s.tile_n * constant(p.k) / splits
+            blocks = {128: 2, 64: 3, 32: 8}[s.tile_m]
+            waves = math.ceil(tiles / (f.sms * blocks))
+            extra = 2e-6 + 8 * splits * batch * constant(p.m) * constant(p.n) / f.bandwidth if splits > 1 else 0.0
+            yield Estimate(waves * blocks * work / (peak / f.sms * share) + 1e-6 + extra, replace(s, splits=splits))
+
+
 def choose(p: GemmProblem, target: Target) -> Any:
-    """The schedule with the least estimated time."""
-    found = list(wgmma_schedules(p, target)) if target.wgmma else []
+    """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
+    found = [*gemv_schedules(p, target)]
+    if target.wgmma:
+        found += wgmma_schedules(p, target)
+    found += mma_schedules(p, target)
     if not found:
-        raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} accumulating in {p.acc} has no kernel on {target.name}")
+        found = list(simt_schedules(p, target))
+    elif all(isinstance(e.schedule, GemvSchedule) for e in found):
+        found += simt_schedules(p, target)
     return min(found, key=lambda e: e.seconds).schedule
 
 
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernels of a `matmul` dispatch. Raises NotImplementedError naming what no kernel can take."""
     p = gemm_problem(dispatch)
+    if min(p.a.bits, p.b.bits) < 8:
+        raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
-        return _WRITERS[type(schedule)](module, p, target, schedule)
+        launch = _WRITERS[type(schedule)](module, p, target, schedule)
+        launches = [launch]
+        if schedule.splits > 1:
+            # The product's own launch reads none of the region's operands and writes no result.
+            reduce = reduce_launch(p.dispatch, p.domain, "")
+            emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
+            launches.append(reduce)
+        return Emitted(KernelPlan(tuple(launches), split_workspace(p, schedule)), module.module)
 
 
-def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaSchedule) -> Emitted:
+def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaSchedule) -> KernelLaunch:
     plan = plan_wgmma(p, target, s)
     if plan is None:
         raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
     emit_wgmma(module, p, plan, target)
-    return finish_plan(module, p, plan.launch, s.splits, split_workspace(p, s))
+    return plan.launch
 
 
-def finish_plan(module: KernelModule, p: GemmProblem, launch: Any, splits: int, workspace: Dim) -> Emitted:
-    """The plan of a product's launch, with the reduction of its splits where there are several."""
-    launches = [launch]
-    if splits > 1:
-        # The reduction walks the domain; the product's own launch reads neither regions' operands nor results.
-        reduce = reduce_launch(p.dispatch, p.domain, "")
-        emit_reduce(module, p.dispatch, p.domain, reduce, splits, p.acc)
-        launches.append(reduce)
-    return Emitted(KernelPlan(tuple(launches), workspace), module.module)
+def _write_mma(module: KernelModule, p: GemmProblem, target: Target, s: MmaSchedule) -> KernelLaunch:
+    if mma_row(p, target) is None:
+        raise NotImplementedError(f"{target.name} has no mma.sync of {p.a.dtype} accumulating in {p.acc}")
+    launch = mma_launch(p, s)
+    emit_mma(module, p, s, target, launch)
+    return launch
 
 
-_WRITERS: dict[type, Callable[..., Emitted]] = {WgmmaSchedule: _write_wgmma}
-__all__ = ["choose", "emit", "replace"]
+def _write_simt(module: KernelModule, p: GemmProblem, target: Target, s: SimtSchedule) -> KernelLaunch:
+    launch = simt_launch(p, s)
+    emit_simt(module, p, s, launch)
+    return launch
+
+
+def _write_gemv(module: KernelModule, p: GemmProblem, target: Target, s: GemvSchedule) -> KernelLaunch:
+    launch = gemv_launch(p, s)
+    emit_gemv(module, p, s, launch)
+    return launch
+
+
+_WRITERS: dict[type, Callable[..., KernelLaunch]] = {
+    WgmmaSchedule: _write_wgmma, MmaSchedule: _write_mma, SimtSchedule: _write_simt, GemvSchedule: _write_gemv,
+}  # fmt: skip

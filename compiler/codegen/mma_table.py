@@ -132,7 +132,7 @@ class MmaRow:
     @property
     def c(self) -> Fragment:
         """Accumulator of a warp, for 8 columns."""
-        return Fragment(min(self.m, 16), 8, 32 if self.acc != "f64" else 64, 2)
+        return Fragment(min(self.m, 16), 8, 32, 2)
 
     @property
     def k_bytes(self) -> int:
@@ -150,7 +150,7 @@ class MmaRow:
 
 _S8 = {"acc": "i32", "tag": "IMMA"}
 MMA_ROWS: tuple[MmaRow, ...] = (
-    MmaRow("mma.m16n8k8.f16", "mma", 16, 8, 8, "f16", "f16", "f32", 75, 16, on_hardware=False),
+    MmaRow("mma.m16n8k8.f16", "mma", 16, 8, 8, "f16", "f16", "f32", 75, 16),
     MmaRow("mma.m8n8k16.s8", "mma", 8, 8, 16, "i8", "s8", min_sm=75, bits=8, **_S8),
     MmaRow("mma.m8n8k16.u8", "mma", 8, 8, 16, "i8", "u8", min_sm=75, bits=8, **_S8),
     MmaRow("mma.m16n8k16.f16", "mma", 16, 8, 16, "f16", "f16", "f32", 80, 16),
@@ -158,7 +158,6 @@ MMA_ROWS: tuple[MmaRow, ...] = (
     MmaRow("mma.m16n8k8.tf32", "mma", 16, 8, 8, "f32", "tf32", "f32", 80, 32),
     MmaRow("mma.m16n8k32.s8", "mma", 16, 8, 32, "i8", "s8", min_sm=80, bits=8, **_S8),
     MmaRow("mma.m16n8k32.u8", "mma", 16, 8, 32, "i8", "u8", min_sm=80, bits=8, **_S8),
-    MmaRow("mma.m8n8k4.f64", "mma", 8, 8, 4, "f64", "f64", "f64", 80, 64, tag="DMMA"),
     MmaRow("mma.m16n8k32.e4m3", "mma", 16, 8, 32, "f8E4M3FN", "e4m3", "f32", 89, 8, tag="QMMA"),
     MmaRow("mma.m16n8k32.e5m2", "mma", 16, 8, 32, "f8E5M2", "e5m2", "f32", 89, 8, tag="QMMA"),
     *(

@@ -14,7 +14,7 @@ from ingot.target import Target
 
 _KB = 1024
 _HALF = ("mma.m16n8k16.f16", "mma.m16n8k16.bf16")
-_AMPERE = (*_HALF, "mma.m16n8k8.tf32", "mma.m16n8k32.s8", "mma.m16n8k32.u8", "mma.m8n8k4.f64")
+_AMPERE = (*_HALF, "mma.m16n8k8.tf32", "mma.m16n8k32.s8", "mma.m16n8k32.u8")
 _ADA = (*_AMPERE, "mma.m16n8k32.e4m3", "mma.m16n8k32.e5m2")
 _HOPPER = tuple(f"wgmma.m64k{k}.{t}" for t, k in (("f16", 16), ("bf16", 16), ("tf32", 8), ("s8", 32), ("u8", 32), ("e4m3", 32), ("e5m2", 32)))
 _BLACKWELL_CONSUMER = (

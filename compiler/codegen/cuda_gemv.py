@@ -1,0 +1,215 @@
+"""Products of few rows (token-by-token decoding): B is streamed once, by all SMs, in accesses of 16 bytes.
+
+Where B's columns are neighbours in memory (N-major), a thread owns `lanes` columns over a part of K; where its k are (K-major), a warp owns a
+column and its lanes parts of K. Parts of a block are added through shared memory, parts of different blocks by cuda_split_k.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot import dims
+from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
+from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
+from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums
+from ingot.compiler.codegen.cuda_kernel import (
+    DispatchKernel,
+    dispatch_kernel,
+    divides,
+    memory_type,
+    region_buffers,
+    symbol_of,
+)
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.values import Val
+from ingot.dims import Dim
+from ingot.kernel_plan import BufferArg, KernelLaunch
+
+WARPS = 8
+MAX_ROWS = 8
+UNROLL = 4  # vectors of B in flight for each thread
+
+
+@dataclass(frozen=True)
+class GemvSchedule:
+    """`rows` of A at once (all of them), vectors of `lanes` elements of B, `splits` blocks for a column."""
+
+    rows: int
+    lanes: int
+    k_major: bool
+    splits: int = 1
+
+    @property
+    def tile_m(self) -> int:
+        return self.rows
+
+    @property
+    def tile_n(self) -> int:
+        """Columns of a block."""
+        return 2 * WARPS if self.k_major else 32 * self.lanes
+
+
+def gemv_lanes(p: GemmProblem) -> int:
+    """Elements of B's widest vectors along its contiguous axis; 0 where B has none."""
+    x = p.b
+    if x.major == "none" or x.bits < 8:
+        return 0
+    lanes = 16 * 8 // x.bits
+    extent = x.cols if x.major == "col" else x.rows
+    while lanes > 1 and not (x.aligned(lanes * x.bits // 8, p.dispatch) and divides(lanes, extent, p.dispatch)):
+        lanes //= 2
+    return lanes
+
+
+def gemv_launch(p: GemmProblem, s: GemvSchedule, suffix: str = "") -> KernelLaunch:
+    """The launch of a schedule: columns, splits, batches."""
+    own = (BufferArg("operand", 0), BufferArg("operand", 1))
+    rest = (BufferArg("workspace"),) if s.splits > 1 else region_buffers(p.dispatch, skip=(0, 1))
+    grid: tuple[Dim, Dim, Dim] = (dims.ceildiv(p.n, s.tile_n), s.splits, dims.product(p.batch))
+    return KernelLaunch(symbol_of(p.dispatch, suffix), grid, (*own, *rest), (32 * WARPS, 1, 1), flops=p.flops)
+
+
+def emit_gemv(module: KernelModule, p: GemmProblem, s: GemvSchedule, launch: KernelLaunch) -> None:
+    """Write the kernel of a schedule into `module`."""
+    with dispatch_kernel(module, p.dispatch, launch) as dk:
+        k = dk.k
+        batch = dk.split(k.block_id(2), p.batch)
+        out = FragmentEpilogue(dk, p, (1, s.tile_n)) if s.splits == 1 else PartialSums(dk, p, k.block_id(1))
+        (_rows_of_columns if s.k_major else _columns)(dk, p, s, batch, out)
+
+
+class _Operand:
+    """One matrix of an operand: elements by (row, k)."""
+
+    def __init__(self, dk: DispatchKernel, x: Matrix, batch: Sequence[Val], acc: str, unsigned: bool) -> None:
+        self.dk, self.k, self.x, self.acc, self.unsigned = dk, dk.k, x, acc, unsigned
+        offset = self.k.const(0, "i64")
+        for b, s in zip(batch, x.batch_strides, strict=True):
+            if s != 0:
+                offset = offset + self.k.cast(b, "i64") * dk.size(s)
+        self.base = dk.pointer(x.kind, x.index).at(offset, memory_type(x.dtype))
+        self.row_step, self.k_step = dk.size(x.row_stride), dk.size(x.col_stride)
+
+    def raw(self, row: Val | int, at: Val, lanes: int) -> Val:
+        """`lanes` elements along the contiguous axis."""
+        k = self.k
+        name = memory_type(self.x.dtype)
+        row = k.cast(row, "i64") if isinstance(row, Val) else k.const(row, "i64")
+        p = self.base.at(row * self.row_step + k.cast(at, "i64") * self.k_step, name)
+        return k.load(p, k.vector_of(name, lanes), align=lanes * self.x.bits // 8, invariant=True)
+
+    def wide(self, x: Val) -> Val:
+        """Raw elements in the accumulator's type."""
+        return as_accumulator(self.dk, x, self.x.dtype, self.acc, self.unsigned)
+
+
+def _range(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, unit: int) -> tuple[Val, Val]:
+    """K of this block, in multiples of `unit`."""
+    k = dk.k
+    size = dk.size(p.k, "i32")
+    if s.splits == 1:
+        return k.const(0, "i32"), size
+    per = ((size + (s.splits * unit - 1)) // (s.splits * unit)) * unit
+    first = k.min(k.block_id(1) * per, size)
+    return first, k.min(first + per, size)
+
+
+def _rows_of_columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequence[Val], out: object) -> None:
+    """B is K-major: a warp takes two neighbouring columns, its lanes neighbouring vectors of k."""
+    k = dk.k
+    a, b = _Operand(dk, p.a, batch, p.acc, p.unsigned[0]), _Operand(dk, p.b, batch, p.acc, p.unsigned[1])
+    lane = k.lane_id()
+    n = dk.size(p.n, "i32")
+    col = (k.block_id(0) * WARPS + k.warp_id()) * 2
+    cols = [k.min(col + i, n - 1) for i in range(2)]
+    first, last = _range(dk, p, s, 32 * s.lanes)
+    # A may be aligned less than B: its elements are read one by one then.
+    whole = p.a.major == "col" and p.a.aligned(s.lanes * p.a.bits // 8, p.dispatch)
+    zero = k.const(0, p.acc)
+    step = 32 * s.lanes
+
+    def load(at: Val) -> list[Val]:
+        return [b.raw(c, at, s.lanes) for c in cols]
+
+    def multiply(raw: Sequence[Val], at: Val, acc: list[Val]) -> list[Val]:
+        acc = list(acc)
+        columns = [k.elements(b.wide(x)) for x in raw]
+        for r in range(s.rows):
+            x = a.wide(a.raw(r, at, s.lanes)) if whole else k.vector([k.extract(a.wide(a.raw(r, at + j, 1)), 0) for j in range(s.lanes)])
+            values = k.elements(x)
+            for c, column in enumerate(columns):
+                for j in range(s.lanes):
+                    acc[2 * r + c] = k.fma(values[j], column[j], acc[2 * r + c])
+        return acc
+
+    begin = first + lane * s.lanes
+    wide_last = last - (UNROLL - 1) * step
+    with k.for_(begin, k.max(wide_last, begin), step * UNROLL, carry=[zero] * (2 * s.rows)) as loop:
+        at = [loop.iv + i * step for i in range(UNROLL)]
+        raw = [load(x) for x in at]
+        acc = list(loop.carry)
+        for i in range(UNROLL):
+            acc = multiply(raw[i], at[i], acc)
+        loop.yield_(acc)
+    done = begin + (k.max(wide_last - begin, 0) + (step * UNROLL - 1)) // (step * UNROLL) * (step * UNROLL)
+    with k.for_(done, k.max(last, done), step, carry=list(loop.results)) as tail:
+        tail.yield_(multiply(load(tail.iv), tail.iv, list(tail.carry)))
+    sums = [k.warp_reduce(lambda x, y: x + y, x) for x in tail.results]
+    with k.if_(lane.eq(0) & (col < n)):
+        for r in range(s.rows):
+            out.pair(out.at_row(batch, k.const(r, "i32")), col, sums[2 * r : 2 * r + 2])  # type: ignore[attr-defined]
+
+
+def _columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequence[Val], out: object) -> None:
+    """B is N-major: a thread takes `lanes` columns, warps take turns along k."""
+    k = dk.k
+    a, b = _Operand(dk, p.a, batch, p.acc, p.unsigned[0]), _Operand(dk, p.b, batch, p.acc, p.unsigned[1])
+    lane, warp = k.lane_id(), k.warp_id()
+    n = dk.size(p.n, "i32")
+    col = (k.block_id(0) * 32 + lane) * s.lanes
+    at_col = k.min(col, n - s.lanes)
+    first, last = _range(dk, p, s, WARPS * UNROLL)
+    zero = k.const(0, p.acc)
+
+    def multiply(raw: Val, at: Val, acc: list[Val]) -> list[Val]:
+        column = b.wide(raw)
+        out_acc = []
+        for r in range(s.rows):
+            x = k.extract(a.wide(a.raw(r, at, 1)), 0)
+            out_acc.append(k.fma(k.broadcast(x, s.lanes), column, acc[r]))
+        return out_acc
+
+    begin = first + warp
+    wide_last = last - (UNROLL - 1) * WARPS
+    start = [k.broadcast(zero, s.lanes)] * s.rows
+    with k.for_(begin, k.max(wide_last, begin), WARPS * UNROLL, carry=start) as loop:
+        at = [loop.iv + i * WARPS for i in range(UNROLL)]
+        raw = [b.raw(at_col, x, s.lanes) for x in at]
+        acc = list(loop.carry)
+        for i in range(UNROLL):
+            acc = multiply(raw[i], at[i], acc)
+        loop.yield_(acc)
+    span = WARPS * UNROLL
+    done = begin + (k.max(wide_last - begin, 0) + (span - 1)) // span * span
+    with k.for_(done, k.max(last, done), WARPS, carry=list(loop.results)) as tail:
+        tail.yield_(multiply(b.raw(at_col, tail.iv, s.lanes), tail.iv, list(tail.carry)))
+
+    size = 8 if p.acc in ("f64", "i64") else 4
+    shared = k.static_shared(WARPS * 32 * s.lanes * size)
+    for r, x in enumerate(tail.results):
+        k.store(x, shared.at((warp * 32 + lane) * s.lanes, p.acc), align=min(16, s.lanes * size))
+        k.barrier()
+        # Thread t adds the warps' parts of columns 2t and 2t + 1 of the block, in order.
+        thread = k.thread_id()
+        pairs = max(1, 32 * s.lanes // 2)
+        with k.if_(thread < pairs):
+            two = [k.const(0, p.acc)] * 2
+            for w in range(WARPS):
+                part = k.load(shared.at((w * 32 * s.lanes) + thread * 2, p.acc), k.vector_of(p.acc, 2), align=2 * size)
+                two = [x + y for x, y in zip(two, k.elements(part), strict=True)]
+            place = k.block_id(0) * (32 * s.lanes) + thread * 2
+            with k.if_(place < n):
+                out.pair(out.at_row(batch, k.const(r, "i32")), place, two)  # type: ignore[attr-defined]
+        k.barrier()
