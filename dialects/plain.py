@@ -46,7 +46,10 @@ def attributes(op: ir.Operation) -> dict[str, Attr]:
 
 
 def to_attribute(value: Attr) -> ir.Attribute:
-    """The attribute of a Python value: bool, int (i64), float (f64), str, or a tuple or list of these."""
+    """The attribute of a Python value: bool, int (i64), float (f64), str, or a tuple or list of these.
+
+    Integers become a dense array, so that equal lists have one spelling.
+    """
     if isinstance(value, bool):
         return ir.BoolAttr.get(value)
     if isinstance(value, int):
@@ -55,6 +58,8 @@ def to_attribute(value: Attr) -> ir.Attribute:
         return ir.FloatAttr.get(ir.F64Type.get(), value)
     if isinstance(value, str):
         return ir.StringAttr.get(value)
+    if all(type(v) is int for v in value):
+        return ir.DenseI64ArrayAttr.get(list(value))
     return ir.ArrayAttr.get([to_attribute(v) for v in value])
 
 

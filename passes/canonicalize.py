@@ -43,9 +43,12 @@ class Canonicalize(Pass):
 def _canonicalize_view(op: ir.Operation) -> int:
     view = views.read(op)
     composed = views.compose(view)
-    if composed is view:
-        return 0
-    replace(op, [views.create(composed, op) if isinstance(composed, views.View) else composed])
+    if isinstance(composed, views.View):
+        value = views.regroup(composed, op)
+        if value is None and composed is view:
+            return 0
+        composed = views.create(composed, op) if value is None else value
+    replace(op, [composed])
     return 1
 
 

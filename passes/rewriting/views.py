@@ -7,7 +7,8 @@ reshape, ...); `make` creates the composed view before an operation, or gives th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
@@ -17,7 +18,7 @@ from ingot.dims import Dim
 from ingot.dispatch import Attr
 from ingot.passes.rewriting.ops import defining
 
-__all__ = ["View", "compose", "expand", "make", "read", "reshape", "slice_", "transpose", "unit_axes_only"]
+__all__ = ["View", "compose", "expand", "make", "read", "regroup", "reshape", "slice_", "transpose", "unit_axes_only"]
 
 Shape = tuple[Dim, ...]
 
@@ -60,7 +61,10 @@ def compose(view: View) -> View | ir.Value:
 def make(view: View, before: ir.Operation) -> ir.Value:
     """The value of a view, composed; a new operation before `before` where one is needed."""
     composed = compose(view)
-    return create(composed, before) if isinstance(composed, View) else composed
+    if not isinstance(composed, View):
+        return composed
+    shortest = regroup(composed, before)
+    return create(composed, before) if shortest is None else shortest
 
 
 def create(view: View, before: ir.Operation) -> ir.Value:
@@ -117,6 +121,89 @@ def _reshape_rule(view: View, inner: View | None) -> View | None:
     if inner is not None and inner.name == "reshape":
         return View("reshape", inner.x, view.shape)
     return None
+
+
+@dataclass
+class _Atom:
+    """A part of an axis of a chain's base: its size, and its place among the base's atoms in row-major order."""
+
+    size: Dim
+    key: tuple[int, ...]
+
+
+def regroup(view: View, before: ir.Operation) -> ir.Value | None:
+    """A chain of reshapes and transposes in its shortest form: one reshape that splits, one transpose, one reshape that merges.
+
+    Of two forms of equal length the one that ends in the transpose is chosen: there it meets a transpose that undoes it.
+
+    Returns:
+        the chain's value, made of new views before `before`; None where the chain has that form, or cannot be followed.
+    """
+    chain = [view]
+    while (op := defining(chain[-1].x)) is not None and op.name in ("ingot.reshape", "ingot.transpose"):
+        chain.append(read(op))
+    base = chain[-1].x
+    if len(chain) < 2 or view.name not in ("reshape", "transpose"):
+        return None
+    # Axes as lists of atoms of the base; a reshape may split an atom, in every axis list at once.
+    axes = [[_Atom(d, (i,))] for i, d in enumerate(dialect.shape_of(base))]
+    for step in reversed(chain):
+        if step.name == "transpose":
+            axes = [axes[p] for p in step.attr("perm")]
+            continue
+        regrouped = _regrouped([a for axis in axes for a in axis], step.shape)
+        if regrouped is None:
+            return None
+        axes = regrouped
+    current = [a for axis in axes for a in axis if a.size != 1]
+    runs: list[list[_Atom]] = []  # atoms that stay neighbours
+    ordered = sorted(current, key=lambda a: a.key)
+    after = {id(a): b for a, b in pairwise(ordered)}
+    for atom in current:
+        if runs and after.get(id(runs[-1][-1])) is atom:
+            runs[-1].append(atom)
+        else:
+            runs.append([atom])
+    sources = sorted(runs, key=lambda run: run[0].key)
+    split = tuple(dims.product(a.size for a in run) for run in sources)
+    perm = [next(i for i, run in enumerate(sources) if run is wanted) for wanted in runs]
+    merged = tuple(split[p] for p in perm)
+    needed = (dialect.shape_of(base) != split) + (perm != sorted(perm)) + (merged != view.shape)
+    is_last = view.name == "reshape" and perm != sorted(perm) and merged == view.shape
+    if needed > len(chain) or (needed == len(chain) and not is_last):
+        return None
+    value = base
+    for step in (View("reshape", base, split), View("transpose", base, merged, (("perm", tuple(perm)),)),
+                 View("reshape", base, view.shape)):  # fmt: skip
+        step = replace(step, x=value)
+        value = step.x if _identity(step) is not None else create(step, before)
+    return value
+
+
+def _regrouped(atoms: list[_Atom], shape: Shape) -> list[list[_Atom]] | None:
+    """The atoms, some of them split in two, in lists whose sizes multiply to `shape`; None where that is not known to go."""
+    queue = [a for a in atoms if a.size != 1]
+    out: list[list[_Atom]] = []
+    for wanted in shape:
+        group: list[_Atom] = []
+        rest = wanted
+        while rest != 1:
+            if not queue:
+                return None
+            atom = queue.pop(0)
+            quotient = dims.exact_div(rest, atom.size)
+            if quotient is not None:
+                group.append(atom)
+                rest = quotient
+                continue
+            inner = dims.exact_div(atom.size, rest)
+            if inner is None:
+                return None
+            group.append(_Atom(rest, (*atom.key, 0)))
+            queue.insert(0, _Atom(inner, (*atom.key, 1)))
+            rest = 1
+        out.append(group)
+    return out if not queue else None
 
 
 def _transpose_rule(view: View, inner: View | None) -> View | None:

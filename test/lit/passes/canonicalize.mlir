@@ -70,7 +70,7 @@
 // Dynamic shapes: slices of slices add up, an identity move goes, `dim` of a known size is a constant, and what is left
 // copies its operand.
 // CHECK:      ^bb0(%[[X:.*]]: tensor
-// CHECK-NEXT: %[[S:.*]] = "ingot.slice"(%[[X]]) {starts = ["3*N - 2"], steps = [-4]}
+// CHECK-NEXT: %[[S:.*]] = "ingot.slice"(%[[X]]) {starts = ["3*N - 2"], steps = array<i64: -4>}
 // CHECK-NEXT: "ingot.output"(%[[S]])
 "ingot.func"() ({
 ^bb0(%x: tensor<?xf32, #ingot.dims<["4*N"]>>):
