@@ -92,12 +92,10 @@ class BoundSession:
             else:
                 arrays.append(None)
         shapes = self._shapes(arrays)
-        after = session._binder.bind(shapes)  # what is long after this call, without capacities
+        lengths = session._binder.state_lengths(shapes) if self._states else ()
         for name, s in self._states.items():
-            state = program.states[s.number]
-            self._make_room(s, shapes[state.input], dims.evaluate(state.length, after.env), feed.get(name))
-        capacities = {s.number: s.capacity for s in self._states.values()}
-        sizes = session._binder.bind(shapes, capacities) if capacities else after
+            self._make_room(s, shapes[program.states[s.number].input], lengths[s.number], feed.get(name))
+        sizes = session._binder.bind(shapes, {s.number: s.capacity for s in self._states.values()})
         inputs = [a if a is None else session._stored(a, i) for i, a in enumerate(arrays)]
         outputs: list[Any] = [None] * len(program.outputs)
         for index, array in self._outputs.items():
@@ -112,7 +110,7 @@ class BoundSession:
         results = session._call(Call(sizes, inputs, outputs))
         for s in self._states.values():
             state = program.states[s.number]
-            s.length = dims.evaluate(state.length, sizes.env)
+            s.length = lengths[s.number]
             results[state.output] = self._view(s, s.length)
         return [results[i] for i in wanted]
 

@@ -25,14 +25,12 @@ class Sizes:
         dims: the same, in the order of `dim_names`.
         arena_bytes: size of the arena.
         output_shapes: sizes of the outputs.
-        buffer_bytes: size of every buffer of the program.
     """
 
     env: Mapping[str, int]
     dims: tuple[int, ...]
     arena_bytes: int
     output_shapes: tuple[tuple[int, ...], ...]
-    buffer_bytes: tuple[int, ...]
 
 
 @dataclass(frozen=True)

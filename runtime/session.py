@@ -127,7 +127,7 @@ class Session:
         outputs: Mapping[str, Any] | None = None,
         donate: bool | Sequence[str] = False,
         *,
-        capacity: int = 0,
+        capacity: int = 512,
     ) -> Any:
         """A `BoundSession`, which calls this one with arrays that are given once.
 
@@ -136,7 +136,7 @@ class Session:
             outputs: arrays that every call writes, of exactly the outputs' shapes.
             donate: states (inputs whose output is the input grown along an axis) that are kept on the device and updated in
                 place: their names, or True for all.
-            capacity: length that donated states have room for from the beginning; they grow beyond it by copying.
+            capacity: length that donated states have room for from the beginning; they double beyond it, by copying.
         """
         from ingot.runtime.bound_session import BoundSession
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ingot import dims
 from ingot.dims import Dim
+from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME
 from ingot.errors import InputError
-from ingot.launch_program import LaunchProgram, TensorSpec, dim_names
+from ingot.launch_program import LaunchProgram, dim_names
 from ingot.runtime.device import Sizes
 
 MAX_BYTES = 1 << 46  # no buffer of a call is larger: what a 47-bit address space cannot hold
@@ -23,12 +26,44 @@ def shape_text(shape: Sequence[Dim | None]) -> str:
     return "[" + ", ".join(map(str, shape)) + "]"
 
 
+_FUNCTIONS: dict[str, Any] = {
+    "floordiv": lambda a, b: a // b,
+    "ceildiv": lambda a, b: -(-a // b),
+    "mod": lambda a, b: a % b,
+    "min": min,
+    "max": max,
+    "bcast": lambda a, b: b if a == 1 else a,
+    "select": lambda a, b, x, y: x if a == b else y,
+}
+
+
+def compile_sizes(names: Sequence[str], sizes: Sequence[Dim]) -> Callable[..., tuple[int, ...]]:
+    """A function of the values of `names` that gives the values of `sizes`: ten times as fast as `dims.evaluate`.
+
+    What is compiled is the normal form of shape expressions, which holds numbers, our own names and the functions above.
+    """
+    arguments = {name: dims.symbol(f"v{i}") for i, name in enumerate(names)}
+    unknown = dims.symbols_of(sizes) - arguments.keys()
+    if unknown:
+        raise ValueError(f"sizes depend on {', '.join(sorted(unknown))}, which nothing binds")
+    texts = [str(dims.substitute(d, arguments)) for d in sizes]
+    source = f"lambda {', '.join(map(str, arguments.values()))}: ({''.join(t + ', ' for t in texts)})"
+    return eval(source, {"__builtins__": {}, **_FUNCTIONS})
+
+
 class ShapeBinder:
     """Binds shapes to a program's symbols; remembers what it found. Threads may share it."""
 
     def __init__(self, program: LaunchProgram) -> None:
         self.program = program
-        self._names = dim_names(program)
+        names = dim_names(program)
+        self._bound = [b.symbol for b in program.bindings]
+        self._declared = [d for spec in program.inputs for d in spec.shape]
+        self._state_sizes = [d for state in program.states for d in (state.kept, state.length)]
+        self._results = [d for spec in program.outputs for d in spec.shape]
+        self._first = compile_sizes(self._bound, [*self._declared, *self._state_sizes])
+        self._second = compile_sizes(names, [*self._results, program.arena_bytes])
+        self._output_bytes = [DTYPES[ONNX_TYPE_BY_NAME[s.onnx_type].storage].bits for s in program.outputs]
         self._lock = threading.Lock()
         self._found: OrderedDict[tuple, Sizes] = OrderedDict()
 
@@ -51,7 +86,12 @@ class ShapeBinder:
                 self._found.popitem(last=False)
         return found
 
-    def _bind(self, shapes: Shapes, capacities: Mapping[int, int]) -> Sizes:
+    def state_lengths(self, shapes: Shapes) -> tuple[int, ...]:
+        """The length of every state after a call with inputs of `shapes`. Raises InputError as `bind` does."""
+        return self._bind_inputs(shapes)[1][1::2]
+
+    def _bind_inputs(self, shapes: Shapes) -> tuple[list[int], tuple[int, ...]]:
+        """The values of the symbols that inputs bind, and old and new lengths of the states."""
         program = self.program
         for spec, shape in zip(program.inputs, shapes, strict=True):
             if len(shape) != len(spec.shape):
@@ -60,41 +100,71 @@ class ShapeBinder:
                     node=spec.name,
                     cure="reshape the array",
                 )
-        env = {b.symbol: shapes[b.input][b.axis] for b in program.bindings}
-        for spec, shape in zip(program.inputs, shapes, strict=True):
-            self._agree(spec, shape, env)
-        for n, state in enumerate(program.states):
+        values = [shapes[b.input][b.axis] for b in program.bindings]
+        expected = self._evaluate(self._first, values, self._bound, [*self._declared, *self._state_sizes])
+        actual = tuple(n for shape in shapes for n in shape)
+        count = len(actual)
+        if expected[:count] != actual:
+            self._disagree(shapes, expected)
+        return values, self._nonnegative(expected[count:], self._state_sizes)
+
+    def _bind(self, shapes: Shapes, capacities: Mapping[int, int]) -> Sizes:
+        program = self.program
+        values, state_sizes = self._bind_inputs(shapes)
+        for n in range(len(program.states)):
             capacity = capacities.get(n)
-            env[state.kept_capacity] = self._size(state.kept, env) if capacity is None else capacity
-            env[state.capacity] = self._size(state.length, env) if capacity is None else capacity
-            env[f"donated_{n}"] = int(capacity is not None)
-        outputs = tuple(tuple(self._size(d, env, spec.name) for d in spec.shape) for spec in program.outputs)
-        buffers = tuple(self._size(b.bytes, env) for b in program.buffers)
-        arena = self._size(program.arena_bytes, env)
-        largest = max((arena, *buffers))
+            kept, length = state_sizes[2 * n : 2 * n + 2]
+            values += (kept, length, 0) if capacity is None else (capacity, capacity, 1)
+        names = dim_names(program)
+        wanted = [*self._results, program.arena_bytes]
+        sizes = self._nonnegative(self._evaluate(self._second, values, names, wanted), wanted)
+        outputs = []
+        at = 0
+        largest = sizes[-1]
+        for spec, bits in zip(program.outputs, self._output_bytes, strict=True):
+            outputs.append(sizes[at : at + len(spec.shape)])
+            at += len(spec.shape)
+            largest = max(largest, math.prod(outputs[-1]) * bits // 8)
         if largest > MAX_BYTES:
             text = "; ".join(f"{s.name} {shape_text(shape)}" for s, shape in zip(program.inputs, shapes, strict=True))
             raise InputError(f"these sizes need a buffer of {largest} bytes: {text}", cure="use smaller inputs")
-        return Sizes(env, tuple(env[n] for n in self._names), arena, outputs, buffers)
+        return Sizes(dict(zip(names, values, strict=True)), tuple(values), sizes[-1], tuple(outputs))
 
-    def _agree(self, spec: TensorSpec, shape: tuple[int, ...], env: Mapping[str, int]) -> None:
-        for axis, (expected, actual) in enumerate(zip(spec.shape, shape, strict=True)):
-            value = self._size(expected, env, spec.name)
-            if value == actual:
-                continue
-            if isinstance(expected, int):
-                message = f"axis {axis} is {expected}, got {shape_text(shape)}"
-            else:
-                where = next((b for b in self.program.bindings if b.symbol in dims.symbols(expected)), None)
-                giver = f", which input {self.program.inputs[where.input].name!r} gives" if where is not None else ""
-                message = f"axis {axis} is {expected} = {value}{giver}; got {shape_text(shape)}"
-            raise InputError(message, node=spec.name, cure=f"its shape must be {shape_text(spec.shape)}")
+    def _disagree(self, shapes: Shapes, expected: tuple[int, ...]) -> None:
+        """Raise the error for the first axis that is not as expected."""
+        values = iter(expected)
+        for spec, shape in zip(self.program.inputs, shapes, strict=True):
+            for axis, (d, actual) in enumerate(zip(spec.shape, shape, strict=True)):
+                value = next(values)
+                if value == actual:
+                    continue
+                if isinstance(d, int):
+                    message = f"axis {axis} is {d}, got {shape_text(shape)}"
+                else:
+                    where = next((b for b in self.program.bindings if b.symbol in dims.symbols(d)), None)
+                    giver = f", which input {self.program.inputs[where.input].name!r} gives" if where is not None else ""
+                    message = f"axis {axis} is {d} = {value}{giver}; got {shape_text(shape)}"
+                raise InputError(message, node=spec.name, cure=f"its shape must be {shape_text(spec.shape)}")
 
-    def _size(self, d: Dim, env: Mapping[str, int], name: str | None = None) -> int:
+    @staticmethod
+    def _evaluate(
+        function: Callable[..., tuple[int, ...]], values: Sequence[int], names: Sequence[str], sizes: Sequence[Dim]
+    ) -> tuple[int, ...]:
         try:
-            value = dims.evaluate(d, env)
+            return function(*values)
         except ZeroDivisionError:
-            raise InputError(f"the size {d} divides by 0 at these shapes", node=name, cure="use larger inputs") from None
-        if value < 0:
-            raise InputError(f"the size {d} is {value} at these shapes", node=name, cure="use larger inputs")
-        return value
+            env = dict(zip(names, values, strict=True))
+            for d in sizes:
+                try:
+                    dims.evaluate(d, env)
+                except ZeroDivisionError:
+                    cure = "use larger inputs"
+                    raise InputError(f"the size {d} divides by 0 at these shapes", cure=cure) from None
+            raise
+
+    @staticmethod
+    def _nonnegative(values: tuple[int, ...], sizes: Sequence[Dim]) -> tuple[int, ...]:
+        if values and min(values) < 0:
+            d, value = next((d, v) for d, v in zip(sizes, values, strict=True) if v < 0)
+            raise InputError(f"the size {d} is {value} at these shapes", cure="use larger inputs")
+        return values

@@ -23,6 +23,6 @@ JOB = 448  # kernel, buffers, sizes, items, chunk: 8 bytes each
 BYTES = 512
 
 WORKER, PARALLEL_FOR_SYMBOL = "worker", "parallel_for"
-MIN_WORK = 1 << 16  # flops and bytes below which a launch stays on the caller's thread
+MIN_WORK = 1 << 17  # flops and bytes below which a launch stays on the caller's thread
 CHUNK_WORK = 1 << 14  # and of a chunk, at least
 CHUNKS_PER_THREAD = 4
