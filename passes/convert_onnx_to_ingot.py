@@ -18,13 +18,13 @@ from ingot.passes.onnx_inference.annotations import node_label, read_guards, rea
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import Node, Unsupported
 from ingot.passes.onnx_inference.tensors import MAX_ELEMENTS, Tensor
-from ingot.passes.onnx_lowering import elementwise, indexing, linear, reductions, views, windows
+from ingot.passes.onnx_lowering import elementwise, indexing, linear, reductions, transformers, views, windows
 from ingot.passes.onnx_lowering.graph_builder import GraphBuilder, strings
 from ingot.passes.onnx_lowering.lowering import RULES, Lowering
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
-_RULE_FILES = (elementwise, indexing, linear, reductions, views, windows)  # importing them fills RULES
+_RULE_FILES = (elementwise, indexing, linear, reductions, transformers, views, windows)  # importing them fills RULES
 
 
 @dataclass(frozen=True, kw_only=True)

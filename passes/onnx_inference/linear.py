@@ -13,7 +13,7 @@ from ingot.dims import Dim
 from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType
 from ingot.passes.onnx_inference import elementwise
 from ingot.passes.onnx_inference.rules import Node, rule
-from ingot.passes.onnx_inference.tensors import FLOAT, INT32, INT64, Tensor, with_value
+from ingot.passes.onnx_inference.tensors import FLOAT, INT64, Tensor, with_value
 
 
 def matmul_shape(node: Node, a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Dim, ...]:
@@ -29,12 +29,12 @@ def matmul_shape(node: Node, a: tuple[Dim, ...], b: tuple[Dim, ...]) -> tuple[Di
     return (*lead, *rows, *columns)
 
 
-@rule("MatMul", "MatMulInteger")
+@rule("MatMul")
 def _matmul(node: Node) -> Tensor:
     a, b = node.input(0), node.input(1)
-    if node.op == "MatMul" and a.type != b.type:
+    if a.type != b.type:
         raise node.fail(f"its inputs have different element types: {a.type.name}, {b.type.name}", "insert a Cast")
-    return Tensor(a.type if node.op == "MatMul" else INT32, matmul_shape(node, a.shape, b.shape))
+    return Tensor(a.type, matmul_shape(node, a.shape, b.shape))
 
 
 @rule("com.microsoft.FusedMatMul")
@@ -128,10 +128,10 @@ def window_sizes(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> tup
     return tuple(out)
 
 
-_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool"})
+_POOLS = frozenset({"MaxPool", "AveragePool"})
 
 
-@rule("Conv", "ConvInteger")
+@rule("Conv")
 def _conv(node: Node) -> Tensor:
     x, w = node.input(0), node.input(1)
     kernel = [k for k in w.shape[2:] if isinstance(k, int)]
@@ -139,8 +139,7 @@ def _conv(node: Node) -> Tensor:
         raise node.fail(f"operands of shapes [{', '.join(map(str, x.shape))}] and [{', '.join(map(str, w.shape))}] do not fit",
                         "correct the model; kernels must have constant sizes")  # fmt: skip
     node.equal(x.shape[1], w.shape[1] * node.attr("group"), "channels differ from the weight's times groups")
-    type = x.type if node.op == "Conv" else INT32
-    return Tensor(type, (x.shape[0], w.shape[0], *window_sizes(node, x.shape[2:], kernel)))
+    return Tensor(x.type, (x.shape[0], w.shape[0], *window_sizes(node, x.shape[2:], kernel)))
 
 
 @rule("ConvTranspose")
@@ -188,13 +187,13 @@ def _max_pool(node: Node) -> list[Tensor]:
     return [Tensor(x.type, shape), Tensor(INT64, shape)]
 
 
-@rule("AveragePool", "LpPool")
+@rule("AveragePool")
 def _pool(node: Node) -> Tensor:
     x = node.input(0)
     return Tensor(x.type, (*x.shape[:2], *window_sizes(node, x.shape[2:], list(node.attr("kernel_shape")))))
 
 
-@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+@rule("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(node: Node) -> Tensor:
     x = node.input(0)
     return Tensor(x.type, (*x.shape[:2], *(1 for _ in x.shape[2:])))

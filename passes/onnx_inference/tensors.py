@@ -15,9 +15,7 @@ MAX_ELEMENTS = 128  # tensors up to this size carry their elements: shapes, axes
 
 BOOL = ONNX_TYPE_BY_NAME["bool"]
 FLOAT = ONNX_TYPE_BY_NAME["float"]
-INT32 = ONNX_TYPE_BY_NAME["int32"]
 INT64 = ONNX_TYPE_BY_NAME["int64"]
-UINT8 = ONNX_TYPE_BY_NAME["uint8"]
 FLOAT_NAMES = frozenset({"float", "float16", "bfloat16", "double"})
 
 

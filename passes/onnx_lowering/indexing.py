@@ -84,6 +84,25 @@ def _arg(low: Lowering) -> Source:
     return low.build.reshape(found, low.shape)
 
 
+@lowering("CumSum")
+def _cumsum(low: Lowering) -> Source:
+    """A sum over all elements of the axis, of those up to the current one: quadratic work, for short axes."""
+    x = low.tensor(0)
+    axis = low.node.axis(low.node.ints(1)[0], x.rank)
+    length = x.shape[axis]
+    wide = low.build.reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
+    pairs = low.build.tensor(low.build.expand(wide, (*x.shape[:axis], length, *x.shape[axis:])))
+
+    def included(b: RegionBuilder, e: Scalar) -> Scalar:
+        to, at = b.index(axis), b.index(axis + 1)
+        if low.attr("reverse"):
+            to, at = at, to
+        keep = b.cmpi_slt(at, to) if low.attr("exclusive") else b.cmpi_sle(at, to)
+        return b.select(keep, e, b.like(0, e))
+
+    return low.build.reshape(low.build.reduce(pairs, "sum", [axis + 1], x.type, included), x.shape)
+
+
 # Resize ---------------------------------------------------------------------------------------------------------------
 
 Position = Callable[[RegionBuilder], tuple[Scalar, Scalar]]

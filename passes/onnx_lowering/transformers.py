@@ -1,0 +1,167 @@
+"""Attention and rotary embeddings."""
+
+from __future__ import annotations
+
+import math
+
+from ingot.dialects.mlir import ir
+from ingot.dims import Dim
+from ingot.passes.onnx_lowering.elementwise import add
+from ingot.passes.onnx_lowering.lowering import Lowering, lowering
+from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
+from ingot.passes.onnx_lowering.values import Source, TypedValue
+
+
+def split_heads(low: Lowering, x: TypedValue, heads: Dim) -> TypedValue:
+    """[B, S, heads * D] as [B, heads, S, D]."""
+    size = low.node.divide_exactly(x.shape[2], heads, "the last axis does not divide by the heads")
+    return low.build.transpose(low.build.reshape(x, (*x.shape[:2], heads, size)), (0, 2, 1, 3))
+
+
+def merge_heads(low: Lowering, x: TypedValue) -> TypedValue:
+    """[B, heads, S, D] as [B, S, heads * D]."""
+    batch, heads, length, size = x.shape
+    return low.build.reshaped(low.build.transpose(x, (0, 2, 1, 3)), (batch, length, heads * size))
+
+
+@lowering("Attention")
+def _attention(low: Lowering) -> list[Source | None]:
+    if len(low.used) > 3 and low.used[3]:
+        raise low.fail("output qk_matmul_output is not supported", "export the model without it")
+    q, k, v = (low.tensor(i) for i in range(3))
+    three = q.rank == 3
+    if three:
+        q_heads, kv_heads = low.attr("q_num_heads"), low.attr("kv_num_heads")
+        q, k, v = (split_heads(low, x, h) for x, h in ((q, q_heads), (k, kv_heads), (v, kv_heads)))
+    new = k.shape[2]
+    if low.has(4):
+        k, v = (_appended(low, low.tensor(i), x) for i, x in ((4, k), (5, v)))
+    batch, heads, length, size = q.shape
+    total = k.shape[2]
+    scale = low.attr("scale")
+    if scale is None:
+        if not isinstance(size, int):
+            raise low.fail(f"a head of {size} elements needs the attribute scale", "give the attribute")
+        scale = 1 / math.sqrt(size)
+    bounds = _Bounds(low, length, total - new if low.has(4) else 0)
+    causal_at_end = low.attr("is_causal") and not low.has(6) and bounds.past == total - length
+
+    tensors = [q.value, k.value, v.value]
+    score = low.build.region(tensors, ["f32"])
+    s = score.arg()
+    if low.attr("softcap"):
+        cap = score.like(low.attr("softcap"), s)
+        s = score.mulf(score.tanh(score.divf(s, cap)), cap)
+    s = bounds.apply(score, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
+    mask = low.optional(3)
+    if mask is not None:
+        s = _masked(low, score, s, mask, total)
+    epilogue = low.build.region(tensors, ["f32"])
+    y = epilogue.arg()
+    if mask is not None or bounds.may_exclude_all:
+        # A row that attends to nothing is 0 / 0 here, and zero by ONNX's convention.
+        y = epilogue.select(epilogue.cmpf_uno(y, y), epilogue.like(0, y), y)
+    attrs: dict[str, ir.Attribute] = {"scale": ir.FloatAttr.get(ir.F64Type.get(), scale)}
+    if causal_at_end:
+        attrs["causal"] = ir.UnitAttr.get()
+    regions = [score.finish(s), epilogue.finish(epilogue.store(y, low.type))]
+    shape = (batch, heads, length, v.shape[3])
+    out = low.build.root("attention", tensors[:3], low.type, shape, attrs, regions, tensors)
+    return [merge_heads(low, out) if three else out, k, v]
+
+
+def _appended(low: Lowering, past: TypedValue, x: TypedValue) -> TypedValue:
+    batch, heads, steps, size = past.shape
+    return low.build.concat([past, x], 2, (batch, heads, steps + x.shape[2], size))
+
+
+def _masked(low: Lowering, b: RegionBuilder, s: Scalar, mask: Source, total: Dim) -> Scalar:
+    """The score plus a floating-point mask, or minus infinity where a truth mask is false."""
+    if mask.shape[-1] != total:
+        raise low.fail(f"a mask of {mask.shape[-1]} keys for {total} is not supported", "make the mask as long as the keys")
+    m = b.load(mask)
+    return add(b, s, b.to_float(m)) if m.is_float else b.select(m, s, b.like(-math.inf, s))
+
+
+class _Bounds:
+    """Which keys a query may attend to, by position.
+
+    Args:
+        length: number of queries.
+        past: keys before the first query's own, where `nonpad_kv_seqlen` does not say.
+    """
+
+    def __init__(self, low: Lowering, length: Dim, past: Dim) -> None:
+        self.past = past
+        self._length = length
+        self._left = low.attr("left_window_size")
+        self._right = low.attr("right_window_size")
+        valid = low.optional(6)
+        self._valid = None if valid is None else low.build.reshape(valid, (*valid.shape, 1, 1, 1))
+
+    @property
+    def may_exclude_all(self) -> bool:
+        """True where a query may have no key at all."""
+        return self._valid is not None or self._left >= 0 or self._right >= 0
+
+    def apply(self, b: RegionBuilder, s: Scalar, *, causal: bool) -> Scalar:
+        """The score of query axis 2 and key axis 3, minus infinity where the query may not see the key."""
+        allowed: list[Scalar] = []
+        valid = None if self._valid is None else b.to_index(b.load(self._valid))
+        if valid is not None:
+            allowed.append(b.cmpi_slt(b.index(3), valid))
+        if causal or self._left >= 0 or self._right >= 0:
+            offset = b.dim(self.past) if valid is None else b.subi(valid, b.dim(self._length))
+            ahead = b.subi(b.index(3), b.addi(b.index(2), offset))
+            if causal:
+                allowed.append(b.cmpi_sle(ahead, b.const(0, "i64")))
+            if self._left >= 0:
+                allowed.append(b.cmpi_sge(ahead, b.const(-self._left, "i64")))
+            if self._right >= 0:
+                allowed.append(b.cmpi_sle(ahead, b.const(self._right, "i64")))
+        for condition in allowed:
+            s = b.select(condition, s, b.like(-math.inf, s))
+        return s
+
+
+@lowering("RotaryEmbedding")
+def _rotary_embedding(low: Lowering) -> Source:
+    x = low.tensor(0)
+    three = x.rank == 3
+    if three:
+        x = split_heads(low, x, low.attr("num_heads"))
+    size = x.shape[3]
+    if not isinstance(size, int):
+        raise low.fail(f"a head of {size} elements is not supported", "make its size constant")
+    rotated = low.attr("rotary_embedding_dim") or size
+    half = rotated // 2
+    interleaved = bool(low.attr("interleaved"))
+    caches = [low.tensor(1), low.tensor(2)]
+    positions = None
+    if low.has(3):
+        ids = low.tensor(3)
+        positions = low.build.reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
+
+    def body(b: RegionBuilder) -> Scalar:
+        d = b.index(3)
+        if interleaved:
+            partner, k = b.xori(d, b.const(1, "i64")), b.shrsi(d, b.const(1, "i64"))
+            is_first = b.cmpi_eq(b.andi(d, b.const(1, "i64")), b.const(0, "i64"))
+        else:
+            is_first = b.cmpi_slt(d, b.const(half, "i64"))
+            shift = b.select(is_first, b.const(half, "i64"), b.const(-half, "i64"))
+            partner, k = b.addi(d, shift), b.select(is_first, d, b.subi(d, b.const(half, "i64")))
+        if rotated < size:
+            # Elements that stay read something in range.
+            partner, k = b.clamped_index(partner, size), b.clamped_index(k, half)
+        place = (b.index(0), b.index(2))
+        if positions is not None:
+            place = (b.wrapped_index(b.load(positions), caches[0].shape[0]),)
+        cos, sin = (b.load_at(c, [*place, k]) for c in caches)
+        value = b.load(x)
+        other = b.load_at(x, [b.index(0), b.index(1), b.index(2), partner])
+        y = b.addf(b.mulf(value, cos), b.mulf(b.select(is_first, b.negf(other), other), sin))
+        return y if rotated == size else b.select(b.cmpi_slt(d, b.const(rotated, "i64")), y, value)
+
+    y = low.build.pointwise(low.type, x.shape, body)
+    return merge_heads(low, y) if three else y
