@@ -155,15 +155,20 @@ def regroup(view: View, before: ir.Operation) -> ir.Value | None:
         if regrouped is None:
             return None
         axes = regrouped
-    current = [a for axis in axes for a in axis if a.size != 1]
-    runs: list[list[_Atom]] = []  # atoms that stay neighbours
-    ordered = sorted(current, key=lambda a: a.key)
+    # What the transpose moves: for every axis of the result, its runs of atoms that are neighbours in the base; an axis of size
+    # 1 moves with the axis before it.
+    ordered = sorted((a for axis in axes for a in axis), key=lambda a: a.key)
     after = {id(a): b for a, b in pairwise(ordered)}
-    for atom in current:
-        if runs and after.get(id(runs[-1][-1])) is atom:
-            runs[-1].append(atom)
-        else:
-            runs.append([atom])
+    runs: list[list[_Atom]] = []
+    for axis in axes:
+        start = len(runs)
+        for atom in axis:
+            if len(runs) > start and after.get(id(runs[-1][-1])) is atom:
+                runs[-1].append(atom)
+            else:
+                runs.append([atom])
+        if not axis:
+            runs.append([_Atom(1, (*runs[-1][0].key, 2) if runs else (-1,))])
     sources = sorted(runs, key=lambda run: run[0].key)
     split = tuple(dims.product(a.size for a in run) for run in sources)
     perm = [next(i for i, run in enumerate(sources) if run is wanted) for wanted in runs]
