@@ -72,7 +72,7 @@ class WgmmaPlan:
 
     schedule: WgmmaSchedule
     row: MmaRow
-    map_a: TensorMapArg
+    map_a: TensorMapArg | None
     map_b: TensorMapArg
     maps_out: tuple[TensorMapArg | None, ...]
     launch: KernelLaunch
@@ -87,17 +87,24 @@ def _operand_map(p: GemmProblem, x: Matrix, lines: int, tile_k: int) -> TensorMa
     return x.tma_map(p.dispatch, p.batch, (tile_k, lines))
 
 
-def plan_wgmma(p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "") -> WgmmaPlan | None:
-    """The launch of a schedule, or None where the instruction or TMA cannot take the operands."""
+def plan_wgmma(
+    p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "", gathered: bool = False
+) -> WgmmaPlan | None:
+    """The launch of a schedule, or None where the instruction or TMA cannot take the operands.
+
+    `gathered`: the producer's threads copy A themselves, from operand 0.
+    """
     row = None
     if p.a.dtype == p.b.dtype and p.unsigned[0] == p.unsigned[1]:
         row = find_row(target, p.a.dtype, engine="wgmma", tf32=p.tf32, unsigned=p.unsigned[0])
     if row is None or row.acc != p.acc:
         return None
     tile_k = SWIZZLE * 8 // row.bits
-    map_a, map_b = _operand_map(p, p.a, s.tile_m, tile_k), _operand_map(p, p.b, s.tile_n, tile_k)
-    if map_a is None or map_b is None:
+    map_a = None if gathered else _operand_map(p, p.a, s.tile_m, tile_k)
+    map_b = _operand_map(p, p.b, s.tile_n, tile_k)
+    if map_b is None or (map_a is None and not gathered):
         return None
+    own = (BufferArg("operand", 0),) if gathered else ()
     maps_out: tuple[TensorMapArg | None, ...] = tuple(
         r.tma_map(p.dispatch, p.batch, (STAGING_COLUMNS, 64))
         if s.splits == 1 and r is not None and r.bits == 16 and r.major == "col" and s.tile_n % STAGING_COLUMNS == 0 else None
@@ -106,15 +113,16 @@ def plan_wgmma(p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "
     if s.splits > 1:
         buffers: tuple = (BufferArg("workspace"),)
     else:
-        buffers = tuple(b for b in region_buffers(p.dispatch) if b.kind != "result" or maps_out[b.index] is None)
+        skip = (0,) if gathered else ()
+        buffers = tuple(b for b in region_buffers(p.dispatch, skip=skip) if b.kind != "result" or maps_out[b.index] is None)
     staging = STAGING_BUFFERS * STAGING_BYTES * (s.tile_m // 64) * sum(m is not None for m in maps_out)
     shared = s.stages * stage_bytes(s) + staging + 16 * s.stages + ATOM
     if shared > target.shared_bytes:
         return None
     launch = KernelLaunch(
         symbol_of(p.dispatch, suffix),
-        (dims.minimum(tile_count(p, s), facts(target).sms * _blocks_per_sm(s, target)), 1, 1),
-        (map_a, map_b, *(m for m in maps_out if m is not None), *buffers),
+        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(s, target))), 1, 1),
+        (*(m for m in (map_a, map_b, *maps_out) if m is not None), *own, *buffers),
         (128 * (1 + s.tile_m // 64), 1, 1),
         shared_bytes=shared,
         flops=p.flops,
@@ -133,17 +141,20 @@ def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Ta
     with dispatch_kernel(
         module, p.dispatch, plan.launch, exact_threads=True, min_blocks=_blocks_per_sm(plan.schedule, target)
     ) as dk:
-        _Wgmma(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
+        WgmmaKernel(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
 
 
-class _Wgmma:
-    """The kernel while it is written."""
+class WgmmaKernel:
+    """The kernel while it is written. `arrivals`: of the producer's threads, for each stage that is full."""
+
+    arrivals = 1
 
     def __init__(self, dk: DispatchKernel, p: GemmProblem, plan: WgmmaPlan, blocks: int) -> None:
         self.dk, self.p, self.k, self.s, self.row = dk, p, dk.k, plan.schedule, plan.row
         k, s = self.k, self.s
-        self.map_a, self.map_b = dk.maps[:2]
-        rest = iter(dk.maps[2:])
+        rest = iter(dk.maps)
+        self.map_a = None if plan.map_a is None else next(rest)
+        self.map_b = next(rest)
         self.maps_out: list[Val | None] = [None if m is None else next(rest) for m in plan.maps_out]
         self.tile_k = SWIZZLE * 8 // self.row.bits
         self.consumers = s.tile_m // 64
@@ -172,7 +183,7 @@ class _Wgmma:
         group = k.warp_id() >> 2
         with k.if_(thread.eq(0)):
             for i in range(s.stages):
-                k.mbarrier_init(self.full(i), 1)
+                k.mbarrier_init(self.full(i), self.arrivals)
                 k.mbarrier_init(self.empty(i), self.consumers)
             k.fence_mbarrier_init()
             for tensor_map in self.dk.maps:
@@ -182,14 +193,18 @@ class _Wgmma:
             with role.then:
                 if self.registers:
                     k.set_max_registers(self.registers[0], increase=False)
-                with k.if_(thread.eq(0)):
-                    self.produce()
+                self.producer(thread)
             with role.else_:
                 if self.registers:
                     k.set_max_registers(self.registers[1], increase=True)
                 self.consume(thread, group - 1)
 
     # --- producer
+
+    def producer(self, thread: Val) -> None:
+        """The producer warpgroup: one thread issues all copies."""
+        with self.k.if_(thread.eq(0)):
+            self.produce()
 
     def produce(self) -> None:
         """Fill stages with the tiles' operands, in the order in which consumers read them."""

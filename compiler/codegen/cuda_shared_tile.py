@@ -194,6 +194,10 @@ class TileCopy:
             self.pointers.append(p)
             self.row_bytes.append(valid)
 
+    def _source(self, i: int, step: Val) -> Val:
+        """The address of chunk `i` in the tile of a step."""
+        return self.pointers[i] + self.k.cast(step, "i64") * self.k_step
+
     def _valid(self, i: int, step: Val) -> Val | None:
         """Bytes of chunk `i` that exist in the tile of a step, at most 16 and maybe negative; None where all do."""
         k, (line, chunk) = self.k, self.chunk_places[i]
@@ -210,11 +214,10 @@ class TileCopy:
         """Issue the asynchronous copies of a step's tile to the tile at `stage`."""
         k = self.k
         assert self.asynchronous, "a tile that is not aligned is fetched and put"
-        forward = k.cast(step, "i64") * self.k_step
         for i, (line, chunk) in enumerate(self.chunk_places):
             with self._guard(i):
                 dst = stage + swizzle(self.shape, line, chunk)
-                src, valid = self.pointers[i] + forward, self._valid(i, step)
+                src, valid = self._source(i, step), self._valid(i, step)
                 for j in range(CHUNK // self.width):
                     part = None if valid is None else k.max(k.min(valid - j * self.width, self.width), 0)
                     k.cp_async(dst + j * self.width, src + self._piece(j), self.width, part)
@@ -222,11 +225,10 @@ class TileCopy:
     def fetch(self, step: Val) -> list[Val]:
         """A step's chunks in registers, four i32 each."""
         k = self.k
-        forward = k.cast(step, "i64") * self.k_step
         out = []
         element = k.type(f"i{8 * self.width}") if self.width <= 8 else k.vector_of("i32", 4)
         for i in range(self.count):
-            src, valid = self.pointers[i] + forward, self._valid(i, step)
+            src, valid = self._source(i, step), self._valid(i, step)
             pieces = []
             for j in range(CHUNK // self.width):
                 p = src + self._piece(j)
