@@ -7,9 +7,12 @@ import pytest
 from cpu_kernel_harness import CompiledDispatch, place
 
 from ingot import dims
+from ingot.compiler.cpu_target import baseline, vector_bits
 from ingot.compiler.reference import run_dispatch
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg, contiguous
 from ingot.dtypes import DTYPES
+from ingot.errors import DeviceError
+from ingot.target import Target
 
 # A region: (result or operation, ...) rows; see `region`.
 
@@ -48,9 +51,11 @@ def random(arg: TensorArg, sizes: dict[str, int], rng: np.random.Generator) -> n
     return rng.standard_normal(shape).astype(DTYPES[arg.dtype].np)
 
 
-def check(d: Dispatch, *sizes: dict[str, int], tol: float = 2e-6, operands: list | None = None) -> CompiledDispatch:
+def check(
+    d: Dispatch, *sizes: dict[str, int], tol: float = 2e-6, operands: list | None = None, target: Target | None = None
+) -> CompiledDispatch:
     """Compile `d` once and compare it with the reference at each of `sizes` (of symbols)."""
-    compiled = CompiledDispatch(d)
+    compiled = CompiledDispatch(d, target)
     for values in sizes or ({},):
         rng = np.random.default_rng(1)
         arrays = operands or [random(t, values, rng) for t in d.operands]
@@ -469,3 +474,29 @@ def test_attention_dynamic_queries():
     q, k = contiguous("f32", 1, 2, "s", 64), contiguous("f32", 1, 2, "p + s", 64)
     d = attention(q, k, k, q, causal=True)
     check(d, {"s": 1, "p": 9}, {"s": 200, "p": 0}, {"s": 7, "p": 300}, tol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_code_for_avx2(dtype):
+    """Vectors of eight, sixteen registers, and no masks for narrow types."""
+    avx2 = baseline("x86-64-v3")
+    narrow = identity() if dtype == "f32" else region("f32", ("truncf", (0,), dtype))
+    wide = None if dtype == "f32" else region(dtype, ("extf", (0,), "f32"))
+    a, b = contiguous(dtype, 30, 50), contiguous(dtype, 50, 27)
+    check(matmul(a, b, contiguous(dtype, 30, 27), body=narrow), tol=1e-5, target=avx2)
+    check(matmul(a, transposed(dtype, 50, 27), contiguous(dtype, 30, 27), body=narrow), tol=1e-5, target=avx2)
+    check(matmul(contiguous(dtype, 2, 50), b, contiguous(dtype, 2, 27), body=narrow), tol=1e-5, target=avx2)
+    check(conv((1, 7, 7, 20), (24, 3, 3, 20), (1, 7, 7, 24), dtype=dtype, body=narrow, **PADDED), tol=1e-5, target=avx2)
+    check(conv((1, 7, 7, 20), (20, 3, 3, 1), (1, 7, 7, 20), groups=20, dtype=dtype, body=narrow, **PADDED), target=avx2)
+    for s in (1, 30):
+        q, k = contiguous(dtype, 1, 2, s, 20), contiguous(dtype, 1, 2, 37, 20)
+        check(attention(q, k, k, q, body=narrow), tol=1e-5, target=avx2)
+    x = contiguous(dtype, 3, 7, 21)
+    for axes in ((2,), (1,)):
+        check(reduction("normalize", x, [x], axes, "softmax", wide, narrow), tol=1e-5, target=avx2)
+    check(move(strided(dtype, (40, 50), (1, 40)), contiguous(dtype, 40, 50)), target=avx2)
+
+
+def test_a_cpu_without_avx2_is_refused():
+    with pytest.raises(DeviceError, match="lacks fma"):
+        vector_bits("+avx2,-fma,+f16c")

@@ -106,8 +106,8 @@ class _Block:
         queries, keys, width = q.shape[2], key.shape[2], value.shape[3]
         shared = h // ck.dim(dims.floordiv(q.shape[1], key.shape[1]))
         source_q = MatrixA(ck, q, q.strides[2], q.strides[3], queries, self.acc, self._scores)
-        source_k = MatrixB(ck, key, key.strides[3], key.strides[2], keys, self.acc, self._scores)
-        source_v = MatrixB(ck, value, value.strides[2], value.strides[3], width, self.acc, self._values)
+        source_k = MatrixB(ck, key, key.strides[3], key.strides[2], q.shape[3], keys, self.acc, self._scores)
+        source_v = MatrixB(ck, value, value.strides[2], value.strides[3], keys, width, self.acc, self._values)
         source_q.base = ck.operand(0).at(ck.offset((b, h), q.strides[:2]), q.dtype)
         source_k.base = ck.operand(1).at(ck.offset((b, shared), key.strides[:2]), key.dtype)
         first_value = ck.operand(2).at(ck.offset((b, shared), value.strides[:2]), value.dtype)

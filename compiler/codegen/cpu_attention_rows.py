@@ -12,7 +12,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
-from ingot.compiler.codegen.cpu_region import Position, RegionEmitter, load_lanes, store_lanes
+from ingot.compiler.codegen.cpu_region import Position, RegionEmitter, load_lanes, storage_type, store_lanes
 from ingot.compiler.codegen.cpu_space import for_lanes, tail_mask, takes_masks
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
@@ -124,7 +124,7 @@ def finish_row(
         y = k.load(out.at(i, acc), k.vector_of(acc, n) if n else acc) * factor
         for number, x in enumerate(epilogue([y], at)):
             result = dispatch.results[number]
-            storage = "i8" if result.dtype == "i1" else result.dtype
+            storage = storage_type(result.dtype)
             to = ck.result(number).at(ck.offset(at.index, result.strides), storage)
             store_lanes(ck, x, to, result.dtype, ck.dim(result.strides[3]), at)
 

@@ -30,6 +30,7 @@ from ingot.compiler.codegen.cpu_region import (
     domain_strides,
     indexed_axes,
     loaded_operands,
+    storage_type,
     store_lanes,
 )
 from ingot.compiler.codegen.cpu_space import collapse
@@ -69,7 +70,7 @@ class PixelEpilogue:
         for number, x in enumerate(emitter([value], at)):
             result = ck.dispatch.results[number]
             strides = self.results[number]
-            storage = "i8" if result.dtype == "i1" else result.dtype
+            storage = storage_type(result.dtype)
             to = ck.result(number).at(ck.offset(index, strides), storage)
             store_lanes(ck, x, to, result.dtype, ck.dim(strides[-1]), at)
 
@@ -137,7 +138,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
             source_a = MatrixA(ck, x, dense, x.strides[-1], m, acc, schedule)
         else:
             source_a = WindowsA(ck, x, window, per_group, pixels, acc, schedule)
-        source_b = (_TransposedB if window.transposed else MatrixB)(ck, w, row, column, out_group, acc, schedule)
+        source_b = (_TransposedB if window.transposed else MatrixB)(ck, w, row, column, depth, out_group, acc, schedule)
         if isinstance(source_b, _TransposedB):
             source_b.channels, source_b.tap, source_b.channel = per_group, row, w.strides[0]
         gemm = BlockedGemm(ck, schedule, acc, ck.dim(m), ck.dim(out_group), ck.dim(depth), source_a, source_b)

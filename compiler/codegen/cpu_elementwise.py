@@ -14,6 +14,7 @@ from ingot.compiler.codegen.cpu_region import (
     indexed_axes,
     load_lanes,
     loaded_operands,
+    storage_type,
     store_lanes,
 )
 from ingot.compiler.codegen.cpu_space import (
@@ -97,11 +98,11 @@ def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
                 if rows is None:
                     with ck.k.for_(first, last) as loop:
                         row((*outer[:-1], loop.iv))
-                elif _is_plain_copy(work) and ck.k.type(_bits(dtypes[0])).bits >= 16:
+                elif _is_plain_copy(work) and ck.k.type(storage_type(dtypes[0])).bits >= 16:
                     source = ck.operand(work.argument)
                     at = ck.offset(outer[:-1], strides[work.argument][:-2])
                     to = ck.offset(outer[:-1], space.strides[0][:-2])
-                    storage = _bits(dtypes[0])
+                    storage = storage_type(dtypes[0])
                     row_step, lane_step = (ck.dim(d) for d in space.strides[0][-2:])
                     source_row, source_lane = (ck.dim(d) for d in strides[work.argument][-2:])
                     transpose_block(
@@ -127,18 +128,14 @@ def _element(
     if work.argument >= 0:
         tensor = ck.dispatch.operands[work.argument]
         strides = emitter.strides[work.argument]
-        base = ck.operand(work.argument).at(ck.offset(at.index, strides), _bits(tensor.dtype))
+        base = ck.operand(work.argument).at(ck.offset(at.index, strides), storage_type(tensor.dtype))
         step = ck.dim(strides[-1]) if at.lanes else k.const(0, "i64")
         args.append(load_lanes(ck, base, tensor.dtype, step, at))
     values = emitter(args, at)
     for number, (value, result, start) in enumerate(zip(values, ck.dispatch.results, starts, strict=True)):
         strides = space.strides[number]
-        to = ck.result(number).at(ck.offset(at.index, strides) + start, _bits(result.dtype))
+        to = ck.result(number).at(ck.offset(at.index, strides) + start, storage_type(result.dtype))
         store_lanes(ck, value, to, result.dtype, ck.dim(strides[-1]), at)
-
-
-def _bits(dtype: str) -> str:
-    return "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
 
 
 def _is_plain_copy(work: Elementwise) -> bool:

@@ -307,13 +307,13 @@ def in_place(dtype: str, row: Dim, column: Dim, m: Dim, acc: str, mr: int) -> bo
 
 
 class MatrixB:
-    """Panels of a strided matrix B [k, n] at `base`; `row` and `column` are element strides, `n` its number of columns."""
+    """Panels of a strided matrix B [k, n] at `base`; `row` and `column` are element strides."""
 
     def __init__(
-        self, ck: CpuKernel, tensor: TensorArg, row: Dim, column: Dim, n: Dim, acc: str, schedule: GemmSchedule
+        self, ck: CpuKernel, tensor: TensorArg, row: Dim, column: Dim, k: Dim, n: Dim, acc: str, schedule: GemmSchedule
     ) -> None:
         self.ck, self.dtype, self.acc, self.schedule = ck, tensor.dtype, acc, schedule
-        self.row, self.column, self.n = row, column, n
+        self.row, self.column, self.k, self.n = row, column, k, n
         self.base: Val = ck.k.const(0, "i64")  # set for each work item
 
     def row_offset(self, number: Val) -> Val:
@@ -358,37 +358,29 @@ class MatrixB:
                 k.store(value, to, align=value.t.nbytes)
 
     def _transpose(self, source: Val, left: Val, kc: Val, target: Val) -> None:
-        """One panel from columns of B, contiguous along k: square tiles turned in registers."""
+        """One panel from columns of B, contiguous along k: square tiles turned in registers, then what is left, gathered."""
         ck, k = self.ck, self.ck.k
         lanes = ck.lanes(self.acc)
         nr = self.schedule.nv * lanes
         column = ck.dim(self.column)
         vector = k.vector_of(self.dtype, lanes)
         last = left - 1
-
-        def tile(kk: Val, columns: Val | None) -> None:
-            mask = None if columns is None else tail_mask(ck, columns, lanes)
-            with k.for_(0, nr, lanes) as loop:
-                rows = []
-                for i in range(lanes):
-                    n = k.min(loop.iv + i, last)
-                    p = source.at(n * column + kk, self.dtype)
-                    value = k.load(p, vector) if mask is None else k.masked_load(p, vector, mask)
-                    rows.append(k.cast(value, self.acc))
-                for i, value in enumerate(transpose_registers(ck, rows)):
-                    to = target.at((kk + i) * nr + loop.iv, self.acc)
-                    if columns is None:
-                        k.store(value, to, align=value.t.nbytes)
-                    else:
-                        with k.if_(k.const(i, "i64") < columns):
-                            k.store(value, to, align=value.t.nbytes)
-
         main = kc // lanes * lanes
-        with k.for_(0, main, lanes) as loop:
-            tile(loop.iv, None)
-        if main.const is None or main.const != kc.const:
-            with k.if_(main < kc):
-                tile(main, kc - main)
+        with k.for_(0, main, lanes) as over_k, k.for_(0, nr, lanes) as loop:
+            rows = []
+            for i in range(lanes):
+                n = k.min(loop.iv + i, last)
+                p = source.at(n * column + over_k.iv, self.dtype)
+                rows.append(k.cast(k.load(p, vector), self.acc))
+            for i, value in enumerate(transpose_registers(ck, rows)):
+                k.store(value, target.at((over_k.iv + i) * nr + loop.iv, self.acc), align=value.t.nbytes)
+        if isinstance(self.k, int) and self.k % lanes == 0 and self.schedule.kc % lanes == 0:
+            return
+        with k.for_(main, kc) as over_k, k.for_(0, nr, lanes) as loop:
+            at = Position((), 0, lanes, tail_mask(ck, k.max(left - loop.iv, k.const(0, "i64")), lanes))
+            value = load_lanes(ck, source.at(loop.iv * column + over_k.iv, self.dtype), self.dtype, column, at)
+            to = target.at(over_k.iv * nr + loop.iv, self.acc)
+            k.store(k.cast(value, self.acc), to, align=k.vector_of(self.acc, lanes).nbytes)
 
 
 def block_grid(schedule: GemmSchedule, m: Dim, n: Dim) -> tuple[Dim, Dim]:

@@ -30,6 +30,7 @@ from ingot.compiler.codegen.cpu_region import (
     domain_strides,
     indexed_axes,
     loaded_operands,
+    storage_type,
     store_lanes,
 )
 from ingot.compiler.codegen.cpu_space import collapse
@@ -78,7 +79,7 @@ class Problem:
         for number, x in enumerate(emitter([value], at)):
             result = ck.dispatch.results[number]
             strides = self.results[number]
-            storage = "i8" if result.dtype == "i1" else result.dtype
+            storage = storage_type(result.dtype)
             to = ck.result(number).at(ck.offset(at.index, strides), storage)
             store_lanes(ck, x, to, result.dtype, ck.dim(strides[at.lane_axis]), at)
 
@@ -142,7 +143,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     grid = (*problem.batch, *blocks)
     with cpu_kernel(dispatch, target, dims.product(grid)) as ck:
         source_a = MatrixA(ck, a, problem.a[-2], problem.a[-1], problem.m, acc, schedule)
-        source_b = MatrixB(ck, b, problem.b[-2], problem.b[-1], problem.n, acc, schedule)
+        source_b = MatrixB(ck, b, problem.b[-2], problem.b[-1], problem.k, problem.n, acc, schedule)
         sizes = (ck.dim(problem.m), ck.dim(problem.n), ck.dim(problem.k))
         gemm = BlockedGemm(ck, schedule, acc, *sizes, source_a, source_b)
         emitter = problem.emitter(ck)

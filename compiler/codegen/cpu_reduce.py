@@ -14,6 +14,7 @@ from ingot.compiler.codegen.cpu_region import (
     indexed_axes,
     load_lanes,
     loaded_operands,
+    storage_type,
     store_lanes,
 )
 from ingot.compiler.codegen.cpu_space import takes_masks, vector_lanes
@@ -89,7 +90,7 @@ class ReductionRegions:
     def element(self, ck: CpuKernel, at: Position) -> Val:
         """The element of the input at a position."""
         x = self.dispatch.operands[0]
-        storage = "i8" if x.dtype == "i1" or x.dtype.startswith("f8") else x.dtype
+        storage = storage_type(x.dtype)
         base = ck.operand(0).at(ck.offset(at.index, self.x_strides), storage)
         step = ck.dim(self.x_strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
         return load_lanes(ck, base, x.dtype, step, at)
@@ -98,7 +99,7 @@ class ReductionRegions:
         """Store the results at a position."""
         for number, (value, result) in enumerate(zip(values, ck.dispatch.results, strict=True)):
             strides = self.result_strides[number]
-            storage = "i8" if result.dtype == "i1" or result.dtype.startswith("f8") else result.dtype
+            storage = storage_type(result.dtype)
             to = ck.result(number).at(ck.offset(at.index, strides), storage)
             store_lanes(ck, value, to, result.dtype, ck.dim(strides[at.lane_axis]), at)
 

@@ -50,18 +50,27 @@ def domain_strides(tensor: TensorArg, rank: int) -> tuple[Dim, ...]:
     return (0,) * (rank - len(own)) + own
 
 
+def storage_type(dtype: str) -> str:
+    """The Kernel IR type of an element in memory."""
+    return "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
+
+
 def load_lanes(ck: CpuKernel, base: Val, dtype: str, step: Val, at: Position) -> Val:
     """Elements at `base`, `step` elements apart from lane to lane, in storage form: a scalar where `step` is 0.
 
     Lanes that the position's mask switches off are 0 and their memory is not read. bool is i1; 8-bit floats are codes (i8).
     """
     k = ck.k
-    storage = "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
+    storage = storage_type(dtype)
     if not at.lanes or step.const == 0:
         value = k.load(base, storage)
+    elif step.const == 1 and at.mask is None:
+        value = k.load(base, k.vector_of(storage, at.lanes))
     elif step.const == 1:
-        t = k.vector_of(storage, at.lanes)
-        value = k.load(base, t) if at.mask is None else k.masked_load(base, t, at.mask)
+        # As integers: where LLVM has to split a masked load, it converts bf16 element by element, through library calls.
+        bits = k.type(storage).bits
+        value = k.masked_load(base, k.vector_of(f"i{bits}" if bits == 16 else storage, at.lanes), at.mask)
+        value = k.bitcast(value, k.vector_of(storage, at.lanes))
     else:
         offsets = k.iota(f"vector<{at.lanes}xi64>") * step
         value = _gather(ck, base, offsets, storage, at.mask)
@@ -76,7 +85,9 @@ def _gather(ck: CpuKernel, base: Val, offsets: Val, storage: str, mask: Val | No
     # No instruction gathers narrow elements: load them one by one, masked ones from the address of lane 0, which exists.
     if mask is not None:
         offsets = k.select(mask, offsets, k.broadcast(k.extract(offsets, 0), offsets.t.lanes))
-    return k.vector([k.load(base.at(k.extract(offsets, i), storage), storage) for i in range(offsets.t.lanes)])
+    bits = f"i{k.type(storage).bits}"
+    elements = [k.load(base.at(k.extract(offsets, i), bits), bits) for i in range(offsets.t.lanes)]
+    return k.bitcast(k.vector(elements), k.vector_of(storage, offsets.t.lanes))
 
 
 def store_lanes(ck: CpuKernel, x: Val, base: Val, dtype: str, step: Val, at: Position) -> None:
@@ -89,6 +100,8 @@ def store_lanes(ck: CpuKernel, x: Val, base: Val, dtype: str, step: Val, at: Pos
         return
     if x.t.kind != "vector":
         x = k.broadcast(x, at.lanes)
+    if x.t.element.bits == 16:
+        x = k.bitcast(x, k.vector_of("i16", at.lanes))
     if step.const == 1:
         if at.mask is None:
             k.store(x, base)
@@ -193,7 +206,7 @@ class RegionEmitter:
         ck = self.ck
         strides = self.strides[operand]
         dtype = ck.dispatch.operands[operand].dtype
-        base = ck.operand(operand).at(ck.offset(at.index, strides), _storage(dtype))
+        base = ck.operand(operand).at(ck.offset(at.index, strides), storage_type(dtype))
         step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
         return load_lanes(ck, base, dtype, step, at)
 
@@ -213,7 +226,7 @@ class RegionEmitter:
                 vector = i * distance if vector is None else vector + i * distance
             else:
                 uniform = uniform + i * distance
-        storage = _storage(tensor.dtype)
+        storage = storage_type(tensor.dtype)
         base = base.at(uniform, storage)
         if vector is None:
             return load_lanes(ck, base, tensor.dtype, step, at)
@@ -221,11 +234,6 @@ class RegionEmitter:
             vector = vector + k.iota(vector.t) * step
         value = _gather(ck, base, vector, storage, at.mask)
         return value.ne(0) if tensor.dtype == "i1" else value
-
-
-def _storage(dtype: str) -> str:
-    """The Kernel IR type of an element in memory."""
-    return "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
 
 
 def loaded_operands(region: ScalarRegion) -> list[int]:
