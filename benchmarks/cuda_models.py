@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -27,10 +26,11 @@ sys.path.insert(0, str(HERE.parent / "test" / "zoo"))
 import zoo  # noqa: E402
 
 import ingot  # noqa: E402
+from ingot.runtime.cache import RuntimeCache  # noqa: E402
 
 
-def run_model(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Compile and run one model; the row of the report. Raises AssertionError where a result is off."""
+def run_model(name: str, options: argparse.Namespace, folder: Path, cache: RuntimeCache) -> dict[str, Any]:
+    """Compile and run one model; the row of the report."""
     filled = zoo.fill(name, folder, with_reference=not options.no_check)
     begin = time.perf_counter()
     engine = ingot.compile(filled / "model.onnx", cast=options.cast)
@@ -38,7 +38,7 @@ def run_model(name: str, options: argparse.Namespace, folder: Path) -> dict[str,
     engine.save(path)
     row: dict[str, Any] = {"model": name, "cast": options.cast, "aot_s": time.perf_counter() - begin}
     begin = time.perf_counter()
-    session = ingot.Session(path, device=options.device)
+    session = ingot.Session(path, device=options.device, cache=cache)
     row["jit_s"] = time.perf_counter() - begin
     row["kernels"] = session.stats()["compiled_kernels"]
     dtype = {"fp16": "fp16", "bf16": "bf16"}.get(options.cast, zoo.read(name).meta["dtype"])
@@ -79,10 +79,9 @@ def main() -> int:
     options = parser.parse_args()
     rows, failed = [], 0
     for name in options.models:
-        with tempfile.TemporaryDirectory() as cache:
-            os.environ["INGOT_CACHE_DIR"] = cache
+        with tempfile.TemporaryDirectory() as directory:
             try:
-                row = run_model(name, options, options.folder)
+                row = run_model(name, options, options.folder, RuntimeCache(Path(directory) / "cache.sqlite"))
             except Exception as error:
                 failed += 1
                 print(f"FAIL  {name}: {type(error).__name__}: {str(error)[:700]}", flush=True)
