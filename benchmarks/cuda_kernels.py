@@ -215,6 +215,22 @@ def mma_checks() -> list[Check]:
     return cases
 
 
+def attention_checks() -> list[Check]:
+    return [
+        Check("attention f16 2x4x256x256x64", make.attention(2, 4, 256, 256, 64)),
+        Check("attention bf16 1x2x200x333x128 causal", make.attention(1, 2, 200, 333, 128, "bf16", causal=True)),
+        Check("attention f16 gqa 1x8x64x100x64", make.attention(1, 8, 64, 100, 64, kv_heads=2)),
+        Check("attention f16 mask 2x2x77x77x40", make.attention(2, 2, 77, 77, 40, mask=(2, 1, 1, 77))),
+        Check("attention f16 mask 2x2x64x128x80 interleaved", make.attention(2, 2, 64, 128, 80, mask=(64, 128), interleaved=True)),
+        Check("attention f16 depth 256", make.attention(1, 2, 100, 100, 256)),
+        Check("attention f16 depth 64, 96", make.attention(1, 2, 100, 100, 64, depth_v=96)),
+        Check("attention f16 decode gqa 1x32x1x1000x64", make.attention(1, 32, 1, 1000, 64, kv_heads=8)),
+        Check("attention f16 decode 2x4x1x515x128", make.attention(2, 4, 1, 515, 128)),
+        Check("attention f16 any", make.attention("b", 4, "s", "t", 64, causal=True), {"b": 2, "s": 90, "t": 150}),
+        Check("attention f16 decode any", make.attention(1, 8, 1, "t", 64, kv_heads=2), {"t": 2049}),
+    ]
+
+
 def other_checks() -> list[Check]:
     return [
         Check("pointwise add gelu", make.pointwise_add_gelu(37, 1000)),
@@ -230,7 +246,7 @@ def other_checks() -> list[Check]:
 
 
 def all_checks() -> list[Check]:
-    return [*matmul_checks(), *mma_checks(), *other_checks()]
+    return [*matmul_checks(), *mma_checks(), *attention_checks(), *other_checks()]
 
 
 def torch_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
@@ -242,6 +258,32 @@ def torch_scaled_mm(operands: list[torch.Tensor], result: torch.Tensor) -> Calla
     a, b = operands
     one = torch.ones((), device="cuda")
     return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
+
+
+def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
+    """The fastest of PyTorch's attention backends for the operands."""
+
+    def build(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        q, k, v = operands[:3]
+        best: tuple[float, Callable[[], Any]] | None = None
+        for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
+
+            def call(backend: Any = backend) -> Any:
+                with sdpa_kernel(backend):
+                    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=gqa)
+
+            try:
+                t = milliseconds({"x": call}, 5, 3)["x"]
+            except RuntimeError:
+                continue
+            if best is None or t < best[0]:
+                best = t, call
+        assert best is not None
+        return best[1]
+
+    return build
 
 
 def speeds() -> list[Speed]:
@@ -263,6 +305,12 @@ def speeds() -> list[Speed]:
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072), (256, 4096, 4096))),
+        Speed("attention f16 1x16x4096x128", make.attention(1, 16, 4096, 4096, 128), 0.5, torch_attention()),
+        Speed("attention f16 1x16x4096x128 causal", make.attention(1, 16, 4096, 4096, 128, causal=True), 0.0, torch_attention(True)),
+        Speed("attention bf16 8x12x384x64", make.attention(8, 12, 384, 384, 64, "bf16"), 0.0, torch_attention()),
+        Speed("attention f16 2x10x9216x64", make.attention(2, 10, 9216, 9216, 64), 0.0, torch_attention()),
+        Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
+              torch_attention(gqa=True)),
         Speed("pointwise add gelu 16384x4096 bf16", make.pointwise_add_gelu(16384, 4096), 0.85),
         Speed("pointwise add relu 16384x4096 bf16", make.pointwise_add_relu(16384, 4096), 0.85),
         Speed("layer norm 16384x4096 bf16", make.normalize("layer", 16384, 4096, affine=True), 0.85),

@@ -142,6 +142,33 @@ def normalize(
     return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
 
 
+def attention(
+    batch: Size, heads: int, queries: Size, keys: Size, depth: int, dtype: str = "f16", *, kv_heads: int = 0, depth_v: int = 0,
+    causal: bool = False, mask: Sequence[Size] = (), interleaved: bool = False, multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """Attention; `mask` is the shape of an additive float mask; `interleaved`: heads lie within positions, [batch, S, heads, depth]."""
+    kv_heads, depth_v = kv_heads or heads, depth_v or depth
+
+    def tensor(h: int, n: Size, d: int) -> TensorArg:
+        if not interleaved:
+            return contiguous(dtype, batch, h, n, d)
+        t = contiguous(dtype, batch, n, h, d)
+        return TensorArg(dtype, tuple(t.shape[i] for i in (0, 2, 1, 3)), tuple(t.strides[i] for i in (0, 2, 1, 3)), t.align)
+
+    operands = [tensor(heads, queries, depth), tensor(kv_heads, keys, depth), tensor(kv_heads, keys, depth_v)]
+    scores = Region("f32")
+    value = 0
+    if mask:
+        operands.append(contiguous(dtype, *mask))
+        value = scores.add("addf", 0, scores.load(3, dtype))
+    attrs: dict[str, object] = {"scale": depth**-0.5}
+    if causal:
+        attrs["causal"] = True
+    return make(
+        "attention", operands, [tensor(heads, queries, depth_v)], [scores.end(value), narrow(dtype)], attrs, multiples
+    )
+
+
 @dataclass(frozen=True)
 class Operand:
     """An operand's memory (one-dimensional) and the view of it that the dispatch reads."""

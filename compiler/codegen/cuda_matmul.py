@@ -95,9 +95,12 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 break
             for stages in (8, 6, 5, 4, 3):
                 s = WgmmaSchedule(tile_m, tile_n, stages, splits)
-                budget = target.shared_bytes if tile_m * tile_n > 128 * 128 else target.shared_bytes // 2
+                # Tiles that leave SMs without a second block may as well have the memory of both.
+                tiles = math.ceil(constant(p.m) / tile_m) * math.ceil(constant(p.n) / tile_n) * splits
+                alone = tile_m * tile_n > 128 * 128 or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(s) + 2048 + 2 * tile_m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
-                    blocks = 2 if tile_m * tile_n <= 128 * 128 else 1
+                    blocks = 1 if alone else 2
                     # Smaller tiles read shared memory more often for each multiplication.
                     efficiency = {128 * 256: 0.85, 128 * 192: 0.8, 128 * 128: 0.72, 64 * 256: 0.72, 128 * 64: 0.55, 64 * 128: 0.55}
                     share = efficiency.get(tile_m * tile_n, 0.4)
@@ -176,6 +179,8 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     found = [*gemv_schedules(p, target)]
+    if found and p.m in (1, 2, 3, 4):
+        return found[0].schedule
     if target.wgmma:
         found += wgmma_schedules(p, target)
     found += mma_schedules(p, target)

@@ -46,27 +46,32 @@ class TileShape:
         return self.rows if self.k_major else self.tile_k
 
     @property
+    def chunks(self) -> int:
+        """Chunks of a line."""
+        return (self.k_bytes if self.k_major else self.rows * self.bits // 8) // CHUNK
+
+    @property
     def line_bytes(self) -> int:
-        return self.k_bytes if self.k_major else self.rows * self.bits // 8
+        """Bytes from a line to the next: its chunks, and as many more as the swizzle needs (a power of two, or a multiple of 8)."""
+        slots = 2
+        while slots < min(8, self.chunks):
+            slots *= 2
+        return CHUNK * max(slots, -(-self.chunks // 8) * 8 if self.chunks > 8 else 0)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tile."""
-        return self.rows * self.k_bytes
-
-    @property
-    def chunks(self) -> int:
-        """Chunks of a line."""
-        return self.line_bytes // CHUNK
+        return self.lines * self.line_bytes
 
 
 def swizzle(shape: TileShape, line: Val, chunk: Val) -> Val:
     """Byte offset of a chunk of a line."""
-    if shape.chunks >= 8:
+    if shape.line_bytes >= 128:
         return line * shape.line_bytes + ((chunk ^ (line & 7)) << 4)
     # Lines shorter than 128 bytes: neighbours share the banks of one row.
-    shift = {4: 1, 2: 2}[shape.chunks]
-    return line * shape.line_bytes + ((chunk ^ ((line >> shift) & (shape.chunks - 1))) << 4)
+    slots = shape.line_bytes // CHUNK
+    shift = {4: 1, 2: 2}[slots]
+    return line * shape.line_bytes + ((chunk ^ ((line >> shift) & (slots - 1))) << 4)
 
 
 class TileReader:

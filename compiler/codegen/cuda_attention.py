@@ -1,0 +1,91 @@
+"""The attention family for NVIDIA GPUs: which kernel, which schedule, which plan.
+
+    cuda_attention_mma.py    16-bit types, by mma.sync
+    cuda_attention_simt.py   float32, exactly, by fused multiply-adds
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ingot.compiler.codegen.cuda_attention_mma import (
+    MmaAttentionSchedule,
+    attention_launch,
+    attention_tiles,
+    combine_launch,
+    emit_attention_mma,
+    emit_combine,
+    split_workspace,
+)
+from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, attention_problem
+from ingot.compiler.codegen.cuda_matmul import constant
+from ingot.compiler.codegen.family import Emitted
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.mma_table import MmaRow, find_row
+from ingot.cuda_targets import facts
+from ingot.dialects.mlir import ir
+from ingot.dispatch import Dispatch
+from ingot.kernel_plan import KernelPlan
+from ingot.target import Target
+
+# From the fastest where it fits to the smallest: rows and keys of a tile shrink as heads grow deeper.
+MMA_SCHEDULES: tuple[MmaAttentionSchedule, ...] = (
+    MmaAttentionSchedule(4, 32, 64),
+    MmaAttentionSchedule(4, 16, 64),
+    MmaAttentionSchedule(4, 16, 32),
+    MmaAttentionSchedule(2, 16, 32),
+    MmaAttentionSchedule(1, 16, 32),
+    MmaAttentionSchedule(1, 16, 16),
+)
+
+
+def attention_row(p: AttentionProblem, target: Target) -> MmaRow | None:
+    """The instruction for an attention, or None: 16-bit types, of which probabilities are operands too."""
+    if len({p.q.dtype, p.k.dtype, p.v.dtype}) != 1 or p.q.dtype not in ("f16", "bf16"):
+        return None
+    return find_row(target, p.q.dtype)
+
+
+def choose_mma(p: AttentionProblem, target: Target) -> MmaAttentionSchedule:
+    """The largest tile that fits and leaves no SM idle; keys are split where rows alone cannot fill the SMs."""
+    sms = facts(target).sms
+    heads = constant(p.batch * p.heads)
+    rows = constant(p.rows)
+    fitting = []
+    for s in MMA_SCHEDULES:
+        # Accumulators, scores and operands of a thread: beyond this they spill.
+        registers = s.warp_rows // 16 * (p.depth_v // 2 + s.keys // 2) + 64
+        if attention_tiles(p, s).nbytes(s.stages) <= target.shared_bytes and (registers <= 260 or s.warp_rows == 16):
+            fitting.append(s)
+    if not fitting:
+        raise NotImplementedError(f"attention over heads of depth {p.depth} and {p.depth_v} on {target.name}")
+    enough = [s for s in fitting if s.rows <= max(16, rows) and -(-rows // s.rows) * heads >= sms]
+    chosen = enough[0] if enough else min(fitting, key=lambda s: (abs(s.rows - min(max(16, rows), 64)), -s.keys))
+    blocks = -(-rows // chosen.rows) * heads
+    tiles = constant(p.keys) // chosen.keys
+    splits = 1
+    while splits < 32 and 2 * splits * blocks <= 2 * sms and tiles >= 4 * splits and rows <= 64:
+        splits *= 2
+    return replace(chosen, splits=splits)
+
+
+def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
+    """Write the kernels of an `attention` dispatch. Raises NotImplementedError naming what no kernel can take."""
+    p = attention_problem(dispatch)
+    module = KernelModule(target.name, context=ir.Context.current)
+    row = attention_row(p, target)
+    if row is None:
+        raise NotImplementedError(f"attention of {p.q.dtype}, {p.k.dtype} and {p.v.dtype} on {target.name}")
+    s = schedule or choose_mma(p, target)
+    with module:
+        launch = attention_launch(p, s)
+        emit_attention_mma(module, p, row, s, target, launch)
+        launches = [launch]
+        if s.splits > 1:
+            combine = combine_launch(p)
+            emit_combine(module, p, s.splits, combine)
+            launches.append(combine)
+    return Emitted(KernelPlan(tuple(launches), split_workspace(p, s.splits)), module.module)
+
+

@@ -1,0 +1,429 @@
+"""Attention in one pass over keys and values, by mma.sync (Dao, FlashAttention-2, 2023).
+
+A warp holds 16 or 32 rows of queries. For each tile of keys it multiplies queries by keys, scores the products, updates each row's
+maximum and sum, rescales what it has accumulated and adds probabilities times values; probabilities pass from accumulators to operands
+in registers. Keys and values of the next tile are copied meanwhile.
+
+With few rows and many keys (decoding), blocks share the keys of a head: each leaves its part of the sum with its maximum and weight in the
+workspace, and a second launch combines them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot import dims
+from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score
+from ingot.compiler.codegen.cuda_gemm_mma import mma_registers
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, region_operands, symbol_of
+from ingot.compiler.codegen.cuda_shared_tile import K_STEP, TileCopy, TileReader, TileShape
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.mma_table import MmaRow
+from ingot.compiler.codegen.values import Val
+from ingot.dims import Dim
+from ingot.kernel_plan import BufferArg, KernelLaunch
+from ingot.target import Target
+
+LOG2E = 1.4426950408889634
+
+
+@dataclass(frozen=True)
+class MmaAttentionSchedule:
+    """How the kernel divides a head.
+
+    Attributes:
+        warps: of a block, each with `warp_rows` rows of queries.
+        warp_rows: 16 or 32.
+        keys: of a tile, a multiple of 16.
+        stages: tiles of keys and values in shared memory.
+        splits: blocks that share a head's keys.
+    """
+
+    warps: int = 4
+    warp_rows: int = 32
+    keys: int = 64
+    stages: int = 2
+    splits: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block."""
+        return self.warps * self.warp_rows
+
+
+@dataclass(frozen=True)
+class AttentionTiles:
+    """The shared tiles of a schedule."""
+
+    q: TileShape
+    k: TileShape
+    v: TileShape
+
+    def nbytes(self, stages: int) -> int:
+        return self.q.nbytes + stages * (self.k.nbytes + self.v.nbytes)
+
+
+def attention_tiles(p: AttentionProblem, s: MmaAttentionSchedule) -> AttentionTiles:
+    """Tiles with depths rounded up to 32 bytes."""
+    depth_bytes = -(-p.depth * p.q.bits // 8 // K_STEP) * K_STEP
+    depth_v = -(-p.depth_v // 16) * 16
+    k_major_v = p.v.major == "col"
+    return AttentionTiles(
+        TileShape(s.rows, depth_bytes, p.q.bits, k_major=True),
+        TileShape(s.keys, depth_bytes, p.k.bits, k_major=True),
+        TileShape(depth_v, s.keys * p.v.bits // 8, p.v.bits, k_major=k_major_v),
+    )
+
+
+def attention_launch(p: AttentionProblem, s: MmaAttentionSchedule) -> KernelLaunch:
+    """The launch of a schedule: tiles of rows, heads, batches times splits."""
+    own = tuple(BufferArg("operand", i) for i in range(3))
+    if s.splits > 1:
+        loaded = (BufferArg("operand", i) for i in region_operands(p.dispatch.regions[:1]) if i > 2)
+        rest: tuple[BufferArg, ...] = (*loaded, BufferArg("workspace"))
+    else:
+        rest = region_buffers(p.dispatch, skip=(0, 1, 2))
+    return KernelLaunch(
+        symbol_of(p.dispatch),
+        (dims.ceildiv(p.rows, s.rows), p.heads, p.batch * s.splits),
+        (*own, *rest),
+        (32 * s.warps, 1, 1),
+        shared_bytes=attention_tiles(p, s).nbytes(s.stages),
+        flops=p.flops,
+    )
+
+
+def emit_attention_mma(
+    module: KernelModule, p: AttentionProblem, row: MmaRow, s: MmaAttentionSchedule, target: Target, launch: KernelLaunch
+) -> None:
+    """Write the kernel of a schedule into `module`."""
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
+        _Attention(dk, p, row, s, target).emit()
+
+
+class _Attention:
+    """The kernel while it is written."""
+
+    def __init__(self, dk: DispatchKernel, p: AttentionProblem, row: MmaRow, s: MmaAttentionSchedule, target: Target) -> None:
+        self.dk, self.k, self.p, self.row, self.s = dk, dk.k, p, row, s
+        k = self.k
+        self.tiles = attention_tiles(p, s)
+        self.shared = k.dynamic_shared(1024)
+        self.lane, self.warp = k.lane_id(), k.warp_id()
+        self.blocks = s.warp_rows // 16
+        self.columns = s.keys // 8
+        self.columns_v = self.tiles.v.rows // 8
+        self.depth_steps = self.tiles.q.k_bytes // K_STEP
+        self.asynchronous = target.cp_async
+        threads, thread = 32 * s.warps, k.thread_id()
+        self.copy_q = TileCopy(dk, p.q, self.tiles.q, threads, thread, target.cp_async)
+        self.copy_k = TileCopy(dk, p.k, self.tiles.k, threads, thread, target.cp_async)
+        self.copy_v = TileCopy(dk, p.v, self.tiles.v, threads, thread, target.cp_async)
+        self.first_row = self.warp * s.warp_rows
+        zero = k.const(0, "i32")
+        self.read_q = TileReader(dk, self.tiles.q, self.first_row, self.lane, s.warp_rows)
+        self.read_k = TileReader(dk, self.tiles.k, zero, self.lane, s.keys)
+        self.read_v = TileReader(dk, self.tiles.v, zero, self.lane, self.tiles.v.rows)
+        self.n_keys = dk.size(p.keys, "i32")
+        self.n_rows = dk.size(p.rows, "i32")
+        # Where products are scored by a factor alone, that factor goes into the exponent.
+        self.factor = p.scale * LOG2E if p.plain_scores else LOG2E
+
+    def emit(self) -> None:
+        k, s, p = self.k, self.s, self.p
+        m0 = k.block_id(0) * s.rows
+        head, z = k.block_id(1), k.block_id(2)
+        batch = z // s.splits if s.splits > 1 else z
+        split = z % s.splits if s.splits > 1 else k.const(0, "i32")
+        kv = p.kv_head(head)
+        self.copy_q.start(m0, [batch, head])
+        self.bring(self.copy_q, self.shared, k.const(0, "i32"))
+        self.copy_v.start(k.const(0, "i32"), [batch, kv])
+        self.kv_position = [batch, kv]
+        first_row = m0 + self.first_row + (self.lane >> 2)
+        self.rows_at = [first_row + 8 * i for i in range(2 * self.blocks)]
+        self.positions = [p.position(k, batch, head, k.min(r, self.n_rows - 1)) for r in self.rows_at]
+
+        # Tiles of keys: those of this split, up to what causality leaves for the block's last row; the first of them need no mask.
+        tiles = (self.n_keys + (s.keys - 1)) // s.keys
+        plain = tiles if divides(s.keys, p.keys, p.dispatch) else self.n_keys // s.keys
+        if p.causal:
+            shift = self.n_keys - self.n_rows
+            tiles = k.min(tiles, k.max((m0 + (s.rows + s.keys - 1) + shift).sdiv(s.keys), 0))
+            plain = k.min(plain, k.max((m0 + 1 + shift).sdiv(s.keys), 0))
+        begin = k.const(0, "i32")
+        if s.splits > 1:
+            per = (tiles + (s.splits - 1)) // s.splits
+            begin = k.min(split * per, tiles)
+            tiles = k.min(begin + per, tiles)
+        plain = k.max(k.min(plain, tiles), begin)
+        state = self.start(begin, tiles)
+        state = self.loop(begin, plain, tiles, state, masked=False)
+        if p.causal or not divides(s.keys, p.keys, p.dispatch):
+            state = self.loop(plain, tiles, tiles, state, masked=True)
+        _, maximum, total, acc = state
+        total = [k.warp_reduce(lambda x, y: x + y, x, 4) for x in total]
+        if s.splits > 1:
+            self.store_partial(batch, head, split, maximum, total, acc)
+        else:
+            self.store(total, acc)
+
+    # --- copies
+
+    def bring(self, copy: TileCopy, stage: Val, step: Val) -> None:
+        if copy.asynchronous:
+            copy.copy(stage, step)
+        else:
+            copy.put(stage, copy.fetch(step))
+
+    def stage(self, number: Val) -> Val:
+        """Start of a stage: its keys, then its values."""
+        return self.shared + self.tiles.q.nbytes + number * (self.tiles.k.nbytes + self.tiles.v.nbytes)
+
+    def bring_tile(self, tile: Val, number: Val) -> None:
+        stage = self.stage(number)
+        self.copy_k.start(tile * self.s.keys, self.kv_position)
+        self.bring(self.copy_k, stage, self.k.const(0, "i32"))
+        self.bring(self.copy_v, stage + self.tiles.k.nbytes, tile)
+
+    def start(self, begin: Val, tiles: Val) -> list:
+        """The first tile on its way; (stage, maxima, sums, accumulators) before it."""
+        k = self.k
+        with k.if_(begin < tiles):
+            self.bring_tile(begin, k.const(0, "i32"))
+        if self.asynchronous:
+            k.cp_async_commit()
+        rows = 2 * self.blocks
+        zero = k.const(0.0, "f32")
+        low = k.const(float("-inf"), "f32")
+        return [k.const(0, "i32"), [low] * rows, [zero] * rows, [zero] * (self.blocks * self.columns_v * 4)]
+
+    def loop(self, begin: Val, end: Val, tiles: Val, state: list, *, masked: bool) -> list:
+        k, s = self.k, self.s
+        with k.for_(begin, end, carry=state) as loop:
+            number, maximum, total, acc = loop.carry
+            if self.asynchronous:
+                k.cp_async_wait(0)
+            k.barrier()
+            other = 1 - number
+            with k.if_(loop.iv + 1 < tiles):
+                self.bring_tile(loop.iv + 1, other)
+            if self.asynchronous:
+                k.cp_async_commit()
+            stage = self.stage(number)
+            scores = self.scores(stage, loop.iv * s.keys, masked)
+            maximum, total, acc, probabilities = self.softmax(scores, maximum, total, acc)
+            acc = self.add_values(stage + self.tiles.k.nbytes, probabilities, acc)
+            loop.yield_([other, maximum, total, acc])
+        return loop.results
+
+    # --- a tile
+
+    def scores(self, stage: Val, first: Val, masked: bool) -> list[Val]:
+        """Scores of the warp's rows and a tile's keys, four for each 16 x 8."""
+        k = self.k
+        zero = k.const(0.0, "f32")
+        acc = [zero] * (self.blocks * self.columns * 4)
+        for step in range(self.depth_steps):
+            a = [self.read_q.read(self.shared, i, step) for i in range(self.blocks)]
+            for pair in range(self.columns // 2):
+                b = self.read_k.read(stage, pair, step)
+                for half in range(2):
+                    for i in range(self.blocks):
+                        at = 4 * (i * self.columns + 2 * pair + half)
+                        acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], [b[half], b[half + 2]], acc[at : at + 4])
+        if self.p.plain_scores and not masked:
+            return acc
+        return self.scored(acc, first, masked)
+
+    def scored(self, acc: list[Val], first: Val, masked: bool) -> list[Val]:
+        """The dispatch's score of products, and minus infinity where a key does not take part."""
+        k, p = self.k, self.p
+        acc = list(acc)
+        low = k.const(float("-inf"), "f32")
+        even = divides(2, p.keys, p.dispatch)
+        shift = self.n_keys - self.n_rows
+        for i in range(self.blocks):
+            for half in range(2):
+                row, position = self.rows_at[2 * i + half], self.positions[2 * i + half]
+                last = k.min(self.n_keys - 1, row + shift) if p.causal else self.n_keys - 1
+                for j in range(self.columns):
+                    col = first + (8 * j + ((self.lane & 3) << 1))
+                    at = 4 * (i * self.columns + j) + 2 * half
+                    x = acc[at : at + 2]
+                    if not p.plain_scores:
+                        if even:
+                            where = k.min(col, self.n_keys - 2) if masked else col
+                            x = k.elements(score(self.dk, p, k.vector(x), position, where, 2))
+                        else:
+                            places = [k.min(col + e, self.n_keys - 1) if masked else col + e for e in range(2)]
+                            x = [score(self.dk, p, y, position, c, 0) for y, c in zip(x, places, strict=True)]
+                    if masked:
+                        x = [k.select(col + e <= last, y, low) for e, y in enumerate(x)]
+                    acc[at : at + 2] = x
+        return acc
+
+    def softmax(
+        self, scores: list[Val], maximum: list[Val], total: list[Val], acc: list[Val]
+    ) -> tuple[list[Val], list[Val], list[Val], list[Val]]:
+        """Maxima and sums with a tile's scores, accumulators rescaled to them, and the tile's unnormalized probabilities."""
+        k = self.k
+        maximum, total, acc, out = list(maximum), list(total), list(acc), list(scores)
+        for r in range(2 * self.blocks):
+            i, half = divmod(r, 2)
+            at = [4 * (i * self.columns + j) + 2 * half + e for j in range(self.columns) for e in range(2)]
+            m = scores[at[0]]
+            for x in at[1:]:
+                m = k.max(m, scores[x])
+            m = k.max(maximum[r], k.warp_reduce(k.max, m, 4))
+            shift = k.select(m.eq(float("-inf")), 0.0, m) * self.factor
+            rescale = k.ex2(maximum[r] * self.factor - shift)
+            added = None
+            for x in at:
+                out[x] = k.ex2(k.fma(scores[x], self.factor, -shift))
+                added = out[x] if added is None else added + out[x]
+            assert added is not None
+            total[r] = k.fma(total[r], rescale, added)
+            maximum[r] = m
+            for j in range(self.columns_v):
+                for e in range(2):
+                    y = 4 * (i * self.columns_v + j) + 2 * half + e
+                    acc[y] = acc[y] * rescale
+        return maximum, total, acc, out
+
+    def add_values(self, stage: Val, probabilities: list[Val], acc: list[Val]) -> list[Val]:
+        """Accumulators with probabilities times values added: accumulator pairs are the operand's registers."""
+        k = self.k
+        acc = list(acc)
+        narrow = "f16" if self.row.ptx == "f16" else "bf16"
+
+        def register(i: int, j: int, half: int) -> Val:
+            at = 4 * (i * self.columns + j) + 2 * half
+            return k.bitcast(k.cast(k.vector(probabilities[at : at + 2]), narrow), "i32")
+
+        for step in range(self.columns // 2):
+            a = [[register(i, 2 * step + j, half) for j in range(2) for half in range(2)] for i in range(self.blocks)]
+            for pair in range(self.columns_v // 2):
+                b = self.read_v.read(stage, pair, step)
+                for half in range(2):
+                    for i in range(self.blocks):
+                        at = 4 * (i * self.columns_v + 2 * pair + half)
+                        acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], [b[half], b[half + 2]], acc[at : at + 4])
+        return acc
+
+    # --- results
+
+    def store(self, total: list[Val], acc: list[Val]) -> None:
+        """Divide by the sums, run the epilogue and store, two neighbouring elements at a time."""
+        k, p = self.k, self.p
+        lanes = 2 if p.depth_v % 2 == 0 else 0
+        for r, row in enumerate(self.rows_at):
+            i, half = divmod(r, 2)
+            scale = 1.0 / total[r]
+            with k.if_(True if divides(self.s.rows, p.rows, p.dispatch) else row < self.n_rows):
+                for j in range(self.columns_v):
+                    at = 4 * (i * self.columns_v + j) + 2 * half
+                    x = [y * scale for y in acc[at : at + 2]]
+                    col = 8 * j + ((self.lane & 3) << 1)
+                    store_pair(self.dk, p, self.positions[r], col, x, lanes, exact=8 * j + 8 <= p.depth_v)
+
+    def store_partial(
+        self, batch: Val, head: Val, split: Val, maximum: list[Val], total: list[Val], acc: list[Val]
+    ) -> None:
+        """Leave sums, maxima and weights of this split in the workspace."""
+        k, p = self.k, self.p
+        layout = SplitLayout(self.dk, p, self.s.splits)
+        for r, row in enumerate(self.rows_at):
+            i, half = divmod(r, 2)
+            with k.if_(row < self.n_rows):
+                sums, weights = layout.row(split, batch, head, row)
+                with k.if_((self.lane & 3).eq(0)):
+                    k.store(maximum[r] * self.factor, weights)
+                    k.store(total[r], weights.at(1, "f32"))
+                for j in range(self.columns_v):
+                    at = 4 * (i * self.columns_v + j) + 2 * half
+                    for e in range(2):
+                        col = 8 * j + ((self.lane & 3) << 1) + e
+                        with k.if_(True if 8 * j + 8 <= p.depth_v else col < p.depth_v):
+                            k.store(acc[at + e], sums.at(col, "f32"))
+
+
+def store_pair(
+    dk: DispatchKernel, p: AttentionProblem, position: Sequence[Val], col: Val, x: Sequence[Val], lanes: int, exact: bool
+) -> None:
+    """Run the epilogue on two neighbouring elements of a row and store its results."""
+    k = dk.k
+    if lanes == 2:
+        with k.if_(True if exact else col < p.depth_v):
+            place = [*position, col]
+            for i, y in enumerate(dk.region(p.dispatch.regions[1], [k.vector(list(x))], place, p.out_domain, 2)):
+                dk.store(i, y, place, 2)
+        return
+    for e in range(2):
+        with k.if_(True if exact else col + e < p.depth_v):
+            place = [*position, col + e]
+            for i, y in enumerate(dk.region(p.dispatch.regions[1], [x[e]], place, p.out_domain)):
+                dk.store(i, y, place)
+
+
+class SplitLayout:
+    """The workspace of split keys: sums [splits, batch, head, row, depth_v], then (maximum in powers of two, weight) for each row."""
+
+    def __init__(self, dk: DispatchKernel, p: AttentionProblem, splits: int) -> None:
+        self.dk, self.p, self.splits = dk, p, splits
+        self.heads, self.rows = dk.size(p.heads), dk.size(p.rows)
+        self.per_split = dk.size(p.batch * p.heads * p.rows)
+
+    def row(self, split: Val, batch: Val, head: Val, row: Val) -> tuple[Val, Val]:
+        """Addresses of a row's sums and of its maximum and weight."""
+        k = self.dk.k
+        wide = [k.cast(x, "i64") for x in (split, batch, head, row)]
+        at = ((wide[0] * self.dk.size(self.p.batch) + wide[1]) * self.heads + wide[2]) * self.rows + wide[3]
+        base = self.dk.pointer("workspace")
+        weights = base.at(self.per_split * (self.splits * self.p.depth_v), "f32")
+        return base.at(at * self.p.depth_v, "f32"), weights.at(at * 2, "f32")
+
+
+def split_workspace(p: AttentionProblem, splits: int) -> Dim:
+    """Bytes of the workspace of split keys."""
+    return 0 if splits == 1 else 4 * splits * p.batch * p.heads * p.rows * (p.depth_v + 2)
+
+
+def combine_launch(p: AttentionProblem) -> KernelLaunch:
+    """The launch that combines splits: a warp a row."""
+    buffers = [BufferArg("operand", i) for i in region_operands(p.dispatch.regions[1:])]
+    buffers += [BufferArg("result", i) for i in range(len(p.dispatch.results))]
+    grid: tuple[Dim, Dim, Dim] = (p.rows, p.heads, p.batch)
+    return KernelLaunch(symbol_of(p.dispatch, "_combine"), grid, (BufferArg("workspace"), *buffers), (32, 1, 1))
+
+
+def emit_combine(module: KernelModule, p: AttentionProblem, splits: int, launch: KernelLaunch) -> None:
+    """Write the kernel that combines the parts of split keys, in order."""
+    with dispatch_kernel(module, p.dispatch, launch) as dk:
+        k = dk.k
+        layout = SplitLayout(dk, p, splits)
+        row, head, batch = k.block_id(0), k.block_id(1), k.block_id(2)
+        parts = [layout.row(k.const(i, "i32"), batch, head, row) for i in range(splits)]
+        maxima = [k.load(weights, "f32") for _, weights in parts]
+        m = maxima[0]
+        for x in maxima[1:]:
+            m = k.max(m, x)
+        shift = k.select(m.eq(float("-inf")), 0.0, m)
+        scales = [k.ex2(x - shift) for x in maxima]
+        total = k.const(0.0, "f32")
+        for x, (_, weights) in zip(scales, parts, strict=True):
+            total = k.fma(x, k.load(weights.at(1, "f32"), "f32"), total)
+        scale = 1.0 / total
+        position = p.position(k, batch, head, row)
+        for i in range(math.ceil(p.depth_v / 64)):
+            col = (k.thread_id() + 32 * i) * 2
+            with k.if_(True if 64 * (i + 1) <= p.depth_v else col < p.depth_v):
+                pair = [k.const(0.0, "f32")] * 2
+                for x, (sums, _) in zip(scales, parts, strict=True):
+                    for e in range(2):
+                        at = col + e if p.depth_v % 2 == 0 else k.min(col + e, p.depth_v - 1)
+                        pair[e] = k.fma(x, k.load(sums.at(at, "f32"), "f32"), pair[e])
+                lanes = 2 if p.depth_v % 2 == 0 else 0
+                store_pair(dk, p, position, col, [y * scale for y in pair], lanes, exact=64 * (i + 1) <= p.depth_v)

@@ -1,0 +1,116 @@
+"""An attention dispatch as kernels see it: heads, rows of queries, keys, and how each tensor strides.
+
+Query heads that share a key head become rows of one product where each has a single query (decoding), so that keys and values are read
+once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ingot.compiler.codegen.cuda_gemm_problem import Matrix
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel
+from ingot.compiler.codegen.values import Val
+from ingot.dims import Dim
+from ingot.dispatch import Dispatch
+
+
+@dataclass(frozen=True)
+class AttentionProblem:
+    """Softmax over keys of scores of queries, times values, for each batch and head.
+
+    Attributes:
+        dispatch: the attention.
+        batch, heads: sizes; `heads` counts those that are separate products.
+        rows: queries of a head.
+        keys: keys of a head.
+        depth: elements of a query and a key; `depth_v` of a value.
+        q, k: rows are queries (keys), columns depth.
+        v: rows are elements of a value, columns keys: the second product's right operand.
+        group: query heads that share a key head.
+        packed: the rows are `group` heads of one query each.
+        scale: factor of the products.
+        causal: keys beyond the query's own position, counted from the end, do not take part.
+    """
+
+    dispatch: Dispatch
+    batch: Dim
+    heads: Dim
+    rows: Dim
+    keys: Dim
+    depth: int
+    depth_v: int
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    group: int
+    packed: bool
+    scale: float
+    causal: bool
+
+    @property
+    def domain(self) -> tuple[Dim, ...]:
+        """Sizes of the domain of scores: batch, query heads, queries, keys."""
+        return (*self.dispatch.operands[0].shape[:3], self.keys)
+
+    @property
+    def out_domain(self) -> tuple[Dim, ...]:
+        """Sizes of the results' domain."""
+        return (*self.dispatch.operands[0].shape[:3], self.depth_v)
+
+    def position(self, k: object, batch: Val, head: Val, row: Val) -> list[Val]:
+        """(batch, query head, query) of a row."""
+        if self.packed:
+            return [batch, head * self.group + row, k.const(0, row.t)]  # type: ignore[attr-defined]
+        return [batch, head, row]
+
+    def kv_head(self, head: Val) -> Val:
+        """The key head of a product."""
+        return head if self.packed or self.group == 1 else head // self.group
+
+    @property
+    def plain_scores(self) -> bool:
+        """True where scores are the scaled products themselves."""
+        return self.dispatch.regions[0].is_identity
+
+    @property
+    def flops(self) -> Dim:
+        """Multiplications and additions, all keys counted."""
+        return 2 * self.batch * self.heads * self.rows * self.keys * (self.depth + self.depth_v)
+
+
+def attention_problem(dispatch: Dispatch) -> AttentionProblem:
+    """The products that an `attention` dispatch asks for. Raises NotImplementedError for heads that are not constant in number or depth."""
+    q, k, v = dispatch.operands[:3]
+    heads, kv_heads, depth, depth_v = q.shape[1], k.shape[1], q.shape[3], v.shape[3]
+    if not all(isinstance(x, int) for x in (heads, kv_heads, depth, depth_v)):
+        raise NotImplementedError(f"attention with {heads} heads, {kv_heads} key heads, depth {depth} and {depth_v}: must be constant")
+    group = heads // kv_heads  # type: ignore[operator]
+    packed = q.shape[2] == 1 and group > 1
+    keys = k.shape[2]
+
+    def matrix(index: int, rows: Dim, cols: Dim, row_stride: Dim, col_stride: Dim, batch: Sequence[Dim]) -> Matrix:
+        t = dispatch.operands[index]
+        return Matrix("operand", index, t.dtype, rows, cols, row_stride, col_stride, tuple(batch), t.align, t.type.bits)
+
+    rows = group if packed else q.shape[2]
+    q_batch = (q.strides[0], q.strides[1] * group if packed else q.strides[1])
+    return AttentionProblem(
+        dispatch, q.shape[0], kv_heads if packed else heads, rows, keys, depth, depth_v,  # type: ignore[arg-type]
+        matrix(0, rows, depth, q.strides[1] if packed else q.strides[2], q.strides[3], q_batch),
+        matrix(1, keys, depth, k.strides[2], k.strides[3], k.strides[:2]),
+        matrix(2, depth_v, keys, v.strides[3], v.strides[2], v.strides[:2]),
+        group, packed, float(dispatch.attr("scale")), bool(dispatch.attr("causal", False)) and not packed,
+    )  # fmt: skip
+
+
+def score(
+    dk: DispatchKernel, p: AttentionProblem, product: Val, position: Sequence[Val], col: Val, lanes: int
+) -> Val:
+    """The score of products (f32, `lanes` neighbouring keys or a scalar) at a position, by the dispatch's region."""
+    scaled = product * p.scale
+    if p.plain_scores:
+        return scaled
+    (value,) = dk.region(p.dispatch.regions[0], [scaled], [*position, col], p.domain, lanes)
+    return value
