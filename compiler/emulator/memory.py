@@ -1,0 +1,369 @@
+"""Memory of an emulated launch: addresses, global buffers and shared memory.
+
+Addresses are 64-bit integers:
+
+- global (and constant and generic): buffer b of the launch lies at (b + 1) << 40; what is outside a buffer is out of bounds;
+- shared (`ptr<3>`): offset in the block's own window, from `SHARED_START`;
+- cluster (`ptr<7>`): block rank in the cluster << 24, plus that offset;
+- a shared address cast to generic: `GENERIC_SHARED` plus the cluster address.
+
+Bytes that nothing has written read as 0xFF (NaN in every float format), as do bytes out of bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ingot.compiler.emulator.group import Group
+    from ingot.compiler.emulator.unit import Unit
+
+SHARED_START = 1024  # the address of a block's first shared byte, as on sm_90 (0 is never a valid address)
+RANK_SHIFT = 24
+GENERIC_SHARED = 1 << 56
+_BUFFER_SHIFT = 40
+_POISON = 0xFF
+
+
+class Buffer:
+    """A global buffer: bytes copied from the caller's array, and written back by `finish` if the kernel wrote any."""
+
+    def __init__(self, array: np.ndarray, initialized: bool = True) -> None:
+        self.array = array
+        self.size = array.nbytes
+        self.data = np.full((self.size + 31) // 16 * 16, _POISON, np.uint8)
+        if initialized:
+            self.data[: self.size] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self.valid = None if initialized else np.zeros(self.data.size, bool)
+        self.written = False
+
+    def finish(self) -> None:
+        """Copy what the kernel wrote to the caller's array."""
+        if self.written:
+            flat = self.data[: self.size].view(self.array.dtype).reshape(self.array.shape)
+            self.array[...] = flat
+
+
+class GlobalMemory:
+    """All buffers of a launch."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+
+    def add(self, array: np.ndarray, initialized: bool = True) -> int:
+        """Add a buffer and return its address; an array that is there already keeps its address."""
+        for i, buffer in enumerate(self.buffers):
+            if buffer.array is array:
+                return (i + 1) << _BUFFER_SHIFT
+        self.buffers.append(Buffer(array, initialized))
+        return len(self.buffers) << _BUFFER_SHIFT
+
+    def locate(self, address: int) -> tuple[Buffer | None, int]:
+        """The buffer at an address, and the offset into it."""
+        number = (address >> _BUFFER_SHIFT) - 1
+        if 0 <= number < len(self.buffers):
+            return self.buffers[number], address & ((1 << _BUFFER_SHIFT) - 1)
+        return None, address
+
+    def load(self, unit: Unit, group: Group, address: np.ndarray, nbytes: int, align: int, op: Any) -> np.ndarray:
+        """(threads, nbytes) bytes at an address per thread."""
+        out = None
+        for buffer, lanes, offset in self._split(unit, group, address, nbytes, align, op):
+            got = _gather(buffer.data, offset, nbytes, align)
+            if buffer.valid is not None:
+                unread = ~_gather(buffer.valid.view(np.uint8), offset, nbytes, align).astype(bool).all(axis=1)
+                if unread.any():
+                    at = int(np.flatnonzero(unread)[0])
+                    lane = at if lanes is None else int(lanes[at])
+                    unit.find("uninitialized", op, group, lane, f"global address {int(address[lane]):#x} was never written")
+            if lanes is None:
+                return got
+            if out is None:
+                out = np.full((address.size, nbytes), _POISON, np.uint8)
+            out[lanes] = got
+        return np.full((address.size, nbytes), _POISON, np.uint8) if out is None else out
+
+    def store(self, unit: Unit, group: Group, address: np.ndarray, raw: np.ndarray, align: int, op: Any) -> None:
+        """Write (threads, nbytes) bytes to an address per thread."""
+        nbytes = raw.shape[1]
+        for buffer, lanes, offset in self._split(unit, group, address, nbytes, align, op):
+            _scatter(buffer.data, offset, raw if lanes is None else raw[lanes], align)
+            buffer.written = True
+            if buffer.valid is not None:
+                buffer.valid[offset[:, None] + np.arange(nbytes)] = True
+
+    def _split(
+        self, unit: Unit, group: Group, address: np.ndarray, nbytes: int, align: int, op: Any
+    ) -> list[tuple[Buffer, np.ndarray | None, np.ndarray]]:
+        """Accesses by buffer: (buffer, lanes or None for all, offsets); bad lanes are reported and left out."""
+        if align > 1 and (bad := address & (align - 1)).any():
+            lane = int(np.flatnonzero(bad)[0])
+            unit.find("misaligned", op, group, lane, f"address {int(address[lane]):#x} is not a multiple of {align}")
+            address = address & ~np.int64(align - 1)
+        numbers = (address >> _BUFFER_SHIFT) - 1
+        offset = address & ((1 << _BUFFER_SHIFT) - 1)
+        first = int(numbers[0])
+        if 0 <= first < len(self.buffers) and (numbers == first).all():
+            buffer = self.buffers[first]
+            good = offset + nbytes <= buffer.size
+            if good.all():
+                return [(buffer, None, offset)]
+        else:
+            sizes = np.array([b.size for b in self.buffers] + [-1])
+            known = (numbers >= 0) & (numbers < len(self.buffers))
+            good = offset + nbytes <= sizes[np.where(known, numbers, -1)]
+        if not good.all():
+            lane = int(np.flatnonzero(~good)[0])
+            found, at = self.locate(int(address[lane]))
+            where = f"byte {at} of buffer {int(numbers[lane])} ({found.size} bytes)" if found else f"address {at:#x}"
+            unit.find("out of bounds", op, group, lane, f"{nbytes} bytes at {where}")
+        parts: list[tuple[Buffer, np.ndarray | None, np.ndarray]] = []
+        for number in np.unique(numbers[good]):
+            lanes = np.flatnonzero(good & (numbers == number))
+            parts.append((self.buffers[number], lanes, offset[lanes]))
+        return parts
+
+
+def _unit_of(nbytes: int, align: int) -> int:
+    """The largest word (1 to 8 bytes) by which an access of that size and alignment can be made."""
+    word = 8
+    while word > 1 and (nbytes % word or align % word):
+        word //= 2
+    return word
+
+
+def _gather(data: np.ndarray, offset: np.ndarray, nbytes: int, align: int) -> np.ndarray:
+    """(n, nbytes) bytes of `data` at n offsets, all multiples of `align`."""
+    if nbytes == 16 and align >= 16:
+        return data.view(np.uint64).reshape(-1, 2)[offset >> 4].view(np.uint8)
+    word = _unit_of(nbytes, align)
+    words = data.view(f"u{word}")
+    count = nbytes // word
+    if count == 1:
+        return words[offset // word].reshape(-1, 1).view(np.uint8)
+    return words[(offset // word)[:, None] + np.arange(count)].view(np.uint8)
+
+
+def _scatter(data: np.ndarray, offset: np.ndarray, raw: np.ndarray, align: int) -> None:
+    """Write rows of bytes at offsets that are multiples of `align`."""
+    nbytes = raw.shape[1]
+    if nbytes == 16 and align >= 16:
+        data.view(np.uint64).reshape(-1, 2)[offset >> 4] = np.ascontiguousarray(raw).view(np.uint64)
+        return
+    word = _unit_of(nbytes, align)
+    words = data.view(f"u{word}")
+    values = np.ascontiguousarray(raw).view(f"u{word}")
+    count = nbytes // word
+    if count == 1:
+        words[offset // word] = values[:, 0]
+    else:
+        words[(offset // word)[:, None] + np.arange(count)] = values
+
+
+class SharedMemory:
+    """Shared memory of all blocks of a unit, block after block, with a shadow for each granule of bytes.
+
+    The shadow implements FastTrack (Flanagan and Freund, 2009) over warps: a granule remembers its last writer's clock
+    and every reader's; an access races with one that does not happen before it by the warps' vector clocks, which
+    barriers join.
+
+    Attributes:
+        data: bytes; block b's window starts at b * size.
+        size: bytes from one block's window to the next's; `limit` of them exist.
+    """
+
+    def __init__(self, unit: Unit, size: int, granule: int, check: bool) -> None:
+        self.unit = unit
+        self.limit, self.size = size, (size + 1023) // 1024 * 1024
+        self.data = np.full(self.size * unit.blocks + 16, _POISON, np.uint8)
+        self.check = check
+        self.granule = granule
+        if check:
+            count = self.size * unit.blocks // granule + 1
+            self.writer = np.full(count, unit.nobody, np.int16)
+            self.write_clock = np.zeros(count, np.int32)
+            self.read_clock = np.zeros((unit.local_warps, count), np.int32)
+            self.writes_in_flight = np.zeros(count, np.int16)
+            self.reads_in_flight = np.zeros(count, np.int16)
+
+    # --- addresses
+
+    def index(self, group: Group, address: np.ndarray, space: int) -> np.ndarray:
+        """Positions in `data` of addresses of space 3 or 7, for each thread of the group; -1 outside the window."""
+        unit = self.unit
+        block = unit.block_of[group.threads]
+        if space == 7:
+            block = block // unit.cluster_size * unit.cluster_size + (address >> RANK_SHIFT)
+            address = address & ((1 << RANK_SHIFT) - 1)
+        offset = address - SHARED_START
+        return np.where((offset >= 0) & (offset < self.size), block * self.size + offset, -1)
+
+    def _bounds(self, group: Group, where: np.ndarray, nbytes: int, align: int, op: Any) -> np.ndarray:
+        """The positions with bad ones reported and moved to a place where they do no harm."""
+        unit = self.unit
+        outside = (where < 0) | (where % self.size + nbytes > self.limit)
+        if outside.any():
+            lane = int(np.flatnonzero(outside)[0])
+            unit.find("out of bounds", op, group, lane, f"{nbytes} bytes beyond the {self.limit} bytes of shared memory")
+            where = np.where(outside, 0, where)
+        if align > 1 and (bad := where & (align - 1)).any():
+            lane = int(np.flatnonzero(bad)[0])
+            unit.find("misaligned", op, group, lane, f"shared offset {int(where[lane]) % self.size} is no multiple of {align}")
+            where = where & ~np.int64(align - 1)
+        return where
+
+    def _granules(self, where: np.ndarray, nbytes: int) -> np.ndarray:
+        """(n, granules of an access) shadow positions."""
+        first = where // self.granule
+        count = max(1, -(-nbytes // self.granule))
+        return first[:, None] + np.arange(count)
+
+    # --- accesses by threads
+
+    def load(self, group: Group, where: np.ndarray, nbytes: int, align: int, op: Any) -> np.ndarray:
+        """(threads, nbytes) bytes at positions `where`."""
+        where = self._bounds(group, where, nbytes, align, op)
+        if self.check:
+            self.note_read(group, where, nbytes, op)
+            self.unit.count_conflicts(where, nbytes)
+        return _gather(self.data, where, nbytes, align)
+
+    def store(self, group: Group, where: np.ndarray, raw: np.ndarray, align: int, op: Any) -> None:
+        """Write (threads, nbytes) bytes at positions `where`."""
+        nbytes = raw.shape[1]
+        where = self._bounds(group, where, nbytes, align, op)
+        if self.check:
+            self.note_write(group, where, nbytes, op)
+            self.unit.count_conflicts(where, nbytes)
+        _scatter(self.data, where, raw, align)
+        if self.check:
+            kept = (_gather(self.data, where, nbytes, align) == raw).all(axis=1)
+            if not kept.all():
+                lane = int(np.flatnonzero(~kept)[0])
+                at = int(where[lane]) % self.size
+                self.unit.find("conflict", op, group, lane, f"another lane writes another value to shared offset {at}")
+
+    def note_read(self, group: Group, where: np.ndarray, nbytes: int, op: Any) -> None:
+        """Check and record reads by the group's threads."""
+        unit = self.unit
+        spots = self._granules(where, nbytes)
+        actor = unit.warp_of[group.threads]
+        writer = self.writer[spots]
+        seen = unit.clocks[actor[:, None], writer] >= self.write_clock[spots]
+        if not seen.all():
+            lane, i = map(int, np.argwhere(~seen)[0])
+            self._race(group, lane, int(spots[lane, i]), "reads", f"what {unit.name(int(writer[lane, i]))} wrote", op)
+        fresh = writer == unit.nobody
+        if fresh.any():
+            lane, i = map(int, np.argwhere(fresh)[0])
+            at = int(spots[lane, i]) * self.granule % self.size
+            unit.find("uninitialized", op, group, lane, f"shared offset {at} was never written")
+        if self.writes_in_flight[spots].any():
+            lane, i = map(int, np.argwhere(self.writes_in_flight[spots])[0])
+            at = int(spots[lane, i]) * self.granule % self.size
+            unit.find("async", op, group, lane, f"an asynchronous copy into shared offset {at} has not been waited for")
+        local = unit.local_warp[actor]
+        self.read_clock[local[:, None], spots] = unit.clocks[actor, local][:, None]
+
+    def note_write(self, group: Group, where: np.ndarray, nbytes: int, op: Any, record: bool = True) -> None:
+        """Check writes by the group's threads, and record them unless they only happen later."""
+        unit = self.unit
+        spots = self._granules(where, nbytes)
+        actor = unit.warp_of[group.threads]
+        writer = self.writer[spots]
+        seen = unit.clocks[actor[:, None], writer] >= self.write_clock[spots]
+        if not seen.all():
+            lane, i = map(int, np.argwhere(~seen)[0])
+            self._race(group, lane, int(spots[lane, i]), "overwrites", f"what {unit.name(int(writer[lane, i]))} wrote", op)
+        reads = self.read_clock[:, spots]  # (readers, threads, granules)
+        behind = reads > unit.clocks[actor, : unit.local_warps].T[:, :, None]
+        if behind.any():
+            reader, lane, i = map(int, np.argwhere(behind)[0])
+            self._race(group, lane, int(spots[lane, i]), "overwrites", f"what {unit.name(reader)} reads", op)
+        if (busy := self.writes_in_flight[spots] | self.reads_in_flight[spots]).any():
+            lane, i = map(int, np.argwhere(busy)[0])
+            at = int(spots[lane, i]) * self.granule % self.size
+            unit.find("async", op, group, lane, f"shared offset {at} is in use by an unfinished asynchronous operation")
+        if record:
+            local = unit.local_warp[actor]
+            self.writer[spots] = local[:, None]
+            self.write_clock[spots] = unit.clocks[actor, local][:, None]
+
+    def _race(self, group: Group, lane: int, spot: int, verb: str, what: str, op: Any) -> None:
+        at = spot * self.granule % self.size
+        self.unit.find("race", op, group, lane, f"{verb} shared offset {at}, {what}, with no barrier between")
+
+    # --- accesses by asynchronous engines; `where` are positions of whole granules
+
+    def spans(self, where: np.ndarray, nbytes: int) -> np.ndarray:
+        """Shadow positions of spans of `nbytes` at `where`, flat."""
+        return self._granules(where, nbytes).reshape(-1)
+
+    def begin_async_write(self, group: Group, lane: int, spots: np.ndarray, op: Any) -> None:
+        """Thread `lane` of the group starts a copy into granules `spots`."""
+        if not self.check:
+            return
+        unit = self.unit
+        actor = int(unit.warp_of[group.threads[lane]])
+        known = unit.clocks[actor]
+        late = known[self.writer[spots]] < self.write_clock[spots]
+        if late.any():
+            spot = int(spots[np.flatnonzero(late)[0]])
+            self._race(group, lane, spot, "overwrites", f"what {unit.name(int(self.writer[spot]))} wrote", op)
+        behind = self.read_clock[:, spots] > known[: unit.local_warps, None]
+        if behind.any():
+            reader, i = map(int, np.argwhere(behind)[0])
+            self._race(group, lane, int(spots[i]), "overwrites", f"what {unit.name(reader)} reads", op)
+        if (busy := self.writes_in_flight[spots] | self.reads_in_flight[spots]).any():
+            at = int(spots[np.flatnonzero(busy)[0]]) * self.granule % self.size
+            unit.find("async", op, group, lane, f"shared offset {at} is in use by an unfinished asynchronous operation")
+        self.writes_in_flight[spots] += 1
+
+    def end_async_write(self, spots: np.ndarray, writer: int | np.ndarray, clock: int | np.ndarray) -> None:
+        """The copy has landed, as a write of local warp `writer` at `clock`."""
+        if self.check:
+            self.writes_in_flight[spots] -= 1
+            self.writer[spots] = writer
+            self.write_clock[spots] = clock
+
+    def begin_async_read(self, group: Group, lane: int, spots: np.ndarray, op: Any) -> None:
+        """Thread `lane` starts an operation of the async proxy (TMA store, wgmma) that reads granules `spots`."""
+        if not self.check:
+            return
+        unit = self.unit
+        actor = int(unit.warp_of[group.threads[lane]])
+        writer = self.writer[spots]
+        late = unit.clocks[actor][writer] < self.write_clock[spots]
+        if late.any():
+            spot = int(spots[np.flatnonzero(late)[0]])
+            self._race(group, lane, spot, "reads", f"what {unit.name(int(self.writer[spot]))} wrote", op)
+        fresh = writer == unit.nobody
+        if fresh.any():
+            at = int(spots[np.flatnonzero(fresh)[0]]) * self.granule % self.size
+            unit.find("uninitialized", op, group, lane, f"shared offset {at} was never written")
+        if self.writes_in_flight[spots].any():
+            at = int(spots[np.flatnonzero(self.writes_in_flight[spots])[0]]) * self.granule % self.size
+            unit.find("async", op, group, lane, f"an asynchronous copy into shared offset {at} has not been waited for")
+        # Ordinary writes need a proxy fence between: by the writer after them, or by the reader once it has seen them.
+        ordinary = writer < unit.local_warps
+        first = actor - int(unit.local_warp[actor])
+        by_writer = unit.fenced[first + np.where(ordinary, writer, 0), np.where(ordinary, writer, 0)]
+        unfenced = ordinary & (by_writer < self.write_clock[spots]) & (unit.fenced[actor][writer] < self.write_clock[spots])
+        if unfenced.any():
+            at = int(spots[np.flatnonzero(unfenced)[0]]) * self.granule % self.size
+            unit.find(
+                "proxy", op, group, lane, f"no fence.proxy.async between the ordinary write of shared offset {at} and this read"
+            )
+        self.reads_in_flight[spots] += 1
+
+    def end_async_read(self, spots: np.ndarray, actors: Sequence[int] | np.ndarray = ()) -> None:
+        """The operation has read its operands; warps `actors` know that."""
+        if not self.check:
+            return
+        self.reads_in_flight[spots] -= 1
+        for actor in actors:
+            local = int(self.unit.local_warp[actor])
+            self.read_clock[local, spots] = self.unit.clocks[actor, local]

@@ -1,0 +1,447 @@
+"""ldmatrix, stmatrix, mma.sync and wgmma; and the inline PTX that stands for them where MLIR has no operation.
+
+Products are exact in float64 and summed there; the sum with the accumulator is rounded to float32 once an instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ingot.compiler.emulator.formats import CONTAINER_BITS, INTEGERS, decode, split_words
+from ingot.compiler.emulator.fragments import mma_fragments, scale_lanes, wgmma_accumulator, wgmma_registers
+from ingot.compiler.emulator.group import Group
+from ingot.compiler.emulator.memory import SHARED_START
+from ingot.compiler.emulator.ops_arith import finished, reinterpret
+from ingot.compiler.emulator.ops_async import remote_arrive, tensor_store
+from ingot.compiler.emulator.ops_memory import shared_positions
+from ingot.compiler.emulator.ops_warp import whole_warps
+from ingot.compiler.emulator.program import Op, Run, handler
+from ingot.compiler.emulator.report import EmulationError
+from ingot.compiler.emulator.tensor_map import swizzled
+from ingot.compiler.emulator.values import InFlight, spread
+
+_I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
+
+# --- ldmatrix and stmatrix
+
+
+def _matrix_rows(group: Group, address: np.ndarray, count: int, op: Op) -> np.ndarray:
+    """(warps * count * 8) positions of matrix rows: lane 8 * i + r gives row r of matrix i."""
+    warps = whole_warps(group, op)
+    where = shared_positions(group, spread(address, group.size), 3)
+    lanes = np.arange(8 * count)
+    return where.reshape(warps, 32)[:, lanes].reshape(-1)
+
+
+def _row_threads(group: Group, count: int) -> Group:
+    """The lanes that give row addresses."""
+    index = np.arange(group.size).reshape(-1, 32)[:, : 8 * count].reshape(-1)
+    return group.subset(index)
+
+
+@handler("nvvm.ldmatrix")
+def _ldmatrix(op: Op) -> Run:
+    count = op.int_attr("num")
+    transpose = op.keyword("layout") == "col"
+    if "b16" not in op.attr("eltType"):
+        raise NotImplementedError("ldmatrix of other than 16-bit elements")
+    p, r = op.operands[0], op.results[0]
+
+    def run(group: Group) -> None:
+        rows = _matrix_rows(group, group.env[p], count, op)
+        warps = group.size // 32
+        raw = group.unit.shared.load(_row_threads(group, count), rows, 16, 16, op)
+        matrices = np.ascontiguousarray(raw).view(np.int16).reshape(warps, count, 8, 8)
+        if transpose:
+            matrices = np.ascontiguousarray(matrices.swapaxes(2, 3))
+        # Lane l of a warp gets elements 2 * (l % 4) and the next of row l / 4, as the row lies in memory.
+        words = matrices.view(np.int32).reshape(warps, count, 32).swapaxes(0, 1).reshape(count, -1)
+        group.env[r] = words[0] if count == 1 else words
+        group.unit.report.count(op.name, warps)
+
+    return run
+
+
+@handler("nvvm.stmatrix")
+def _stmatrix(op: Op) -> Run:
+    transpose = op.keyword("layout") == "col"
+    p, *sources = op.operands
+    count = len(sources)
+
+    def run(group: Group) -> None:
+        env = group.env
+        rows = _matrix_rows(group, env[p], count, op)
+        warps = group.size // 32
+        words = np.stack([spread(env[s], group.size).reshape(warps, 32) for s in sources], axis=1)
+        matrices = np.ascontiguousarray(words).view(np.int16).reshape(warps, count, 8, 8)
+        if transpose:
+            matrices = np.ascontiguousarray(matrices.swapaxes(2, 3))
+        raw = np.ascontiguousarray(matrices).view(np.uint8).reshape(-1, 16)
+        group.unit.shared.store(_row_threads(group, count), rows, raw, 16, op)
+
+    return run
+
+
+# --- mma.sync
+
+
+def _registers(group: Group, slots: list[int]) -> np.ndarray:
+    """(warps, 32, registers) 32-bit words of operand slots."""
+    warps = group.size // 32
+    words = [reinterpret(spread(group.env[s], group.size), _I32, ()).reshape(-1) for s in slots]
+    return np.stack(words, axis=-1).reshape(warps, 32, len(slots))
+
+
+class _Mma:
+    """One shape and pair of types of mma.sync: operands to matrices, and the product back to registers."""
+
+    def __init__(self, shape: tuple[int, int, int], a_type: str, b_type: str, packed4: bool = False) -> None:
+        a_bits = 4 if packed4 else CONTAINER_BITS[a_type]
+        b_bits = 4 if packed4 else CONTAINER_BITS[b_type]
+        self.shape, self.types, self.bits = shape, (a_type, b_type), (a_bits, b_bits)
+        self.padded = not packed4
+        self.integer = a_type in INTEGERS
+        fragment_a, _, fragment_c = mma_fragments(shape, a_bits)
+        self.a = fragment_a
+        self.b = mma_fragments(shape, b_bits)[1]
+        self.c = fragment_c
+
+    def operand(self, words: np.ndarray, which: int) -> np.ndarray:
+        """(warps, rows, columns) float64 matrix of A (0) or B (1)."""
+        index = (self.a, self.b)[which]
+        containers = split_words(words, self.bits[which])
+        values = decode(np.ascontiguousarray(containers), self.types[which], self.padded)
+        return values[:, index.lane, index.element]
+
+    def accumulator(self, group: Group, slots: list[int]) -> np.ndarray:
+        """(warps, m, n) matrix of C, in its own type."""
+        values = np.stack([spread(group.env[s], group.size) for s in slots], axis=-1)
+        return values.reshape(-1, 32, len(slots))[:, self.c.lane, self.c.element]
+
+    def result(self, matrix: np.ndarray, count: int) -> np.ndarray:
+        """(registers, threads) of D."""
+        warps = len(matrix)
+        out = np.empty((warps, 32, count), matrix.dtype)
+        out[:, self.c.lane, self.c.element] = matrix
+        return out.reshape(warps * 32, count).T
+
+
+def add_product(product: np.ndarray, c: np.ndarray, integer: bool, saturate: bool = False) -> np.ndarray:
+    """product + c, rounded once to c's type; integers wrap or saturate at 32 bits."""
+    if not integer:
+        return (product + c.astype(np.float64)).astype(c.dtype)
+    total = product.astype(np.int64) + c
+    if saturate:
+        total = np.clip(total, -(2**31), 2**31 - 1)
+    return total.astype(np.int32)
+
+
+def _mma_shape(op: Op) -> tuple[int, int, int]:
+    m, n, k = (int(x) for x in re.findall(r"= (\d+)", op.attr("shape")))
+    return m, n, k
+
+
+def _mma_run(op: Op, mma: _Mma, a: list[int], b: list[int], c: list[int], saturate: bool, name: str) -> Run:
+    r = op.results[0]
+
+    def run(group: Group) -> None:
+        warps = whole_warps(group, op)
+        product = mma.operand(_registers(group, a), 0) @ mma.operand(_registers(group, b), 1)
+        total = add_product(product, mma.accumulator(group, c), mma.integer, saturate)
+        group.env[r] = mma.result(total, len(c))
+        group.unit.report.count(name, warps)
+
+    return run
+
+
+@handler("nvvm.mma.sync")
+def _mma_sync(op: Op) -> Run:
+    a, b, c = op.segments()
+    a_type, b_type = op.keyword("multiplicandAPtxType"), op.keyword("multiplicandBPtxType")
+    shape = _mma_shape(op)
+    saturate = op.keyword("intOverflowBehavior") == "satfinite"
+    m, n, k = shape
+    return _mma_run(op, _Mma(shape, a_type, b_type), a, b, c, saturate, f"mma.m{m}n{n}k{k}.{a_type}.{b_type}")
+
+
+@handler("nvvm.mma.block_scale")
+def _mma_block_scale(op: Op) -> Run:
+    a, b, c, (a_scale,), (a_byte,), (a_thread,), (b_scale,), (b_byte,), (b_thread,) = op.segments()
+    a_type, b_type = op.keyword("multiplicandAPtxType"), op.keyword("multiplicandBPtxType")
+    kind = op.keyword("kind")
+    vector = int(op.keyword("scaleVecSize").removeprefix("x"))
+    scale_type = op.keyword("blockScaleFormat")
+    shape = _mma_shape(op)
+    m, n, k = shape
+    mma = _Mma(shape, a_type, b_type, packed4=kind != "mxf8f6f4")
+    r = op.results[0]
+
+    def scales(group: Group, slot: int, byte: int, lanes: np.ndarray) -> np.ndarray:
+        """(warps, rows, vector) scale factors."""
+        words = np.ascontiguousarray(spread(group.env[slot], group.size).reshape(-1, 32)[:, lanes])
+        octets = words.view(np.uint8).reshape(len(words), len(lanes), 4)
+        return decode(octets[..., byte : byte + vector], scale_type)
+
+    def run(group: Group) -> None:
+        env = group.env
+        warps = whole_warps(group, op)
+        bytes_, threads = [int(env[s][0]) for s in (a_byte, b_byte)], [int(env[s][0]) for s in (a_thread, b_thread)]
+        lanes_a, lanes_b = scale_lanes(*threads)
+        left = mma.operand(_registers(group, a), 0)
+        right = mma.operand(_registers(group, b), 1)
+        left = left * np.repeat(scales(group, a_scale, bytes_[0], lanes_a), k // vector, axis=2)
+        right = right * np.repeat(scales(group, b_scale, bytes_[1], lanes_b), k // vector, axis=2).swapaxes(1, 2)
+        total = add_product(left @ right, mma.accumulator(group, c), False)
+        env[r] = mma.result(total, len(c))
+        group.unit.report.count(f"mma.{kind}.m{m}n{n}k{k}.{a_type}.{b_type}.{scale_type}", warps)
+
+    return run
+
+
+# --- wgmma
+
+_SWIZZLES = {0: 0, 1: 128, 2: 64, 3: 32}
+
+
+class _Descriptor:
+    """A matrix descriptor ("Matrix-descriptor Format"): start address, byte offsets, swizzle."""
+
+    def __init__(self, bits: int) -> None:
+        self.start = (bits & 0x3FFF) << 4
+        self.leading = ((bits >> 16) & 0x3FFF) << 4
+        self.stride = ((bits >> 32) & 0x3FFF) << 4
+        if (bits >> 49) & 7:
+            raise NotImplementedError("wgmma descriptors with a base offset")
+        self.swizzle = _SWIZZLES[(bits >> 62) & 3]
+
+    def rows_of_16_bytes(self, rows: int, chunks: int) -> np.ndarray:
+        """Shared addresses of a K-major tile: (rows, chunks) of 16 bytes along K.
+
+        "Canonical layouts" of the ISA: groups of 8 rows lie `stride` apart; within one, rows follow each other by the swizzle's
+        width (16 bytes without), and chunks along K by 16 bytes (by `leading` without a swizzle).
+        """
+        row = np.arange(rows)[:, None]
+        chunk = np.arange(chunks)[None, :]
+        width = self.swizzle or 16
+        step = 16 if self.swizzle else self.leading
+        return swizzled(self.start + row % 8 * width + row // 8 * self.stride + chunk * step, self.swizzle)
+
+    def columns_of_16_bytes(self, chunks: int, depth: int) -> np.ndarray:
+        """Shared addresses of an M- or N-major tile of 16-bit elements: (depth along K, chunks of 8 elements along M or N)."""
+        k = np.arange(depth)[:, None]
+        chunk = np.arange(chunks)[None, :]
+        if not self.swizzle:
+            return self.start + chunk * self.stride + k % 8 * 16 + k // 8 * self.leading
+        per = self.swizzle // 16
+        inside = chunk % per * 16 + k % 8 * self.swizzle
+        return swizzled(self.start + inside + chunk // per * self.leading + k // 8 * self.stride, self.swizzle)
+
+
+def _tile(group: Group, lane: int, descriptor: int, rows: int, k: int, type_: str, major_k: bool, op: Op) -> np.ndarray:
+    """(rows, k) float64 operand read through a descriptor by the warpgroup whose first thread is number `lane` of the group."""
+    unit = group.unit
+    shared = unit.shared
+    d = _Descriptor(descriptor & (1 << 64) - 1)
+    size = CONTAINER_BITS[type_] // 8
+    address = d.rows_of_16_bytes(rows, k * size // 16) if major_k else d.columns_of_16_bytes(rows // 8, k)
+    offset = address - SHARED_START
+    if offset.min() < 0 or offset.max() + 16 > shared.limit:
+        unit.find("out of bounds", op, group, lane, f"the operand at shared address {d.start} leaves shared memory")
+        return np.full((rows, k), np.nan)
+    where = int(unit.block_of[group.threads[lane]]) * shared.size + offset
+    if unit.check:
+        spots = np.unique(shared.spans(where.reshape(-1), 16))
+        shared.begin_async_read(group, lane, spots, op)
+        thread = int(group.threads[lane])
+        unit.wgmma_reads.append((thread, int(unit.wgmma_groups[thread]), spots))
+    raw = shared.data[where[..., None] + np.arange(16)]
+    containers = np.ascontiguousarray(raw.reshape(len(raw), -1)).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[size])
+    values = decode(containers, type_)
+    return values if major_k else values.T
+
+
+def _warpgroups(group: Group, op: Op) -> int:
+    if not group.whole_warps or group.size % 128 or (group.threads[::128] % 128).any():
+        raise EmulationError(f"{op.name} is executed by a part of a warpgroup")
+    return group.size // 128
+
+
+def _wgmma_run(
+    op: Op,
+    accumulator: Callable[[Group], Any],
+    a: Callable[[Group, int], np.ndarray],
+    b: int,
+    shape: tuple[int, int, int],
+    types: tuple[str, str],
+    b_major_k: bool,
+    accumulate: bool,
+) -> Run:
+    m, n, k = shape
+    index = wgmma_accumulator(n)
+    integer = types[0] in INTEGERS
+    r = op.results[0]
+
+    def run(group: Group) -> None:
+        unit = group.unit
+        count = _warpgroups(group, op)
+        value = accumulator(group)
+        old = value.array if isinstance(value, InFlight) else value
+        dtype = _I32 if integer else _F32
+        old = np.zeros((n // 2, 1), dtype) if not accumulate else old
+        out = np.empty((n // 2, count, 128), dtype)
+        current = spread(old, group.size).reshape(n // 2, count, 128)
+        descriptors = spread(group.env[b], group.size)
+        for i in range(count):
+            lane = i * 128
+            if (descriptors[lane : lane + 128] != descriptors[lane]).any():
+                unit.find("conflict", op, group, lane, "the threads of a warpgroup give different descriptors")
+            right = _tile(group, lane, int(descriptors[lane]), n, k, types[1], b_major_k, op)
+            c = current[:, i][index.element, index.lane]
+            out[index.element, i, index.lane] = add_product(a(group, lane) @ right.T, c, integer)
+        group.env[r] = InFlight(out.reshape(n // 2, group.size), unit.wgmma_groups[group.threads].copy())
+        unit.report.count(f"wgmma.m{m}n{n}k{k}.{types[0]}.{types[1]}", count)
+
+    return run
+
+
+@handler("nvvm.wgmma.mma_async")
+def _wgmma(op: Op) -> Run:
+    accumulator, a, b = op.operands
+    shape = _mma_shape(op)
+    m, _, k = shape
+    types = (op.keyword("typeA"), op.keyword("typeB"))
+    a_major_k, b_major_k = op.keyword("layoutA") == "row", op.keyword("layoutB") == "col"
+
+    def left(group: Group, lane: int) -> np.ndarray:
+        descriptors = spread(group.env[a], group.size)
+        if (descriptors[lane : lane + 128] != descriptors[lane]).any():
+            group.unit.find("conflict", op, group, lane, "the threads of a warpgroup give different descriptors")
+        return _tile(group, lane, int(descriptors[lane]), m, k, types[0], a_major_k, op)
+
+    accumulate = op.keyword("scaleD") == "one"
+    return _wgmma_run(op, lambda group: group.env[accumulator], left, b, shape, types, b_major_k, accumulate)
+
+
+@handler("nvvm.wgmma.fence.aligned")
+def _wgmma_fence(op: Op) -> Run:
+    return lambda group: None
+
+
+@handler("nvvm.wgmma.commit.group.sync.aligned")
+def _wgmma_commit(op: Op) -> Run:
+    def run(group: Group) -> None:
+        _warpgroups(group, op)
+        group.unit.wgmma_groups[group.threads] += 1
+
+    return run
+
+
+@handler("nvvm.wgmma.wait.group.sync.aligned")
+def _wgmma_wait(op: Op) -> Run:
+    pending = op.int_attr("group")
+
+    def run(group: Group) -> None:
+        unit = group.unit
+        _warpgroups(group, op)
+        done = unit.wgmma_done
+        done[group.threads] = np.maximum(done[group.threads], unit.wgmma_groups[group.threads] - pending)
+        mine = set(group.threads[::128].tolist())
+        kept = []
+        for thread, number, spots in unit.wgmma_reads:
+            if thread in mine and number < done[thread]:
+                unit.shared.end_async_read(spots, unit.warp_of[thread : thread + 128 : 32])
+            else:
+                kept.append((thread, number, spots))
+        unit.wgmma_reads = kept
+
+    return run
+
+
+# --- inline PTX, by its instruction
+
+
+def _ptx_mbarrier_arrive(op: Op, match: re.Match[str]) -> Run:
+    address = op.operands[0]
+    return lambda group: remote_arrive(group, group.env[address], op)
+
+
+def _ptx_mma(op: Op, match: re.Match[str]) -> Run:
+    a, b, c = op.operands[:4], op.operands[4:6], op.operands[6:]
+    a_type, b_type = match[1], match[2]
+    return _mma_run(op, _Mma((16, 8, 32), a_type, b_type), a, b, c, False, f"mma.m16n8k32.{a_type}.{b_type}")
+
+
+def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
+    m, n, k = (int(match[i]) for i in (1, 2, 3))
+    types = (match[4], match[5])
+    a, b, c = op.operands[:4], op.operands[4], op.operands[5:]
+    immediates = [int(x) for x in match[6].split(",")]
+    transposed = types[0] in ("f16", "bf16") and immediates[-1] == 1
+    bits = CONTAINER_BITS[types[0]]
+    index = wgmma_registers(k, bits)
+
+    def left(group: Group, lane: int) -> np.ndarray:
+        words = _registers(group, a).reshape(-1, 4)[lane : lane + 128]
+        containers = split_words(words, bits)
+        return decode(np.ascontiguousarray(containers), types[0])[index.lane, index.element]
+
+    def accumulator(group: Group) -> np.ndarray:
+        return np.stack([spread(group.env[s], group.size) for s in c])
+
+    return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, True)
+
+
+def _ptx_tensor_reduce(op: Op, match: re.Match[str]) -> Run:
+    tensor_map, *coordinates, src = op.operands
+    reduction = match[1]
+
+    def run(group: Group) -> None:
+        env, n = group.env, group.size
+        for lane in range(n):
+            start = [int(spread(env[c], n)[lane]) for c in coordinates]
+            address, source = int(spread(env[tensor_map], n)[lane]), int(spread(env[src], n)[lane])
+            tensor_store(group, lane, op, address, source, start, reduction)
+
+    return run
+
+
+def _ptx_nothing(op: Op, match: re.Match[str]) -> Run:
+    return lambda group: None
+
+
+def _ptx_tanh(op: Op, match: re.Match[str]) -> Run:
+    x, r = op.operands[0], op.results[0]
+
+    def run(group: Group) -> None:
+        group.env[r] = np.tanh(group.env[x].astype(np.float64)).astype(np.float32)
+
+    return run
+
+
+_PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
+    (r"mbarrier\.arrive\.shared::cluster\.b64 _, \[\$0\];", _ptx_mbarrier_arrive),
+    (r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.(\w+)\.(\w+)\.f32 .*", _ptx_mma),
+    (
+        r"wgmma\.mma_async\.sync\.aligned\.m(\d+)n(\d+)k(\d+)\.\w+\.(\w+)\.(\w+) \{.*?\}, \{.*?\}, \$\d+, (.*);",
+        _ptx_wgmma,
+    ),
+    (r"cp\.reduce\.async\.bulk\.tensor\.\dd\.global\.shared::cta\.(\w+)\.tile\.bulk_group .*", _ptx_tensor_reduce),
+    (r"prefetch\.global\.L2 .*", _ptx_nothing),
+    (r"tanh\.approx\.f32 .*", _ptx_tanh),
+)
+
+
+@handler("llvm.inline_asm", "nvvm.inline_ptx")
+def _inline_ptx(op: Op) -> Run:
+    text = (op.attr("asm_string") or op.attr("ptxCode")).strip('"')
+    for pattern, make in _PTX:
+        if match := re.fullmatch(pattern, text):
+            return make(op, match)
+    raise EmulationError(f"the emulator does not know the inline PTX {text!r}")
+
+
+__all__ = ["add_product", "finished"]
