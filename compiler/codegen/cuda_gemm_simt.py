@@ -62,7 +62,7 @@ def simt_launch(p: GemmProblem, s: SimtSchedule, suffix: str = "") -> KernelLaun
 def emit_simt(module: KernelModule, p: GemmProblem, s: SimtSchedule, launch: KernelLaunch) -> None:
     """Write the kernel of a schedule into `module`."""
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=2 if s.threads <= 256 and p.acc != "f64" else 1) as dk:
-        _Simt(dk, p, s).emit()
+        SimtKernel(dk, p, s).emit()
 
 
 def as_accumulator(dk: DispatchKernel, x: Val, dtype: str, acc: str, unsigned: bool) -> Val:
@@ -73,24 +73,29 @@ def as_accumulator(dk: DispatchKernel, x: Val, dtype: str, acc: str, unsigned: b
     return k.cast(x, acc, signed=not unsigned)
 
 
-class _Loader:
+class SimtLoader:
     """Brings tiles of one operand: `lanes` neighbours along its contiguous axis at a time."""
 
     def __init__(self, dk: DispatchKernel, p: GemmProblem, x: Matrix, rows: int, s: SimtSchedule, unsigned: bool) -> None:
         self.dk, self.k, self.p, self.x, self.rows, self.s, self.unsigned = dk, dk.k, p, x, rows, s, unsigned
         self.along_k = x.major != "row"
         inner = s.tile_k if self.along_k else rows
-        extent = x.cols if self.along_k else x.rows
-        lanes = 4
-        while lanes > 1 and not (
-            x.major != "none" and x.bits >= 8 and x.aligned(lanes * x.bits // 8, dk.d) and known_multiple(extent, dk.d) % lanes == 0
-        ):
-            lanes //= 2
-        self.lanes = math.gcd(lanes, inner)
+        self.lanes = math.gcd(self.widest(), inner)
         self.count = -(-rows * s.tile_k // (s.threads * self.lanes))
         self.exact = rows * s.tile_k % (s.threads * self.lanes) == 0
         self.per_line = inner // self.lanes
         self.line_elements = rows + PADDING
+
+    def widest(self) -> int:
+        """Neighbouring elements that may be read at once, at most 4."""
+        x, lanes = self.x, 4
+        extent = x.cols if self.along_k else x.rows
+        while lanes > 1 and not (
+            x.major != "none" and x.bits >= 8 and x.aligned(lanes * x.bits // 8, self.dk.d)
+            and known_multiple(extent, self.dk.d) % lanes == 0
+        ):  # fmt: skip
+            lanes //= 2
+        return lanes
 
     def start(self, row: Val, batch: Sequence[Val]) -> None:
         """Begin with rows from `row` on, of a batch."""
@@ -111,6 +116,12 @@ class _Loader:
         inside = line < (self.rows if self.along_k else self.s.tile_k)
         return (line, vector * self.lanes, inside) if self.along_k else (vector * self.lanes, line, inside)
 
+    def element(self, i: int, row: Val, depth: Val) -> tuple[Val, Val]:
+        """(offset from the base, whether it exists) of the first element of this thread's vector `i`, at a row and k."""
+        k = self.k
+        offset = k.cast(row, "i64") * self.row_step + k.cast(depth, "i64") * self.k_step
+        return offset, (row < self.row_count) & (depth < self.k_count)
+
     def fetch(self, step: Val) -> list[Val]:
         """This thread's elements of a step, converted."""
         k, out = self.k, []
@@ -118,11 +129,9 @@ class _Loader:
         t = k.vector_of(name, self.lanes)
         for i in range(self.count):
             row, depth, inside = self.place(i)
-            at_row, at_k = self.row + row, step * self.s.tile_k + depth
-            valid = (at_row < self.row_count) & (at_k < self.k_count)
+            offset, valid = self.element(i, self.row + row, step * self.s.tile_k + depth)
             if not self.exact:
                 valid = valid & inside
-            offset = k.cast(at_row, "i64") * self.row_step + k.cast(at_k, "i64") * self.k_step
             p = self.base.at(k.select(valid, offset, 0), name)
             x = k.load(p, t, align=self.lanes * self.x.bits // 8)
             x = k.select(valid, x, k.const(0, t))
@@ -140,7 +149,7 @@ class _Loader:
                     k.store(elements[i * self.lanes + j], shared.at(d * self.line_elements + r, acc))
 
 
-class _Simt:
+class SimtKernel:
     """The kernel while it is written."""
 
     def __init__(self, dk: DispatchKernel, p: GemmProblem, s: SimtSchedule) -> None:
@@ -152,11 +161,16 @@ class _Simt:
         self.thread_m, self.thread_n = thread % across, thread // across
         self.groups_m, self.groups_n = s.per_m // GROUP, s.per_n // GROUP
 
+    def loaders(self) -> tuple[SimtLoader, SimtLoader]:
+        """What brings tiles of A and of B."""
+        dk, p, s = self.dk, self.p, self.s
+        return SimtLoader(dk, p, p.a, s.tile_m, s, p.unsigned[0]), SimtLoader(dk, p, p.b, s.tile_n, s, p.unsigned[1])
+
     def emit(self) -> None:
         k, p, s, dk = self.k, self.p, self.s, self.dk
         order = TileOrder(dk, p, s, s.tile_k)
         m0, n0, batch, split = order.tile(k.block_id())
-        a, b = _Loader(dk, p, p.a, s.tile_m, s, p.unsigned[0]), _Loader(dk, p, p.b, s.tile_n, s, p.unsigned[1])
+        a, b = self.loaders()
         a.start(m0, batch)
         b.start(n0, batch)
         shared = k.dynamic_shared(128)
@@ -183,7 +197,7 @@ class _Simt:
         """First of the four rows (columns) of a group: groups are spread over the tile, neighbours to neighbouring threads."""
         return thread * GROUP + group * (tile // groups)
 
-    def multiply(self, a: Val, b: Val, la: _Loader, lb: _Loader, acc: list[Val]) -> list[Val]:
+    def multiply(self, a: Val, b: Val, la: SimtLoader, lb: SimtLoader, acc: list[Val]) -> list[Val]:
         k, s = self.k, self.s
         acc = list(acc)
         four = k.vector_of(self.p.acc, GROUP)
