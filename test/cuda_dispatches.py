@@ -142,6 +142,40 @@ def normalize(
     return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
 
 
+def move(shape: Sequence[Size], perm: Sequence[int], dtype: str = "f16", *, multiples: Mapping[str, int] | None = None) -> Dispatch:
+    """A transpose made contiguous: axis i of the result is axis perm[i] of a contiguous tensor."""
+    t = contiguous(dtype, *shape)
+    x = TensorArg(dtype, tuple(t.shape[i] for i in perm), tuple(t.strides[i] for i in perm), t.align)
+    return make("move", [x], [contiguous(dtype, *x.shape)], [ScalarRegion((dtype,), (), (0,))], {}, multiples)
+
+
+def reduce(
+    kind: str, shape: Sequence[Size], axes: Sequence[int], dtype: str = "f32", *, multiples: Mapping[str, int] | None = None
+) -> Dispatch:
+    """A reduction with kept axes of size 1; 16-bit floats are reduced in f32."""
+    acc = "f32" if dtype in ("f16", "bf16") else dtype
+    out = [1 if i in axes else n for i, n in enumerate(shape)]
+    attrs = {"kind": kind, "axes": tuple(axes)}
+    operand, result = contiguous(dtype, *shape), contiguous(dtype, *out)
+    region = widen(dtype) if acc == "f32" else ScalarRegion((dtype,), (), (0,))
+    finish = narrow(dtype) if acc == "f32" else ScalarRegion((acc,), (), (0,))
+    return make("reduce", [operand], [result], [region, finish], attrs, multiples)
+
+
+def pool(
+    kind: str, shape: Sequence[Size], out: Sequence[Size], kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int],
+    dtype: str = "f16", *, include_pad: bool = False, multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """Pooling, channels last: `shape` and `out` are of the operand and the result."""
+    attrs: dict[str, object] = {
+        "kind": kind, "kernel": tuple(kernel), "strides": tuple(strides), "dilations": (1,) * len(kernel), "pads": tuple(pads),
+    }  # fmt: skip
+    if include_pad:
+        attrs["count_include_pad"] = True
+    acc = "f32"
+    return make("pool", [contiguous(dtype, *shape)], [contiguous(dtype, *out)], [narrow(dtype, acc)], attrs, multiples)
+
+
 def attention(
     batch: Size, heads: int, queries: Size, keys: Size, depth: int, dtype: str = "f16", *, kv_heads: int = 0, depth_v: int = 0,
     causal: bool = False, mask: Sequence[Size] = (), interleaved: bool = False, multiples: Mapping[str, int] | None = None,

@@ -102,35 +102,36 @@ def collapse_domain(dispatch: Dispatch, streamed: Sequence[int] = ()) -> Dispatc
 
 
 @dataclass(frozen=True)
-class RowDomain:
-    """A dispatch whose domain is `rows` outer axes and then inner ones, each part merged as far as its tensors allow."""
+class PartedDomain:
+    """A dispatch over a reordered domain of several parts, each merged as far as its tensors allow.
+
+    Attributes:
+        dispatch: operands walked over the domain, and results, have the domain's axes.
+        shapes: sizes of each part's axes.
+    """
 
     dispatch: Dispatch
-    rows: int
-    domain: tuple[Dim, ...]
+    shapes: tuple[tuple[Dim, ...], ...]
 
     @property
-    def row_shape(self) -> tuple[Dim, ...]:
-        return self.domain[: self.rows]
-
-    @property
-    def col_shape(self) -> tuple[Dim, ...]:
-        return self.domain[self.rows :]
+    def domain(self) -> tuple[Dim, ...]:
+        return tuple(d for shape in self.shapes for d in shape)
 
 
-def row_domain(dispatch: Dispatch, domain: Sequence[Dim], inner: Sequence[int], reduced_results: bool = False) -> RowDomain:
-    """The dispatch with the axes `inner` of `domain` moved last, in order; operand 0 is walked over the domain.
+def parted_domain(
+    dispatch: Dispatch, domain: Sequence[Dim], parts: Sequence[Sequence[int]], reduced: Sequence[int] = ()
+) -> PartedDomain:
+    """The dispatch with the axes of `domain` ordered by `parts`; operand 0 is walked over it.
 
     Args:
         dispatch: its first region's and operand 0's domain is `domain`.
         domain: sizes.
-        inner: axes to move last.
-        reduced_results: results have size 1 along `inner`, and the last region's domain is theirs.
+        parts: axes of each part; every axis once.
+        reduced: parts along which results have size 1.
 
     Raises NotImplementedError where an operand's size along an axis may turn out to be 1.
     """
-    order = [*(i for i in range(len(domain)) if i not in inner), *inner]
-    rows = len(order) - len(inner)
+    order = [axis for part in parts for axis in part]
     shape = [domain[i] for i in order]
 
     def walk(t: TensorArg) -> TensorArg:
@@ -147,15 +148,20 @@ def row_domain(dispatch: Dispatch, domain: Sequence[Dim], inner: Sequence[int], 
     except ValueError as error:
         raise NotImplementedError(f"{dispatch.root}: {error}") from None
     fixed = {order.index(a) for r in dispatch.regions for a in uses_index(r)}
-    groups = [
-        *(_part(shape, [*wide.values(), *results], fixed, 0, rows) if rows else []),
-        *_part(shape, [*wide.values(), *([] if reduced_results else results)], fixed, rows, len(order)),
-    ]
-    outer = sum(g[0] < rows for g in groups)
-    number = {axis: g for g, group in enumerate(groups) for axis in group}
+    groups: list[list[int]] = []
+    counts = []
+    begin = 0
+    for number, part in enumerate(parts):
+        end = begin + len(part)
+        tensors = [*wide.values(), *([] if number in reduced else results)]
+        found = _part(shape, tensors, fixed, begin, end) if part else []
+        groups += found
+        counts.append(len(found))
+        begin = end
+    number_of = {axis: g for g, group in enumerate(groups) for axis in group}
 
     def inst(i: ScalarInst) -> ScalarInst:
-        return replace(i, attrs=(("axis", number[order.index(i.attr("axis"))]),)) if i.op == "index" else i
+        return replace(i, attrs=(("axis", number_of[order.index(i.attr("axis"))]),)) if i.op == "index" else i
 
     merged = replace(
         dispatch,
@@ -163,7 +169,12 @@ def row_domain(dispatch: Dispatch, domain: Sequence[Dim], inner: Sequence[int], 
         results=tuple(merge(t, groups) for t in results),
         regions=tuple(replace(r, insts=tuple(map(inst, r.insts))) for r in dispatch.regions),
     )
-    return RowDomain(merged, outer, tuple(merged.operands[0].shape))
+    sizes = list(merged.operands[0].shape)
+    shapes = []
+    for count in counts:
+        shapes.append(tuple(sizes[:count]))
+        sizes = sizes[count:]
+    return PartedDomain(merged, tuple(shapes))
 
 
 def _part(
@@ -175,81 +186,6 @@ def _part(
     return [[begin + axis for axis in group] for group in groups]
 
 
-@dataclass(frozen=True)
-class PartedDomain:
-    """A dispatch over a domain whose axes were reordered into parts, each merged as far as its tensors allow.
-
-    Attributes:
-        dispatch: results, operands walked over the domain and regions, in the new axes.
-        parts: sizes of each part's axes; a part may have none.
-    """
-
-    dispatch: Dispatch
-    parts: tuple[tuple[Dim, ...], ...]
-
-    @property
-    def domain(self) -> tuple[Dim, ...]:
-        """Sizes of all axes."""
-        return tuple(d for part in self.parts for d in part)
-
-
-def part_domain(
-    dispatch: Dispatch, domain: Sequence[Dim], parts: Sequence[Sequence[int]], streamed: Sequence[int] = ()
-) -> PartedDomain:
-    """The dispatch with the axes of `domain` reordered to `parts`, one after the other; axes merge within a part only.
-
-    Args:
-        dispatch: its results (which may have size 1 along axes) and its regions' loads are right-aligned with `domain`.
-        domain: sizes.
-        parts: axes of each part; together a permutation of the domain's.
-        streamed: operands besides the regions' that are walked over the domain.
-
-    Raises NotImplementedError where an operand's size along an axis may turn out to be 1, or is read in two ways.
-    """
-    order = [axis for part in parts for axis in part]
-    assert sorted(order) == list(range(len(domain))), (parts, domain)
-    shape = tuple(domain[a] for a in order)
-    loaded = set(streamed) | {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load"}
-    if loaded & {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load_at"}:
-        raise NotImplementedError(f"{dispatch.root}: an operand is read both at the current and at computed indices")
-
-    def walk(t: TensorArg) -> TensorArg:
-        wide = expand(t, domain)
-        return replace(t, shape=shape, strides=tuple(wide.strides[a] for a in order))
-
-    try:
-        wide = {i: walk(dispatch.operands[i]) for i in sorted(loaded)}
-        results = [walk(t) for t in dispatch.results]
-    except ValueError as error:
-        raise NotImplementedError(f"{dispatch.root}: {error}") from None
-    fixed = {order.index(a) for r in dispatch.regions for a in uses_index(r)}
-    groups: list[list[int]] = []
-    sizes = []
-    begin = 0
-    for part in parts:
-        end = begin + len(part)
-        found = _part(shape, [*wide.values(), *results], fixed, begin, end) if part else []
-        groups += found
-        sizes.append(tuple(_product(shape[a] for a in group) for group in found))
-        begin = end
-    number = {axis: g for g, group in enumerate(groups) for axis in group}
-    regions = tuple(
-        replace(r, insts=tuple(
-            replace(i, attrs=(("axis", number[order.index(i.attr("axis"))]),)) if i.op == "index" else i for i in r.insts
-        ))
-        for r in dispatch.regions
-    )  # fmt: skip
-    merged = replace(
-        dispatch,
-        operands=tuple(merge(wide[i], groups) if i in wide else t for i, t in enumerate(dispatch.operands)),
-        results=tuple(merge(t, groups) for t in results),
-        regions=regions,
-    )
-    return PartedDomain(merged, tuple(sizes))
-
-
-def _product(sizes: Iterable[Dim]) -> Dim:
-    total: Dim = 1
-    for d in sizes:
-        total = total * d
-    return total
+def row_domain(dispatch: Dispatch, domain: Sequence[Dim], inner: Sequence[int]) -> PartedDomain:
+    """The dispatch over rows, and within them the axes `inner`, in order (see `parted_domain`)."""
+    return parted_domain(dispatch, domain, ([i for i in range(len(domain)) if i not in inner], inner))

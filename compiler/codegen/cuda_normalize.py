@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingot import dims
-from ingot.compiler.codegen.cuda_domain import RowDomain, row_domain
+from ingot.compiler.codegen.cuda_domain import PartedDomain, row_domain
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, region_operands, symbol_of
 from ingot.compiler.codegen.cuda_rows import Element, RowWalk, inner_lanes
 from ingot.compiler.codegen.family import Emitted
@@ -40,12 +40,12 @@ class NormalizeSchedule:
     chunked: bool = False
 
 
-def choose(domain: RowDomain) -> NormalizeSchedule:
+def choose(domain: PartedDomain) -> NormalizeSchedule:
     """A warp a row up to 1024 elements, a block up to 16384, chunks beyond and where the length is not constant."""
     d = domain.dispatch
-    cols = dims.product(domain.col_shape)
+    cols = dims.product(domain.shapes[1])
     lanes = inner_lanes(d, [d.operands[0], *d.results])
-    rows = dims.product(domain.row_shape)
+    rows = dims.product(domain.shapes[0])
     if isinstance(cols, int) and cols > 0:
         vectors = cols // lanes
         if vectors * lanes <= 32 * REGISTER_ELEMENTS:
@@ -83,8 +83,8 @@ def _traffic(d: Dispatch) -> Dim:
 # Whole rows -----------------------------------------------------------------------------------------------------------
 
 
-def _whole_rows(module: KernelModule, dispatch: Dispatch, domain: RowDomain, s: NormalizeSchedule) -> KernelPlan:
-    rows = dims.product(domain.row_shape)
+def _whole_rows(module: KernelModule, dispatch: Dispatch, domain: PartedDomain, s: NormalizeSchedule) -> KernelPlan:
+    rows = dims.product(domain.shapes[0])
     per_block = WARP_ROWS if s.threads == 32 else 1
     launch = KernelLaunch(
         symbol_of(dispatch), (dims.ceildiv(rows, per_block), 1, 1), _buffers(domain.dispatch),
@@ -98,8 +98,8 @@ def _whole_rows(module: KernelModule, dispatch: Dispatch, domain: RowDomain, s: 
             row = row * per_block + (k.thread_id() >> 5)
         exact = per_block == 1 or (isinstance(rows, int) and rows % per_block == 0)
         with k.if_(True if exact else row < dk.size(rows, "i32")):
-            cols = dk.size(dims.product(domain.col_shape), "i32")
-            elements = walk.load(dk.split(row, domain.row_shape), k.const(0, "i32"), cols)
+            cols = dk.size(dims.product(domain.shapes[1]), "i32")
+            elements = walk.load(dk.split(row, domain.shapes[0]), k.const(0, "i32"), cols)
             _finish(walk, elements, _statistics(walk, elements, cols))
     return KernelPlan((launch,))
 
@@ -154,7 +154,7 @@ def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count:
     """Normalize elements by their row's statistics, and store them."""
     k = walk.k
     if count is None:
-        count = walk.dk.size(dims.product(walk.domain.col_shape), "i32")
+        count = walk.dk.size(dims.product(walk.domain.shapes[1]), "i32")
     n = k.cast(count, "f32")
     epsilon = float(walk.dk.d.attr("epsilon", 0.0))
     match _kind(walk):
@@ -177,9 +177,9 @@ def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count:
 # Chunks ---------------------------------------------------------------------------------------------------------------
 
 
-def _chunked(module: KernelModule, dispatch: Dispatch, domain: RowDomain, s: NormalizeSchedule) -> KernelPlan:
+def _chunked(module: KernelModule, dispatch: Dispatch, domain: PartedDomain, s: NormalizeSchedule) -> KernelPlan:
     d = domain.dispatch
-    rows, cols = dims.product(domain.row_shape), dims.product(domain.col_shape)
+    rows, cols = dims.product(domain.shapes[0]), dims.product(domain.shapes[1])
     chunk = s.threads * s.vectors * s.lanes
     chunks = dims.ceildiv(cols, chunk)
     kind = str(d.attr("kind"))
@@ -198,10 +198,10 @@ def _chunked(module: KernelModule, dispatch: Dispatch, domain: RowDomain, s: Nor
 class _Chunk:
     """A kernel over a chunk of a row while it is written."""
 
-    def __init__(self, dk: DispatchKernel, domain: RowDomain, s: NormalizeSchedule, chunk: int, count: int) -> None:
+    def __init__(self, dk: DispatchKernel, domain: PartedDomain, s: NormalizeSchedule, chunk: int, count: int) -> None:
         self.dk, self.k, self.domain, self.chunk, self.count = dk, dk.k, domain, chunk, count
         self.walk = RowWalk(dk, domain, s.lanes, s.threads, s.vectors)
-        cols = dims.product(domain.col_shape)
+        cols = dims.product(domain.shapes[1])
         self.cols = dk.size(cols, "i32")
         self.chunks = dk.size(dims.ceildiv(cols, chunk), "i32")
 
@@ -209,7 +209,7 @@ class _Chunk:
         k = self.k
         row, part = k.block_id(0), k.block_id(1)
         at = self.dk.pointer("workspace").at(k.cast(row, "i64") * k.cast(self.chunks, "i64") * self.count, "f32")
-        elements = self.walk.load(self.dk.split(row, self.domain.row_shape), part * self.chunk, self.cols)
+        elements = self.walk.load(self.dk.split(row, self.domain.shapes[0]), part * self.chunk, self.cols)
         if write:
             _finish(self.walk, elements, self.combined(at), self.cols)
             return

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ingot.compiler.codegen.cuda_domain import RowDomain
+from ingot.compiler.codegen.cuda_domain import PartedDomain
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, vector_lanes
 from ingot.compiler.codegen.values import Val
 from ingot.dispatch import Dispatch, TensorArg
@@ -46,7 +46,7 @@ class RowWalk:
         vectors: vectors a thread holds.
     """
 
-    def __init__(self, dk: DispatchKernel, domain: RowDomain, lanes: int, threads: int, vectors: int) -> None:
+    def __init__(self, dk: DispatchKernel, domain: PartedDomain, lanes: int, threads: int, vectors: int) -> None:
         self.dk, self.k, self.domain = dk, dk.k, domain
         self.lanes, self.threads, self.vectors = lanes, threads, vectors
         self.thread = dk.k.thread_id() & (threads - 1) if threads == 32 else dk.k.thread_id()
@@ -64,7 +64,7 @@ class RowWalk:
             col = first + (k.cast(self.thread, first.t) + i * self.threads) * self.lanes
             exact = col.const is not None or self._covers(first, cols, i)
             valid = None if exact else col < cols
-            position = [*row, *self.dk.split(col if exact else k.min(col, cols - self.lanes), self.domain.col_shape)]
+            position = [*row, *self.dk.split(col if exact else k.min(col, cols - self.lanes), self.domain.shapes[1])]
             raw.append((position, valid, self.dk.load(0, position, self.domain.domain, lanes)))
         for position, valid, x in raw:
             (value,) = self.dk.region(d.regions[0], [x], position, self.domain.domain, lanes)
