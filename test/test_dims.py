@@ -65,6 +65,8 @@ def test_what_is_proven_nonnegative_is(x, env):
         ("(a*b*64 + b*c*64)", "64*a*b + 64*b*c"),
         ("floordiv(4*a + b, 4)", "a + floordiv(b, 4)"),
         ("floordiv(64*a*b, 64*b)", "a"),
+        ("floordiv(12*a, 8*b)", "floordiv(3*a, 2*b)"),
+        ("floordiv(floordiv(a - 1, 2) + 1, 2)", "floordiv(a + 1, 4)"),
         ("min(9223372036854775807, S)", "S"),
         ("max(a + 1, a)", "a + 1"),
         ("mod(8*a + 3, 4)", "3"),

@@ -505,6 +505,26 @@ def test_sizes_that_may_be_one_or_equal() -> None:
         lowered.run({"a": np.ones((2, 3), np.float32), "b": np.ones((2, 5), np.float32)})
 
 
+def test_computed_sizes_that_meet_are_equal() -> None:
+    case = Case("a = Concat <axis = 0> (x, z)\n y = Add (a, w)", {"x": ("f", ["S"]), "z": ("f", ["T"]), "w": ("f", ["S"])}, [])
+    lowered = Lowered(case.model())
+    main = dialect.main_func(lowered.module).regions[0].blocks[0]
+    assert {dialect.shape_of(op.operands[0]) for op in main.operations if op.operation.name == "ingot.output"} == {
+        (dialect.dims.as_dim("S"),)
+    }
+    guard = next(op.operation for op in main.operations if op.operation.name == "ingot.guard")
+    assert (guard.attributes["left"].value, guard.attributes["right"].value) == ("S + T", "S")
+
+
+def test_size_that_is_never_one() -> None:
+    inputs = {"x": ("f", ["S", 2]), "z": ("f", ["T"])}
+    case = Case("f = Reshape (x, m)\n y = Add (f, z)", inputs, [{"S": 3, "T": 6}], {"m": np.array([-1])})
+    lowered = check(case)
+    with pytest.raises(InputError, match="node_1_Add"):
+        lowered.run({"x": np.ones((3, 2), np.float32), "z": np.ones(5, np.float32)})
+    assert lowered.run({"x": np.ones((3, 2), np.float32), "z": np.ones(1, np.float32)})["y"].shape == (6,)
+
+
 def test_constant_against_symbol() -> None:
     inputs = {"a": ("f", [4]), "b": ("f", ["S"])}
     lowered = check(Case("y = Add (a, b)", inputs, [{"S": 4}, {"S": 1}]))

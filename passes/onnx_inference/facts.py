@@ -77,7 +77,9 @@ class Facts:
     def broadcast(self, a: Dim, b: Dim, message: str) -> tuple[Dim, list[Guard]]:
         """The size of an axis where `a` and `b` meet under multidirectional broadcasting, and the guards it needs.
 
-        Where one of the two is 1 exactly if the other is, they must be equal. Otherwise either may be 1 at run time.
+        Two sizes must be equal where one is 1 exactly if the other is; and, so that shapes stay simple, where both are
+        computed or one is computed from the other: no exporter broadcasts `P + S` against 1. Otherwise either may be 1 at
+        run time, and the guards say that what is not 1 agrees.
 
         Raises ShapeConflict where they are known not to broadcast.
         """
@@ -85,10 +87,11 @@ class Facts:
             return (simpler(a, b) if a != 1 and b != 1 else dims.bcast(a, b)), []
         if isinstance(a, int) and isinstance(b, int):
             raise ShapeConflict(f"{a} and {b} differ and neither is 1")
-        if _one_together(a, b) or _one_together(b, a):
+        if _one_together(a, b) or _one_together(b, a) or _meant_equal(a, b):
             size, guard = self.equal(a, b, message)
             return size, [guard] if guard else []
-        size = dims.bcast(self.canonical(a), self.canonical(b))
+        fixed = [d for d in (a, b) if _never_one(d)]
+        size = fixed[0] if fixed else dims.bcast(self.canonical(a), self.canonical(b))
         guards = []
         for d in (a, b):
             effective = dims.select(d, 1, size, d)
@@ -129,6 +132,19 @@ def _one_together(a: Dim, b: Dim) -> bool:
         return False
     others = [x for x in atom.args if x != b]
     return len(others) < len(atom.args) and all(isinstance(x, int) and x > 1 for x in others)
+
+
+def _meant_equal(a: Dim, b: Dim) -> bool:
+    """True where neither is a constant, and both are computed or one is computed from the other."""
+    if isinstance(a, int) or isinstance(b, int):
+        return False
+    computed = [d for d in (a, b) if not _is_symbol(d)]
+    return len(computed) == 2 or bool(computed and dims.symbols(a) & dims.symbols(b))
+
+
+def _never_one(d: Dim) -> bool:
+    """True where `d` != 1 is proven."""
+    return d != 1 if isinstance(d, int) else dims.multiple_of(d) > 1 or dims.is_nonnegative(d - 2)
 
 
 def at_most(a: Dim, b: Dim) -> bool:

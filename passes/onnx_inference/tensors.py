@@ -55,9 +55,7 @@ class Tensor:
     @property
     def is_known(self) -> bool:
         """True where every element is known, as a constant or as a shape expression."""
-        return self.value is not None and all(
-            isinstance(e, bool | int | float | Expr) for e in self.value.ravel().tolist()
-        )
+        return self.value is not None and all(isinstance(e, bool | int | float | Expr) for e in self.value.ravel().tolist())
 
 
 def with_value(type: OnnxType, elements: np.ndarray) -> Tensor:

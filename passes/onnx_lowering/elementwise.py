@@ -63,9 +63,7 @@ def _binary(low: Lowering) -> Source:
 @lowering("BitShift")
 def _bit_shift(low: Lowering) -> Source:
     row = "shli" if low.attr("direction") == "LEFT" else "shrui"
-    return low.build.pointwise(
-        low.type, low.shape, lambda b: getattr(b, row)(b.load(low.source(0)), b.load(low.source(1)))
-    )
+    return low.build.pointwise(low.type, low.shape, lambda b: getattr(b, row)(b.load(low.source(0)), b.load(low.source(1))))
 
 
 _VARIADIC: dict[str, Binary] = {"Max": larger, "Min": smaller, "Sum": add, "Mean": add}
@@ -84,9 +82,7 @@ def _variadic(low: Lowering) -> Source:
 
 @lowering("Where")
 def _where(low: Lowering) -> Source:
-    return low.build.pointwise(
-        low.type, low.shape, lambda b: b.select(*(b.load(low.source(i)) for i in range(3)))
-    )
+    return low.build.pointwise(low.type, low.shape, lambda b: b.select(*(b.load(low.source(i)) for i in range(3))))
 
 
 @lowering("Mod")
@@ -293,9 +289,7 @@ Parameterized = Callable[[Lowering, RegionBuilder, Scalar], Scalar]
 
 _PARAMETERIZED: dict[str, Parameterized] = {
     "LeakyRelu": lambda low, b, x: b.select(b.cmpf_olt(x, b.like(0, x)), b.mulf(x, b.like(low.attr("alpha"), x)), x),
-    "HardSigmoid": lambda low, b, x: clamp(
-        b, b.fma(x, b.like(low.attr("alpha"), x), b.like(low.attr("beta"), x)), 0.0, 1.0
-    ),
+    "HardSigmoid": lambda low, b, x: clamp(b, b.fma(x, b.like(low.attr("alpha"), x), b.like(low.attr("beta"), x)), 0.0, 1.0),
     "Elu": lambda low, b, x: _exponential(b, x, low.attr("alpha")),
     "Selu": lambda low, b, x: _exponential(b, x, low.attr("alpha"), low.attr("gamma")),
     "Celu": lambda low, b, x: _exponential(b, x, low.attr("alpha"), 1.0, low.attr("alpha")),
@@ -345,4 +339,3 @@ def _cast(low: Lowering) -> Source:
     saturate = low.attr("saturate") != 0
     region = b.finish(b.cast(b.load(source), low.type, saturate=saturate))
     return low.build.root("pointwise", [], low.type, low.shape, {}, [region], tensors)
-

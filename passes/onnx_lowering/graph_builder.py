@@ -287,9 +287,7 @@ class GraphBuilder:
         if epilogue is not None:
             done = epilogue(region, done)
         attrs = {"acc": ir.StringAttr.get(acc)}
-        return self.root(
-            "matmul", [a.value, b.value], type, shape, attrs, [region.finish(region.store(done, type))], tensors
-        )
+        return self.root("matmul", [a.value, b.value], type, shape, attrs, [region.finish(region.store(done, type))], tensors)
 
 
 def strings(texts: Any) -> ir.Attribute:

@@ -113,9 +113,7 @@ _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 @lowering("Resize")
 def _resize(low: Lowering) -> Source:
     x = low.tensor(0)
-    mode, coordinates, nearest = (
-        low.attr(n) for n in ("mode", "coordinate_transformation_mode", "nearest_mode")
-    )
+    mode, coordinates, nearest = (low.attr(n) for n in ("mode", "coordinate_transformation_mode", "nearest_mode"))
     if mode not in ("nearest", "linear"):
         raise low.fail(f"mode {mode!r} is not supported", "use nearest or linear")
     if coordinates not in _COORDINATES:

@@ -194,4 +194,3 @@ def _lp_normalization(low: Lowering) -> Source:
         return b.select(b.cmpf_oeq(d, zero), zero, b.divf(b.load(x), d))
 
     return low.build.pointwise(low.type, low.shape, body)
-

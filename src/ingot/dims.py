@@ -243,7 +243,15 @@ def floordiv(a: Dim, b: Dim) -> Dim:
                 x, k = monomial[0].args
                 if isinstance(k, int) and k > 0:
                     return floordiv(x + k * (a - _make({monomial: 1})), k * b)
+    common = math.gcd(multiple_of(a), multiple_of(b)) if isinstance(b, Expr) else 1
+    if common > 1:
+        return floordiv(_divide(a, common), _divide(b, common))
     return _atom("floordiv", a, b)
+
+
+def _divide(d: Dim, by: int) -> Dim:
+    """`d / by` for a constant that divides every coefficient."""
+    return _make({m: c // by for m, c in _terms(d)})
 
 
 @lru_cache(maxsize=65536)
