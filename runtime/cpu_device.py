@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ingot.dims import evaluate
 from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Weight
 from ingot.errors import DeviceError
@@ -48,7 +49,7 @@ class CpuExecutable:
         self.program = loaded.program
         self.pool = shared_pool(loaded.thread_pool, threads)
         self._images = CpuImages([loaded.native, *loaded.kernels])
-        addresses = [self._images.address(1 + i, symbol) for i, symbol in kernel_symbols(self.program)]
+        addresses = [self.kernel_address(i, symbol) for i, symbol in kernel_symbols(self.program)]
         self.kernels = np.array([*addresses, 0], np.int64)
         self.run = self._images.function(0, RUN, 6)
         self._views: list[Any] = []
@@ -69,6 +70,10 @@ class CpuExecutable:
             view = aligned
         self._views.append(view)
         return view.ctypes.data
+
+    def kernel_address(self, number: int, symbol: str) -> int:
+        """Address of a function of the program's `number`-th kernel entry."""
+        return self._images.address(1 + number, symbol)
 
     def new_context(self) -> CpuContext:
         """A context with an arena that grows to what calls need."""
@@ -96,19 +101,9 @@ class CpuContext:
 
     def run(self, call: Call) -> tuple[list[Any], int]:
         """See `ingot.runtime.device.ExecutionContext`."""
-        executable, sizes = self._executable, call.sizes
-        if sizes.arena_bytes > self._arena.nbytes:
-            self._arena = allocate(0)  # the old one first goes
-            self._arena = allocate(sizes.arena_bytes)
-        outputs = []
-        for onnx_type, shape, given in zip(self._types, sizes.output_shapes, call.outputs, strict=True):
-            if given is None:
-                given = allocate_array(onnx_type.storage, shape)
-            outputs.append(given)
-        for number, kind, index in self._kinds:
-            array = call.inputs[index] if kind == "input" else outputs[index]
-            self._buffers[number] = array.ctypes.data
-        dims = np.array([*sizes.dims, 0], np.int64)
+        executable = self._executable
+        outputs = self._place(call)
+        dims = np.array([*call.sizes.dims, 0], np.int64)
         executable.run(
             executable.kernels.ctypes.data,
             self._buffers.ctypes.data,
@@ -117,12 +112,38 @@ class CpuContext:
             executable.pool.address,
             self._status.ctypes.data,
         )
-        status = int(self._status[0])
         results = [
-            from_storage(a, t, shape) if a is not g else a
-            for a, g, t, shape in zip(outputs, call.outputs, self._types, sizes.output_shapes, strict=True)
+            a if a is g else from_storage(a, t, shape)
+            for a, g, t, shape in zip(outputs, call.outputs, self._types, call.sizes.output_shapes, strict=True)
         ]
-        return results, status
+        return results, int(self._status[0])
+
+    def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        from ingot.runtime.cpu_profile import profile
+
+        self.run(call)
+        self._place(call)
+        bases = [int(b) for b in self._buffers]
+        for number, buffer in enumerate(self._program.buffers):
+            if buffer.kind == "arena":
+                bases[number] = self._arena.ctypes.data + evaluate(buffer.offset, call.sizes.env)
+        executable = self._executable
+        return profile(self._program, executable.pool, executable.kernel_address, bases, dict(call.sizes.env), repeats)
+
+    def _place(self, call: Call) -> list[np.ndarray]:
+        """Make room for a call and write down where everything lies; the arrays of the outputs."""
+        if call.sizes.arena_bytes > self._arena.nbytes:
+            self._arena = allocate(0)  # the old one goes first
+            self._arena = allocate(call.sizes.arena_bytes)
+        outputs = [
+            allocate_array(t.storage, shape) if given is None else given
+            for t, shape, given in zip(self._types, call.sizes.output_shapes, call.outputs, strict=True)
+        ]
+        for number, kind, index in self._kinds:
+            array = call.inputs[index] if kind == "input" else outputs[index]
+            self._buffers[number] = array.ctypes.data
+        return outputs
 
     def close(self) -> None:
         """Drop the arena."""

@@ -151,6 +151,31 @@ class Session:
         """The session's counters (see `Counters`), and how many execution contexts it has made."""
         return {**asdict(self.counters), "contexts": self._contexts.made}
 
+    def profile(self, input_feed: Mapping[str, Any], repeats: int = 10) -> list[dict[str, Any]]:
+        """Time each kernel of a call by itself.
+
+        Args:
+            input_feed: an array for every input, by name.
+            repeats: runs of the program, of which each kernel's median is taken.
+
+        Returns:
+            for each kernel launch, in order: `kernel`, `node` (the ONNX nodes it implements), `ms`, and the `flops` and `bytes`
+            that its plan counts (0 where it counts none).
+
+        Raises:
+            InputError: as for `run`.
+            DeviceError: the program cannot be taken apart, because its steps depend on data.
+        """
+        arrays = self._arrays(input_feed)
+        call = Call(
+            self._binder.bind(tuple(a.shape for a in arrays)),
+            [self._stored(a, i) for i, a in enumerate(arrays)],
+            [None] * len(self.program.outputs),
+        )
+        self._call(call)
+        with self._contexts.lease() as context:
+            return context.profile(call, repeats)
+
     def close(self) -> None:
         """Free contexts and kernels; no call may be running."""
         self._contexts.close()

@@ -50,6 +50,7 @@ class ThreadPool:
             self._put(layout.YIELD, sched_yield)
         self._put(layout.SPINS, spins)
         self._put(layout.THREADS, self.threads)
+        self._parallel_for = self._images.function(0, layout.PARALLEL_FOR_SYMBOL, 6)
         worker = self._images.function(0, layout.WORKER, 1)
         self._threads = [
             threading.Thread(target=worker, args=(self.address,), daemon=True, name=f"ingot-{i}")
@@ -64,8 +65,7 @@ class ThreadPool:
 
     def parallel_for(self, kernel: int, buffers: int, sizes: int, items: int, work: int = 0) -> None:
         """Run the kernel at address `kernel` over [0, items); see `ingot.kernel_plan` for its arguments."""
-        function = self._images.function(0, layout.PARALLEL_FOR_SYMBOL, 6)
-        function(self.address, kernel, buffers, sizes, items, work)
+        self._parallel_for(self.address, kernel, buffers, sizes, items, work)
 
     def close(self) -> None:
         """End the threads; nothing may be running on them."""
@@ -89,7 +89,7 @@ _lock = threading.Lock()
 
 def shared_pool(code: KernelCode, threads: int | None = None) -> ThreadPool:
     """The process' pool of so many threads; a forked child, which inherits no threads, gets its own."""
-    key = os.getpid(), threads or platform.cpu_count()
+    key = os.getpid(), platform.cpu_count() if threads is None else threads
     with _lock:
         if key not in _pools:
             _pools[key] = ThreadPool(code, key[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,12 @@ def zoo_model():
     import zoo
 
     return lambda name: zoo.fill(name, FILLED)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A runtime cache of this run's own, so that no test meets what an earlier run left."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("INGOT_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
