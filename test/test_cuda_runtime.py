@@ -1,0 +1,118 @@
+"""Engines on a real GPU. Skipped where there is none; the kernels themselves are tested everywhere by emulation."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import zoo
+from test_zoo import LOW_PRECISION, SPINE
+
+import ingot
+from ingot.errors import DeviceError, InputError
+from ingot.runtime.cuda_driver import device_count
+
+pytestmark = pytest.mark.skipif(device_count() == 0, reason="needs an NVIDIA GPU")
+DEVICE = "cuda:0"
+
+
+@pytest.fixture(scope="module")
+def bert(zoo_model):
+    folder = zoo_model("bert")
+    return ingot.Session(ingot.compile(folder / "model.onnx"), device=DEVICE), zoo.input_sets(folder)
+
+
+def check(session, sets, tolerance=1e-4):
+    names = [o.name for o in session.get_outputs()]
+    for feeds, reference in sets:
+        results = dict(zip(names, session.run(None, feeds), strict=True))
+        for name, expected in reference.items():
+            assert zoo.relative_error(np.asarray(results[name], np.float64), expected) <= tolerance, name
+
+
+@pytest.mark.parametrize("name", [*SPINE, *LOW_PRECISION])
+def test_model_matches_its_reference_at_every_shape(name, zoo_model):
+    folder = zoo_model(name)
+    session = ingot.Session(ingot.compile(folder / "model.onnx"), device=DEVICE)
+    sets = zoo.input_sets(folder)
+    tolerance = zoo.TOLERANCE[zoo.read(name).meta["dtype"]]
+    for _ in range(3):  # kernel by kernel, then captured, then replayed
+        check(session, sets, tolerance)
+    session.close()
+
+
+def test_arrays_of_other_libraries_are_read_in_place(bert):
+    torch = pytest.importorskip("torch")
+    session, sets = bert
+    feeds, reference = sets[0]
+    on_device = {k: torch.from_numpy(v).to(DEVICE) for k, v in feeds.items()}
+    before = session.stats()["copied_inputs"]
+    for _ in range(3):
+        results = session.run(None, on_device)
+        for spec, result in zip(session.get_outputs(), results, strict=True):
+            assert zoo.relative_error(torch.as_tensor(result, device=DEVICE).cpu().numpy(), reference[spec.name]) <= 1e-4
+    assert session.stats()["copied_inputs"] == before
+
+
+def test_threads_share_a_session(bert):
+    session, sets = bert
+    failures = []
+
+    def work() -> None:
+        try:
+            for _ in range(5):
+                check(session, sets)
+        except BaseException as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(120)
+    assert failures == []
+
+
+def test_a_donated_cache_decodes_with_few_graphs(zoo_model):
+    session = ingot.Session(ingot.compile(zoo_model("llama_kv") / "model.onnx"), device=DEVICE)
+    tokens = np.random.default_rng(0).integers(0, 2000, (1, 256))
+    bound = session.bind(donate=True, capacity=256)
+    states = [i for i in session.get_inputs() if i.name.startswith("past")]
+    empty = {i.name: np.zeros((1, i.shape[1], 0, i.shape[3]), np.float32) for i in states}
+    compiled = None
+    for t in range(256):
+        feeds = {
+            "input_ids": tokens[:, t : t + 1],
+            "attention_mask": np.ones((1, t + 1), np.int64),
+            "position_ids": np.array([[t]], np.int64),
+        }
+        (logits,) = bound.run(["logits"], feeds)
+        if t == 1:
+            compiled = session.stats()["compiled_kernels"]
+    stats = session.stats()
+    assert stats["compiled_kernels"] == compiled
+    assert stats["state_copies"] == 0
+    assert stats["graphs"] <= 10
+    whole = {
+        "input_ids": tokens,
+        "attention_mask": np.ones((1, 256), np.int64),
+        "position_ids": np.arange(256)[None],
+        **empty,
+    }
+    (expected,) = session.run(["logits"], whole)
+    assert zoo.relative_error(logits[:, -1], expected[:, -1]) <= 1e-4
+
+
+def test_too_little_memory_is_one_error_and_other_calls_go_on(bert):
+    session, sets = bert
+    huge = {"input_ids": np.zeros((1 << 17, 511), np.int64)}
+    huge |= {k: np.ones_like(huge["input_ids"]) for k in ("attention_mask", "token_type_ids")}
+    with pytest.raises((DeviceError, InputError), match=r"memory|bytes"):
+        session.run(None, huge)
+    check(session, sets)
+
+
+def test_a_device_that_does_not_exist_is_named():
+    with pytest.raises(DeviceError, match="cuda:99 does not exist"):
+        ingot.Session(ingot.compile("examples/digits.onnx"), device="cuda:99")
