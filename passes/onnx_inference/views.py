@@ -88,7 +88,7 @@ def _flatten(node: Node) -> Tensor:
 @rule("Unsqueeze")
 def _unsqueeze(node: Node) -> Tensor:
     x = node.input(0)
-    rank = x.rank + node.input(1).value.size if node.value(1) is not None else 0  # type: ignore[union-attr]
+    rank = x.rank + node.value(1).size
     axes = node.axes(1, rank) or []
     if len(set(axes)) < len(axes):
         raise node.fail(f"axes {axes} repeat an axis", "correct the axes")
@@ -136,8 +136,15 @@ def _concat(node: Node) -> Tensor:
     sizes = _constant_sizes(tuple(shape))
     if sizes is None or any(_constant_sizes(x.shape) is None for x in inputs):
         return Tensor(first.type, tuple(shape))
-    parts = [x.value if x.value is not None else np.full(x.shape, None, object) for x in inputs]
+    parts = [x.value if x.value is not None else np.full(_constant_sizes(x.shape) or [], None, object) for x in inputs]
     return with_value(first.type, np.concatenate(parts, axis))
+
+
+def _total(sizes: list[Dim]) -> Dim:
+    total: Dim = 0
+    for d in sizes:
+        total = total + d
+    return total
 
 
 @rule("Split")
@@ -147,7 +154,7 @@ def _split(node: Node) -> list[Tensor]:
     size = x.shape[axis]
     if node.has(1):
         sizes = node.dims(1)
-        node.equal(dims.product([1]) * sum(sizes, start=0), size, "the sizes of the parts do not add up")
+        node.equal(_total(sizes), size, "the sizes of the parts do not add up")
     else:
         count = node.attr("num_outputs") or node.outputs
         part = dims.ceildiv(size, count)
@@ -194,6 +201,8 @@ def slice_bounds(node: Node, rank: int) -> list[tuple[int, Dim, Dim, int]]:
 
 def resolve_slice(node: Node, size: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, Dim]:
     """The first position and the number of elements of a slice of an axis of `size`."""
+    first: Dim
+    last: Dim
     if step > 0:
         first = clamp_position(node, start, size, "start")
         last = clamp_position(node, end, size, "end")
@@ -203,9 +212,11 @@ def resolve_slice(node: Node, size: Dim, start: Dim, end: Dim, step: int) -> tup
         return first, dims.ceildiv(length, step)
     # Going down: start within [0, size - 1], end within [-1, size - 1].
     first = size - 1
-    if not (isinstance(start, int) and (start >= UNBOUNDED or start == -1)):
-        first = clamp_position(node, start, size - 1, "start") if not isinstance(start, int) or start >= 0 else size + start
-    last: Dim = -1
+    if isinstance(start, int) and start < 0:
+        first = size + start if start == -1 or dims.is_nonnegative(size + start) else dims.maximum(size + start, 0)
+    elif not isinstance(start, int) or start < UNBOUNDED:
+        first = clamp_position(node, start, size - 1, "start")
+    last = -1
     if not (isinstance(end, int) and end <= -UNBOUNDED):
         if isinstance(end, int) and end < 0:
             last = size + end if dims.is_nonnegative(size + end + 1) else dims.maximum(size + end, -1)
@@ -249,7 +260,7 @@ def _tile(node: Node) -> Tensor:
         raise node.fail(f"{len(repeats)} repeats for a tensor of rank {x.rank}", "correct the model")
     shape = tuple(d * r for d, r in zip(x.shape, repeats, strict=True))
     if x.value is not None and _constant_sizes(shape) is not None:
-        return with_value(x.type, np.tile(x.value, repeats))
+        return with_value(x.type, np.tile(x.value, node.ints(1)))
     return Tensor(x.type, shape)
 
 

@@ -154,9 +154,9 @@ def _rotary_embedding(low: Lowering) -> Source:
         if rotated < size:
             # Elements that stay read something in range.
             partner, k = b.clamped_index(partner, size), b.clamped_index(k, half)
-        place = (b.index(0), b.index(2))
+        place = [b.index(0), b.index(2)]
         if positions is not None:
-            place = (b.wrapped_index(b.load(positions), caches[0].shape[0]),)
+            place = [b.wrapped_index(b.load(positions), caches[0].shape[0])]
         cos, sin = (b.load_at(c, [*place, k]) for c in caches)
         value = b.load(x)
         other = b.load_at(x, [b.index(0), b.index(1), b.index(2), partner])
