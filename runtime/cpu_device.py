@@ -123,13 +123,15 @@ class CpuContext:
         from ingot.runtime.cpu_profile import profile
 
         self.run(call)
-        self._place(call)
+        outputs = self._place(call)
         bases = [int(b) for b in self._buffers]
         for number, buffer in enumerate(self._program.buffers):
             if buffer.kind == "arena":
                 bases[number] = self._arena.ctypes.data + evaluate(buffer.offset, call.sizes.env)
         executable = self._executable
-        return profile(self._program, executable.pool, executable.kernel_address, bases, dict(call.sizes.env), repeats)
+        rows = profile(self._program, executable.pool, executable.kernel_address, bases, dict(call.sizes.env), repeats)
+        del outputs  # kernels wrote there until now
+        return rows
 
     def _place(self, call: Call) -> list[np.ndarray]:
         """Make room for a call and write down where everything lies; the arrays of the outputs."""
