@@ -222,6 +222,7 @@ def test_matmul_dynamic():
 def test_matmul_batches():
     check(matmul(contiguous("f32", 2, 3, 20, 16), contiguous("f32", 1, 3, 16, 24), contiguous("f32", 2, 3, 20, 24)), tol=1e-5)
     check(matmul(contiguous("f32", 5, 1, 16), contiguous("f32", 5, 16, 24), contiguous("f32", 5, 1, 24)), tol=1e-5)
+    check(matmul(contiguous("f32", 2, 0, 16), contiguous("f32", 2, 16, 24), contiguous("f32", 2, 0, 24)), tol=1e-5)
     d = matmul(contiguous("f32", "b", 4, "s", 8), transposed("f32", "b", 4, 8, "t"), contiguous("f32", "b", 4, "s", "t"))
     check(d, {"b": 2, "s": 5, "t": 19}, tol=1e-5)
     # Batch axes of A merge with m.
@@ -247,6 +248,15 @@ def test_matmul_sixteen_bit(dtype):
         a, c = contiguous(dtype, m, 50), contiguous(dtype, m, 70)
         check(matmul(a, contiguous(dtype, 50, 70), c, body=body), tol=1e-5)
         check(matmul(a, transposed(dtype, 50, 70), c, body=body), tol=1e-5)
+
+
+def test_a_last_vector_of_one_narrow_element():
+    """LLVM turns a masked store of one lane into a scalar store, as wide as the value was before truncation."""
+    body = region("f32", ("truncf", (0,), "bf16"))
+    for n in (1, 33):
+        check(matmul(contiguous("bf16", 20, 16), contiguous("bf16", 16, n), contiguous("bf16", 20, n), body=body), tol=1e-5)
+    narrow = region("", load(0, "i32"), ("trunci", (0,), "i8"))
+    check(pointwise(narrow, [contiguous("i32", 3, 17)], contiguous("i8", 3, 17)))
 
 
 def test_matmul_other_types():
@@ -468,6 +478,12 @@ def test_attention_sixteen_bit_and_strided(dtype):
         x = strided(dtype, (1, 2, s, 16), (s * row, 16, row, 1))
         out = strided(dtype, (1, 2, s, 16), (s * 32, 16, 32, 1))
         check(attention(x, x, x, out, body=narrow, causal=True), tol=1e-5)
+
+
+def test_attention_gathers_narrow_queries():
+    narrow = region("f32", ("truncf", (0,), "f16"))
+    q, k = strided("f16", (1, 2, 1, 20), (40, 1, 1, 2)), contiguous("f16", 1, 2, 33, 20)
+    check(attention(q, k, k, contiguous("f16", 1, 2, 1, 20), body=narrow), tol=1e-5)
 
 
 def test_attention_dynamic_queries():

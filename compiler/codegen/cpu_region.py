@@ -87,7 +87,10 @@ def _gather(ck: CpuKernel, base: Val, offsets: Val, storage: str, mask: Val | No
         offsets = k.select(mask, offsets, k.broadcast(k.extract(offsets, 0), offsets.t.lanes))
     bits = f"i{k.type(storage).bits}"
     elements = [k.load(base.at(k.extract(offsets, i), bits), bits) for i in range(offsets.t.lanes)]
-    return k.bitcast(k.vector(elements), k.vector_of(storage, offsets.t.lanes))
+    value = k.vector(elements)
+    if mask is not None:
+        value = k.select(mask, value, 0)
+    return k.bitcast(value, k.vector_of(storage, offsets.t.lanes))
 
 
 def store_lanes(ck: CpuKernel, x: Val, base: Val, dtype: str, step: Val, at: Position) -> None:

@@ -107,9 +107,22 @@ LaneBody = Callable[[Val, int, "Val | None"], None]
 
 
 def tail_mask(ck: CpuKernel, count: Operand, lanes: int) -> Val:
-    """The vector of i1 whose first `count` lanes are set."""
+    """The vector of i1 whose first `count` lanes are set.
+
+    LLVM must not learn that the mask is a constant: it turns a masked store of one lane into a scalar store, and where the
+    value was just truncated it stores the untruncated one, over its neighbours (x86, seen in LLVM 22.1). An empty inline
+    assembly hides the count.
+    """
     k = ck.k
-    return k.iota(f"vector<{lanes}xi32>") < k.broadcast(k.cast(k.value(count, "i64"), "i32"), lanes)
+    number = k.cast(k.value(count, "i64"), "i32")
+    attributes = {
+        "asm_string": k.attr('""'),
+        "constraints": k.attr('"=r,0"'),
+        "asm_dialect": k.attr("0 : i64"),
+        "tail_call_kind": k.attr("#llvm.tailcallkind<none>"),
+    }
+    number = k.emit("llvm.inline_asm", (number,), k.i32, attributes)
+    return k.iota(f"vector<{lanes}xi32>") < k.broadcast(number, lanes)
 
 
 def for_lanes(ck: CpuKernel, start: Val, stop: Val, lanes: int, body: LaneBody, *, masked: bool, divides: bool = False) -> None:

@@ -47,9 +47,7 @@ def emit_vector_product(problem: Problem, acc: str, target: Target) -> Emitted:
         if isinstance(problem.n, int):
             group = max(1, min(group, max(4, problem.n // (16 * lanes)), -(-problem.n // lanes)))
         width = group * lanes
-    grid = (*problem.batch, dims.ceildiv(problem.n, width))
-    if problem.m == 0:
-        grid = (0,)
+    grid = (*problem.batch, dims.ceildiv(problem.n, width) if problem.m else 0)
     with cpu_kernel(dispatch, target, dims.product(grid)) as ck:
         emitter = problem.emitter(ck)
         with ck.items() as item:

@@ -270,7 +270,11 @@ class VectorOps:
 
     def _widen(self, x: Val, t: ValueType) -> Val:
         if x.t.element.name == "bf16" and t.element.bits == 64:
-            x = self.emit("arith.extf", (x,), self._shaped(t, "f32"))
+            x = self._widen(x, self._shaped(t, "f32"))
+        if x.t.element.name == "bf16" and not self.module.is_gpu:
+            # The upper half of an f32. LLVM would move other operations before an extension, and then call a library for them.
+            bits = self.cast(self.bitcast(x, self._shaped(t, "i16")), self._shaped(t, "i32"), signed=False)
+            return self.bitcast(bits << 16, t)
         return self.emit("arith.extf", (x,), t)
 
     def _narrow(self, x: Val, t: ValueType) -> Val:
