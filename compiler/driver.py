@@ -19,6 +19,7 @@ from ingot.dialects.plain import attribute
 from ingot.engine import Engine, EngineHeader, Weight, WeightInfo
 from ingot.errors import CompileError
 from ingot.launch_program import TensorSpec
+from ingot.passes.convert_onnx_to_ingot import is_lowered
 from ingot.passes.instrumentation import Instrumentation
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.pipeline import Pipeline
@@ -67,7 +68,7 @@ def compile_model(
         extra += Pipeline.parse(p, registry).steps if isinstance(p, str) else [p]
     pipeline = Pipeline([*_parse(FROM_ONNX + OPTIMIZE), *extra, *_parse(PLAN)])
     ctx = new_context(onnx=True)
-    imported = import_model(model, context=ctx)
+    imported = import_model(model, context=ctx, decompose=lambda op_type: not is_lowered(op_type))
     watch = Instrumentation(
         verify_each=bool(extra) or dump_dir is not None,
         time_each=time_passes,

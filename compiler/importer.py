@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,18 +41,24 @@ class ImportedModel:
     weights: WeightStore
 
 
-def import_model(model: str | os.PathLike | bytes | onnx.ModelProto, *, context: ir.Context) -> ImportedModel:
+def import_model(
+    model: str | os.PathLike | bytes | onnx.ModelProto,
+    *,
+    context: ir.Context,
+    decompose: Callable[[str], bool] = lambda op_type: False,
+) -> ImportedModel:
     """Import a model.
 
     Args:
         model: path of a `.onnx` or textual (`.onnxtxt`, `.textproto`) file, a serialized model, or a message. External data is
             found beside a file.
         context: has the `onnx` and `ingot` dialects loaded (`new_context(onnx=True)`).
+        decompose: whether an operator of ai.onnx that ONNX defines by a function is to be replaced by the function's body.
 
     Files are mapped, not read. Raises ModelError where the model is damaged, or holds nodes that Ingot cannot import.
     """
     file = read_model(model)
-    graph = Normalizer(file).run()
+    graph = Normalizer(file, decompose).run()
     with context, ir.Location.unknown(context):
         return _Builder(file, graph).run()
 

@@ -16,6 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from ingot.compiler.onnx_file import ModelFile
+from ingot.compiler.onnx_functions import function_body
 from ingot.compiler.weights import WeightSource
 from ingot.dialects.onnx_schema import Operator, lookup
 from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType
@@ -70,10 +71,16 @@ class UpgradeError(Exception):
 
 
 class Normalizer:
-    """Turns the graph of a model file into `Graph`, collecting problems."""
+    """Turns the graph of a model file into `Graph`, collecting problems.
 
-    def __init__(self, file: ModelFile) -> None:
+    Args:
+        file: the model.
+        decompose: whether an operator of ai.onnx that ONNX defines by a function is to be replaced by the function's body.
+    """
+
+    def __init__(self, file: ModelFile, decompose: Callable[[str], bool] = lambda op_type: False) -> None:
         self.file = file
+        self.decompose = decompose
         self.functions = {(f.domain, f.name, f.overload): f for f in file.model.functions}
         self.problems: list[str] = []
         self._names = 0
@@ -219,6 +226,8 @@ class Normalizer:
                 if output and (output in known or output in outer):
                     self.problems.append(f"{name}: value {output!r} is defined a second time")
             function = self.functions.get((proto.domain, proto.op_type, proto.overload))
+            if function is None and not domain and self.decompose(proto.op_type):
+                function = function_body(proto.op_type, opsets[""])
             if function is not None:
                 self._inline(graph, proto, node, function, arguments, outer, known, depth)
                 known.update(filter(None, node.outputs))

@@ -25,6 +25,7 @@ from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (elementwise, indexing, linear, reductions, transformers, views, windows)  # importing them fills RULES
+_KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,11 @@ class ConvertOnnxToIngot(Pass):
         graph = onnx.main_graph(module)
         _Conversion(ctx).run(module, graph)
         graph.erase()
+
+
+def is_lowered(op_type: str) -> bool:
+    """Whether an operator (with its domain unless that is ai.onnx) has a lowering, or disappears in shape inference."""
+    return op_type in RULES or op_type in _KNOWN
 
 
 @dataclass

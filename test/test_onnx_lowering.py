@@ -24,7 +24,7 @@ from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context
 from ingot.errors import InputError, ModelError
 from ingot.passes import PassContext
-from ingot.passes.convert_onnx_to_ingot import ConvertOnnxToIngot
+from ingot.passes.convert_onnx_to_ingot import ConvertOnnxToIngot, is_lowered
 from ingot.passes.infer_shapes import InferShapes
 
 ort = pytest.importorskip("onnxruntime")
@@ -89,7 +89,7 @@ class Lowered:
     def __init__(self, model: Any) -> None:
         self.context = new_context(onnx=True)
         with self.context, ir.Location.unknown(self.context):
-            imported = import_model(model, context=self.context)
+            imported = import_model(model, context=self.context, decompose=lambda op_type: not is_lowered(op_type))
             self.module, self.weights = imported.module, imported.weights
             self.passes = PassContext(weights=self.weights)
             InferShapes().run(self.module, self.passes)
@@ -445,6 +445,18 @@ ATTENTION = {
 
 @pytest.mark.parametrize("case", ATTENTION.values(), ids=ATTENTION)
 def test_attention(case: Case) -> None:
+    check(case)
+
+
+FUNCTIONS = {
+    "MeanVarianceNormalization": Case("y = MeanVarianceNormalization (x)", X, NHW, tolerance=1e-5),
+    "mean_variance_axes": Case("y = MeanVarianceNormalization <axes = [1, 2]> (x)", X, NHW, tolerance=1e-5),
+    "HannWindow": Case("y = HannWindow <periodic = 0> (n)", {}, [{}], {"n": np.int64(10)}),
+}
+
+
+@pytest.mark.parametrize("case", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_function_bodies(case: Case) -> None:
     check(case)
 
 
