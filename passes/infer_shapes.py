@@ -56,10 +56,7 @@ class _Inference:
     def run(self, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
         for argument, name in zip(block.arguments, graph.attributes["input_names"], strict=True):
-            shape = shape_of(argument)
-            if shape is None:
-                self.problems.append((name.value, f"the input's type {argument.type} has no rank", "declare the input's shape"))
-            self.tensors[argument] = None if shape is None else Tensor(onnx_type_of(argument), shape)
+            self.tensors[argument] = self._input(argument, name.value)
         self._nodes(block)
         if not self.problems and self.facts.has_equalities:
             # Once more, so that values before a guard's node get the simpler of two equal sizes too.
@@ -69,6 +66,17 @@ class _Inference:
         for view in block.operations:
             if view.operation.name == onnx.OUTPUT:
                 self._check_output(view.operation)
+
+    def _input(self, argument: ir.Value, name: str) -> Tensor | None:
+        try:
+            shape, onnx_type = shape_of(argument), onnx_type_of(argument)
+        except ValueError:
+            self.problems.append((name, f"the input's type {argument.type} is not supported", "use a tensor of numbers"))
+            return None
+        if shape is None:
+            self.problems.append((name, f"the input's type {argument.type} has no shape", "declare the input's shape"))
+            return None
+        return Tensor(onnx_type, shape)
 
     def _nodes(self, block: ir.Block) -> None:
         for view in block.operations:
@@ -107,6 +115,10 @@ class _Inference:
                 inferred = _call(rule, node)
             except Unsupported as e:
                 self._problem(op, f"{kind}: {e.message}", e.cure)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+                # Rules trust that operands have the ranks and counts that ONNX demands.
+                shapes = ", ".join(f"{t.type.name}[{', '.join(map(str, t.shape))}]" for t in inputs if t is not None)
+                self._problem(op, f"{kind}: operands {shapes} do not fit: {e}", "check the model with onnx.checker")
             if node.guards:
                 write_guards(op, [*read_guards(op), *node.guards])
         if inferred is None:

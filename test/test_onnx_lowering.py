@@ -579,6 +579,18 @@ def test_unsupported_attribute() -> None:
         Lowered(case.model())
 
 
+def test_element_type_without_meaning() -> None:
+    for op in ("Sigmoid", "Softmax", "Sqrt"):
+        with pytest.raises(ModelError, match=rf"node_0_{op}: {op}: element type \w+ is not supported"):
+            Lowered(Case(f"y = {op} (x)", {"x": ("l", ["N"])}, []).model())
+
+
+def test_operands_that_do_not_fit() -> None:
+    case = Case("y = DepthToSpace <blocksize = 2> (x)", {"x": ("f", [4])}, [])
+    with pytest.raises(ModelError, match=r"node_0_DepthToSpace: .*float\[4\].* do not fit"):
+        Lowered(case.model())
+
+
 def test_contradicting_shapes() -> None:
     case = Case("y = MatMul (a, b)", {"a": ("f", [2, 3]), "b": ("f", [4, 5])}, [])
     with pytest.raises(ModelError, match="inner sizes 3 and 4 differ"):

@@ -15,6 +15,7 @@ from ingot.dims import Dim
 from ingot.dispatch import ScalarRegion
 from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType, onnx_numpy
 from ingot.errors import CompileError
+from ingot.passes.onnx_inference.rules import Unsupported
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar, computing_type
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 
@@ -256,6 +257,8 @@ class GraphBuilder:
         tensors = [x.value]
         first = self.region(tensors, [x.type.storage])
         mapped = first.arg()
+        if not mapped.is_float:
+            raise Unsupported(f"element type {x.type.name} is not supported", "insert a Cast")
         if map is not None:
             mapped = map(first, mapped)
         last = self.region(tensors, [mapped.type])

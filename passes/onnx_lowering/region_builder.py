@@ -13,6 +13,7 @@ from ingot.dialects.scalar_table import TABLE
 from ingot.dims import Dim, Expr
 from ingot.dispatch import Attr, ScalarInst, ScalarRegion
 from ingot.dtypes import DTYPES, OnnxType
+from ingot.passes.onnx_inference.rules import Unsupported
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 
 
@@ -78,6 +79,9 @@ class RegionBuilder:
 
     def _apply(self, name: str, result: str, *args: Scalar) -> Scalar:
         last = args[-1]
+        for kind, x in zip(TABLE[name].params, args, strict=True):
+            if (kind == "f" and not x.is_float) or (kind == "i" and x.is_float):
+                raise Unsupported(f"element type {x.type} is not supported", "insert a Cast")
         return self.emit(name, args, "i1" if result == "i1" else last.type, unsigned=result != "i1" and last.unsigned)
 
     # Leaves
