@@ -10,13 +10,21 @@ FROM_ONNX: tuple[str, ...] = ("ingot-infer-shapes", "ingot-convert-onnx-to-ingot
 OPTIMIZE: tuple[str, ...] = (
     "ingot-canonicalize",
     "cse",
+    "ingot-fold-constants",
+    "ingot-recognize-norms",
+    "ingot-canonicalize",
+    "ingot-layout",
+    "ingot-canonicalize",
+    "cse",
     "ingot-fuse",
+    # What stands between the products of an attention is in their epilogues by now.
+    "ingot-recognize-attention",
     "ingot-canonicalize",
     "cse",
 )
 
-# What the launch program needs; nothing may change the IR after it.
-PLAN: tuple[str, ...] = ("ingot-materialize-views", "ingot-plan-buffers")
+# What the launch program needs; nothing may change the IR after it. Copies of weights join the weights program.
+PLAN: tuple[str, ...] = ("ingot-materialize-views", "ingot-fold-constants", "ingot-plan-buffers")
 
 
 def pipeline_text(*, from_onnx: bool = True) -> str:

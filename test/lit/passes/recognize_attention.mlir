@@ -1,0 +1,131 @@
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-fuse,ingot-recognize-attention,ingot-canonicalize)' --split-input-file | filecheck %s
+
+// Fires, with dynamic shapes: keys repeated for grouped heads are read where they are; the scales of q, k and the scores join;
+// the mask is the score region, and probabilities that are NaN weigh nothing.
+// CHECK:      ^bb0(%[[Q:.*]]: tensor<?x8x?x16xf32{{.*}}, %[[K:.*]]: tensor<?x2x?x16xf32{{.*}}, %[[V:.*]]: tensor<?x2x?x16xf32{{.*}}, %[[M:.*]]: tensor
+// CHECK-NEXT: "ingot.attention"(%[[Q]], %[[K]], %[[V]]) ({
+// CHECK-NEXT: ^bb0(%[[S:.*]]: f32):
+// CHECK-NEXT:   %[[ME:.*]] = "ingot.load"(%[[M]])
+// CHECK-NEXT:   %[[SM:.*]] = "ingot.addf"(%[[S]], %[[ME]])
+// CHECK-NEXT:   "ingot.yield"(%[[SM]])
+// CHECK:      ^bb0(%[[A:.*]]: f32):
+// CHECK-NEXT:   %[[U:.*]] = "ingot.cmpf_uno"(%[[A]], %[[A]])
+// CHECK:        %[[R:.*]] = "ingot.select"(%[[U]], %{{.*}}, %[[A]])
+// CHECK-NEXT:   "ingot.yield"(%[[R]])
+// CHECK:      {scale = 2.500000e-01 : f64}
+// CHECK-NOT:  "ingot.matmul"
+"ingot.func"() ({
+^bb0(%q: tensor<?x8x?x16xf32, #ingot.dims<["B", "S"]>>, %k: tensor<?x2x?x16xf32, #ingot.dims<["B", "T"]>>,
+     %v: tensor<?x2x?x16xf32, #ingot.dims<["B", "T"]>>, %m: tensor<?x1x?x?xf32, #ingot.dims<["B", "S", "T"]>>):
+  %qs = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x8x?x16xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %c = "ingot.const"() {value = 0.5 : f32} : () -> f32
+    %f = "ingot.mulf"(%e, %c) : (f32, f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8x?x16xf32, #ingot.dims<["B", "S"]>>
+  %k5 = "ingot.reshape"(%k) : (tensor<?x2x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x2x1x?x16xf32, #ingot.dims<["B", "T"]>>
+  %kr = "ingot.expand"(%k5) : (tensor<?x2x1x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x2x4x?x16xf32, #ingot.dims<["B", "T"]>>
+  %k8 = "ingot.reshape"(%kr) : (tensor<?x2x4x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x8x?x16xf32, #ingot.dims<["B", "T"]>>
+  %kt = "ingot.transpose"(%k8) {perm = array<i64: 0, 1, 3, 2>} : (tensor<?x8x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x8x16x?xf32, #ingot.dims<["B", "T"]>>
+  %ks = "ingot.pointwise"() ({
+    %e = "ingot.load"(%kt) : (tensor<?x8x16x?xf32, #ingot.dims<["B", "T"]>>) -> f32
+    %c = "ingot.const"() {value = 0.5 : f32} : () -> f32
+    %f = "ingot.mulf"(%e, %c) : (f32, f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8x16x?xf32, #ingot.dims<["B", "T"]>>
+  %v5 = "ingot.reshape"(%v) : (tensor<?x2x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x2x1x?x16xf32, #ingot.dims<["B", "T"]>>
+  %vr = "ingot.expand"(%v5) : (tensor<?x2x1x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x2x4x?x16xf32, #ingot.dims<["B", "T"]>>
+  %v8 = "ingot.reshape"(%vr) : (tensor<?x2x4x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x8x?x16xf32, #ingot.dims<["B", "T"]>>
+  %s = "ingot.matmul"(%qs, %ks) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x8x?x16xf32, #ingot.dims<["B", "S"]>>, tensor<?x8x16x?xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>
+  %sm = "ingot.pointwise"() ({
+    %e = "ingot.load"(%s) : (tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>) -> f32
+    %f = "ingot.load"(%m) : (tensor<?x1x?x?xf32, #ingot.dims<["B", "S", "T"]>>) -> f32
+    %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>
+  %p = "ingot.normalize"(%sm) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 3>, kind = "softmax", epsilon = 0.0} : (tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>) -> tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>
+  %pg = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>) -> f32
+    %n = "ingot.cmpf_uno"(%e, %e) : (f32, f32) -> i1
+    %z = "ingot.const"() {value = 0.0 : f32} : () -> f32
+    %g = "ingot.select"(%n, %z, %e) : (i1, f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>
+  %y = "ingot.matmul"(%pg, %v8) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x8x?x?xf32, #ingot.dims<["B", "S", "T"]>>, tensor<?x8x?x16xf32, #ingot.dims<["B", "T"]>>) -> tensor<?x8x?x16xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x8x?x16xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v", "m"], input_types = ["float", "float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires: products of rank 3, and a mask that hides exactly the later positions becomes `causal`.
+// CHECK:      %[[Q:.*]] = "ingot.reshape"(%arg0) : (tensor<6x4x16xf32>) -> tensor<6x1x4x16xf32>
+// CHECK:      "ingot.attention"(%[[Q]]
+// CHECK-NEXT: ^bb0(%[[S:.*]]: f32):
+// CHECK-NEXT:   "ingot.yield"(%[[S]])
+// CHECK:      {causal, scale = 1.250000e-01 : f64}
+"ingot.func"() ({
+^bb0(%q: tensor<6x4x16xf32>, %k: tensor<6x16x4xf32>, %v: tensor<6x4x32xf32>):
+  %s = "ingot.matmul"(%q, %k) ({
+  ^bb0(%a: f32):
+    %c = "ingot.const"() {value = 8.0 : f32} : () -> f32
+    %f = "ingot.divf"(%a, %c) : (f32, f32) -> f32
+    %i = "ingot.index"() {axis = 1 : i64} : () -> i64
+    %j = "ingot.index"() {axis = 2 : i64} : () -> i64
+    %t = "ingot.cmpi_sle"(%j, %i) : (i64, i64) -> i1
+    %n = "ingot.const"() {value = -3.4e38 : f32} : () -> f32
+    %g = "ingot.select"(%t, %f, %n) : (i1, f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<6x4x16xf32>, tensor<6x16x4xf32>) -> tensor<6x4x4xf32>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 2>, kind = "softmax", epsilon = 0.0} : (tensor<6x4x4xf32>) -> tensor<6x4x4xf32>
+  %y = "ingot.matmul"(%p, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<6x4x4xf32>, tensor<6x4x32xf32>) -> tensor<6x4x32xf32>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<6x4x32xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: the probabilities are an output too.
+// CHECK-NOT: "ingot.attention"
+"ingot.func"() ({
+^bb0(%q: tensor<6x4x16xf32>, %k: tensor<6x16x4xf32>, %v: tensor<6x4x32xf32>):
+  %s = "ingot.matmul"(%q, %k) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<6x4x16xf32>, tensor<6x16x4xf32>) -> tensor<6x4x4xf32>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 2>, kind = "softmax", epsilon = 0.0} : (tensor<6x4x4xf32>) -> tensor<6x4x4xf32>
+  %y = "ingot.matmul"(%p, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<6x4x4xf32>, tensor<6x4x32xf32>) -> tensor<6x4x32xf32>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<6x4x32xf32>) -> ()
+  "ingot.output"(%p) {name = "p", type = "float"} : (tensor<6x4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float", "float", "float"]} : () -> ()
