@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ingot import __version__
 from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
 from ingot.compiler.importer import import_model
-from ingot.compiler.interpreter import evaluate_weights
+from ingot.compiler.weights_program import Sources, weights_of
 from ingot.dialects import ingot as dialect
-from ingot.dialects.mlir import context, ir, new_context
+from ingot.dialects.mlir import ir, new_context
 from ingot.dialects.plain import attribute
-from ingot.engine import Engine, EngineHeader, Weight, WeightInfo
+from ingot.engine import Engine, EngineHeader, WeightInfo
 from ingot.errors import CompileError
 from ingot.launch_program import TensorSpec
 from ingot.passes.convert_onnx_to_ingot import is_lowered
@@ -93,64 +93,30 @@ def _parse(names: Sequence[str]) -> list[Any]:
     return Pipeline.parse(",".join(names)).steps
 
 
-def engine_of(module: ir.Module, sources: Mapping[str, Any]) -> Engine:
-    """The engine of a module of `ingot` IR and its weights (a `WeightStore`, or anything with sources by name)."""
+def engine_of(module: ir.Module, sources: Sources) -> Engine:
+    """The engine of a module of `ingot` IR and the weights of its model."""
     func = dialect.main_func(module)
     operations = [op.operation for op in func.regions[0].blocks[0].operations]
     used = {}
     for op in operations:
         if op.name == "ingot.weight":
             result = op.results[0]
-            shape = dialect.shape_of(result)
-            used[str(attribute(op.attributes["name"]))] = dialect.dtype_of(result), tuple(int(str(d)) for d in shape)
-    derived = _derived(module)
+            used[_text(op, "name")] = dialect.dtype_of(result), tuple(int(str(d)) for d in dialect.shape_of(result))
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
-    ir_bytes = buffer.getvalue()
-    weights = {}
-    for name in sorted(used):
-        dtype, shape = used[name]
-        read = _Derived(ir_bytes, name, sources) if name in derived else _Source(sources, name)
-        weights[name] = Weight(dtype, shape, read)
-    names, types = (attribute(func.attributes[a]) for a in ("inputs", "input_types"))
+    weights = weights_of(buffer.getvalue(), used, sources)
+    names: Any = attribute(func.attributes["inputs"])
+    types: Any = attribute(func.attributes["input_types"])
     arguments = func.regions[0].blocks[0].arguments
-    inputs = tuple(TensorSpec(n, t, dialect.shape_of(v)) for n, t, v in zip(names, types, arguments, strict=True))  # type: ignore[arg-type]
+    inputs = tuple(TensorSpec(n, t, dialect.shape_of(v)) for n, t, v in zip(names, types, arguments, strict=True))
     outputs = tuple(
-        TensorSpec(*(str(attribute(op.attributes[a])) for a in ("name", "type")), dialect.shape_of(op.operands[0]))
+        TensorSpec(_text(op, "name"), _text(op, "type"), dialect.shape_of(op.operands[0]))
         for op in operations
         if op.name == "ingot.output"
     )
     infos = {name: WeightInfo(w.dtype, w.shape, "") for name, w in weights.items()}
-    return Engine(EngineHeader(PRODUCER, inputs, outputs, "", infos), ir_bytes, weights)
+    return Engine(EngineHeader(PRODUCER, inputs, outputs, "", infos), buffer.getvalue(), weights)
 
 
-def _derived(module: ir.Module) -> set[str]:
-    """Names of the weights that the weights program makes."""
-    func = dialect.find_func(module, dialect.WEIGHTS_FUNC)
-    if func is None:
-        return set()
-    operations = (op.operation for op in func.regions[0].blocks[0].operations)
-    return {str(attribute(op.attributes["name"])) for op in operations if op.name == "ingot.output"}
-
-
-class _Source:
-    """Reads a weight of the model."""
-
-    def __init__(self, sources: Mapping[str, Any], name: str) -> None:
-        self._sources, self._name = sources, name
-
-    def __call__(self) -> Any:
-        return self._sources[self._name].bytes()
-
-
-class _Derived:
-    """Evaluates one weight of the weights program when it is read, so that memory holds one at a time."""
-
-    def __init__(self, ir_bytes: bytes, name: str, sources: Mapping[str, Any]) -> None:
-        self._ir, self._name, self._sources = ir_bytes, name, sources
-
-    def __call__(self) -> Any:
-        with context():
-            module = ir.Module.parse(self._ir)
-            ((_, array),) = evaluate_weights(module, self._sources, [self._name])
-        return array
+def _text(op: ir.Operation, name: str) -> str:
+    return str(attribute(op.attributes[name]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ingot import dims
 from ingot.compiler.dispatch_builder import BuiltDispatch, Place, PlaceResolver, build_dispatch
@@ -64,10 +65,10 @@ def build_program(module: ir.Module, target: str) -> DraftProgram:
 def _states(func: ir.Operation) -> tuple[State, ...]:
     if "ingot.states" not in func.attributes:
         return ()
-    rows = attribute(func.attributes["ingot.states"])
+    rows: Any = attribute(func.attributes["ingot.states"])
     return tuple(
         State(i, o, axis, dims.as_dim(kept), dims.as_dim(length), f"kept_capacity_{n}", f"capacity_{n}")
-        for n, (i, o, axis, kept, length) in enumerate(rows)  # type: ignore[arg-type, misc]
+        for n, (i, o, axis, kept, length) in enumerate(rows)
     )
 
 
@@ -126,7 +127,8 @@ class _Builder:
 
     def _inputs(self) -> tuple[tuple[TensorSpec, ...], tuple[Binding, ...]]:
         names, types = (attribute(self.func.attributes[a]) for a in ("inputs", "input_types"))
-        specs, bindings = [], {}
+        specs: list[TensorSpec] = []
+        bindings: dict[str, Binding] = {}
         for i, (value, name, onnx_type) in enumerate(zip(self.block.arguments, names, types, strict=True)):  # type: ignore[arg-type]
             shape = dialect.shape_of(value)
             specs.append(TensorSpec(name, onnx_type, shape))  # type: ignore[arg-type]

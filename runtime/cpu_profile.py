@@ -55,9 +55,9 @@ def profile(
             launches.append((step, launch.symbol, kernel(step.kernel, launch.symbol), tables, items, flops, moved))
     times: list[list[float]] = [[] for _ in launches]
     for _ in range(repeats):
-        for samples, (_, _, function, (addresses, sizes), items, flops, moved) in zip(times, launches, strict=True):
+        for samples, (_, _, function, tables, items, flops, moved) in zip(times, launches, strict=True):
             begin = time.perf_counter()
-            pool.parallel_for(function, addresses.ctypes.data, sizes.ctypes.data, items, flops + moved)
+            pool.parallel_for(function, tables[0].ctypes.data, tables[1].ctypes.data, items, flops + moved)
             samples.append((time.perf_counter() - begin) * 1e3)
     return [
         {"kernel": symbol, "node": step.node, "ms": sorted(samples)[repeats // 2], "flops": flops, "bytes": moved}

@@ -67,7 +67,7 @@ class Container:
         else:
             self.path = os.fspath(source)
             data = self._open()
-        self._data = data
+        self._data: memoryview | None = data
         try:
             self.header, self.metadata, self.entries = _parse(data, self.path)
         except BaseException:

@@ -150,7 +150,7 @@ class Weight:
         """Its bytes as a flat view; not copied where it lies in memory or in a mapped file."""
         data = self.read()
         if isinstance(data, np.ndarray):
-            return memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+            return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         return memoryview(data).cast("B") if not isinstance(data, memoryview) else data
 
 
@@ -161,7 +161,8 @@ class Engine:
         header: inputs, outputs, weights; hashes are empty for an engine that was not read from a file.
         ir: the AOT IR, MLIR bytecode.
         weights: tensors by name, read when needed.
-        path: the file it was loaded from, or "".
+        path: of the file it was loaded from, or "".
+        container: the file it was loaded from, mapped, or None.
         notes: what passes had to say when it was compiled.
     """
 
@@ -169,7 +170,7 @@ class Engine:
         self, header: EngineHeader, ir: bytes, weights: Mapping[str, Weight], path: str = "", container: Container | None = None
     ) -> None:
         self.header, self.ir, self.weights, self.path = header, ir, weights, path
-        self._container = container
+        self.container = container
         self.notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -254,36 +255,18 @@ class Engine:
                 cure = "copy the file again, or compile the model again"
                 raise EngineError(f"weight {name!r} is not what was written", node=self.path or None, cure=cure)
 
-    def refit(self, tensors: Mapping[str, Any]) -> Engine:
-        """An engine with some weights replaced: arrays by name, of the shapes and types that the engine has.
+    def refit(self, sources: Mapping[str, Any] | str | os.PathLike) -> Engine:
+        """An engine with other weights: those given, and all that this engine derives from them.
+
+        Args:
+            sources: numpy arrays by the names of the model's weights, or the path of an ONNX model of the same graph.
 
         Raises:
-            EngineError: an unknown name, or another shape or type.
+            EngineError: an unknown name, another shape or type, or sources that are missing.
         """
-        new = dict(self.weights)
-        for name, array in tensors.items():
-            info = self.header.weights.get(name)
-            if info is None:
-                raise EngineError(f"no weight is named {name!r}", node=self.path or None, cure="see Engine.inspect()")
-            array = np.asarray(array)
-            packed = DTYPES[info.dtype].bits < 8
-            shape, dtype = ((info.nbytes,), np.dtype(np.uint8)) if packed else (info.shape, DTYPES[info.dtype].np)
-            if array.shape != shape or array.dtype.itemsize != dtype.itemsize or array.dtype.kind != dtype.kind:
-                raise EngineError(
-                    f"weight {name!r} is {info.dtype}{list(info.shape)}, got {array.dtype}{list(array.shape)}",
-                    node=self.path or None,
-                    cure="convert the array" + (" to packed bytes (uint8)" if packed else ""),
-                )
-            new[name] = Weight(info.dtype, info.shape, lambda a=array: a)
-        infos = {
-            n: WeightInfo(w.dtype, w.shape, "" if n in tensors else w.sha256)
-            for n, w in self.header.weights.items()
-            if n in new
-        }
-        infos |= {n: w for n, w in self.header.weights.items() if n not in new}
-        h = self.header
-        header = EngineHeader(h.producer, h.inputs, h.outputs, h.ir_sha256, infos, h.needs, h.format_version)
-        return Engine(header, self.ir, new, "", self._container)
+        from ingot.compiler.weights_program import refit
+
+        return refit(self, sources)
 
     def inspect(self) -> dict[str, Any]:
         """Plain data about the engine: what its header says, and sizes in bytes."""

@@ -241,7 +241,7 @@ def _from(x: Any) -> Any:
         return tuple(map(_from, x))
     if not isinstance(x, dict):
         return x
-    values = {}
+    values: dict[str, Any] = {}
     for name, v in x.items():
         if name == "@":
             continue

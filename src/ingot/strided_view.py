@@ -86,7 +86,7 @@ class StridedView:
 
 def _groups(old: list[Dim], new: list[Dim]) -> list[tuple[tuple[int, int], tuple[int, int]]] | None:
     """The finest partition of both shapes into runs of equal products; None where the whole is not known to be equal."""
-    ends = {}
+    ends: dict[Dim, int] = {}
     product: Dim = 1
     for j, d in enumerate(new):
         product = product * d

@@ -1,0 +1,73 @@
+"""Stripped engines and refit: new weights, and what the weights program derives from them, with the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from runtime_models import F, model, perceptron, perceptron_reference
+
+import ingot
+from ingot.errors import EngineError
+
+
+def normalized(scale: float = 1.0) -> onnx.ModelProto:
+    """A convolution with a weight that is scaled in the graph, so that its product is derived."""
+    rng = np.random.default_rng(3)
+    weights = {
+        "w": (scale * rng.standard_normal((32, 3, 3, 3))).astype(np.float32),
+        "s": rng.standard_normal((32, 1, 1, 1)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Mul", ["w", "s"], ["ws"]),
+        helper.make_node("Conv", ["x", "ws"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    return model(nodes, {"x": (F, ["N", 3, 8, 8])}, {"y": (F, ["N", 32, 8, 8])}, weights)
+
+
+def test_refit_from_a_model_gives_the_same_file(tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    onnx.save(normalized(), file)
+    engine = ingot.compile(file)
+    engine.save(tmp_path / "full.ingot")
+    engine.save(tmp_path / "bare.ingot", weights=False)
+    bare = ingot.Engine.load(tmp_path / "bare.ingot")
+    assert bare.is_stripped
+    refitted = bare.refit(file)
+    assert not refitted.is_stripped
+    refitted.save(tmp_path / "again.ingot")
+    assert (tmp_path / "again.ingot").read_bytes() == (tmp_path / "full.ingot").read_bytes()
+
+
+def test_refit_with_other_weights_is_the_engine_of_the_other_model(tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    onnx.save(normalized(2.0), other)
+    x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    refitted = ingot.Session(ingot.compile(normalized()).refit(other), "cpu")
+    direct = ingot.Session(ingot.compile(other), "cpu")
+    np.testing.assert_array_equal(refitted.run(None, {"x": x})[0], direct.run(None, {"x": x})[0])
+    assert refitted.stats()["compiled_kernels"] + direct.stats()["compiled_kernels"] <= len(direct.program.kernels)
+
+
+def test_single_weights_and_mistakes(tmp_path: Path) -> None:
+    engine = ingot.compile(perceptron())
+    engine.save(tmp_path / "m.ingot")
+    engine = ingot.Engine.load(tmp_path / "m.ingot")
+    b = np.full(24, 5, np.float32)
+    (y,) = ingot.Session(engine.refit({"b": b}), "cpu").run(["y"], {"x": np.zeros((1, 1, 16), np.float32)})
+    np.testing.assert_array_equal(y, b[None, None])
+    x = np.random.default_rng(0).standard_normal((2, 2, 16)).astype(np.float32)
+    (y,) = ingot.Session(engine, "cpu").run(["y"], {"x": x})  # the engine itself is as it was
+    np.testing.assert_allclose(y, perceptron_reference(x)[0], rtol=1e-5, atol=1e-5)
+    with pytest.raises(EngineError, match="no weight is named 'nope'"):
+        engine.refit({"nope": b})
+    with pytest.raises(EngineError, match=r"'b' is f32\[24\], got f64\[24\]"):
+        engine.refit({"b": b.astype(np.float64)})
+    with pytest.raises(EngineError, match=r"'b' is f32\[24\], got f32\[23\]"):
+        engine.refit({"b": b[:23]})
+    derived = ingot.compile(normalized())
+    with pytest.raises(EngineError, match="also depends on"):
+        derived.refit({"s": np.ones((32, 1, 1, 1), np.float32)})
