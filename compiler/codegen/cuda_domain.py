@@ -6,9 +6,10 @@ dispatches are one or two axes once collapsed, and then need none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ingot import dims
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg
 
@@ -119,15 +120,17 @@ class PartedDomain:
 
 
 def parted_domain(
-    dispatch: Dispatch, domain: Sequence[Dim], parts: Sequence[Sequence[int]], reduced: Sequence[int] = ()
+    dispatch: Dispatch, domain: Sequence[Dim], parts: Sequence[Sequence[int]], reduced: Sequence[int] = (),
+    streamed: Sequence[int] = (0,),
 ) -> PartedDomain:
-    """The dispatch with the axes of `domain` ordered by `parts`; operand 0 is walked over it.
+    """The dispatch with the axes of `domain` ordered by `parts`; the operands `streamed` are walked over it.
 
     Args:
-        dispatch: its first region's and operand 0's domain is `domain`.
+        dispatch: its first region's domain is `domain`.
         domain: sizes.
         parts: axes of each part; every axis once.
         reduced: parts along which results have size 1.
+        streamed: operands that the kernel reads at the current position, besides those that regions load.
 
     Raises NotImplementedError where an operand's size along an axis may turn out to be 1.
     """
@@ -138,7 +141,7 @@ def parted_domain(
         wide = expand(t, domain)
         return replace(t, shape=tuple(shape), strides=tuple(wide.strides[i] for i in order))
 
-    loaded = {0} | {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load"}
+    loaded = set(streamed) | {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load"}
     at = {i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load_at"}
     if loaded & at:
         raise NotImplementedError(f"{dispatch.root}: an operand is read both at the current and at computed indices")
@@ -169,7 +172,7 @@ def parted_domain(
         results=tuple(merge(t, groups) for t in results),
         regions=tuple(replace(r, insts=tuple(map(inst, r.insts))) for r in dispatch.regions),
     )
-    sizes = list(merged.operands[0].shape)
+    sizes = [dims.product(shape[axis] for axis in group) for group in groups]
     shapes = []
     for count in counts:
         shapes.append(tuple(sizes[:count]))

@@ -1,0 +1,139 @@
+"""The conv family for NVIDIA GPUs: which kernel, which schedule, which plan.
+
+Convolutions are channels last. `emit` writes one of
+
+    cuda_matmul.py           kernels of one tap that read every pixel once are matrix products as they are
+    cuda_conv_depthwise.py   a group for each channel: sums over taps, bound by memory
+    cuda_conv_wgmma.py       wgmma, A gathered by a producer warpgroup (sm_90a)
+    cuda_conv_mma.py         mma.sync, A gathered by cp.async or through registers: any alignment, transposed ones too
+    cuda_conv_simt.py        fused multiply-adds: exact float32, float64, and any type
+
+A convolution of few tiles is split along K; cuda_split_k.py adds the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ingot.compiler.codegen import cuda_matmul
+from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, emit_depthwise, is_depthwise
+from ingot.compiler.codegen.cuda_conv_mma import emit_conv_mma
+from ingot.compiler.codegen.cuda_conv_problem import ConvProblem, conv_problem
+from ingot.compiler.codegen.cuda_conv_simt import emit_conv_simt
+from ingot.compiler.codegen.cuda_conv_wgmma import emit_conv_wgmma, plan_conv_wgmma
+from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule, mma_launch, mma_row
+from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule, simt_launch
+from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
+from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
+from ingot.compiler.codegen.cuda_matmul import SPLITS, Estimate, constant, mma_schedules, simt_schedules, tensor_core_seconds
+from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
+from ingot.compiler.codegen.cuda_window import window_of
+from ingot.compiler.codegen.family import Emitted
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.dialects.mlir import ir
+from ingot.dispatch import Dispatch, TensorArg
+from ingot.kernel_plan import KernelLaunch, KernelPlan
+from ingot.target import Target
+
+
+@dataclass(frozen=True)
+class WgmmaTile:
+    """A tile of the wgmma kernel, and the share of the peak rate that it reaches by itself."""
+
+    m: int
+    n: int
+    efficiency: float
+
+
+WGMMA_TILES: tuple[WgmmaTile, ...] = (
+    WgmmaTile(128, 256, 0.75), WgmmaTile(128, 224, 0.73), WgmmaTile(128, 192, 0.71), WgmmaTile(128, 160, 0.68),
+    WgmmaTile(128, 128, 0.62), WgmmaTile(128, 96, 0.5), WgmmaTile(128, 64, 0.4),
+    WgmmaTile(64, 256, 0.55), WgmmaTile(64, 128, 0.4), WgmmaTile(64, 64, 0.25),
+)  # fmt: skip
+
+
+def as_matmul(dispatch: Dispatch) -> Dispatch:
+    """The matmul that a convolution of one tap without padding, strides or groups is: [N, spatial..., C] times [C, M]."""
+    x, w = dispatch.operands[:2]
+    weights = TensorArg(w.dtype, (w.shape[-1], w.shape[0]), (w.strides[-1], w.strides[0]), w.align)
+    # The attributes that a matmul does not read keep its kernels' names apart from those of the model's own products.
+    return replace(dispatch, root="matmul", operands=(x, weights, *dispatch.operands[2:]))
+
+
+def _regions_read(dispatch: Dispatch, operand: int) -> bool:
+    return any(i.op in ("load", "load_at") and i.attr("operand") == operand for r in dispatch.regions for i in r.insts)
+
+
+def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of all wgmma schedules that fit."""
+    p = c.gemm
+    steps = max(1, constant(p.k) * p.a.bits // 1024)
+    for tile in WGMMA_TILES:
+        for splits in SPLITS:
+            if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
+                break
+            for stages in (8, 7, 6, 5, 4):
+                s = WgmmaSchedule(tile.m, tile.n, stages, splits)
+                if plan_conv_wgmma(c, target, s) is not None:
+                    yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, 1, tile.efficiency), s)
+                    break
+
+
+def choose(c: ConvProblem, target: Target) -> Any:
+    """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
+    # Tiles of 256 rows leave too few registers for the positions of the rows' windows.
+    mma = (e for e in mma_schedules(c.gemm, target) if e.schedule.tile_m <= 128)
+    found = [*wgmma_schedules(c, target), *mma]
+    if not found or (c.window.transposed and c.gemm.b.major != "row"):
+        found = list(simt_schedules(c.gemm, target))
+    return min(found, key=lambda e: e.seconds).schedule
+
+
+def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
+    """Write the kernels of a `conv` dispatch; `schedule` is one of the kernels' own.
+
+    Raises NotImplementedError naming what no kernel can take.
+    """
+    x, w = dispatch.operands[:2]
+    if min(x.type.bits, w.type.bits) < 8:
+        raise NotImplementedError(f"conv of {x.dtype} and {w.dtype} on {target.name}: elements share bytes")
+    window = window_of(dispatch, w.shape[1:-1], x.shape[1:-1])
+    if window.is_pointwise and int(dispatch.attr("groups")) == 1 and not _regions_read(dispatch, 1):
+        return cuda_matmul.emit(as_matmul(dispatch), target, schedule)
+    module = KernelModule(target.name, context=ir.Context.current)
+    with module:
+        if isinstance(schedule, DepthwiseSchedule) or (schedule is None and is_depthwise(dispatch, window)):
+            launch = emit_depthwise(module, dispatch, window, schedule or choose_depthwise(dispatch, window))
+            return Emitted(KernelPlan((launch,)), module.module)
+        c = conv_problem(dispatch)
+        schedule = schedule or choose(c, target)
+        launches = [_write(module, c, target, schedule)]
+        p = c.gemm
+        if schedule.splits > 1:
+            reduce = reduce_launch(p.dispatch, p.domain, "")
+            emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
+            launches.append(reduce)
+        return Emitted(KernelPlan(tuple(launches), split_workspace(p, schedule)), module.module)
+
+
+def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> KernelLaunch:
+    """Write the kernel that takes schedule `s`; its launch."""
+    if isinstance(s, WgmmaSchedule):
+        plan = plan_conv_wgmma(c, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot gather {c.x.dtype} of {c.channels} channels on {target.name}")
+        emit_conv_wgmma(module, c, plan)
+        return plan.launch
+    if isinstance(s, MmaSchedule):
+        if mma_row(c.gemm, target) is None:
+            raise NotImplementedError(f"{target.name} has no mma.sync of {c.x.dtype} accumulating in {c.gemm.acc}")
+        launch = mma_launch(c.gemm, s)
+        emit_conv_mma(module, c, s, target, launch)
+        return launch
+    if isinstance(s, SimtSchedule):
+        launch = simt_launch(c.gemm, s)
+        emit_conv_simt(module, c, s, launch)
+        return launch
+    raise ValueError(f"{s} is no schedule of a convolution")

@@ -1,0 +1,87 @@
+"""Convolutions on sm_90a: the persistent wgmma kernel of matmul, whose producer warpgroup gathers A from the windows of x.
+
+All 128 threads of the producer copy 16-byte pieces of pixels into the swizzled rows of a stage with cp.async, zeros for
+padding, while one of them fetches the weights by TMA. Shared memory written by cp.async belongs to the generic proxy
+and wgmma reads through the async proxy (PTX ISA, "Async proxy"), so a stage is handed over only when its copies have
+finished and a proxy fence has followed.
+"""
+
+from __future__ import annotations
+
+from ingot.compiler.codegen.cuda_conv_problem import ConvProblem
+from ingot.compiler.codegen.cuda_conv_tiles import WindowTile
+from ingot.compiler.codegen.cuda_gemm_wgmma import SWIZZLE, WgmmaKernel, WgmmaPlan, WgmmaSchedule, plan_wgmma, stage_bytes
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel
+from ingot.compiler.codegen.cuda_shared_tile import CHUNK, TileShape
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.values import Val
+from ingot.target import Target
+
+PRODUCERS = 128
+# Registers of a producer's and of a consumer's thread: three warpgroups share 3 * 168. The producer holds positions.
+REGISTERS = (88, 208)
+
+
+def plan_conv_wgmma(c: ConvProblem, target: Target, s: WgmmaSchedule) -> WgmmaPlan | None:
+    """The launch of a schedule, or None where x or w cannot be copied in aligned pieces of 16 bytes."""
+    size = c.x.type.bytes
+    if not target.wgmma or c.window.transposed or c.aligned_elements(CHUNK // size) * size != CHUNK:
+        return None
+    return plan_wgmma(c.gemm, target, s, gathered=True)
+
+
+def emit_conv_wgmma(module: KernelModule, c: ConvProblem, plan: WgmmaPlan) -> None:
+    """Write the kernel of `plan` into `module`."""
+    with dispatch_kernel(module, c.gemm.dispatch, plan.launch, exact_threads=True, min_blocks=1) as dk:
+        _ConvWgmma(dk, c, plan).emit()
+
+
+class _ConvWgmma(WgmmaKernel):
+    """The kernel while it is written. A stage is full when each producer has copied its part, and the weights have arrived."""
+
+    arrivals = PRODUCERS + 1
+
+    def __init__(self, dk: DispatchKernel, c: ConvProblem, plan: WgmmaPlan) -> None:
+        super().__init__(dk, c.gemm, plan, 1)
+        self.c = c
+        if self.registers:
+            self.registers = REGISTERS
+        # Copies in flight: fewer than stages by two, so that consumers have one to work on while the next is filled.
+        self.ahead = max(1, self.s.stages - 3)
+
+    def back(self, stage: Val, count: int) -> Val:
+        """The stage `count` before `stage`."""
+        at = stage - count
+        return self.k.select(at < 0, at + self.s.stages, at)
+
+    def producer(self, thread: Val) -> None:
+        k, s = self.k, self.s
+        rows = WindowTile(self.dk, self.c, TileShape(s.tile_m, SWIZZLE, self.row.bits, True), PRODUCERS, thread, True)
+        zero = k.const(0, "i32")
+        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero, zero]) as tiles:
+            row, col, batch, split = self.order.tile(tiles.iv)
+            first, last = self.order.k_range(split)
+            rows.start(row, batch)
+            with k.for_(first, last, carry=tiles.carry) as steps:
+                stage, parity, issued = steps.carry
+                k.mbarrier_wait(self.empty(stage), parity ^ 1)
+                base = self.shared + stage * stage_bytes(s)
+                rows.copy(base, steps.iv)
+                k.cp_async_commit()
+                with k.if_(thread.eq(0)):
+                    full = self.full(stage)
+                    k.mbarrier_arrive_expect(full, s.tile_n * SWIZZLE)
+                    at = steps.iv * self.tile_k
+                    self.load(base + self.bytes_a, self.p.b, self.map_b, s.tile_n, col, at, batch, full)
+                k.cp_async_wait(self.ahead)
+                with k.if_(issued >= self.ahead):
+                    k.fence_async_shared()
+                    k.mbarrier_arrive(self.full(self.back(stage, self.ahead)))
+                steps.yield_([*self.next_stage(stage, parity), issued + 1])
+            tiles.yield_(steps.results)
+        stage, _, issued = tiles.results
+        k.cp_async_wait(0)
+        k.fence_async_shared()
+        for count in range(self.ahead, 0, -1):
+            with k.if_(issued >= count):
+                k.mbarrier_arrive(self.full(self.back(stage, count)))
