@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ingot import dims
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
 from ingot.errors import InputError
-from ingot.runtime.arrays import allocate, as_array
+from ingot.runtime.arrays import as_array
 from ingot.runtime.device import Call
 from ingot.runtime.shape_binding import shape_text
 
@@ -88,7 +88,7 @@ class BoundSession:
         arrays: list[Any] = []
         for i, spec in enumerate(program.inputs):
             if spec.name in feed and not (spec.name in self._states and self._states[spec.name].buffer is not None):
-                arrays.append(as_array(feed[spec.name], spec.name, session._types[i]))
+                arrays.append(session._executable.as_input(feed[spec.name], spec.name, session._types[i]))
             else:
                 arrays.append(None)
         shapes = self._shapes(arrays)
@@ -150,16 +150,12 @@ class BoundSession:
         capacity = -(-capacity // _GRAIN) * _GRAIN
         room = tuple(capacity if a == state.axis else d for a, d in enumerate(shape))
         dtype = onnx_numpy(ONNX_TYPE_BY_NAME[spec.onnx_type])
-        nbytes = dtype.itemsize
-        for d in room:
-            nbytes *= d
-        buffer = allocate(nbytes).view(dtype).reshape(room)
-        old, s.buffer = s.buffer, buffer
+        old, s.buffer = s.buffer, self._session._executable.allocate_state(room, dtype)
         if old is not None:
-            self._view(s, s.length)[...] = old[self._part(s, s.length)]
+            self._session._executable.copy(self._view(s, s.length), old[self._part(s, s.length)])
             self._session.counters.state_copies += 1
         elif first is not None and s.length:
-            self._view(s, s.length)[...] = first
+            self._session._executable.copy(self._view(s, s.length), first)
         s.capacity = capacity
 
     def _part(self, s: _Grown, length: int) -> tuple[slice, ...]:

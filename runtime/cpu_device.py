@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ingot.dims import evaluate
-from ingot.dtypes import ONNX_TYPE_BY_NAME
+from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType
 from ingot.engine import Weight
 from ingot.errors import DeviceError
 from ingot.launch_program import kernel_symbols
-from ingot.runtime.arrays import allocate, from_storage, storage_shape
+from ingot.runtime.arrays import allocate, as_array, from_storage, storage_shape, to_storage
 from ingot.runtime.cpu_image import CpuImages
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
@@ -79,9 +80,29 @@ class CpuExecutable:
         """A context with an arena that grows to what calls need."""
         return CpuContext(self)
 
-    def allocate(self, nbytes: int) -> np.ndarray:
-        """Bytes, aligned for kernels."""
-        return allocate(nbytes)
+    def as_input(self, value: Any, name: str, onnx_type: OnnxType) -> np.ndarray:
+        """See `ingot.runtime.device.Executable`."""
+        return as_array(value, name, onnx_type)
+
+    def to_storage(self, array: np.ndarray, onnx_type: OnnxType) -> np.ndarray:
+        """See `ingot.runtime.device.Executable`."""
+        return to_storage(array, onnx_type)
+
+    def is_resident(self, array: Any) -> bool:
+        """False: the device's memory is the host's."""
+        return False
+
+    def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+        """Memory aligned for kernels."""
+        return allocate(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)
+
+    def copy(self, target: np.ndarray, source: np.ndarray) -> None:
+        """See `ingot.runtime.device.Executable`."""
+        target[...] = source
+
+    def counters(self) -> dict[str, int]:
+        """None."""
+        return {}
 
     def close(self) -> None:
         """Nothing: memory goes with the object."""

@@ -189,3 +189,43 @@ def _from_dlpack(value: Any, name: str, cuda: Cuda, dtype: np.dtype) -> CudaArra
         raise InputError(f"expects {dtype}, got {view.dtype}", node=name, cure="convert it first")
     strides = None if view.strides is None else [s * dtype.itemsize for s in view.strides]
     return CudaArray(cuda, (value, view), view.ptr, view.shape, dtype, strides)
+
+
+def copy_strided(cuda: Cuda, target: CudaArray, source: CudaArray) -> None:
+    """Copy between views of one shape in a GPU's memory, by as few two-dimensional copies as their strides allow.
+
+    Waits for the copy. Raises ValueError where the shapes differ or the innermost axis of a view has gaps.
+    """
+    if target.shape != source.shape or target.dtype != source.dtype:
+        raise ValueError(f"cannot copy {source} to {target}")
+    if target.size == 0:
+        return
+    rows, width = _rows(target, source)
+    item = target.dtype.itemsize
+    if len(rows) == 0:
+        cuda.copy_rows(target.address, width, source.address, width, width, 1, 0)
+    else:
+        *outer, (count, target_pitch, source_pitch) = rows
+        for index in np.ndindex(*(n for n, _, _ in outer)):
+            t = target.address + sum(i * s for i, (_, s, _) in zip(index, outer, strict=True))
+            f = source.address + sum(i * s for i, (_, _, s) in zip(index, outer, strict=True))
+            cuda.copy_rows(t, max(target_pitch, width), f, max(source_pitch, width), width, count, 0)
+    assert width % item == 0
+    cuda.synchronize(0)
+
+
+def _rows(target: CudaArray, source: CudaArray) -> tuple[list[tuple[int, int, int]], int]:
+    """Axes outside the contiguous part, as (size, target stride, source stride), neighbours merged; and that part's bytes."""
+    width = target.dtype.itemsize
+    axes = [a for a in zip(target.shape, target.strides, source.strides, strict=True) if a[0] != 1]
+    while axes and axes[-1][1] == axes[-1][2] == width:
+        width *= axes.pop()[0]
+    if width == target.dtype.itemsize and axes and width not in (axes[-1][1], axes[-1][2]):
+        raise ValueError(f"the innermost axis has gaps: strides {target.strides} and {source.strides}")
+    merged: list[tuple[int, int, int]] = []
+    for n, t, f in axes:
+        if merged and merged[-1][1] == n * t and merged[-1][2] == n * f:
+            merged[-1] = merged[-1][0] * n, t, f
+        else:
+            merged.append((n, t, f))
+    return merged, width

@@ -15,12 +15,12 @@ import numpy as np
 
 from ingot import dims
 from ingot.cuda_targets import target_for
-from ingot.dtypes import ONNX_TYPE_BY_NAME, onnx_numpy
+from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType, onnx_numpy
 from ingot.engine import Weight
 from ingot.errors import DeviceError
 from ingot.launch_program import DispatchStep, GuardStep, LaunchProgram
-from ingot.runtime.arrays import from_storage, storage_shape
-from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array
+from ingot.runtime.arrays import CALLER_ALIGNMENT, as_array, from_storage, storage_shape, to_storage
+from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array, copy_strided, is_device_array
 from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_plan import Plan, bucket
 from ingot.runtime.device import Call
@@ -98,15 +98,44 @@ class CudaExecutable:
         """A context on a stream of its own, or on the caller's."""
         return CudaContext(self, stream, priority)
 
-    def allocate(self, nbytes: int) -> CudaArray:
-        """Bytes of device memory."""
-        self.cuda.activate()
-        return CudaArray.empty(self.cuda, (nbytes,), np.dtype(np.uint8))
+    def as_input(self, value: Any, name: str, onnx_type: OnnxType) -> Any:
+        """See `ingot.runtime.device.Executable`."""
+        if is_device_array(value):
+            return as_cuda_array(value, name, self.cuda, onnx_numpy(onnx_type))
+        return as_array(value, name, onnx_type)
+
+    def to_storage(self, array: Any, onnx_type: OnnxType) -> Any:
+        """See `ingot.runtime.device.Executable`; a strided or unaligned array on the device is copied there."""
+        if isinstance(array, np.ndarray):
+            return to_storage(array, onnx_type)
+        if array.is_contiguous and array.address % CALLER_ALIGNMENT == 0:
+            return array
+        compact = self.allocate_state(array.shape, array.dtype)
+        self.copy(compact, array)
+        return compact
+
+    def is_resident(self, array: Any) -> bool:
+        """True for arrays in a GPU's memory."""
+        return isinstance(array, CudaArray)
 
     def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> CudaArray:
-        """An array for a donated state."""
+        """An array in the GPU's memory."""
         self.cuda.activate()
         return CudaArray.empty(self.cuda, shape, dtype)
+
+    def copy(self, target: CudaArray, source: Any) -> None:
+        """See `ingot.runtime.device.Executable`."""
+        self.cuda.activate()
+        if isinstance(source, np.ndarray):
+            staged = CudaArray.empty(self.cuda, source.shape, source.dtype)
+            flat = np.ascontiguousarray(source)
+            self.cuda.upload(staged.address, flat.ctypes.data, flat.nbytes, 0)
+            source = staged
+        copy_strided(self.cuda, target, source)
+
+    def counters(self) -> dict[str, int]:
+        """CUDA graphs made so far, by all contexts."""
+        return {"graphs": self.graphs}
 
     def close(self) -> None:
         """Free weights and kernels."""
@@ -191,7 +220,7 @@ class CudaContext:
 
     def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
         """Median time of each kernel launch at these sizes; see `Plan.profile`."""
-        self.run(call)
+        self._cuda.activate()
         plan = self._plan(call.sizes.env)
         rows = plan.profile(self.stream, repeats)
         self._cuda.synchronize(self.stream)

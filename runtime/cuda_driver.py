@@ -142,6 +142,17 @@ class Cuda:
         if nbytes:
             check(driver().cuMemcpyDtoHAsync(host, device, nbytes, stream), f"copying {nbytes} bytes from the GPU")
 
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int, stream: int
+    ) -> None:
+        """Copy `rows` rows of `width` bytes within device memory; a pitch is the distance between rows' beginnings."""
+        d = driver()
+        p = d.CUDA_MEMCPY2D()
+        p.srcMemoryType = p.dstMemoryType = d.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        p.srcDevice, p.srcPitch, p.dstDevice, p.dstPitch = source, source_pitch, target, target_pitch
+        p.WidthInBytes, p.Height = width, rows
+        check(d.cuMemcpy2DAsync(p, stream), f"copying {rows} rows of {width} bytes on the GPU")
+
     # Streams and events ---------------------------------------------------------------------------------------------
 
     def stream(self, priority: int = 0) -> int:

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
+from ingot.dtypes import OnnxType
 from ingot.engine import Weight
 from ingot.errors import DeviceError
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader
@@ -74,8 +77,28 @@ class Executable(Protocol):
 
     def new_context(self) -> ExecutionContext: ...
 
-    def allocate(self, nbytes: int) -> Any:
-        """An array of bytes on the device for a donated state."""
+    def as_input(self, value: Any, name: str, onnx_type: OnnxType) -> Any:
+        """A caller's array of any kind as numpy's or the device's, sharing its memory. Raises InputError."""
+        ...
+
+    def to_storage(self, array: Any, onnx_type: OnnxType) -> Any:
+        """The array as kernels read it; itself where it is so already."""
+        ...
+
+    def is_resident(self, array: Any) -> bool:
+        """True for an array that lies in the device's own memory, apart from the host's."""
+        ...
+
+    def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> Any:
+        """An uninitialized array on the device for a donated state; slices of it are views."""
+        ...
+
+    def copy(self, target: Any, source: Any) -> None:
+        """Copy between arrays of one shape; `target` is (a view of) a state, `source` that or numpy's."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """What this kind of device counts, for `Session.stats`."""
         ...
 
     def close(self) -> None: ...

@@ -16,7 +16,6 @@ from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Engine
 from ingot.errors import InputError
 from ingot.launch_program import TensorSpec, guards
-from ingot.runtime.arrays import as_array, to_storage
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
@@ -108,7 +107,8 @@ class Session:
 
         Args:
             output_names: outputs to return, in this order; None for all.
-            input_feed: an array for every input, by name: numpy, or anything with DLPack or `__array__`.
+            input_feed: an array for every input, by name: numpy, or anything with DLPack, `__cuda_array_interface__` or
+                `__array__`. Arrays in the GPU's memory are read where they lie, and make the outputs the GPU's arrays too.
 
         Raises:
             InputError: a name, type or shape is not what the engine expects; names the input and the cure.
@@ -118,7 +118,8 @@ class Session:
         arrays = self._arrays(input_feed)
         sizes = self._binder.bind(tuple(a.shape for a in arrays))
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
-        results = self._call(Call(sizes, stored, [None] * len(self.program.outputs)))
+        on_device = any(map(self._executable.is_resident, stored))
+        results = self._call(Call(sizes, stored, [None] * len(self.program.outputs), on_device))
         return [results[i] for i in wanted]
 
     def bind(
@@ -148,8 +149,8 @@ class Session:
         return self.device.name
 
     def stats(self) -> dict[str, int]:
-        """The session's counters (see `Counters`), and how many execution contexts it has made."""
-        return {**asdict(self.counters), "contexts": self._contexts.made}
+        """The session's counters (see `Counters`), the device's own, and how many execution contexts it has made."""
+        return {**asdict(self.counters), **self._executable.counters(), "contexts": self._contexts.made}
 
     def profile(self, input_feed: Mapping[str, Any], repeats: int = 10) -> list[dict[str, Any]]:
         """Time each kernel of a call by itself.
@@ -201,10 +202,11 @@ class Session:
 
     def _arrays(self, feed: Mapping[str, Any]) -> list[Any]:
         self._check_names(feed)
-        return [as_array(feed[spec.name], spec.name, t) for spec, t in zip(self.program.inputs, self._types, strict=True)]
+        convert = self._executable.as_input
+        return [convert(feed[spec.name], spec.name, t) for spec, t in zip(self.program.inputs, self._types, strict=True)]
 
     def _stored(self, array: Any, index: int) -> Any:
-        stored = to_storage(array, self._types[index])
+        stored = self._executable.to_storage(array, self._types[index])
         if stored is not array:
             self.counters.copied_inputs += 1
         return stored
