@@ -63,6 +63,7 @@ class PackingCost:
     b: float
 
 
+ROWS_AHEAD = 8  # rows of B between the one being packed and the one being fetched
 A_IN_PLACE, A_COPY, A_IM2COL = 0.5, 2.0, 6.0
 B_COPY, B_TRANSPOSE = 3.0, 6.0
 _THREADS = ((1, 1.0), (2, 1.0), (4, 0.5), (8, 0.25), (16, 0.1))  # threads that block sizes are weighed for, with weights
@@ -327,35 +328,36 @@ class MatrixB:
         nr = self.schedule.nv * lanes
         column = ck.dim(self.column)
         base = self.base.at(n0 * column, self.dtype)
-        by_column = self.row == 1 and self.column != 1
+        if self.row != 1 or self.column == 1:
+            self._copy(base, cols, k0, kc, panels)
+            return
         with k.for_(0, cols, nr) as loop:
             source = base.at(loop.iv * column, self.dtype)
-            target = panels.at(loop.iv * kc, self.acc)
-            left = cols - loop.iv
-            if by_column:
-                self._transpose(source.at(k0, self.dtype), left, kc, target)
-            else:
-                self._copy(source, left, k0, kc, target)
+            self._transpose(source.at(k0, self.dtype), cols - loop.iv, kc, panels.at(loop.iv * kc, self.acc))
 
-    def _copy(self, source: Val, left: Val, k0: Val, kc: Val, target: Val) -> None:
-        """One panel from rows of B: vectors along n."""
+    def _copy(self, base: Val, cols: Val, k0: Val, kc: Val, panels: Val) -> None:
+        """All panels from rows of B: row by row, as they lie in memory, with the lines of a later row fetched ahead."""
         ck, k = self.ck, self.ck.k
         lanes = ck.lanes(self.acc)
         nv, nr = self.schedule.nv, self.schedule.nv * lanes
         column = ck.dim(self.column)
         whole = isinstance(self.n, int) and self.n % nr == 0
         zero = k.const(0, "i64")
-        masks = [None if whole else tail_mask(ck, k.max(left - j * lanes, zero), lanes) for j in range(nv)]
-        with k.for_(0, kc) as loop:
-            p = source.at(self.row_offset(k0 + loop.iv), self.dtype)
-            for j, mask in enumerate(masks):
-                at = Position((), 0, lanes, mask)
-                value = load_lanes(ck, p.at(column * (j * lanes), self.dtype), self.dtype, column, at)
-                value = k.cast(value, self.acc)
-                if value.t.kind != "vector":
-                    value = k.broadcast(value, lanes)
-                to = target.at(loop.iv * nr + j * lanes, self.acc)
-                k.store(value, to, align=value.t.nbytes)
+        with k.for_(0, kc) as over_k:
+            row = base.at(self.row_offset(k0 + over_k.iv), self.dtype)
+            ahead = base.at(self.row_offset(k0 + over_k.iv + ROWS_AHEAD), self.dtype)
+            with k.for_(0, cols, nr) as loop:
+                target = panels.at(loop.iv * kc + over_k.iv * nr, self.acc)
+                for j in range(nv):
+                    mask = None if whole else tail_mask(ck, k.max(cols - loop.iv - j * lanes, zero), lanes)
+                    at = Position((), 0, lanes, mask)
+                    offset = column * (loop.iv + j * lanes)
+                    value = load_lanes(ck, row.at(offset, self.dtype), self.dtype, column, at)
+                    k.prefetch_cache(ahead.at(offset, self.dtype))
+                    value = k.cast(value, self.acc)
+                    if value.t.kind != "vector":
+                        value = k.broadcast(value, lanes)
+                    k.store(value, target.at(j * lanes, self.acc), align=value.t.nbytes)
 
     def _transpose(self, source: Val, left: Val, kc: Val, target: Val) -> None:
         """One panel from columns of B, contiguous along k: square tiles turned in registers, then what is left, gathered."""
