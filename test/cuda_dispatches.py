@@ -176,6 +176,34 @@ def pool(
     return make("pool", [contiguous(dtype, *shape)], [contiguous(dtype, *out)], [narrow(dtype, acc)], attrs, multiples)
 
 
+def conv(
+    n: Size, size: Sequence[Size], channels: int, outputs: int, kernel: Sequence[int], *, strides: Sequence[int] = (),
+    dilations: Sequence[int] = (), pads: Sequence[int] = (), groups: int = 1, dtype: str = "f16", acc: str = "f32",
+    out: str = "", transposed: bool = False, bias: bool = False, tf32: bool = False, region: ScalarRegion | None = None,
+    multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """A convolution of a contiguous channels-last tensor [n, size..., channels] (+ bias and gelu); pads default to 0."""
+    rank, out = len(kernel), out or dtype
+    strides, dilations = tuple(strides) or (1,) * rank, tuple(dilations) or (1,) * rank
+    pads = tuple(pads) or (0,) * (2 * rank)
+    x = contiguous(dtype, n, *size, channels)
+    reach = [(t - 1) * d + 1 for t, d in zip(kernel, dilations, strict=True)]
+    around = [a + b for a, b in zip(pads[:rank], pads[rank:], strict=True)]
+    if transposed:
+        w = contiguous(dtype, channels, *kernel, outputs // groups)
+        spatial = [(d - 1) * s - p + r for d, s, p, r in zip(x.shape[1:-1], strides, around, reach, strict=True)]
+    else:
+        w = contiguous(dtype, outputs, *kernel, channels // groups)
+        spatial = [dims.floordiv(d + p - r, s) + 1 for d, s, p, r in zip(x.shape[1:-1], strides, around, reach, strict=True)]
+    operands = [x, w]
+    if bias:
+        operands.append(contiguous(out, outputs))
+        region = bias_gelu(out, 2)
+    attrs: dict[str, object] = {"acc": acc, "strides": strides, "dilations": dilations, "pads": pads, "groups": groups}
+    attrs |= {name: True for name, on in (("transposed", transposed), ("tf32", tf32)) if on}
+    return make("conv", operands, [contiguous(out, n, *spatial, outputs)], [region or narrow(out, acc)], attrs, multiples)
+
+
 def attention(
     batch: Size, heads: int, queries: Size, keys: Size, depth: int, dtype: str = "f16", *, kv_heads: int = 0, depth_v: int = 0,
     causal: bool = False, mask: Sequence[Size] = (), interleaved: bool = False, multiples: Mapping[str, int] | None = None,

@@ -81,7 +81,8 @@ def conv_problem(dispatch: Dispatch) -> ConvProblem:
     else:
         dense = collapse(w.shape[1:], w.strides[1:]) is not None
     if not dense:
-        raise NotImplementedError(f"conv of weights with strides {[str(s) for s in w.strides]}: they must be dense within a row")
+        strides = [str(s) for s in w.strides]
+        raise NotImplementedError(f"conv of weights with strides {strides}: they must be dense within a row")
 
     split = _split_channels(dispatch, groups, outputs) if groups > 1 else dispatch
     pixels = result.shape[:-1]

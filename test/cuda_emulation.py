@@ -1,0 +1,88 @@
+"""Kernel plans on the emulator: every launch of a dispatch run on numpy, races and missing fences included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from cuda_dispatches import random_operands
+
+from ingot import dims
+from ingot.compiler.codegen.family import emit
+from ingot.compiler.emulator import TensorMap, Uninitialized, emulate
+from ingot.cuda_targets import BY_NAME
+from ingot.dialects.mlir import ir
+from ingot.dispatch import Dispatch, TensorArg
+from ingot.kernel_plan import BufferArg, KernelPlan
+
+
+@dataclass
+class Emulated:
+    """What a dispatch gave: its plan, result views, the views of its operands, and matrix instructions executed, by name."""
+
+    plan: KernelPlan
+    results: list[np.ndarray]
+    operands: list[np.ndarray]
+    executed: dict[str, int] = field(default_factory=dict)
+
+
+def run_emulated(
+    d: Dispatch, target: str, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0
+) -> Emulated:
+    """Emit `d` for `target` and run its launches on random operands; raises EmulationError on any finding."""
+    sizes = dict(sizes or {})
+    operands = random_operands(d, sizes, seed)
+    results = [_memory(t, sizes) for t in d.results]
+    with ir.Context():
+        emitted = emit(d, BY_NAME[target], schedule)
+        plan = emitted.plan
+        workspace = np.zeros(dims.evaluate(plan.workspace, sizes), np.uint8)
+        arrays: dict[tuple[str, int], np.ndarray] = {("workspace", 0): workspace}
+        arrays |= {("operand", i): _aligned(o.memory) for i, o in enumerate(operands)}
+        arrays |= {("result", i): r for i, r in enumerate(results)}
+        table = np.array([sizes[s] for s in d.symbols], np.int64)
+        out = Emulated(plan, [], [o.view for o in operands])
+        for launch in plan.launches:
+            args: list[Any] = []
+            for b in launch.buffers:
+                array, offset = arrays[b.kind, b.index], dims.evaluate(b.offset, sizes)
+                if isinstance(b, BufferArg):
+                    array = array.view(np.uint8)[offset:]
+                    args.append(Uninitialized(array) if b.kind == "result" else array)
+                else:
+                    shape, strides = ([dims.evaluate(x, sizes) for x in v] for v in (b.shape, b.strides))
+                    args.append(TensorMap(array.view(np.uint8), b.dtype, shape, strides, b.box, b.swizzle, b.im2col, offset))
+            if d.symbols:
+                args.append(table)
+            grid = [dims.evaluate(x, sizes) for x in launch.grid]
+            if 0 in grid:
+                continue
+            report = emulate(
+                emitted.module, launch.symbol, grid, launch.block, args, cluster=launch.cluster,
+                dynamic_shared_bytes=launch.shared_bytes,
+            ).check()  # fmt: skip
+            for name, count in report.executed.items():
+                out.executed[name] = out.executed.get(name, 0) + count
+    out.results = [_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]
+    return out
+
+
+def _extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:
+    shape, strides = [dims.evaluate(x, sizes) for x in t.shape], [dims.evaluate(x, sizes) for x in t.strides]
+    return shape, strides, 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+
+
+def _memory(t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
+    return np.full(_extent(t, sizes)[2] * t.type.bytes, 0xFF, np.uint8)
+
+
+def _view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
+    shape, strides, _ = _extent(t, sizes)
+    flat = memory.view(t.type.np)
+    return np.lib.stride_tricks.as_strided(flat, shape, [s * t.type.bytes for s in strides])
+
+
+def _aligned(memory: Sequence[Any]) -> np.ndarray:
+    return np.ascontiguousarray(memory)

@@ -1,0 +1,215 @@
+"""Convolutions for NVIDIA GPUs without one: numerics and races on the emulator, instructions in PTX, code for every target."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import cuda_dispatches as make
+import numpy as np
+import pytest
+from cuda_emulation import run_emulated
+
+from ingot.compiler.codegen.cuda_conv_problem import conv_problem
+from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
+from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule
+from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
+from ingot.compiler.codegen.family import emit
+from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.stages import compile_kernels
+from ingot.cuda_targets import BY_NAME
+from ingot.dialects.mlir import ir
+from ingot.dispatch import Dispatch, ScalarRegion
+
+SAME = (1, 1, 1, 1)
+WGMMA, MMA, SIMT = WgmmaSchedule(128, 64, 4), MmaSchedule(64, 64, 32, 32), SimtSchedule(32, 32, 32)
+
+
+def channel_number() -> ScalarRegion:
+    """An epilogue region that adds the position along channels."""
+    r = make.Region("f32")
+    return r.end(r.narrow(r.add("addf", 0, r.add("sitofp", r.add("index", type="i64", axis=3))), "f16"))
+
+
+def check(d: Dispatch, target: str, schedule: Any = None, sizes: dict[str, int] | None = None) -> dict[str, int]:
+    """Run on the emulator and compare with the float64 reference; the matrix instructions executed."""
+    found = run_emulated(d, target, sizes, schedule)
+    exact = run_dispatch(make.unrounded(d), found.operands, sizes, float64=True)
+    peers = run_dispatch(d, found.operands, sizes)
+    for got, reference, peer in zip(found.results, exact, peers, strict=True):
+        if got.dtype.kind in "iub":
+            assert np.array_equal(got, peer)
+        else:
+            make.check_against(got, reference, peer)
+    return found.executed
+
+
+@pytest.mark.parametrize(
+    ("target", "schedule", "instruction"),
+    [
+        ("sm_90a", WGMMA, "wgmma.m64n64k16.f16.f16"),
+        ("sm_90a", WgmmaSchedule(64, 72, 4), "wgmma.m64n72k16.f16.f16"),
+        ("sm_80", MMA, "mma.m16n8k16.f16.f16"),
+        ("sm_75", None, "mma.m16n8k8.f16.f16"),
+        ("sm_120a", None, "mma.m16n8k16.f16.f16"),
+        ("sm_86", SIMT, ""),
+    ],
+)
+def test_every_kernel(target: str, schedule: Any, instruction: str) -> None:
+    d = make.conv(1, (9, 11), 64, 72, (3, 3), pads=SAME, bias=True)
+    executed = check(d, target, schedule)
+    assert not instruction or executed.get(instruction), executed
+
+
+@pytest.mark.parametrize("schedule", [WGMMA, MMA, SIMT], ids=["wgmma", "mma", "simt"])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (13, 9), 24, 40, (3, 2), strides=(2, 1), dilations=(1, 2), pads=(1, 0, 2, 1)),
+        make.conv(1, (50,), 80, 40, (3,), strides=(2,), pads=(1, 1), bias=True),
+        make.conv(1, (3, 5, 6), 16, 16, (3, 3, 3), pads=(1,) * 6),
+        make.conv(1, (9, 9), 32, 128, (3, 3), pads=SAME, groups=2, bias=True),
+        make.conv(1, (6, 6), 16, 32, (3, 3), groups=2, region=channel_number()),
+    ],
+    ids=["odd window", "1d", "3d", "groups", "index of a grouped channel"],
+)
+def test_windows(d: Dispatch, schedule: Any) -> None:
+    check(d, "sm_90a", schedule)
+
+
+@pytest.mark.parametrize("schedule", [WGMMA, MMA, SIMT, None], ids=["wgmma", "mma", "simt", "chosen"])
+def test_any_shape(schedule: Any) -> None:
+    d = make.conv("n", ("h", "w"), 16, 24, (3, 3), strides=(2, 1), pads=SAME)
+    for n, h, w in ((2, 5, 7), (1, 16, 9)):
+        check(d, "sm_90a", schedule, {"n": n, "h": h, "w": w})
+
+
+@pytest.mark.parametrize("schedule", [WgmmaSchedule(64, 64, 4, 3), MmaSchedule(64, 64, 32, 32, splits=3)], ids=["wgmma", "mma"])
+def test_splits_of_k(schedule: Any) -> None:
+    check(make.conv(1, (5, 5), 64, 48, (3, 3), pads=SAME, bias=True), "sm_90a", schedule)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 6, 12])
+def test_few_channels(channels: int) -> None:
+    check(make.conv(1, (10, 11), channels, 20, (5, 5), strides=(2, 2), pads=(2,) * 4, dtype="bf16"), "sm_90a")
+
+
+def test_patches_read_rows_of_pixels() -> None:
+    d = make.conv(1, (32, 32), 3, 48, (16, 16), strides=(16, 16))
+    c = conv_problem(d)
+    assert (c.window.kernel, c.channels) == ((16, 1), 48)
+    assert c.aligned_elements(8) == 8
+    check(d, "sm_80")
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_90a"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_tap(target: str, stride: int) -> None:
+    d = make.conv(2, (7, 9), 32, 40, (1, 1), strides=(stride, stride), bias=True)
+    check(d, target)
+    with ir.Context():
+        launch = emit(d, BY_NAME[target]).plan.launches[0]
+    assert launch.symbol.startswith("matmul" if stride == 1 else "conv")
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_90a"])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(1, (5, 6), 16, 24, (4, 4), strides=(2, 2), pads=SAME, transposed=True),
+        make.conv(1, (5, 6), 16, 20, (3, 3), strides=(3, 2), dilations=(2, 1), pads=(1, 0, 0, 1), groups=2, transposed=True),
+        make.conv(1, (5, 6), 6, 10, (3, 3), strides=(2, 2), pads=SAME, dtype="f32", transposed=True, bias=True),
+        make.conv(1, (9,), 8, 8, (4,), strides=(4,), groups=8, transposed=True),
+        make.conv(1, (3, 3), 8, 1, (2, 2), strides=(2, 2), transposed=True),
+    ],
+    ids=["4x4", "groups", "f32", "depthwise 1d", "one output"],
+)
+def test_transposed(d: Dispatch, target: str) -> None:
+    check(d, target)
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (9, 11), 24, 24, (3, 3), strides=(2, 1), pads=SAME, groups=24, bias=True),
+        make.conv(1, (9, 17), 12, 12, (5, 5), pads=(2,) * 4, groups=12, dtype="f32"),
+        make.conv(1, (9, 19), 7, 7, (7, 7), pads=(3,) * 4, groups=7, dtype="f32"),
+        make.conv(1, (40,), 16, 16, (4,), pads=(3, 0), groups=16),
+        make.conv(1, (6, 20), 300, 300, (3, 3), dilations=(1, 2), pads=(1, 2, 1, 2), groups=300),
+        make.conv(1, (9, 9), 6, 12, (3, 3), pads=SAME, groups=6, dtype="f32"),
+    ],
+    ids=["3x3", "5x5 f32", "7x7 odd channels", "causal 1d", "dilated, two blocks of channels", "two outputs a channel"],
+)
+def test_depthwise(d: Dispatch) -> None:
+    check(d, "sm_90a")
+
+
+def test_depthwise_any_shape() -> None:
+    check(make.conv("n", ("h", "w"), 16, 16, (3, 3), pads=SAME, groups=16), "sm_90a", None, {"n": 2, "h": 5, "w": 7})
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(1, (5, 5), 16, 8, (3, 3), pads=SAME, dtype="i8", acc="i32", out="i32"),
+        make.conv(1, (5, 5), 4, 8, (3, 3), pads=SAME, dtype="f64", acc="f64"),
+        make.conv(1, (7, 7), 8, 20, (3, 3), pads=SAME, dtype="f32", bias=True),
+        make.conv(1, (7, 7), 5, 9, (3, 3), pads=SAME, dtype="f32"),
+    ],
+    ids=["i8", "f64", "f32", "f32 odd"],
+)
+def test_types(d: Dispatch) -> None:
+    check(d, "sm_86")
+
+
+def test_float32_uses_tensor_cores_only_where_allowed() -> None:
+    exact, rounded = (make.conv(1, (7, 7), 16, 16, (3, 3), pads=SAME, dtype="f32", tf32=t) for t in (False, True))
+    assert not run_emulated(exact, "sm_80").executed
+    assert run_emulated(rounded, "sm_80").executed.get("mma.m16n8k8.tf32.tf32")
+
+
+def ptx_of(d: Dispatch, target: str, schedule: Any = None) -> str:
+    with ir.Context():
+        return compile_kernels(emit(d, BY_NAME[target], schedule).module, target, stop="ptx")
+
+
+def test_ptx_of_the_wgmma_loop() -> None:
+    ptx = ptx_of(make.conv(2, (96, 96), 320, 320, (3, 3), pads=SAME), "sm_90a", WgmmaSchedule(128, 160, 5))
+    # 64 of k; LLVM peels the first step, whose accumulators are zero.
+    assert len(re.findall(r"wgmma\.mma_async\.\S*m64n160k16", ptx)) in (4, 8)
+    assert len(re.findall(r"cp\.async\.cg\.shared\.global", ptx)) == 8  # 128 pixels of 8 chunks by 128 threads
+    assert len(re.findall(r"cp\.async\.bulk\.tensor\.2d\.shared", ptx)) == 1  # the weights
+    assert "ld.local" not in ptx
+
+
+def test_ptx_of_the_mma_loop() -> None:
+    s = MmaSchedule(128, 128, 64, 64)
+    ptx = ptx_of(make.conv(2, (96, 96), 320, 320, (3, 3), pads=SAME), "sm_80", s)
+    # 4 steps of 16 k, each 4 x 8 instructions; 3 + 1 reads of fragments in the loop and one before it.
+    assert len(re.findall(r"mma\.sync\.\S*m16n8k16", ptx)) == 4 * 4 * 8
+    assert len(re.findall(r"ldmatrix", ptx)) == 5 * (4 + 4)
+    assert "ld.local" not in ptx
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_120a"])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(1, (28, 28), 64, 64, (3, 3), pads=SAME, bias=True),
+        make.conv(1, (28, 28), 3, 32, (3, 3), strides=(2, 2), pads=SAME),
+        make.conv(1, (28, 28), 32, 32, (3, 3), pads=SAME, groups=32),
+    ],
+    ids=["3x3", "stem", "depthwise"],
+)
+def test_machine_code(d: Dispatch, target: str) -> None:
+    with ir.Context():
+        emitted = emit(d, BY_NAME[target])
+        assert compile_kernels(emitted.module, target)[:4] == b"\x7fELF"
+    assert all(launch.shared_bytes <= BY_NAME[target].shared_bytes for launch in emitted.plan.launches)
+
+
+def test_what_no_kernel_takes_is_named() -> None:
+    d = make.conv(1, (9, 9), 16, 16, (3, 3))
+    w = make.swapped(d.operands[1])
+    with ir.Context(), pytest.raises(NotImplementedError, match="dense"):
+        emit(Dispatch(d.root, (d.operands[0], w), d.results, d.attrs, d.regions), BY_NAME["sm_80"])
