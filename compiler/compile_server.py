@@ -62,7 +62,8 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
             from ingot import launch_program
             from ingot.compiler.jit import draft_program
 
-            return {}, [launch_program.dumps(draft_program(blobs[0], target, dump_dir=dump_dir).program)]
+            draft = draft_program(blobs[0], target, passes=message.get("passes", ()), dump_dir=dump_dir)
+            return {}, [launch_program.dumps(draft.program)]
         case "kernel":
             dispatch = from_json(json.loads(blobs[0]))
             return {}, [compile_kernel(dispatch, target, dump_dir=dump_dir).dumps()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ingot.compiler.launch_builder import DraftProgram, build_program
@@ -14,8 +15,14 @@ from ingot.target import Target
 PIPELINE = "builtin.module(ingot-materialize-views,cse,ingot-plan-buffers)"
 
 
-def draft_program(bytecode: bytes, target: Target, *, dump_dir: str | Path | None = None) -> DraftProgram:
+def draft_program(
+    bytecode: bytes, target: Target, *, passes: Sequence[str] = (), dump_dir: str | Path | None = None
+) -> DraftProgram:
     """The draft of the launch program of `bytecode` (an engine's IR, or its text) on `target`.
+
+    Args:
+        passes: passes that the machine at hand asks for (`ingot-allow-tf32`).
+        dump_dir: receives the IR that the program is built from.
 
     Raises:
         EngineError: the IR cannot be read.
@@ -27,6 +34,8 @@ def draft_program(bytecode: bytes, target: Target, *, dump_dir: str | Path | Non
         module = parse(bytecode)
         if "ingot.arena_bytes" not in dialect.main_func(module).attributes:
             Pipeline.parse(PIPELINE).run(module)
+        if passes:
+            Pipeline.parse(",".join(passes)).run(module)
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
             Path(dump_dir, "planned.mlir").write_text(str(module))

@@ -29,6 +29,7 @@ class Job:
     job: str
     target: Target | None = None
     blobs: tuple[bytes, ...] = ()
+    passes: tuple[str, ...] = ()
 
 
 class CompileClient:
@@ -126,6 +127,8 @@ class CompileClient:
                 message: dict[str, Any] = {"id": number, "job": job.job}
                 if job.target is not None:
                     message["target"] = asdict(job.target)
+                if job.passes:
+                    message["passes"] = list(job.passes)
                 if self.dump_dir:
                     message["dump_dir"] = os.path.abspath(self.dump_dir)
                 framing.send(sock, message, job.blobs)

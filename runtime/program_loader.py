@@ -51,11 +51,13 @@ class ProgramLoader:
 
     Attributes:
         progress: called as kernels get ready.
+        passes: further passes for launch programs.
     """
 
     cache: RuntimeCache
     client: CompileClient
     progress: Progress | None = None
+    passes: tuple[str, ...] = ()
 
     def host_target(self) -> Target:
         """This machine's CPU as a target, without LLVM where the cache knows it."""
@@ -75,7 +77,7 @@ class ProgramLoader:
             CompileError: a kernel cannot be compiled; the message names the first, and how many there are.
         """
         ir_sha256 = engine.header.ir_sha256 or hashlib.sha256(engine.ir).hexdigest()
-        key = program_key(ir_sha256, target.key)
+        key = program_key(ir_sha256, target.key, self.passes)
         cached = self.cache.get("program", key)
         if cached is not None:
             try:
@@ -84,7 +86,7 @@ class ProgramLoader:
                 pass  # an entry that cannot be read is compiled again
         if not self.client.running:
             self.client.start()
-        _, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,)))
+        _, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), self.passes))
         draft = launch_program.loads(draft_bytes)
         texts = [e.dispatch for e in draft.kernels]
         keys = [kernel_key(text, target.key) for text in texts]

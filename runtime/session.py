@@ -56,6 +56,7 @@ class Session:
     Args:
         engine: an `Engine`, or the path of an engine file.
         device: `cpu`, `cuda:N`, or None for the first GPU where there is one, else the CPU.
+        tf32: CUDA: f32 products may round their operands to tf32 (10 bits of mantissa), which tensor cores multiply.
         threads: CPU: threads a call uses; the cores by default.
         max_contexts: calls that run at the same time; others wait.
         cache: the runtime cache; by default the user's.
@@ -73,6 +74,7 @@ class Session:
         engine: Engine | str | os.PathLike,
         device: str | None = None,
         *,
+        tf32: bool = False,
         threads: int | None = None,
         max_contexts: int = 4,
         cache: RuntimeCache | None = None,
@@ -82,6 +84,8 @@ class Session:
         self.engine = engine if isinstance(engine, Engine) else Engine.load(engine)
         self.counters = Counters()
         loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
+        if tf32:
+            loader.passes = ("ingot-allow-tf32",)
         self.device = open_device(device, loader, threads=threads)
         loaded = loader.load(self.engine, self.device.target)
         self.counters.compiled_kernels = loaded.compiled

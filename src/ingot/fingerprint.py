@@ -74,6 +74,6 @@ def kernel_key(dispatch: str, target_key: str, schedule: str = "") -> str:
     return hashlib.sha256("\0".join((dispatch, target_key, schedule, kernel_fingerprint())).encode()).hexdigest()
 
 
-def program_key(ir_sha256: str, target_key: str) -> str:
-    """The cache key of an engine's launch program."""
-    return hashlib.sha256("\0".join((ir_sha256, target_key, program_fingerprint())).encode()).hexdigest()
+def program_key(ir_sha256: str, target_key: str, passes: tuple[str, ...] = ()) -> str:
+    """The cache key of an engine's launch program, built with further `passes`."""
+    return hashlib.sha256("\0".join((ir_sha256, target_key, program_fingerprint(), *passes)).encode()).hexdigest()
