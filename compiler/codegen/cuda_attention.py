@@ -16,8 +16,8 @@ from ingot.compiler.codegen.cuda_attention_mma import (
     combine_launch,
     emit_attention_mma,
     emit_combine,
-    split_workspace,
 )
+from ingot.compiler.codegen.cuda_attention_softmax import split_workspace
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, attention_problem
 from ingot.compiler.codegen.cuda_matmul import constant
 from ingot.compiler.codegen.family import Emitted

@@ -11,11 +11,11 @@ workspace, and a second launch combines them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingot import dims
-from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score
+from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem
+from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, store_pair
 from ingot.compiler.codegen.cuda_gemm_mma import mma_registers
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, region_operands, symbol_of
 from ingot.compiler.codegen.cuda_shared_tile import K_STEP, TileCopy, TileReader, TileShape
@@ -25,9 +25,6 @@ from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.kernel_plan import BufferArg, KernelLaunch
 from ingot.target import Target
-
-LOG2E = 1.4426950408889634
-
 
 @dataclass(frozen=True)
 class MmaAttentionSchedule:
@@ -128,8 +125,6 @@ class _Attention:
         self.read_v = TileReader(dk, self.tiles.v, zero, self.lane, self.tiles.v.rows)
         self.n_keys = dk.size(p.keys, "i32")
         self.n_rows = dk.size(p.rows, "i32")
-        # Where products are scored by a factor alone, that factor goes into the exponent.
-        self.factor = p.scale * LOG2E if p.plain_scores else LOG2E
 
     def emit(self) -> None:
         k, s, p = self.k, self.s, self.p
@@ -143,8 +138,9 @@ class _Attention:
         self.copy_v.start(k.const(0, "i32"), [batch, kv])
         self.kv_position = [batch, kv]
         first_row = m0 + self.first_row + (self.lane >> 2)
-        self.rows_at = [first_row + 8 * i for i in range(2 * self.blocks)]
-        self.positions = [p.position(k, batch, head, k.min(r, self.n_rows - 1)) for r in self.rows_at]
+        self.softmax = SoftmaxRows(
+            self.dk, p, batch, head, first_row, self.blocks, self.columns, self.columns_v, self.lane, s.rows
+        )
 
         # Tiles of keys: those of this split, up to what causality leaves for the block's last row; the first of them need no mask.
         tiles = (self.n_keys + (s.keys - 1)) // s.keys
@@ -164,11 +160,10 @@ class _Attention:
         if p.causal or not divides(s.keys, p.keys, p.dispatch):
             state = self.loop(plain, tiles, tiles, state, masked=True)
         _, maximum, total, acc = state
-        total = [k.warp_reduce(lambda x, y: x + y, x, 4) for x in total]
         if s.splits > 1:
-            self.store_partial(batch, head, split, maximum, total, acc)
+            self.softmax.store_partial(split, s.splits, maximum, total, acc)
         else:
-            self.store(total, acc)
+            self.softmax.store(total, acc)
 
     # --- copies
 
@@ -195,10 +190,8 @@ class _Attention:
             self.bring_tile(begin, k.const(0, "i32"))
         if self.asynchronous:
             k.cp_async_commit()
-        rows = 2 * self.blocks
-        zero = k.const(0.0, "f32")
-        low = k.const(float("-inf"), "f32")
-        return [k.const(0, "i32"), [low] * rows, [zero] * rows, [zero] * (self.blocks * self.columns_v * 4)]
+        maximum, total = self.softmax.start()
+        return [k.const(0, "i32"), maximum, total, [k.const(0.0, "f32")] * (self.blocks * self.columns_v * 4)]
 
     def loop(self, begin: Val, end: Val, tiles: Val, state: list, *, masked: bool) -> list:
         k, s = self.k, self.s
@@ -214,7 +207,8 @@ class _Attention:
                 k.cp_async_commit()
             stage = self.stage(number)
             scores = self.scores(stage, loop.iv * s.keys, masked)
-            maximum, total, acc, probabilities = self.softmax(scores, maximum, total, acc)
+            maximum, total, factors, probabilities = self.softmax.update(scores, maximum, total)
+            acc = self.softmax.rescale(acc, factors)
             acc = self.add_values(stage + self.tiles.k.nbytes, probabilities, acc)
             loop.yield_([other, maximum, total, acc])
         return loop.results
@@ -236,75 +230,15 @@ class _Attention:
                         acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], [b[half], b[half + 2]], acc[at : at + 4])
         if self.p.plain_scores and not masked:
             return acc
-        return self.scored(acc, first, masked)
-
-    def scored(self, acc: list[Val], first: Val, masked: bool) -> list[Val]:
-        """The dispatch's score of products, and minus infinity where a key does not take part."""
-        k, p = self.k, self.p
-        acc = list(acc)
-        low = k.const(float("-inf"), "f32")
-        even = divides(2, p.keys, p.dispatch)
-        shift = self.n_keys - self.n_rows
-        for i in range(self.blocks):
-            for half in range(2):
-                row, position = self.rows_at[2 * i + half], self.positions[2 * i + half]
-                last = k.min(self.n_keys - 1, row + shift) if p.causal else self.n_keys - 1
-                for j in range(self.columns):
-                    col = first + (8 * j + ((self.lane & 3) << 1))
-                    at = 4 * (i * self.columns + j) + 2 * half
-                    x = acc[at : at + 2]
-                    if not p.plain_scores:
-                        if even:
-                            where = k.min(col, self.n_keys - 2) if masked else col
-                            x = k.elements(score(self.dk, p, k.vector(x), position, where, 2))
-                        else:
-                            places = [k.min(col + e, self.n_keys - 1) if masked else col + e for e in range(2)]
-                            x = [score(self.dk, p, y, position, c, 0) for y, c in zip(x, places, strict=True)]
-                    if masked:
-                        x = [k.select(col + e <= last, y, low) for e, y in enumerate(x)]
-                    acc[at : at + 2] = x
-        return acc
-
-    def softmax(
-        self, scores: list[Val], maximum: list[Val], total: list[Val], acc: list[Val]
-    ) -> tuple[list[Val], list[Val], list[Val], list[Val]]:
-        """Maxima and sums with a tile's scores, accumulators rescaled to them, and the tile's unnormalized probabilities."""
-        k = self.k
-        maximum, total, acc, out = list(maximum), list(total), list(acc), list(scores)
-        for r in range(2 * self.blocks):
-            i, half = divmod(r, 2)
-            at = [4 * (i * self.columns + j) + 2 * half + e for j in range(self.columns) for e in range(2)]
-            m = scores[at[0]]
-            for x in at[1:]:
-                m = k.max(m, scores[x])
-            m = k.max(maximum[r], k.warp_reduce(k.max, m, 4))
-            shift = k.select(m.eq(float("-inf")), 0.0, m) * self.factor
-            rescale = k.ex2(maximum[r] * self.factor - shift)
-            added = None
-            for x in at:
-                out[x] = k.ex2(k.fma(scores[x], self.factor, -shift))
-                added = out[x] if added is None else added + out[x]
-            assert added is not None
-            total[r] = k.fma(total[r], rescale, added)
-            maximum[r] = m
-            for j in range(self.columns_v):
-                for e in range(2):
-                    y = 4 * (i * self.columns_v + j) + 2 * half + e
-                    acc[y] = acc[y] * rescale
-        return maximum, total, acc, out
+        return self.softmax.scored(acc, first, masked)
 
     def add_values(self, stage: Val, probabilities: list[Val], acc: list[Val]) -> list[Val]:
         """Accumulators with probabilities times values added: accumulator pairs are the operand's registers."""
-        k = self.k
         acc = list(acc)
-        narrow = "f16" if self.row.ptx == "f16" else "bf16"
-
-        def register(i: int, j: int, half: int) -> Val:
-            at = 4 * (i * self.columns + j) + 2 * half
-            return k.bitcast(k.cast(k.vector(probabilities[at : at + 2]), narrow), "i32")
-
-        for step in range(self.columns // 2):
-            a = [[register(i, 2 * step + j, half) for j in range(2) for half in range(2)] for i in range(self.blocks)]
+        registers = self.softmax.operand(probabilities, self.row.ptx)
+        steps = self.columns // 2
+        for step in range(steps):
+            a = [registers[4 * (i * steps + step) :][:4] for i in range(self.blocks)]
             for pair in range(self.columns_v // 2):
                 b = self.read_v.read(stage, pair, step)
                 for half in range(2):
@@ -312,83 +246,6 @@ class _Attention:
                         at = 4 * (i * self.columns_v + 2 * pair + half)
                         acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], [b[half], b[half + 2]], acc[at : at + 4])
         return acc
-
-    # --- results
-
-    def store(self, total: list[Val], acc: list[Val]) -> None:
-        """Divide by the sums, run the epilogue and store, two neighbouring elements at a time."""
-        k, p = self.k, self.p
-        lanes = 2 if p.depth_v % 2 == 0 else 0
-        for r, row in enumerate(self.rows_at):
-            i, half = divmod(r, 2)
-            scale = 1.0 / total[r]
-            with k.if_(True if divides(self.s.rows, p.rows, p.dispatch) else row < self.n_rows):
-                for j in range(self.columns_v):
-                    at = 4 * (i * self.columns_v + j) + 2 * half
-                    x = [y * scale for y in acc[at : at + 2]]
-                    col = 8 * j + ((self.lane & 3) << 1)
-                    store_pair(self.dk, p, self.positions[r], col, x, lanes, exact=8 * j + 8 <= p.depth_v)
-
-    def store_partial(
-        self, batch: Val, head: Val, split: Val, maximum: list[Val], total: list[Val], acc: list[Val]
-    ) -> None:
-        """Leave sums, maxima and weights of this split in the workspace."""
-        k, p = self.k, self.p
-        layout = SplitLayout(self.dk, p, self.s.splits)
-        for r, row in enumerate(self.rows_at):
-            i, half = divmod(r, 2)
-            with k.if_(row < self.n_rows):
-                sums, weights = layout.row(split, batch, head, row)
-                with k.if_((self.lane & 3).eq(0)):
-                    k.store(maximum[r] * self.factor, weights)
-                    k.store(total[r], weights.at(1, "f32"))
-                for j in range(self.columns_v):
-                    at = 4 * (i * self.columns_v + j) + 2 * half
-                    for e in range(2):
-                        col = 8 * j + ((self.lane & 3) << 1) + e
-                        with k.if_(True if 8 * j + 8 <= p.depth_v else col < p.depth_v):
-                            k.store(acc[at + e], sums.at(col, "f32"))
-
-
-def store_pair(
-    dk: DispatchKernel, p: AttentionProblem, position: Sequence[Val], col: Val, x: Sequence[Val], lanes: int, exact: bool
-) -> None:
-    """Run the epilogue on two neighbouring elements of a row and store its results."""
-    k = dk.k
-    if lanes == 2:
-        with k.if_(True if exact else col < p.depth_v):
-            place = [*position, col]
-            for i, y in enumerate(dk.region(p.dispatch.regions[1], [k.vector(list(x))], place, p.out_domain, 2)):
-                dk.store(i, y, place, 2)
-        return
-    for e in range(2):
-        with k.if_(True if exact else col + e < p.depth_v):
-            place = [*position, col + e]
-            for i, y in enumerate(dk.region(p.dispatch.regions[1], [x[e]], place, p.out_domain)):
-                dk.store(i, y, place)
-
-
-class SplitLayout:
-    """The workspace of split keys: sums [splits, batch, head, row, depth_v], then (maximum in powers of two, weight) for each row."""
-
-    def __init__(self, dk: DispatchKernel, p: AttentionProblem, splits: int) -> None:
-        self.dk, self.p, self.splits = dk, p, splits
-        self.heads, self.rows = dk.size(p.heads), dk.size(p.rows)
-        self.per_split = dk.size(p.batch * p.heads * p.rows)
-
-    def row(self, split: Val, batch: Val, head: Val, row: Val) -> tuple[Val, Val]:
-        """Addresses of a row's sums and of its maximum and weight."""
-        k = self.dk.k
-        wide = [k.cast(x, "i64") for x in (split, batch, head, row)]
-        at = ((wide[0] * self.dk.size(self.p.batch) + wide[1]) * self.heads + wide[2]) * self.rows + wide[3]
-        base = self.dk.pointer("workspace")
-        weights = base.at(self.per_split * (self.splits * self.p.depth_v), "f32")
-        return base.at(at * self.p.depth_v, "f32"), weights.at(at * 2, "f32")
-
-
-def split_workspace(p: AttentionProblem, splits: int) -> Dim:
-    """Bytes of the workspace of split keys."""
-    return 0 if splits == 1 else 4 * splits * p.batch * p.heads * p.rows * (p.depth_v + 2)
 
 
 def combine_launch(p: AttentionProblem) -> KernelLaunch:
