@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,11 +29,17 @@ class Emulated:
 
 
 def run_emulated(
-    d: Dispatch, target: str, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0
+    d: Dispatch, target: str, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0,
+    prepare: Callable[[list[np.ndarray]], None] | None = None,
 ) -> Emulated:
-    """Emit `d` for `target` and run its launches on random operands; raises EmulationError on any finding."""
+    """Emit `d` for `target` and run its launches; raises EmulationError on any finding.
+
+    Operands are random, then changed in place by `prepare`, which gets their views.
+    """
     sizes = dict(sizes or {})
     operands = random_operands(d, sizes, seed)
+    if prepare is not None:
+        prepare([o.view for o in operands])
     results = [_memory(t, sizes) for t in d.results]
     with ir.Context():
         emitted = emit(d, BY_NAME[target], schedule)

@@ -1,7 +1,8 @@
 """Copies between strided views on NVIDIA GPUs.
 
-Where source and destination are contiguous along the same axis, a move is a walk like a pointwise one. Where they are not (a transpose),
-tiles of 64 x 64 pass through shared memory, so that both sides are read and written along their contiguous axes.
+Where source and destination are contiguous along the same axis, a move is a walk like a pointwise one. Where they are not
+(a transpose), tiles of 64 x 64 pass through shared memory, so that both sides are read and written along their contiguous
+axes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,15 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import collapse_domain
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, memory_type, region_buffers, symbol_of, vector_lanes
+from ingot.compiler.codegen.cuda_kernel import (
+    DispatchKernel,
+    dispatch_kernel,
+    divides,
+    memory_type,
+    region_buffers,
+    symbol_of,
+    vector_lanes,
+)
 from ingot.compiler.codegen.cuda_pointwise import PointwiseSchedule, choose, emit_domain
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -39,11 +48,30 @@ class TransposeSchedule:
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernel of a `move` dispatch."""
     d = collapse_domain(dispatch, streamed=[0])
+    if d.results[0].type.bits < 8:
+        d = collapse_domain(_as_bytes(d), streamed=[0])
     if schedule is None:
         schedule = transpose_schedule(d) or choose(d)
     if isinstance(schedule, PointwiseSchedule):
         return emit_domain(dispatch, d, target, schedule, _element, (BufferArg("operand", 0),))
     return _transpose(dispatch, d, target, schedule)
+
+
+def _as_bytes(d: Dispatch) -> Dispatch:
+    """A copy of elements of four bits as one of bytes. Raises NotImplementedError where rows are not whole bytes."""
+    x, y = d.operands[0], d.results[0]
+
+    def halved(t: TensorArg) -> TensorArg:
+        steps = [s for n, s in zip(t.shape[:-1], t.strides[:-1], strict=True) if n != 1]
+        if t.rank == 0 or t.strides[-1] != 1 or not all(divides(2, n, d) for n in (t.shape[-1], *steps)):
+            raise NotImplementedError(f"move of {t.dtype}[{', '.join(map(str, t.shape))}]: rows must be whole bytes")
+        shape = (*t.shape[:-1], dims.floordiv(t.shape[-1], 2))
+        return TensorArg("i8", shape, (*(dims.floordiv(s, 2) for s in t.strides[:-1]), 1), t.align)
+
+    if x.dtype != y.dtype or not d.regions[0].is_identity:
+        raise NotImplementedError(f"move from {x.dtype} to {y.dtype}: results of four bits can only be copied")
+    region = replace(d.regions[0], args=("i8",))
+    return replace(d, operands=(halved(x), *d.operands[1:]), results=(halved(y),), regions=(region,))
 
 
 def _element(dk: DispatchKernel, position: list[Val], lanes: int) -> list[Val]:
@@ -99,8 +127,8 @@ def _transpose(dispatch: Dispatch, d: Dispatch, target: Target, s: TransposeSche
         n_rows, n_cols = dk.size(rows, "i32"), dk.size(cols, "i32")
         x = d.operands[0]
         size = x.type.bytes
-        # A line holds one column of the tile, padded by a word so that both directions meet different banks.
-        line = TILE * size + 4
+        # A line holds one column of the tile, padded by a word or an element so that both directions meet different banks.
+        line = TILE * size + max(4, size)
         shared = k.static_shared(TILE * line)
         thread = k.thread_id()
 
