@@ -12,7 +12,7 @@ from ingot.compiler.emulator import ops_arith, ops_async, ops_matrix, ops_memory
 from ingot.compiler.emulator.memory import GlobalMemory
 from ingot.compiler.emulator.ops_async import TENSOR_MAPS
 from ingot.compiler.emulator.program import Program
-from ingot.compiler.emulator.report import Report
+from ingot.compiler.emulator.report import EmulationError, Report
 from ingot.compiler.emulator.tensor_map import TensorMap
 from ingot.compiler.emulator.unit import Unit
 from ingot.compiler.emulator.values import Kind
@@ -101,7 +101,10 @@ def emulate(
         for first in range(0, len(order), together):
             part = order[first : first + together]
             unit = Unit(program, part, first, grids, blocks, clusters, shared_bytes, memory, report, check, conflicts)
-            unit.run()
+            try:
+                unit.run()
+            except EmulationError as error:
+                raise EmulationError("\n".join([str(error), *map(str, report.findings)])) from error
     report.blocks = len(order)
     for buffer in memory.buffers:
         buffer.finish()

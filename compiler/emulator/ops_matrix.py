@@ -279,7 +279,9 @@ def _wgmma_run(
     types: tuple[str, str],
     b_major_k: bool,
     accumulate: bool,
+    registers: bool,
 ) -> Run:
+    """A closure for wgmma: `a` gives A's matrix; `registers` says that it comes from registers."""
     m, n, k = shape
     index = wgmma_accumulator(n)
     integer = types[0] in INTEGERS
@@ -289,6 +291,9 @@ def _wgmma_run(
         unit = group.unit
         count = _warpgroups(group, op)
         value = accumulator(group)
+        if (registers or not isinstance(value, InFlight)) and not (fenced := unit.wgmma_fenced[group.threads]).all():
+            lane = int(np.flatnonzero(~fenced)[0])
+            unit.find("async", op, group, lane, "uses registers that were written since the last wgmma.fence")
         old = value.array if isinstance(value, InFlight) else value
         dtype = _I32 if integer else _F32
         old = np.zeros((n // 2, 1), dtype) if not accumulate else old
@@ -323,12 +328,16 @@ def _wgmma(op: Op) -> Run:
         return _tile(group, lane, int(descriptors[lane]), m, k, types[0], a_major_k, op)
 
     accumulate = op.keyword("scaleD") == "one"
-    return _wgmma_run(op, lambda group: group.env[accumulator], left, b, shape, types, b_major_k, accumulate)
+    return _wgmma_run(op, lambda group: group.env[accumulator], left, b, shape, types, b_major_k, accumulate, False)
 
 
 @handler("nvvm.wgmma.fence.aligned")
 def _wgmma_fence(op: Op) -> Run:
-    return lambda group: None
+    def run(group: Group) -> None:
+        _warpgroups(group, op)
+        group.unit.wgmma_fenced[group.threads] = True
+
+    return run
 
 
 @handler("nvvm.wgmma.commit.group.sync.aligned")
@@ -349,14 +358,21 @@ def _wgmma_wait(op: Op) -> Run:
         _warpgroups(group, op)
         done = unit.wgmma_done
         done[group.threads] = np.maximum(done[group.threads], unit.wgmma_groups[group.threads] - pending)
-        mine = set(group.threads[::128].tolist())
+        unit.wgmma_fenced[group.threads] = False
+        leaders = set(group.threads[::128].tolist())
         kept = []
         for thread, number, spots in unit.wgmma_reads:
-            if thread in mine and number < done[thread]:
-                unit.shared.end_async_read(spots, unit.warp_of[thread : thread + 128 : 32])
+            if thread in leaders and number < done[thread]:
+                unit.shared.end_async_read(spots, [int(unit.warp_of[thread])])
             else:
                 kept.append((thread, number, spots))
         unit.wgmma_reads = kept
+        # The reads count as the first warp's, and every warp of the warpgroup knows now that they are over.
+        for thread in leaders:
+            first = int(unit.warp_of[thread])
+            local = int(unit.local_warp[first])
+            unit.clocks[first : first + 4, local] = unit.clocks[first, local]
+            unit.release(np.array([first]))
 
     return run
 
@@ -392,7 +408,7 @@ def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
     def accumulator(group: Group) -> np.ndarray:
         return np.stack([spread(group.env[s], group.size) for s in c])
 
-    return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, True)
+    return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, True, True)
 
 
 def _ptx_tensor_reduce(op: Op, match: re.Match[str]) -> Run:

@@ -49,7 +49,7 @@ class Report:
     bank_conflicts: int = 0
     executed: dict[str, int] = field(default_factory=dict)
     blocks: int = 0
-    _seen: set[tuple[str, int]] = field(default_factory=set, repr=False)
+    _seen: set[tuple] = field(default_factory=set, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -57,10 +57,11 @@ class Report:
         return not self.findings
 
     def add(self, key: int, finding: Finding) -> None:
-        """Record a finding unless the operation (identified by `key`) has one of its kind."""
-        if (finding.kind, key) not in self._seen and len(self.findings) < self.LIMIT:
-            self._seen.add((finding.kind, key))
+        """Record a finding unless the operation (identified by `key`) has one of its kind, or one says the same."""
+        seen = {(finding.kind, key), (finding.kind, finding.operation, finding.detail)}
+        if not seen & self._seen and len(self.findings) < self.LIMIT:
             self.findings.append(finding)
+        self._seen |= seen
 
     def count(self, operation: str, times: int) -> None:
         """Count executions of an operation."""

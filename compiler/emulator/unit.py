@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _FAR = 1 << 30  # the clock of "nobody" wrote this: everyone knows of it
 _NAMED_BARRIERS = 16
+_SPINS = 100  # rounds in which every group only polls memory, after which nothing will change any more
 
 
 class BarrierState:
@@ -210,6 +211,7 @@ class Unit:
         self.wgmma_groups = np.zeros(threads.size, np.int64)
         self.wgmma_done = np.zeros(threads.size, np.int64)
         self.wgmma_reads: list[Any] = []
+        self.wgmma_fenced = np.zeros(threads.size, bool)  # since the thread's last wait
         self.registers: dict[str, np.ndarray] = {}
         self.conflict_cache = conflict_cache
         self.groups: list[Group] = []
@@ -385,19 +387,16 @@ class Unit:
             runnable = [g for g in self.groups if g.wait is None or g.wait.ready(g).all()]
             if runnable:
                 spinning = all(isinstance(g.wait, SpinWait) for g in runnable)
-                idle = idle + 1 if spinning else 0
+                idle = idle + 1 if spinning and not self.events else 0
                 if spinning and self.events:
                     self._drain()
-                if idle <= 1000:
-                    self._advance(runnable)
-                    continue
-            if self.events:
+                if idle > _SPINS and not self._split_partly_ready():
+                    self._deadlock(runnable)
+                self._advance(runnable)
+            elif self.events:
                 self._drain()
-                continue
-            if not self._split_partly_ready():
-                where = "; ".join(str(g.wait) for g in self.groups[:4])
-                held = sum(g.size for g in self.groups)
-                raise EmulationError(f"{self.program.name}: deadlock: {held} threads wait for {where}")
+            elif not self._split_partly_ready():
+                self._deadlock(self.groups)
         while self.events:
             self._drain()
         for store in self.stores:
@@ -406,6 +405,11 @@ class Unit:
             detail = "the kernel ends before this store was waited for (bulk_wait)"
             self.report.add(-1, Finding("async", "cp.async.bulk", block, int(self.thread_in_block[thread]), detail))
             store.complete()
+
+    def _deadlock(self, groups: list[Group]) -> None:
+        where = "; ".join(str(g.wait) for g in groups[:4])
+        held = sum(g.size for g in groups)
+        raise EmulationError(f"{self.program.name}: deadlock: {held} threads wait for {where}")
 
     def _drain(self) -> None:
         events, self.events = self.events, []
@@ -432,7 +436,9 @@ class Unit:
         """Let those warps go on whose wait is over though their group's is not; False if there are none."""
         found = False
         for group in list(self.groups):
-            ready = group.wait.ready(group)
+            ready = np.zeros(group.size, bool) if group.wait is None else group.wait.ready(group)
+            if ready.all():
+                continue
             warp = group.threads // self.warp_size
             ready = (np.bincount(warp, ~ready) == 0)[warp]
             if ready.any():
