@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ingot import dims
+from ingot.dim_table import DimTable
 from ingot.dims import Dim
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME
 from ingot.errors import InputError
@@ -42,13 +43,17 @@ def compile_sizes(names: Sequence[str], sizes: Sequence[Dim]) -> Callable[..., t
 
     What is compiled is the normal form of shape expressions, which holds numbers, our own names and the functions above.
     """
-    arguments = {name: dims.symbol(f"v{i}") for i, name in enumerate(names)}
-    unknown = dims.symbols_of(sizes) - arguments.keys()
+    unknown = dims.symbols_of(sizes) - set(names)
     if unknown:
         raise ValueError(f"sizes depend on {', '.join(sorted(unknown))}, which nothing binds")
-    texts = [str(dims.substitute(d, arguments)) for d in sizes]
-    source = f"lambda {', '.join(map(str, arguments.values()))}: ({''.join(t + ', ' for t in texts)})"
-    return eval(source, {"__builtins__": {}, **_FUNCTIONS})
+    # Names of dimensions may be Python's keywords: give them numbers.
+    arguments = {name: f"v{i}" for i, name in enumerate(names)}
+    table = DimTable(arguments.values(), arguments)
+    results = "".join(f"{table.text(d)}, " for d in sizes)
+    body = "".join(f"  {name} = {text}\n" for name, text in table.definitions)
+    namespace: dict[str, Any] = {"__builtins__": {}, **_FUNCTIONS}
+    exec(f"def evaluate({', '.join(arguments.values())}):\n{body}  return ({results})", namespace)
+    return namespace["evaluate"]
 
 
 class ShapeBinder:

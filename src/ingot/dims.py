@@ -123,15 +123,20 @@ def _make(terms: Mapping[Monomial, int]) -> Dim:
     return Expr(tuple(sorted(kept, key=lambda t: _order(t[0]))))
 
 
-def _format(terms: tuple[tuple[Monomial, int], ...]) -> str:
+def _format(terms: tuple[tuple[Monomial, int], ...], factor: Callable[[Atom], str] = lambda a: a.text) -> str:
     out = ""
     for monomial, c in terms:
-        factors = [a.text for a in monomial]
+        factors = [factor(a) for a in monomial]
         if abs(c) != 1 or not factors:
             factors.insert(0, str(abs(c)))
         term = "*".join(factors)
         out += (f" {'-' if c < 0 else '+'} " if out else ("-" if c < 0 else "")) + term
     return out
+
+
+def format_terms(d: Expr, factor: Callable[[Atom], str]) -> str:
+    """The text of `d` with every atom spelled by `factor`."""
+    return _format(d.terms, factor)
 
 
 @lru_cache(maxsize=65536)

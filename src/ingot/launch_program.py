@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args
 
 from ingot import dims, kernel_plan
+from ingot.dim_table import DimReader, DimTable
 from ingot.dims import Dim
 from ingot.kernel_plan import KernelPlan
 
@@ -211,8 +212,11 @@ _DIMS_FIELDS = {"sizes", "shape"}
 
 
 def dumps(program: LaunchProgram) -> bytes:
-    """Canonical JSON text of a program."""
-    return json.dumps(_to(program), sort_keys=True, separators=(",", ":")).encode()
+    """Canonical JSON text of a program: its version, the common parts of its sizes, and itself."""
+    table = DimTable(_symbols(program))
+    body = _to(program, table)
+    raw = {"version": program.version, "dims": table.definitions, "program": body}
+    return json.dumps(raw, sort_keys=True, separators=(",", ":")).encode()
 
 
 def loads(data: bytes) -> LaunchProgram:
@@ -221,26 +225,41 @@ def loads(data: bytes) -> LaunchProgram:
         raw = json.loads(data)
         if raw["version"] != VERSION:
             raise ValueError(f"launch program of version {raw['version']}, expected {VERSION}")
-        return _from(raw)
+        return _from(raw["program"], DimReader(raw["dims"]))
     except (KeyError, TypeError, UnicodeDecodeError, AttributeError) as e:
         raise ValueError(f"damaged launch program: {e!r}") from None
 
 
-def _to(x: Any) -> Any:
+def _symbols(x: Any) -> set[str]:
+    """The symbols in any part of a program's own sizes; those of kernel plans are not the program's."""
+    if isinstance(x, dims.Expr):
+        return dims.symbols(x)
+    if isinstance(x, KernelPlan):
+        return set()
+    if is_dataclass(x):
+        return set().union(*(_symbols(getattr(x, f.name)) for f in fields(x)))
+    return set().union(*map(_symbols, x)) if isinstance(x, tuple) else set()
+
+
+def _to(x: Any, table: DimTable) -> Any:
     if isinstance(x, KernelPlan):
         return kernel_plan.to_json(x)
     if is_dataclass(x):
-        return {"@": type(x).__name__, **{f.name: _to(getattr(x, f.name)) for f in fields(x)}}
+        return {"@": type(x).__name__, **{f.name: _to(getattr(x, f.name), table) for f in fields(x)}}
     if isinstance(x, tuple | list):
-        return [_to(v) for v in x]
-    return str(x) if isinstance(x, dims.Expr) else x
+        return [_to(v, table) for v in x]
+    return table.text(x) if isinstance(x, dims.Expr) else x
 
 
-def _from(x: Any) -> Any:
+def _from(x: Any, reader: DimReader) -> Any:
     if isinstance(x, list):
-        return tuple(map(_from, x))
+        return tuple(_from(v, reader) for v in x)
     if not isinstance(x, dict):
         return x
+
+    def dim(d: int | str) -> Dim:
+        return reader.dim(d) if isinstance(d, str) else d
+
     values: dict[str, Any] = {}
     for name, v in x.items():
         if name == "@":
@@ -248,9 +267,9 @@ def _from(x: Any) -> Any:
         if name == "plan":
             values[name] = kernel_plan.from_json(v)
         elif name in _DIM_FIELDS:
-            values[name] = dims.as_dim(v)
+            values[name] = dim(v)
         elif name in _DIMS_FIELDS:
-            values[name] = tuple(map(dims.as_dim, v))
+            values[name] = tuple(map(dim, v))
         else:
-            values[name] = _from(v)
+            values[name] = _from(v, reader)
     return _CLASSES[x["@"]](**values)
