@@ -356,7 +356,7 @@ def reduction(root: str, x: TensorArg, results: list[TensorArg], axes: tuple, ki
 
 @pytest.mark.parametrize("kind", ["sum", "max", "min", "prod"])
 @pytest.mark.parametrize(
-    ("shape", "axes"), [((5, 37), (1,)), ((5, 64), (0,)), ((3, 7, 50), (0, 2)), ((4, 6, 3), (1,)), ((40,), (0,))]
+    ("shape", "axes"), [((5, 37), (1,)), ((5, 64), (0,)), ((3, 7, 50), (0, 2)), ((4, 6, 3), (1,)), ((40,), (0,)), ((3, 150), (0,))]
 )
 def test_reduce(kind, shape, axes):
     out = tuple(1 if a in axes else n for a, n in enumerate(shape))
@@ -389,7 +389,7 @@ def test_reduce_passes_nan_on():
 
 @pytest.mark.parametrize("kind", ["softmax", "log_softmax", "layer", "rms"])
 @pytest.mark.parametrize(
-    ("shape", "axes"), [((5, 37), (1,)), ((5, 64), (1,)), ((6, 50), (0,)), ((3, 7, 20), (1, 2)), ((3, 7, 20), (1,))]
+    ("shape", "axes"), [((5, 37), (1,)), ((5, 64), (1,)), ((6, 50), (0,)), ((3, 7, 20), (1, 2)), ((3, 7, 150), (1,))]
 )
 def test_normalize(kind, shape, axes):
     x = contiguous("f32", *shape)

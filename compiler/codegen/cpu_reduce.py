@@ -6,7 +6,14 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
-from ingot.compiler.codegen.cpu_reduction import Combine, Instance, ReductionSpace, for_instances, reduction_space
+from ingot.compiler.codegen.cpu_reduction import (
+    LANE_BLOCK,
+    Combine,
+    Instance,
+    ReductionSpace,
+    for_instances,
+    reduction_space,
+)
 from ingot.compiler.codegen.cpu_region import (
     Position,
     RegionEmitter,
@@ -24,6 +31,9 @@ from ingot.dims import Dim
 from ingot.dispatch import Dispatch, ScalarRegion
 from ingot.dtypes import DTYPES
 from ingot.target import Target
+
+
+_WIDE = 4  # registers of a vector where lanes lie along a kept axis
 
 
 def reduction_operation(ck: CpuKernel, kind: str, dtype: str) -> Combine:
@@ -78,6 +88,10 @@ class ReductionRegions:
         dtypes = [x.dtype, *(r.dtype for r in dispatch.results), *(dispatch.operands[n].dtype for n in operands)]
         self.dtypes = dtypes
         self.lanes = vector_lanes(target, [*dtypes, statistic])
+        width = self.space.kept[-1]
+        if self.space.lanes_kept and isinstance(width, int) and width >= _WIDE * self.lanes:
+            # Down a column, one register's worth of each row would use a fraction of the lines and pages it touches.
+            self.lanes = max(self.lanes, min(_WIDE * self.lanes, LANE_BLOCK))
 
     def emitter(self, ck: CpuKernel, region: ScalarRegion, axes: dict[int, int]) -> RegionEmitter:
         """One of the regions."""

@@ -24,7 +24,7 @@ from ingot.compiler.codegen.cpu_space import (
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 
-_LANE_BLOCK = 64  # elements of the kept lane axis in a work item
+LANE_BLOCK = 64  # elements of the kept lane axis in a work item
 
 Combine = Callable[[Val, Val], Val]
 
@@ -74,7 +74,7 @@ def reduction_space(
     strides = tuple((*a, *b) for a, b in zip(kept.strides, rest.strides, strict=True))
     rows: Dim = 1
     if lanes_kept:
-        grid = (*kept.sizes[:-1], dims.ceildiv(kept.sizes[-1], _LANE_BLOCK))
+        grid = (*kept.sizes[:-1], dims.ceildiv(kept.sizes[-1], LANE_BLOCK))
     else:
         rows = dims.maximum(1, dims.floordiv(ITEM_ELEMENTS, dims.maximum(1, dims.product(rest.sizes))))
         grid = (dims.ceildiv(dims.product(kept.sizes), rows),)
@@ -198,7 +198,7 @@ def for_instances(
     with ck.items() as item:
         if space.lanes_kept:
             *outer, block = ck.split(item, space.grid)
-            start, stop = clipped(ck, block, _LANE_BLOCK, space.kept[-1])
+            start, stop = clipped(ck, block, LANE_BLOCK, space.kept[-1])
 
             def vector(i: Val, n: int, mask: Val | None) -> None:
                 body(Instance(ck, space, (*outer, i), n, mask))
