@@ -7,8 +7,8 @@ Small and closed. A module holds one `ingot.func`; its body is a sequence of
 - *dispatches*: one root operation each with its full semantics, and *scalar regions* that hold what is fused into it;
 - `guard`s, `output`s and the terminator `return`.
 
-The weights program, where there is one, is a second function, `weights`, after the main one: its outputs are the derived weights
-that the main function reads by name, each computed from sources that keep the model's names.
+The weights program, where there is one, is a second function, `weights`, after the main one: its outputs are the derived
+weights that the main function reads by name, each computed from sources that keep the model's names.
 
 Values are tensors. A dimension that is not constant is a shape expression (`ingot.dims`); the expressions of a type's dynamic
 dimensions, in order, are its encoding: `tensor<?x?x768xf32, #ingot.dims<["N", "S"]>>`.
@@ -31,7 +31,7 @@ The semantics of each operation stand in its row of `OPS`; `ingot.compiler.inter
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -192,12 +192,17 @@ def _parse_type(text: str) -> tuple[str, tuple[Dim, ...]]:
     inner = text[len("tensor<") : -1]
     body, _, encoding = inner.partition(", ")
     *sizes, dtype = body.split("x")
-    expressions: Iterator[str] = iter(())
+    expressions: list[str] = []
     if encoding:
         if not encoding.startswith(f"#{NAME}.dims<[") or not encoding.endswith("]>"):
             raise ValueError(f"{text} has an encoding other than #{NAME}.dims")
-        expressions = iter(encoding[len(f"#{NAME}.dims<[") + 1 : -3].split('", "'))
-    shape = tuple(dims.parse(next(expressions)) if s == "?" else int(s) for s in sizes)
+        expressions = encoding[len(f"#{NAME}.dims<[") + 1 : -3].split('", "')
+    if len(expressions) < sizes.count("?"):
+        raise ValueError(f"{text} has a dynamic dimension without an expression in #{NAME}.dims")
+    if len(expressions) > sizes.count("?"):
+        raise ValueError(f"{text} has more expressions in #{NAME}.dims than dynamic dimensions")
+    rest = iter(expressions)
+    shape = tuple(dims.parse(next(rest)) if s == "?" else int(s) for s in sizes)
     return dtype, shape
 
 
@@ -218,10 +223,7 @@ def _parts(value: ir.Value | ir.Type) -> tuple[str, tuple[Dim, ...]]:
     text = str(t)
     if not text.startswith("tensor<") or "*" in text.split(",")[0]:
         raise ValueError(f"{text} is not a ranked tensor type")
-    try:
-        return _parse_type(text)
-    except StopIteration:
-        raise ValueError(f"{text} has a dynamic dimension without an expression in #{NAME}.dims") from None
+    return _parse_type(text)
 
 
 def scalar_type(dtype: str) -> ir.Type:

@@ -1,7 +1,14 @@
-"""Verification of `ingot` operations: attributes, types of regions, and shapes that can be checked without execution."""
+"""Verification of `ingot` operations: attributes, types of regions, and shapes as far as they can be proven wrong.
+
+Sizes that are not known to be different may be equal: a rule fails only where the difference of two sizes is a constant other
+than zero.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from ingot import dims
 from ingot.dialects.mlir import ir
 
 
@@ -24,11 +31,34 @@ def attach(name: str) -> None:
 
 def find_fault(op: ir.Operation) -> str | None:
     """What is wrong with `op`, or None."""
-    from ingot.dialects.ingot import DEFS
+    from ingot.dialects import ingot as dialect
+    from ingot.dialects import verifier_rules as rules
 
-    definition = DEFS[op.name]
+    name = op.name
+    definition = dialect.DEFS[name]
+    if definition.kind == "scalar":
+        rule: Callable[[ir.Operation], str | None] = rules.SCALAR_RULES.get(name, rules.row)
+    else:
+        rule = rules.RULES.get(name, _nothing)
     attributes = op.attributes
-    for name in definition.attrs:
-        if name not in attributes:
-            return f"requires attribute '{name}'"
+    for attribute in definition.attrs:
+        if attribute not in attributes:
+            return f"requires attribute '{attribute}'"
+        if (fault := rules.attribute_fault(attribute, attributes[attribute])) is not None:
+            return fault
+    try:
+        return rule(op)
+    except ValueError as e:  # a type without sizes, a shape expression that cannot be read
+        return str(e)
+
+
+def _nothing(op: ir.Operation) -> str | None:
     return None
+
+
+def differ(a: dims.Dim, b: dims.Dim) -> bool:
+    """True where two sizes are known to be different."""
+    if a is b:
+        return False
+    difference = a - b
+    return isinstance(difference, int) and difference != 0

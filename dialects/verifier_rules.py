@@ -1,0 +1,488 @@
+"""The rules of `ingot.dialects.verifier`, one function an operation: what is wrong with it, or None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ingot import dims
+from ingot.dialects.ingot import DEFS, NAME, dtype_of, shape_of
+from ingot.dialects.mlir import ir
+from ingot.dialects.plain import attribute
+from ingot.dialects.scalar_table import TABLE
+from ingot.dialects.verifier import differ
+from ingot.dims import Dim
+from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME
+
+Fault = str | None
+Shape = tuple[Dim, ...]
+
+
+def _show(shape: Sequence[Dim]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+# Attributes -----------------------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "an integer": lambda v: type(v) is int,
+    "a float": lambda v: isinstance(v, float),
+    "a string": lambda v: isinstance(v, str),
+    "an array of integers": lambda v: isinstance(v, tuple) and all(type(x) is int for x in v),
+    "an array of strings": lambda v: isinstance(v, tuple) and all(isinstance(x, str) for x in v),
+    "a number": lambda v: isinstance(v, bool | int | float),
+}
+_ATTRIBUTE_KINDS: dict[str, str] = {
+    "perm": "an array of integers", "axes": "an array of integers", "steps": "an array of integers",
+    "dilations": "an array of integers", "kernel": "an array of integers", "pads": "an array of integers",
+    "starts": "an array of strings", "inputs": "an array of strings", "input_types": "an array of strings",
+    "sym_name": "a string", "name": "a string", "type": "a string", "left": "a string", "right": "a string",
+    "relation": "a string", "message": "a string", "kind": "a string", "acc": "a string", "dim": "a string",
+    "groups": "an integer", "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
+    "strides": "an array of integers",
+}  # fmt: skip
+
+
+def attribute_fault(name: str, attr: ir.Attribute) -> Fault:
+    """What is wrong with the kind of a required attribute."""
+    kind = _ATTRIBUTE_KINDS[name]
+    try:
+        fits = _KINDS[kind](attribute(attr))
+    except ValueError:
+        fits = False
+    return None if fits else f"attribute '{name}' is {attr}, expected {kind}"
+
+
+# Scalars --------------------------------------------------------------------------------------------------------------
+
+_INTS = frozenset(n for n, t in DTYPES.items() if t.kind != "float")
+_FLOATS = frozenset(n for n, t in DTYPES.items() if t.kind == "float")
+_COMPUTED = frozenset({"f32", "f64"})
+# Casts: which types they take and give, and how their widths relate (1 widens, -1 narrows, 0 either).
+_CASTS: dict[str, tuple[frozenset[str], frozenset[str], int]] = {
+    "extf": (_FLOATS, _FLOATS, 1), "truncf": (_FLOATS, _FLOATS, -1), "extsi": (_INTS - {"i1"}, _INTS, 1),
+    "extui": (_INTS, _INTS, 1), "trunci": (_INTS, _INTS, -1), "sitofp": (_INTS - {"i1"}, _FLOATS, 0),
+    "uitofp": (_INTS, _FLOATS, 0), "fptosi": (_FLOATS, _INTS, 0), "fptoui": (_FLOATS, _INTS, 0),
+}  # fmt: skip
+
+
+def row(op: ir.Operation) -> Fault:
+    """Operand and result types of a row of the scalar table."""
+    name = op.name[len(NAME) + 1 :]
+    entry = TABLE[name]
+    types = [str(v.type) for v in op.operands]
+    result = str(op.results[0].type)
+    if len(types) != len(entry.params):
+        return f"takes {len(entry.params)} operands, got {len(types)}"
+    for letter, found in zip(entry.params, types, strict=True):
+        if letter == "f" and found not in _FLOATS:
+            return f"takes floating-point values, got {found}"
+        if letter == "i" and found not in _INTS:
+            return f"takes integers, got {found}"
+        if letter == "b" and found != "i1":
+            return f"takes an i1 first, got {found}"
+    if entry.result == "cast":
+        return _cast(name, types[0], result)
+    alike = types[1:] if entry.params[0] == "b" else types
+    if len(set(alike)) > 1:
+        return f"takes values of one type, got {', '.join(alike)}"
+    if entry.params[0] == "f" and types[0] not in _COMPUTED:
+        return f"computes in f32 or f64, got {types[0]}: extend it first"
+    expected = "i1" if entry.result == "i1" else alike[-1]
+    return None if result == expected else f"gives {expected}, its result is {result}"
+
+
+def _cast(name: str, source: str, target: str) -> Fault:
+    if source not in DTYPES or target not in DTYPES:
+        return f"cannot cast {source} to {target}"
+    bits = (1 if source == "i1" else DTYPES[source].bits), (1 if target == "i1" else DTYPES[target].bits)
+    if name == "bitcast":
+        return None if bits[0] == bits[1] else f"cannot cast {source} to {target}: their widths differ"
+    sources, targets, direction = _CASTS[name]
+    widens = bits[1] > bits[0]
+    if source not in sources or target not in targets or (direction and widens != (direction > 0)):
+        hint = " (an i1 extends by extui)" if source == "i1" and "si" in name else ""
+        return f"cannot cast {source} to {target}{hint}"
+    return None
+
+
+def _load(op: ir.Operation) -> Fault:
+    stored, result = dtype_of(op.operands[0]), str(op.results[0].type)
+    return None if stored == result else f"loads {stored}, its result is {result}"
+
+
+def _load_at(op: ir.Operation) -> Fault:
+    rank = len(shape_of(op.operands[0]))
+    indices = [str(v.type) for v in list(op.operands)[1:]]
+    if len(indices) != rank or any(t != "i64" for t in indices):
+        return f"takes {rank} i64 indices, one for each axis, got {', '.join(indices) or 'none'}"
+    return _load(op)
+
+
+def _index(op: ir.Operation) -> Fault:
+    return None if str(op.results[0].type) == "i64" else f"gives i64, its result is {op.results[0].type}"
+
+
+def _dim(op: ir.Operation) -> Fault:
+    dims.parse(op.attributes["dim"].value)
+    return _index(op)
+
+
+def _const(op: ir.Operation) -> Fault:
+    value, result = op.attributes["value"], str(op.results[0].type)
+    kind = DTYPES[result].kind if result in DTYPES else ""
+    if kind == "float":
+        fits = isinstance(value, ir.FloatAttr)
+    else:
+        fits = isinstance(value, ir.BoolAttr) if kind == "bool" else isinstance(value, ir.IntegerAttr)
+    return None if fits else f"has value {value}, its result is {result}"
+
+
+SCALAR_RULES: dict[str, Callable[[ir.Operation], Fault]] = {
+    "ingot.load": _load,
+    "ingot.load_at": _load_at,
+    "ingot.index": _index,
+    "ingot.dim": _dim,
+    "ingot.const": _const,
+}
+
+
+# Regions --------------------------------------------------------------------------------------------------------------
+
+
+def _region(op: ir.Operation, number: int, args: Sequence[str], domain: Shape, yields: Sequence[str] | None) -> Fault:
+    """Faults of a scalar region: its arguments, what it reads over its domain, and the types that it yields."""
+    name = DEFS[op.name].regions[number]
+    blocks = op.regions[number].blocks
+    if len(blocks) != 1:
+        return f"region '{name}' has {len(blocks)} blocks, expected 1"
+    block = blocks[0]
+    found = [str(a.type) for a in block.arguments]
+    if found != list(args):
+        return f"region '{name}' takes ({', '.join(found)}), expected ({', '.join(args)})"
+    last = None
+    for view in block.operations:
+        inner = last = view.operation
+        if inner.name == "ingot.load":
+            if (fault := _load_fault(inner.operands[0], domain)) is not None:
+                return fault
+        elif inner.name == "ingot.index" and inner.attributes["axis"].value >= len(domain):
+            return f"reads index {inner.attributes['axis'].value} of a domain of {len(domain)} axes"
+        elif DEFS[inner.name].kind != "scalar" and inner.name != "ingot.yield":
+            return f"region '{name}' holds '{inner.name}', which is no scalar operation"
+    if last is None or last.name != "ingot.yield":
+        return f"region '{name}' does not end in ingot.yield"
+    given = [str(v.type) for v in last.operands]
+    if yields is not None and given != list(yields):
+        return f"region '{name}' yields ({', '.join(given)}), expected ({', '.join(yields)})"
+    return None
+
+
+def _load_fault(tensor: ir.Value, domain: Shape) -> Fault:
+    shape = shape_of(tensor)
+    fits = len(shape) <= len(domain)
+    for size, wide in zip(reversed(shape), reversed(domain), strict=False):
+        fits = fits and (size == 1 or not differ(size, wide))
+    return None if fits else f"loads {tensor.type} over the domain {_show(domain)}"
+
+
+def _yielded(op: ir.Operation, number: int) -> str:
+    """The type that a region yields first."""
+    blocks = op.regions[number].blocks
+    operations = list(blocks[0].operations) if len(blocks) else []
+    operands = list(operations[-1].operation.operands) if operations else []
+    return str(operands[0].type) if operands else "nothing"
+
+
+def _same_shape(kind: str, found: Shape, expected: Shape) -> Fault:
+    if len(found) != len(expected) or any(differ(a, b) for a, b in zip(found, expected, strict=True)):
+        return f"{kind} has shape {_show(found)}, expected {_show(expected)}"
+    return None
+
+
+def _results(op: ir.Operation, expected: Shape | None = None) -> Fault:
+    """Results are at least one, of one type, and of the expected shape."""
+    if not len(op.results):
+        return "has no result"
+    types = {str(r.type) for r in op.results}
+    if len(types) > 1:
+        return f"has results of several types: {', '.join(sorted(types))}"
+    return None if expected is None else _same_shape("result", shape_of(op.results[0]), expected)
+
+
+def _last_region(op: ir.Operation, number: int, args: Sequence[str]) -> Fault:
+    return _region(op, number, args, shape_of(op.results[0]), [dtype_of(r) for r in op.results])
+
+
+def _first(*faults: Callable[[], Fault]) -> Fault:
+    """The first fault found."""
+    for find in faults:
+        if (fault := find()) is not None:
+            return fault
+    return None
+
+
+# Structure, sources and effects ---------------------------------------------------------------------------------------
+
+
+def _func(op: ir.Operation) -> Fault:
+    names, types = attribute(op.attributes["inputs"]), attribute(op.attributes["input_types"])
+    blocks = op.regions[0].blocks
+    if len(blocks) != 1:
+        return f"has {len(blocks)} blocks, expected 1"
+    arguments = list(blocks[0].arguments)
+    if not len(names) == len(types) == len(arguments):  # type: ignore[arg-type]
+        return f"has {len(arguments)} arguments, {len(names)} names and {len(types)} types of inputs"  # type: ignore[arg-type]
+    if len(set(names)) != len(names):  # type: ignore[arg-type]
+        return f"has two inputs of one name: {', '.join(names)}"  # type: ignore[arg-type]
+    for name, type_, argument in zip(names, types, arguments, strict=True):  # type: ignore[arg-type]
+        if (fault := _onnx_type(f"input {name!r}", type_, dtype_of(argument))) is not None:
+            return fault
+    operations = list(blocks[0].operations)
+    if not operations or operations[-1].operation.name != "ingot.return":
+        return "does not end in ingot.return"
+    return None
+
+
+def _onnx_type(what: str, name: str, storage: str) -> Fault:
+    row_ = ONNX_TYPE_BY_NAME.get(name)
+    if row_ is None:
+        return f"{what} is of type {name!r}, which ONNX does not have"
+    return None if row_.storage == storage else f"{what} of type {name} is stored as {row_.storage}, not as {storage}"
+
+
+def _output(op: ir.Operation) -> Fault:
+    return _onnx_type(f"output {op.attributes['name'].value!r}", op.attributes["type"].value, dtype_of(op.operands[0]))
+
+
+def _guard(op: ir.Operation) -> Fault:
+    for side in ("left", "right"):
+        dims.parse(op.attributes[side].value)
+    relation = op.attributes["relation"].value
+    return None if relation in ("eq", "le") else f"has relation {relation!r}, expected eq or le"
+
+
+def _weight(op: ir.Operation) -> Fault:
+    shape = shape_of(op.results[0])
+    return None if all(isinstance(d, int) for d in shape) else f"has sizes that are not constant: {_show(shape)}"
+
+
+# Views ----------------------------------------------------------------------------------------------------------------
+
+
+def _same_dtype(op: ir.Operation) -> Fault:
+    source, result = dtype_of(op.operands[0]), dtype_of(op.results[0])
+    return None if source == result else f"views {source} as {result}"
+
+
+def _reshape(op: ir.Operation) -> Fault:
+    old, new = shape_of(op.operands[0]), shape_of(op.results[0])
+    if differ(dims.product(old), dims.product(new)):
+        return f"reshapes {_show(old)} to {_show(new)}, which has another number of elements"
+    return _same_dtype(op)
+
+
+def _transpose(op: ir.Operation) -> Fault:
+    perm, shape = attribute(op.attributes["perm"]), shape_of(op.operands[0])
+    if sorted(perm) != list(range(len(shape))):  # type: ignore[type-var, arg-type]
+        return f"has perm {_show(perm)}, which is no permutation of {len(shape)} axes"  # type: ignore[arg-type]
+    expected = tuple(shape[p] for p in perm)  # type: ignore[union-attr, index]
+    return _same_shape("result", shape_of(op.results[0]), expected) or _same_dtype(op)
+
+
+def _slice(op: ir.Operation) -> Fault:
+    old, new = shape_of(op.operands[0]), shape_of(op.results[0])
+    starts, steps = attribute(op.attributes["starts"]), attribute(op.attributes["steps"])
+    if not len(starts) == len(steps) == len(old) == len(new):  # type: ignore[arg-type]
+        return f"has {len(starts)} starts and {len(steps)} steps for {len(old)} axes"  # type: ignore[arg-type]
+    for text, step, size, count in zip(starts, steps, old, new, strict=True):  # type: ignore[arg-type]
+        start = dims.parse(text)
+        if step == 0:
+            return "has a step of 0"
+        last = start + step * (count - 1)
+        if isinstance(count, int) and count > 0:
+            for position in (start, last):
+                beyond = position - size
+                if (isinstance(position, int) and position < 0) or (isinstance(beyond, int) and beyond >= 0):
+                    return f"reads position {position} of an axis of size {size}"
+    return _same_dtype(op)
+
+
+def _expand(op: ir.Operation) -> Fault:
+    old, new = shape_of(op.operands[0]), shape_of(op.results[0])
+    if len(old) > len(new) or any(a != 1 and differ(a, b) for a, b in zip(reversed(old), reversed(new), strict=False)):
+        return f"expands {_show(old)} to {_show(new)}"
+    return _same_dtype(op)
+
+
+# Roots ----------------------------------------------------------------------------------------------------------------
+
+
+def _pointwise(op: ir.Operation) -> Fault:
+    return _results(op) or _last_region(op, 0, ())
+
+
+def _move(op: ir.Operation) -> Fault:
+    x = op.operands[0]
+    shape, result = shape_of(x), op.results[0]
+    into = len(op.operands) == 2
+    if into != ("offsets" in op.attributes):
+        return "takes `into` and `offsets` together"
+    if into:
+        offsets = attribute(op.attributes["offsets"])
+        whole = shape_of(result)
+        if op.operands[1].type != result.type:
+            return f"moves into {op.operands[1].type}, its result is {result.type}"
+        if not len(offsets) == len(shape) == len(whole):  # type: ignore[arg-type]
+            return f"has {len(offsets)} offsets for {_show(shape)} in {_show(whole)}"  # type: ignore[arg-type]
+        for text, size, room in zip(offsets, shape, whole, strict=True):  # type: ignore[arg-type]
+            beyond = dims.parse(text) + size - room
+            if isinstance(beyond, int) and beyond > 0:
+                return f"moves {_show(shape)} to {_show(offsets)}, beyond {_show(whole)}"  # type: ignore[arg-type]
+    elif (fault := _same_shape("result", shape_of(result), shape)) is not None:
+        return fault
+    return _region(op, 0, [dtype_of(x)], shape, [dtype_of(result)])
+
+
+def _matmul(op: ir.Operation) -> Fault:
+    a, b = (shape_of(v) for v in op.operands)
+    if len(a) < 2 or len(b) < 2:
+        return f"multiplies {_show(a)} and {_show(b)}: both need two axes"
+    if differ(a[-1], b[-2]):
+        return f"multiplies {_show(a)} and {_show(b)}: {a[-1]} is not {b[-2]}"
+    rank = max(len(a), len(b)) - 2
+    lead: list[Dim] = []
+    for i in range(-rank, 0):
+        x, y = (s[:-2][i] if len(s) - 2 >= -i else 1 for s in (a, b))
+        if x != 1 and y != 1 and differ(x, y):
+            return f"multiplies {_show(a)} and {_show(b)}: {x} and {y} do not broadcast"
+        lead.append(y if x == 1 else x)
+    return _results(op, (*lead, a[-2], b[-1])) or _last_region(op, 0, [op.attributes["acc"].value])
+
+
+def _conv(op: ir.Operation) -> Fault:
+    x, w = (shape_of(v) for v in op.operands)
+    spatial = len(x) - 2
+    if spatial < 1 or len(w) != len(x):
+        return f"convolves {_show(x)} with {_show(w)}: both need one axis for each of N, spatial axes, C"
+    fault = _window_attrs(op, spatial, ("strides", "dilations"))
+    if fault is not None:
+        return fault
+    groups: int = op.attributes["groups"].value
+    transposed = "transposed" in op.attributes
+    channels, made = (w[0], w[-1] * groups) if transposed else (w[-1] * groups, w[0])
+    if differ(x[-1], channels):
+        return f"convolves {_show(x)} with {_show(w)} in {groups} groups: {x[-1]} channels are not {channels}"
+    if groups < 1 or (isinstance(made, int) and made % groups):
+        return f"has {groups} groups for {made} channels"
+    result = shape_of(op.results[0]) if len(op.results) else ()
+    if len(result) != len(x) or differ(result[0], x[0]) or differ(result[-1], made):
+        return f"result has shape {_show(result)}, expected [{x[0]}, ..., {made}]"
+    if not transposed:
+        pads, strides, dilations = (attribute(op.attributes[n]) for n in ("pads", "strides", "dilations"))
+        for i in range(spatial):
+            room = x[1 + i] + pads[i] + pads[spatial + i] - dilations[i] * (w[1 + i] - 1) - 1  # type: ignore[index, operator]
+            expected = dims.floordiv(room, strides[i]) + 1  # type: ignore[index, arg-type]
+            if differ(result[1 + i], expected):
+                return f"result has size {result[1 + i]} on axis {1 + i}, expected {expected}"
+    return _results(op) or _last_region(op, 0, [op.attributes["acc"].value])
+
+
+def _window_attrs(op: ir.Operation, spatial: int, names: Sequence[str]) -> Fault:
+    for name in (*names, "pads"):
+        values = attribute(op.attributes[name])
+        expected = 2 * spatial if name == "pads" else spatial
+        if len(values) != expected:  # type: ignore[arg-type]
+            return f"has {name} {_show(values)}, expected {expected} of them"  # type: ignore[arg-type]
+        if any(v < (0 if name == "pads" else 1) for v in values):  # type: ignore[union-attr, operator]
+            return f"has {name} {_show(values)}"  # type: ignore[arg-type]
+    return None
+
+
+def _attention(op: ir.Operation) -> Fault:
+    q, k, v = (shape_of(x) for x in op.operands)
+    if {len(q), len(k), len(v)} != {4}:
+        return f"takes q {_show(q)}, k {_show(k)}, v {_show(v)}: each needs four axes"
+    pairs = ((q[0], k[0]), (q[3], k[3]), *zip(k[:3], v[:3], strict=True))
+    heads = isinstance(q[1], int) and isinstance(k[1], int) and (k[1] == 0 or q[1] % k[1] != 0)
+    if heads or any(differ(a, b) for a, b in pairs):
+        return f"takes q {_show(q)}, k {_show(k)}, v {_show(v)}, which do not fit"
+    return _first(
+        lambda: _results(op, (*q[:3], v[3])),
+        lambda: _region(op, 0, ["f32"], (*q[:3], k[2]), ["f32"]),
+        lambda: _last_region(op, 1, ["f32"]),
+    )
+
+
+def _axes(op: ir.Operation, rank: int) -> Fault:
+    axes = attribute(op.attributes["axes"])
+    if not all(0 <= a < rank for a in axes) or len(set(axes)) != len(axes):  # type: ignore[union-attr, operator, arg-type]
+        return f"has axes {_show(axes)} of a tensor of {rank}"  # type: ignore[arg-type]
+    return None
+
+
+def _kind(op: ir.Operation, *kinds: str) -> Fault:
+    kind = op.attributes["kind"].value
+    return None if kind in kinds else f"is of kind {kind!r}, expected {', '.join(kinds)}"
+
+
+def _reduce(op: ir.Operation) -> Fault:
+    x = op.operands[0]
+    shape = shape_of(x)
+    axes = set(attribute(op.attributes["axes"]))  # type: ignore[arg-type]
+    kept = tuple(1 if i in axes else d for i, d in enumerate(shape))
+    mapped = _yielded(op, 0)
+    return _first(
+        lambda: _kind(op, "sum", "max", "min", "prod"),
+        lambda: _axes(op, len(shape)),
+        lambda: _results(op, kept),
+        lambda: _region(op, 0, [dtype_of(x)], shape, [mapped]),
+        lambda: _last_region(op, 1, [mapped]),
+    )
+
+
+def _normalize(op: ir.Operation) -> Fault:
+    x = op.operands[0]
+    shape = shape_of(x)
+    mapped = _yielded(op, 0)
+    return _first(
+        lambda: _kind(op, "softmax", "log_softmax", "layer", "rms"),
+        lambda: _axes(op, len(shape)),
+        lambda: _results(op, shape),
+        lambda: None if mapped in _COMPUTED else f"normalizes {mapped}, expected f32 or f64",
+        lambda: _region(op, 0, [dtype_of(x)], shape, [mapped]),
+        lambda: _last_region(op, 1, [mapped]),
+    )
+
+
+def _pool(op: ir.Operation) -> Fault:
+    x, result = shape_of(op.operands[0]), shape_of(op.results[0]) if len(op.results) else ()
+    arguments = [str(a.type) for b in op.regions[0].blocks for a in b.arguments]
+    if len(x) < 3 or len(result) != len(x) or differ(x[0], result[0]) or differ(x[-1], result[-1]):
+        return f"pools {_show(x)} to {_show(result)}"
+    return _first(
+        lambda: _kind(op, "max", "average"),
+        lambda: _window_attrs(op, len(x) - 2, ("kernel", "strides", "dilations")),
+        lambda: _results(op),
+        lambda: _last_region(op, 0, arguments[:1]),
+    )
+
+
+RULES: dict[str, Callable[[ir.Operation], Fault]] = {
+    "ingot.func": _func,
+    "ingot.output": _output,
+    "ingot.guard": _guard,
+    "ingot.weight": _weight,
+    "ingot.reshape": _reshape,
+    "ingot.transpose": _transpose,
+    "ingot.slice": _slice,
+    "ingot.expand": _expand,
+    "ingot.pointwise": _pointwise,
+    "ingot.move": _move,
+    "ingot.matmul": _matmul,
+    "ingot.conv": _conv,
+    "ingot.attention": _attention,
+    "ingot.reduce": _reduce,
+    "ingot.normalize": _normalize,
+    "ingot.pool": _pool,
+}
