@@ -356,7 +356,8 @@ def reduction(root: str, x: TensorArg, results: list[TensorArg], axes: tuple, ki
 
 @pytest.mark.parametrize("kind", ["sum", "max", "min", "prod"])
 @pytest.mark.parametrize(
-    ("shape", "axes"), [((5, 37), (1,)), ((5, 64), (0,)), ((3, 7, 50), (0, 2)), ((4, 6, 3), (1,)), ((40,), (0,)), ((3, 150), (0,))]
+    ("shape", "axes"),
+    [((5, 37), (1,)), ((5, 64), (0,)), ((3, 7, 50), (0, 2)), ((4, 6, 3), (1,)), ((40,), (0,)), ((3, 150), (0,))],
 )
 def test_reduce(kind, shape, axes):
     out = tuple(1 if a in axes else n for a, n in enumerate(shape))

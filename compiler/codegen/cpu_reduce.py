@@ -32,7 +32,6 @@ from ingot.dispatch import Dispatch, ScalarRegion
 from ingot.dtypes import DTYPES
 from ingot.target import Target
 
-
 _WIDE = 4  # registers of a vector where lanes lie along a kept axis
 
 
