@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import resource
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+
+from ingot.tools.commands.session_options import session_options
+
+if TYPE_CHECKING:
+    from ingot.target import Target
 
 PERCENTILES = (50, 90, 99)
 
@@ -18,22 +24,22 @@ PERCENTILES = (50, 90, 99)
 @click.argument("engine", type=click.Path(path_type=Path))
 @click.option("-i", "--inputs", type=click.Path(path_type=Path), help="An .npz file of arrays named as the inputs.")
 @click.option("-d", "--dim", "dims", multiple=True, metavar="NAME=SIZE", help="Size of a named dimension, for random inputs.")
-@click.option("--device", help="cpu, or cuda:N [default: the GPU where one is found, else the CPU].")
-@click.option("-n", "--runs", default=50, show_default=True, help="Timed calls.")
-@click.option("--warmup", default=5, show_default=True, help="Calls before them.")
+@click.option("-n", "--runs", type=click.IntRange(1), default=50, show_default=True, help="Timed calls.")
+@click.option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Calls before them.")
 @click.option("--profile", is_flag=True, help="Also print the time of each kernel.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@session_options
 def command(
     engine: Path,
     inputs: Path | None,
     dims: tuple[str, ...],
-    device: str | None,
     runs: int,
     warmup: int,
     profile: bool,
     as_json: bool,
+    **session_arguments: Any,
 ) -> None:
-    report = measure(engine, inputs, dims, device, runs, warmup, profile)
+    report = measure(engine, inputs, dims, runs, warmup, profile, session_arguments)
     if as_json:
         click.echo(json.dumps(report, indent=1))
         return
@@ -45,18 +51,28 @@ def command(
 
 
 def measure(
-    engine: Path, inputs: Path | None, dims: tuple[str, ...], device: str | None, runs: int, warmup: int, profile: bool
+    engine: Path,
+    inputs: Path | None,
+    dims: tuple[str, ...],
+    runs: int,
+    warmup: int,
+    profile: bool,
+    session_arguments: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Load, warm up and time an engine; times in ms, memory in MB."""
     from ingot.runtime.session import Session
+    from ingot.tools.commands.engines import open_engine
     from ingot.tools.commands.feeds import parse_dims, random_feeds, read_npz
     from ingot.tools.commands.progress import progress
 
     start = time.perf_counter()
     with progress() as update:
-        session = Session(engine, device=device, progress=update)
+        opened = open_engine(engine, update)
+        opened_at = time.perf_counter()
+        session = Session(opened, progress=update, **session_arguments)
         loaded = time.perf_counter()
-        feeds = read_npz(inputs) if inputs else random_feeds(session.get_inputs(), parse_dims(dims))
+        specs = session.get_inputs()
+        feeds = read_npz(inputs, specs) if inputs else random_feeds(specs, parse_dims(dims))
         session.run(None, feeds)
     first = time.perf_counter()
     for _ in range(warmup):
@@ -70,7 +86,8 @@ def measure(
     report: dict[str, Any] = {
         "engine": str(engine),
         "device": session.device_name,
-        "load_ms": (loaded - start) * 1e3,
+        "open_ms": (opened_at - start) * 1e3,
+        "prepare_ms": (loaded - opened_at) * 1e3,
         "first_call_ms": (first - loaded) * 1e3,
         **{f"latency_p{p}_ms": float(np.percentile(times, p)) for p in PERCENTILES},
         "throughput_per_s": batch * 1e3 / float(np.median(times)),
@@ -78,15 +95,39 @@ def measure(
         **session.stats(),
     }
     if profile:
-        report["profile"] = session.profile(feeds)
+        report["profile"] = with_ceilings(session.profile(feeds), session.device.target)
     return report
 
 
-def print_profile(rows: list[dict[str, Any]]) -> None:
-    """A table of kernels, the slowest first: time, share, rate of arithmetic and of memory traffic."""
+def print_profile(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of kernels, the slowest first: time, share of the call, rates of arithmetic and memory traffic, ONNX nodes.
+
+    On a GPU also the share of what its kind can do, by arithmetic or by traffic, whichever is greater.
+    """
     total = sum(r["ms"] for r in rows) or 1.0
-    click.echo(f"{'ms':>9} {'share':>6} {'GFLOP/s':>10} {'GB/s':>8}  kernel")
+    click.echo(f"{'ms':>9} {'share':>6} {'GFLOP/s':>10} {'GB/s':>8} {'ceiling':>7}  kernel, node")
     for r in sorted(rows, key=lambda r: -r["ms"]):
         seconds = max(r["ms"], 1e-9) / 1e3
         rates = f"{r['flops'] / seconds / 1e9:10.1f} {r['bytes'] / seconds / 1e9:8.1f}"
-        click.echo(f"{r['ms']:9.4f} {r['ms'] / total:6.1%} {rates}  {r['kernel']} {r['node']}")
+        ceiling = f"{r['ceiling']:7.1%}" if "ceiling" in r else f"{'-':>7}"
+        click.echo(f"{r['ms']:9.4f} {r['ms'] / total:6.1%} {rates} {ceiling}  {r['kernel']} {short(r['node'])}")
+
+
+def with_ceilings(rows: Sequence[Mapping[str, Any]], target: Target) -> list[dict[str, Any]]:
+    """The rows of a GPU's profile with `ceiling`: work per second over what a typical GPU of the target can do."""
+    if target.kind != "cuda":
+        return [dict(r) for r in rows]
+    from ingot.cuda_targets import facts
+
+    limits = facts(target)
+    found = []
+    for r in rows:
+        least = max(r["flops"] / (limits.tflops * 1e12), r["bytes"] / limits.bandwidth)
+        found.append({**r, "ceiling": least / max(r["ms"] / 1e3, 1e-12)})
+    return found
+
+
+def short(node: str) -> str:
+    """The first of the ONNX nodes that a kernel implements, and how many follow."""
+    first, *others = node.split("+")
+    return f"{first} (+{len(others)})" if others else first

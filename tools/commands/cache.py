@@ -19,6 +19,10 @@ def info() -> None:
     cache = RuntimeCache.open_default()
     report = cache.info()
     click.echo(f"{report['path']}: {report['entries']} entries, {report['bytes'] / 1e6:.1f} MB")
+    for kind, held in report["kinds"].items():
+        click.echo(f"  {kind:8s} {held['entries']:6d} {held['bytes'] / 1e6:8.1f} MB")
+    if report["problem"]:
+        click.echo(f"  not used as it should be: {report['problem']}")
 
 
 @command.command("clear", help="Remove every entry.")
@@ -41,4 +45,4 @@ def export(path: Path) -> None:
 def import_(path: Path) -> None:
     from ingot.runtime.cache import RuntimeCache
 
-    click.echo(f"imported {RuntimeCache.open_default().import_(path)} entries")
+    click.echo(f"imported {RuntimeCache.open_default().import_from(path)} entries")

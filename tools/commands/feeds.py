@@ -1,15 +1,17 @@
-"""Inputs for `ingot run` and `ingot bench`: read from files, or drawn at random."""
+"""Inputs for `ingot run` and `ingot bench`, read from files or drawn at random, and files of outputs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ingot.dtypes import ONNX_TYPE_BY_NAME, onnx_numpy
-from ingot.errors import InputError
+from ingot.errors import Error, InputError
 
 DEFAULT_DIM = 1
 
@@ -25,29 +27,61 @@ def parse_dims(texts: Sequence[str]) -> dict[str, int]:
     return dims
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file. Raises InputError where it is none."""
+def read_npz(path: Path, inputs: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file, float32 ones converted where a session's input has a type that numpy's files have not.
+
+    Raises InputError where the file is none.
+    """
+    cure = "give an .npz file of arrays named as the inputs"
     try:
-        with np.load(path) as data:
-            return dict(data)
-    except (OSError, ValueError) as e:
-        cure = "give an .npz file of arrays named as the inputs"
-        raise InputError(f"cannot read inputs: {e}", node=str(path), cure=cure) from e
+        found = np.load(path, allow_pickle=False)
+        if not isinstance(found, np.lib.npyio.NpzFile):
+            raise InputError("holds one array, without a name", node=str(path), cure=cure)
+        with found:
+            arrays = dict(found)
+    except OSError as e:
+        raise InputError(f"cannot read inputs: {e.strerror or e}", node=str(path), cure=cure) from e
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise InputError("cannot read inputs: not an .npz file of arrays, or damaged", node=str(path), cure=cure) from e
+    for spec in inputs:
+        dtype = _numpy_type(spec.type)
+        if spec.name in arrays and dtype.kind == "V" and arrays[spec.name].dtype == np.float32:
+            arrays[spec.name] = arrays[spec.name].astype(dtype)
+    return arrays
+
+
+def _numpy_type(text: str) -> np.dtype:
+    """The numpy type of ONNX Runtime's spelling `tensor(float)`."""
+    return onnx_numpy(ONNX_TYPE_BY_NAME[text.removeprefix("tensor(").removesuffix(")")])
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file; types that numpy's files do not have (bfloat16) as float32. Raises Error where that fails."""
+    try:
+        np.savez(path, **{n: a.astype(np.float32) if a.dtype.kind == "V" else a for n, a in arrays.items()})
+    except OSError as e:
+        raise Error(f"cannot write: {e.strerror or e}", node=str(path), cure="give a writable path") from e
 
 
 def random_feeds(inputs: Sequence[Any], dims: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random arrays for a session's inputs: standard normal floats, zeros and ones elsewhere; sizes not given are 1."""
+    """Random arrays for a session's inputs: standard normal floats, zeros and ones elsewhere; sizes not given are 1.
+
+    Raises InputError where `dims` names a dimension that no input has.
+    """
     from ingot import dims as expressions
 
+    shapes = [tuple(map(expressions.as_dim, spec.shape)) for spec in inputs]
+    known = sorted(set().union(*map(expressions.symbols_of, shapes)))
+    for name in dims:
+        if name not in known:
+            named = f"its dimensions are {', '.join(known)}" if known else "its sizes are all fixed"
+            raise InputError(f"--dim {name}: no input has this dimension", cure=named)
     rng = np.random.default_rng(seed)
+    env = {name: dims.get(name, DEFAULT_DIM) for name in known}
     feeds = {}
-    for spec in inputs:
-        shape = []
-        for d in spec.shape:
-            d = expressions.as_dim(d)
-            env = {name: dims.get(name, DEFAULT_DIM) for name in expressions.symbols(d)}
-            shape.append(expressions.evaluate(d, env))
-        dtype = onnx_numpy(ONNX_TYPE_BY_NAME[spec.type.removeprefix("tensor(").removesuffix(")")])
+    for spec, sizes in zip(inputs, shapes, strict=True):
+        shape = [expressions.evaluate(d, env) for d in sizes]
+        dtype = _numpy_type(spec.type)
         if dtype.kind in "iub":
             feeds[spec.name] = rng.integers(0, 2, shape).astype(dtype)
         else:
