@@ -49,7 +49,11 @@ def _gather_nd(node: Node) -> Tensor:
 
 @rule("OneHot")
 def _one_hot(node: Node) -> Tensor:
-    indices, depth, values = node.input(0), node.dims(1)[0], node.input(2)
+    indices, depth, values = node.input(0), node.value(1).item(), node.input(2)
+    if isinstance(depth, float) and depth.is_integer():
+        depth = int(depth)
+    if isinstance(depth, bool) or not isinstance(depth, int | Expr):
+        raise node.fail(f"depth {depth} is no size known at compile time", "make it a constant")
     axis = node.axis(node.attr("axis"), indices.rank + 1)
     return Tensor(values.type, (*indices.shape[:axis], depth, *indices.shape[axis:]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from ingot.dtypes import DTYPES
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
 from ingot.passes.onnx_lowering.values import Known, Source
@@ -62,8 +63,20 @@ def _binary(low: Lowering) -> Source:
 
 @lowering("BitShift")
 def _bit_shift(low: Lowering) -> Source:
-    row = "shli" if low.attr("direction") == "LEFT" else "shrui"
-    return low.build.pointwise(low.type, low.shape, lambda b: getattr(b, row)(b.load(low.source(0)), b.load(low.source(1))))
+    """A shift by a negative amount, or by the width or more, leaves nothing, or the sign of a signed number to the right."""
+    left = low.attr("direction") == "LEFT"
+
+    def body(b: RegionBuilder) -> Scalar:
+        x, amount = b.load(low.source(0)), b.load(low.source(1))
+        bits = DTYPES[x.type].bits
+        if not left and not x.unsigned:
+            return b.shrsi(x, b.minui(amount, b.like(bits - 1, amount)))
+        zero = b.like(0, x)
+        inside = b.cmpi_ult(amount, b.like(bits, amount))
+        amount = b.select(inside, amount, b.like(0, amount))
+        return b.select(inside, b.shli(x, amount) if left else b.shrui(x, amount), zero)
+
+    return low.build.pointwise(low.type, low.shape, body)
 
 
 _VARIADIC: dict[str, Binary] = {"Max": larger, "Min": smaller, "Sum": add, "Mean": add}
@@ -92,9 +105,8 @@ def _mod(low: Lowering) -> Source:
     def body(b: RegionBuilder) -> Scalar:
         x, y = b.load(low.source(0)), b.load(low.source(1))
         if x.is_float:
-            if not c_sign:
-                raise low.fail("fmod=0 is for integers only", "set fmod=1")
-            return float_remainder(b, x, y)
+            r = float_remainder(b, x, y)
+            return r if c_sign else _with_sign_of_divisor(b, r, y)
         if x.unsigned:
             return b.remui(x, y)
         # The remainder has the sign of the dividend (fmod=1, as in C) or of the divisor (as in Python).
@@ -110,7 +122,17 @@ def float_remainder(b: RegionBuilder, x: Scalar, y: Scalar) -> Scalar:
     r = b.fma(b.negf(quotient), divisor, size)
     r = b.select(b.cmpf_olt(r, b.like(0, r)), b.addf(r, divisor), r)
     r = b.select(b.cmpf_oge(r, divisor), b.subf(r, divisor), r)
+    infinity = b.like(math.inf, x)
+    r = b.select(b.andi(b.cmpf_oeq(divisor, infinity), b.cmpf_olt(size, infinity)), size, r)
     return b.select(b.cmpf_olt(x, b.like(0, x)), b.negf(r), r)
+
+
+def _with_sign_of_divisor(b: RegionBuilder, r: Scalar, y: Scalar) -> Scalar:
+    """A remainder as in Python: zero or of the divisor's sign."""
+    zero = b.like(0, r)
+    negative = b.cmpf_olt(y, zero)
+    moved = b.select(b.xori(b.cmpf_olt(r, zero), negative), b.addf(r, y), r)
+    return b.select(b.cmpf_oeq(r, zero), b.select(negative, b.like(-0.0, r), zero), moved)
 
 
 _MAX_UNROLLED_POWER = 8
@@ -249,10 +271,16 @@ def _unary(low: Lowering) -> Source:
     return low.build.pointwise(low.type, low.shape, lambda b: f(b, b.load(low.source(0))))
 
 
-@lowering("Identity", "Dropout")
-def _identity(low: Lowering) -> list[Source]:
-    low.only_first_output()
-    return [low.source(0)]
+@lowering("Identity")
+def _identity(low: Lowering) -> Source:
+    return low.source(0)
+
+
+@lowering("Dropout")
+def _dropout(low: Lowering) -> list[Source | None]:
+    """Nothing is dropped outside training."""
+    keeps = low.build.pointwise(low.result(1).type, low.shape, lambda b: b.const(True, "i1")) if low.used[1] else None
+    return [low.source(0), keeps]
 
 
 @lowering("IsInf")

@@ -106,7 +106,7 @@ def _cumsum(low: Lowering) -> Source:
 # Resize ---------------------------------------------------------------------------------------------------------------
 
 Position = Callable[[RegionBuilder], tuple[Scalar, Scalar]]
-_COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
+_COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -129,9 +129,12 @@ def _resize(low: Lowering) -> Source:
         """The position in x of the current element as a fraction (numerator, denominator > 0), exact."""
         i, (size, out) = b.index(axis), ratios[axis]
         if coordinates == "align_corners":
-            last = b.dim(low.shape[axis] - 1)
-            one = b.const(1, "i64")
-            return b.muli(i, b.dim(x.shape[axis] - 1)), b.maxsi(last, one)
+            # Over in * scale, which is not the result's size where that was rounded down (as in ONNX's own tests).
+            last = x.shape[axis] - 1, x.shape[axis] * out - size
+            if (size, out) == (x.shape[axis], low.shape[axis]):
+                last = last[0], out - 1
+                size = 1
+            return b.muli(i, b.dim(last[0] * size)), b.maxsi(b.dim(last[1]), b.const(1, "i64"))
         n, d = b.dim(size), b.dim(out)
         if coordinates == "asymmetric":
             return b.muli(i, n), d
@@ -140,6 +143,9 @@ def _resize(low: Lowering) -> Source:
         if coordinates == "pytorch_half_pixel":
             single = b.cmpi_eq(b.dim(low.shape[axis]), b.const(1, "i64"))
             numerator = b.select(single, b.const(0, "i64"), numerator)
+        if coordinates == "half_pixel_symmetric":
+            # The centers of both meet where the result's size was rounded down.
+            numerator = b.addi(numerator, b.dim(x.shape[axis] * out - low.shape[axis] * size))
         return numerator, b.muli(d, two)
 
     def nearest_body(b: RegionBuilder) -> Scalar:

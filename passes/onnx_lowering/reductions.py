@@ -10,7 +10,7 @@ from ingot.passes.onnx_lowering.elementwise import divide, multiply
 from ingot.passes.onnx_lowering.graph_builder import FLOAT
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
-from ingot.passes.onnx_lowering.values import Source
+from ingot.passes.onnx_lowering.values import Source, TypedValue
 
 Function = Callable[[RegionBuilder, Scalar], Scalar]
 
@@ -112,14 +112,34 @@ def _softmax(low: Lowering) -> Source:
 
 
 @lowering("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization")
-def _layer_normalization(low: Lowering) -> list[Source]:
-    low.only_first_output()
+def _layer_normalization(low: Lowering) -> list[Source | None]:
     x = low.tensor(0)
     axes = list(range(low.node.axis(low.attr("axis"), x.rank), x.rank))
     kind = "layer" if low.op == "LayerNormalization" else "rms"
     bias = low.optional(2) if kind == "layer" else None
     epsilon = low.attr("epsilon")
-    return [low.build.normalize(x, kind, axes, epsilon, affine(low.source(1), bias), type=low.type)]
+    y = low.build.normalize(x, kind, axes, epsilon, affine(low.source(1), bias), type=low.type)
+    if not any(low.used[1:]):
+        return [y]
+    if kind == "rms":
+        raise low.fail("output inv_std_var is not supported", "export the model without it")
+    return [y, *_statistics(low, x, axes, epsilon)]
+
+
+def _statistics(low: Lowering, x: TypedValue, axes: list[int], epsilon: float) -> tuple[Source, Source]:
+    """The mean over `axes` and the inverse of the standard deviation."""
+    type = low.result(1).type
+    sizes = [x.shape[a] for a in axes]
+    mean = low.build.reduce(x, "sum", axes, type, None, lambda b, s: b.divf(s, b.to_float(b.product(sizes), s.type)))
+
+    def deviation(b: RegionBuilder, s: Scalar) -> Scalar:
+        variance = b.divf(s, b.to_float(b.product(sizes), s.type))
+        return b.divf(b.like(1, s), b.sqrt(b.addf(variance, b.like(epsilon, s))))
+
+    def squared(b: RegionBuilder, e: Scalar) -> Scalar:
+        return _square(b, b.subf(e, b.to_float(b.load(mean), e.type)))
+
+    return mean, low.build.reduce(x, "sum", axes, type, squared, deviation)
 
 
 @lowering("com.microsoft.SkipLayerNormalization", "com.microsoft.SkipSimplifiedLayerNormalization")

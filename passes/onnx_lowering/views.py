@@ -92,7 +92,8 @@ def _space_to_depth(low: Lowering) -> Source:
     x, b = low.tensor(0), low.attr("blocksize")
     n, c, _, _ = x.shape
     blocks = low.build.reshape(x, (n, c, low.shape[2], b, low.shape[3], b))
-    return low.build.reshape(low.build.transpose(blocks, (0, 3, 5, 1, 2, 4)), low.shape)
+    perm = (0, 1, 3, 5, 2, 4) if low.attr("mode") == "CRD" else (0, 3, 5, 1, 2, 4)
+    return low.build.reshape(low.build.transpose(blocks, perm), low.shape)
 
 
 # Padding --------------------------------------------------------------------------------------------------------------
