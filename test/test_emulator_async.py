@@ -1,4 +1,4 @@
-"""The emulator's asynchronous engines: cp.async, mbarriers, TMA in all its modes, wgmma; and what it says when a wait is missing."""
+"""The emulator's asynchronous engines: cp.async, mbarriers, TMA, wgmma; and what it says when a wait is missing."""
 
 from __future__ import annotations
 
@@ -225,6 +225,10 @@ def test_tma_tiles_of_more_axes_and_types():
     assert np.array_equal(out.view(np.float32).reshape(box[::-1]), tile_of(x, (4, 4, 3, -1), box))
 
 
+def pixel_column(start, offsets, size):
+    return lambda k, d, p: copy_box(k, d, start, size, p, im2col=offsets)
+
+
 @pytest.mark.parametrize(("pad", "filter_", "stride"), [(1, 3, 1), (0, 3, 1), (2, 5, 1), (1, 3, 2)])
 def test_tma_im2col_feeds_a_convolution(pad, filter_, stride):
     """Every filter position's column of pixels, as an implicit GEMM reads them, against padding and slicing in numpy."""
@@ -244,11 +248,8 @@ def test_tma_im2col_feeds_a_convolution(pad, filter_, stride):
         for fy, fx in ((0, 0), (filter_ - 1, 1)):
             out = np.zeros(pixels * c * 2, np.uint8)
 
-            def build(k, d, p):
-                start = [0, int(column) * stride - pad, int(row) * stride - pad, int(image)]
-                copy_box(k, d, start, pixels * c * 2, p, im2col=[fx, fy])
-
-            launch(build, [tensor, out]).check()
+            start = [0, int(column) * stride - pad, int(row) * stride - pad, int(image)]
+            launch(pixel_column(start, [fx, fy], pixels * c * 2), [tensor, out]).check()
             window = padded[:, fy : fy + stride * oh : stride, fx : fx + stride * ow : stride][:, :oh, :ow]
             expected = np.zeros((pixels, c), np.int16)
             rows = window.reshape(-1, c)[first : first + pixels]
@@ -394,7 +395,7 @@ def sample(rng, shape, kind):
 
 
 def store_accumulator(k, acc, out, n, element):
-    """D by the ISA's formula: d_i in row 16 * warp + lane / 4 + 8 * (i % 4 >= 2), column 8 * (i / 4) + 2 * (lane % 4) + i % 2."""
+    """D by the ISA: d_i in row 16 * warp + lane / 4 + 8 * (i % 4 >= 2), column 8 * (i / 4) + 2 * (lane % 4) + i % 2."""
     t = k.thread_id()
     row = (t >> 5) * 16 + ((t & 31) >> 2)
     for i, d in enumerate(k.elements(acc)):
@@ -569,7 +570,7 @@ def test_what_a_wgmma_needs_around_it(missing, kind, words):
 
 
 def pipelined_gemm(k, a_map, b_map, c_map, *, depth, stages, cluster, kind, element_bytes, without=""):
-    """C = A * B^T in 64 x 64 tiles: a producer warp feeds a ring of stages, a warpgroup multiplies; B is shared in the cluster."""
+    """C = A * B^T in 64 x 64 tiles: a producer feeds a ring of stages, a warpgroup multiplies; the cluster shares B."""
     tile, step = 64 * 128, 128 // element_bytes
     t, warp = k.thread_id(), k.warp_id()
     rank = k.cluster_rank()

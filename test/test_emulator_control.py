@@ -1,4 +1,4 @@
-"""The emulator's threads: divergence, loops that threads leave at different times, barriers, reconvergence, clusters, spinning."""
+"""The emulator's threads: divergence, loops left at different times, barriers, reconvergence, clusters, spinning."""
 
 from __future__ import annotations
 

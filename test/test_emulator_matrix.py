@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ingot.compiler.codegen.kernel_builder import KernelModule, Param
+from ingot.compiler.codegen.mma_table import MMA_ROWS
 from ingot.compiler.emulator import emulate
 from ingot.compiler.emulator.formats import decode
 from ingot.compiler.emulator.fragments import LAYOUTS, mma_fragments, scale_lanes, wgmma_accumulator, wgmma_registers
@@ -32,6 +33,36 @@ def test_fragments_hold_every_element_once(row):
         assert index.lane.shape == (rows, columns)
         places = index.lane * count + index.element
         assert np.array_equal(np.sort(places.ravel()), np.arange(32 * count))
+
+
+@pytest.mark.parametrize("row", MMA_ROWS, ids=lambda r: r.name)
+def test_the_emitters_table_agrees_with_the_isa(row):
+    """The code generator's table of instructions, which shares nothing with the emulator's, element by element."""
+    a, b, c = (fragment for fragment in (row.a, row.b, row.c))
+    if row.engine == "wgmma":
+        ours = wgmma_registers(row.k, row.bits)
+        for lane in range(32):
+            for element in range(a.elements):
+                place = a.position(lane, element)
+                assert (ours.lane[place], ours.element[place]) == (lane, element)
+        d = wgmma_accumulator(row.n)
+        for lane in range(32):
+            for element in range(c.elements):
+                place = c.position(lane, element)
+                assert (d.lane[place], d.element[place]) == (lane, element)
+        return
+    ours_a, ours_b, ours_c = mma_fragments((row.m, row.n, row.k), row.bits)
+    for fragment, index, transposed in ((a, ours_a, False), (b, ours_b, True), (c, ours_c, False)):
+        assert fragment.elements * 32 == index.lane.size
+        for lane in range(32):
+            for element in range(fragment.elements):
+                place = fragment.position(lane, element)
+                place = place[::-1] if transposed else place
+                assert (index.lane[place], index.element[place]) == (lane, element), (place, lane, element)
+    if row.scale is not None:
+        rows, columns = scale_lanes(0, 0)
+        assert [row.scale_lane_a(i) for i in range(row.m)] == rows.tolist()
+        assert [row.scale_lane_b(i) for i in range(row.n)] == columns.tolist()
 
 
 def test_wgmma_fragments_are_those_of_four_warps():
@@ -70,7 +101,7 @@ def pack(containers, bits):
 
 
 def run_mma(emit, a_bytes, b_bytes, c, extra=(), target="sm_120a"):
-    """D of one mma whose A (m rows) and B (n rows of K) come by ldmatrix from row-major bytes; C and D by the ISA's c_i formula."""
+    """D of one mma: A (m rows) and B (n rows of K) come by ldmatrix from row-major bytes, C and D by the ISA's c_i formula."""
     m, n = c.shape
     out = np.zeros_like(c)
     element = "i32" if c.dtype == np.int32 else "f32"
@@ -181,8 +212,8 @@ def test_mma_block_scale(kind, k, vector, scale_type, a_type, b_type, selectors)
     low, high = (0x30, 0x48) if scale_type == "ue4m3" else (120, 134)
     a_scales, b_scales = rng.integers(low, high, (16, vector), np.uint8), rng.integers(low, high, (8, vector), np.uint8)
     byte = {4: 0, 2: 2 * selectors[0], 1: 3 * selectors[0]}[vector]
-    # Where the hardware looks (found by probing an RTX 50): A's row r in lane 4 * (r % 8) + 2 * id + r / 8, B's column c in lane
-    # 4 * c + id. All other bytes are garbage.
+    # Where the hardware looks: A's row r in lane 4 * (r % 8) + 2 * id + r / 8, B's column c in lane 4 * c + id. All other
+    # bytes are garbage.
     words_a, words_b = (rng.integers(0, 256, (32, 4)).astype(np.uint8) for _ in range(2))
     for row in range(16):
         words_a[4 * (row % 8) + 2 * selectors[1] + row // 8, byte : byte + vector] = a_scales[row]

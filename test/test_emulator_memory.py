@@ -35,7 +35,7 @@ def test_out_of_bounds_accesses_are_named():
     assert (finding.operation, finding.block, finding.thread) == ("llvm.load", 0, 60)
     assert "byte 240 of buffer 0 (240 bytes)" in finding.detail
     assert (x == 1).all()  # the good lanes went on
-    with pytest.raises(EmulationError, match="out of bounds: llvm.load in block 0, thread 60"):
+    with pytest.raises(EmulationError, match=r"out of bounds: llvm\.load in block 0, thread 60"):
         report.check()
 
 
