@@ -309,6 +309,12 @@ def test_conv_pointwise_and_epilogue():
     check(conv((2, 6, 6, 40), (50, 1, 1, 40), (2, 3, 3, 50), strides=(2, 2), body=body), tol=1e-5)
 
 
+def test_conv_of_few_pixels():
+    body = region("f32", load(2), ("addf", (0, 1), "f32"))
+    check(conv((2, 1, 1, 70), (50, 1, 1, 70), (2, 1, 1, 50), body=body, more=(contiguous("f32", 50),)), tol=1e-5)
+    check(conv((1, 2, 2, 64), (50, 1, 1, 64), (1, 2, 2, 50)), tol=1e-5)
+
+
 def test_conv_groups_and_ranks():
     check(conv((1, 8, 8, 12), (18, 3, 3, 4), (1, 8, 8, 18), groups=3, **PADDED), tol=1e-5)
     check(conv((1, 8, 8, 6), (12, 3, 3, 1), (1, 8, 8, 12), groups=6, **PADDED), tol=1e-5)

@@ -24,6 +24,7 @@ from ingot.compiler.codegen.cpu_gemm import (
 )
 from ingot.compiler.codegen.cpu_im2col import WindowsA
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
+from ingot.compiler.codegen.cpu_matmul import Problem
 from ingot.compiler.codegen.cpu_region import (
     Position,
     RegionEmitter,
@@ -34,6 +35,7 @@ from ingot.compiler.codegen.cpu_region import (
     store_lanes,
 )
 from ingot.compiler.codegen.cpu_space import collapse
+from ingot.compiler.codegen.cpu_vector_product import emit_vector_product, vector_product_suits
 from ingot.compiler.codegen.cpu_window import Window, window_of
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Val
@@ -125,13 +127,17 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     registers = 32 if target.vector_bits >= 512 else 16
     dense = _merged_stride(x.shape[:-1], x.strides[:-1]) if window.is_pointwise() else None
     row, column = _weight_strides(w, window)
+    epilogue = pixel_epilogue(dispatch)
+    if schedule is None and dense is not None and groups == len(epilogue.pixels) == 1 and vector_product_suits(m):
+        a, b = (dense, x.strides[-1]), (row, column)
+        rows = Problem(dispatch, (), m, outputs, depth, a, b, epilogue.results, epilogue.loads, epilogue.axes)
+        return emit_vector_product(rows, acc, target)
     if schedule is None:
         packing = PackingCost(A_IM2COL if dense is None else A_IN_PLACE, B_TRANSPOSE if column != 1 else B_COPY)
         schedule = choose_schedule(m, out_group, depth, groups, lanes, registers, packing)
     assert isinstance(schedule, GemmSchedule)
     blocks = block_grid(schedule, m, out_group)
     grid = (groups, *blocks)
-    epilogue = pixel_epilogue(dispatch)
     with cpu_kernel(dispatch, target, dims.product(grid)) as ck:
         source_a: MatrixA | WindowsA
         if dense is not None:
