@@ -254,6 +254,8 @@ def _np_div_trunc(x: Any, y: Any) -> Any:
 
 def _unsigned(a: Any) -> np.ndarray:
     a = np.asarray(a)
+    if a.dtype.name == "int4":  # one a byte here, sign-extended
+        return a.view(np.uint8) & 15
     return a.view(f"u{a.dtype.itemsize}") if a.dtype.kind == "i" else a
 
 

@@ -362,6 +362,8 @@ def _cast(low: Lowering) -> Source:
     source = low.source(0)
     if source.type == low.type:
         return source
+    if low.type.storage == "f8E8M0FNU":
+        raise low.fail(f"rounding to {low.type.name} (round_mode) is not supported", "keep scales of this type as constants")
     tensors: list = []
     b = low.build.region(tensors)
     saturate = low.attr("saturate") != 0
