@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cuda_emulation import run_emulated
 
+from ingot.compiler.codegen.cuda_conv import choose
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule
@@ -213,3 +214,24 @@ def test_what_no_kernel_takes_is_named() -> None:
     w = make.swapped(d.operands[1])
     with ir.Context(), pytest.raises(NotImplementedError, match="dense"):
         emit(Dispatch(d.root, (d.operands[0], w), d.results, d.attrs, d.regions), BY_NAME["sm_80"])
+
+
+@pytest.mark.parametrize(
+    ("d", "kind"),
+    [
+        (make.conv(2, (96, 96), 320, 320, (3, 3), pads=SAME), WgmmaSchedule),
+        (make.conv("n", ("h", "w"), 320, 320, (3, 3), pads=SAME), WgmmaSchedule),
+        (make.conv(1, (14, 14), 64, 64, (3, 3), pads=SAME), MmaSchedule),
+        (make.conv(2, (96, 96), 3, 64, (3, 3), pads=SAME), MmaSchedule),
+        (make.conv(2, (96, 96), 64, 64, (3, 3), pads=SAME, dtype="f32"), SimtSchedule),
+    ],
+    ids=["large", "any size", "few pixels", "few channels", "float32"],
+)
+def test_choice_on_hopper(d: Dispatch, kind: type) -> None:
+    assert isinstance(choose(conv_problem(d), BY_NAME["sm_90a"]), kind)
+
+
+def test_columns_divide_tiles() -> None:
+    """320 channels are two tiles of 160, not two of 256."""
+    c = conv_problem(make.conv(2, (96, 96), 320, 320, (3, 3), pads=SAME))
+    assert choose(c, BY_NAME["sm_90a"]).tile_n == 160

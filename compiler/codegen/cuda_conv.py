@@ -24,6 +24,7 @@ from ingot.compiler.codegen.cuda_conv_problem import ConvProblem, conv_problem
 from ingot.compiler.codegen.cuda_conv_simt import emit_conv_simt
 from ingot.compiler.codegen.cuda_conv_wgmma import emit_conv_wgmma, plan_conv_wgmma
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule, mma_launch, mma_row
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule, simt_launch
 from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
@@ -47,9 +48,11 @@ class WgmmaTile:
     efficiency: float
 
 
+TYPICAL_PIXELS = 2 * 64 * 64  # output positions that the cost model takes where they are not constant
+
 WGMMA_TILES: tuple[WgmmaTile, ...] = (
     WgmmaTile(128, 256, 0.75), WgmmaTile(128, 224, 0.73), WgmmaTile(128, 192, 0.71), WgmmaTile(128, 160, 0.68),
-    WgmmaTile(128, 128, 0.62), WgmmaTile(128, 96, 0.5), WgmmaTile(128, 64, 0.4),
+    WgmmaTile(128, 128, 0.62), WgmmaTile(128, 96, 0.5), WgmmaTile(128, 64, 0.4), WgmmaTile(128, 32, 0.22),
     WgmmaTile(64, 256, 0.55), WgmmaTile(64, 128, 0.4), WgmmaTile(64, 64, 0.25),
 )  # fmt: skip
 
@@ -66,9 +69,14 @@ def _regions_read(dispatch: Dispatch, operand: int) -> bool:
     return any(i.op in ("load", "load_at") and i.attr("operand") == operand for r in dispatch.regions for i in r.insts)
 
 
+def typical(p: GemmProblem) -> GemmProblem:
+    """The products for the cost model: with a typical number of output positions where it is not constant."""
+    return p if isinstance(p.m, int) else replace(p, m=TYPICAL_PIXELS, a_elements=TYPICAL_PIXELS * constant(p.k) // 9)
+
+
 def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of all wgmma schedules that fit."""
-    p = c.gemm
+    p = typical(c.gemm)
     steps = max(1, constant(p.k) * p.a.bits // 1024)
     for tile in WGMMA_TILES:
         for splits in SPLITS:
@@ -84,10 +92,10 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
 def choose(c: ConvProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     # Tiles of 256 rows leave too few registers for the positions of the rows' windows.
-    mma = (e for e in mma_schedules(c.gemm, target) if e.schedule.tile_m <= 128)
+    mma = (e for e in mma_schedules(typical(c.gemm), target) if e.schedule.tile_m <= 128)
     found = [*wgmma_schedules(c, target), *mma]
     if not found or (c.window.transposed and c.gemm.b.major != "row"):
-        found = list(simt_schedules(c.gemm, target))
+        found = list(simt_schedules(typical(c.gemm), target))
     return min(found, key=lambda e: e.seconds).schedule
 
 

@@ -99,6 +99,7 @@ class GemmProblem:
         acc: accumulator type.
         tf32: f32 operands may be rounded to tf32.
         unsigned: signedness of 8-bit integers of a and b: True means uint8.
+        a_elements: elements of memory that a is gathered from; None where they are its own, m * k.
     """
 
     dispatch: Dispatch
@@ -113,6 +114,7 @@ class GemmProblem:
     acc: str
     tf32: bool
     unsigned: tuple[bool, bool]
+    a_elements: Dim | None = None
 
     @property
     def domain(self) -> tuple[Dim, ...]:

@@ -76,7 +76,8 @@ def tensor_core_seconds(
     steps = math.ceil(k / (splits * tile_k))
     step = 2 * tile[0] * tile[1] * tile_k / (rate / f.sms * efficiency)
     compute = rounds * steps * max(step, STEP_SECONDS)
-    traffic = batch * (m * k * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
+    a_elements = m * k if p.a_elements is None else constant(p.a_elements)
+    traffic = batch * (a_elements * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
     memory = traffic / (0.85 * f.bandwidth * min(1.0, tiles / f.sms))
     extra = 0.0
     if splits > 1:
