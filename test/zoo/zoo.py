@@ -2,7 +2,7 @@
 
     python test/zoo/zoo.py list
     python test/zoo/zoo.py fill OUT [NAME ...]   # OUT/NAME/{model.onnx[, model.onnx.data], inputs_k.npz, ref_k.npz, meta.json}
-    python test/zoo/zoo.py fill OUT --no-reference NAME
+    python test/zoo/zoo.py fill OUT NAME ... --no-reference
 
 A recipe holds a graph as its exporter wrote it; every large weight is replaced by (shape, dtype, mean, standard deviation) and
 drawn again from a seed, so that no trained weight is in here: what is tested is arithmetic, shapes and coverage. Inputs are
