@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def draft_program(
             Pipeline.parse(",".join(passes)).run(module)
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
-            Path(dump_dir, "planned.mlir").write_text(str(module))
+            Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(str(module))
         return build_program(module, target.name)
 
 

@@ -43,14 +43,18 @@ class CompileClient:
     def __init__(self, *, workers: int | None = None, dump_dir: str | None = None) -> None:
         self.workers = workers or int(os.environ.get("INGOT_WORKERS", 0)) or platform.cpu_count()
         self.dump_dir = dump_dir if dump_dir is not None else os.environ.get("INGOT_DUMP_DIR")
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while jobs are under way
+        self._start_lock = threading.Lock()
         self._process: subprocess.Popen | None = None
         self._sock: socket.socket | None = None
 
     def start(self) -> None:
         """Start the server if it does not run; returns at once. Raises CompileError where the compiler is not installed."""
-        if self._process is not None and self._process.poll() is None:
-            return
+        with self._start_lock:
+            if not self.running:
+                self._start()
+
+    def _start(self) -> None:
         if not has_compiler():
             raise errors.CompileError(
                 "a kernel is not in the runtime cache, and the compiler is not installed",

@@ -14,7 +14,7 @@ from typing import Any
 
 from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Engine
-from ingot.errors import InputError
+from ingot.errors import EngineError, InputError
 from ingot.launch_program import TensorSpec, guards
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
@@ -82,6 +82,9 @@ class Session:
         progress: Progress | None = None,
     ) -> None:
         self.engine = engine if isinstance(engine, Engine) else Engine.load(engine)
+        if self.engine.is_stripped:
+            cure = "refit it first: Engine.load(path).refit('model.onnx')"
+            raise EngineError("the engine was saved without weights", node=self.engine.path or None, cure=cure)
         self.counters = Counters()
         loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
         if tf32:

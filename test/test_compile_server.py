@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +99,24 @@ def test_server_restarts_and_ends_with_its_client(target: Target) -> None:
     while time.time() < deadline and any(os.path.exists(f"/proc/{p}") for p in children):
         time.sleep(0.05)
     assert not any(os.path.exists(f"/proc/{p}") for p in children)
+
+
+def test_stages_are_dumped(target: Target, tmp_path: Path) -> None:
+    c = CompileClient(workers=1, dump_dir=str(tmp_path / "dump"))
+    c.one(kernel(unary("negf"), target))
+    c.close()
+    suffixes = {"".join(p.suffixes) for p in (tmp_path / "dump").iterdir()}
+    assert {".mlir", ".llvm.mlir", ".ll", ".o", ".img"} <= suffixes
+
+
+def test_threads_may_start_one_server(target: Target) -> None:
+    c = CompileClient(workers=1)
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(c.one(Job("target"))[0]["target"])) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(answers) == 4
+    assert answers[0] == answers[3]
+    c.close()

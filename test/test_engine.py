@@ -189,3 +189,16 @@ def test_missing_file_and_newer_format(tmp_path: Path, path: Path) -> None:
     Engine(needy, IR, engine.weights).save(path)
     with pytest.raises(EngineError, match="needs magic"):
         Engine.load(path)
+
+
+def test_engine_of_format_1_still_runs() -> None:
+    from runtime_models import perceptron_reference
+
+    import ingot
+
+    session = ingot.Session(Path(__file__).parent / "data" / "format_1.ingot", "cpu")
+    x = np.random.default_rng(0).standard_normal((2, 3, 16), dtype=np.float32)
+    y, s = session.run(None, {"x": x})
+    expected = perceptron_reference(x)
+    np.testing.assert_allclose(y, expected[0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(s, expected[1], rtol=1e-5, atol=1e-5)
