@@ -1,4 +1,4 @@
-"""Pointers, loads and stores of Kernel IR: a mixin of `KernelBuilder`.
+"""Pointers, loads and stores of Kernel IR: a layer of `KernelBuilder`.
 
 Alignments are in bytes. Where none is given, the element's natural alignment is promised (not the vector's: pass
 `align=16` or more where the address is known to be so aligned, or the access is split). Masked accesses do not touch
@@ -9,48 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ingot.compiler.codegen.small_floats import SmallFloatOps
 from ingot.compiler.codegen.values import Operand, Val, ValueType
 from ingot.dialects.mlir import ir
-
-if TYPE_CHECKING:
-    from ingot.compiler.codegen.kernel_builder import KernelModule
 
 _DYNAMIC = -(1 << 31)  # marks a run-time index in llvm.getelementptr
 
 
-class MemoryOps:
+class MemoryOps(SmallFloatOps):
     """See the module's docstring."""
-
-    module: KernelModule
-    loc: Any
-    index_type: ValueType
-    ip: Any
 
     # --- pointers
 
     def ptr_at(self, base: Val, index: Operand, type_: str | ValueType) -> Val:
         """Address of element `index` of an array of `type_` at `base`; either may be a vector, giving a vector of pointers."""
         t = self.type(type_)
-        if isinstance(index, Val) and index.const is not None and index.t.kind == "int":
-            index = index.const
-        constant = not isinstance(index, Val)
-        if constant and index == 0:
+        if isinstance(index, Val):
+            constant = index.int_const if index.t.kind == "int" else None
+        else:
+            constant = int(index)
+        if constant == 0:
             return base
         result = base.t
-        if not constant and index.t.kind == "vector" and base.t.kind != "vector":
+        if isinstance(index, Val) and index.t.kind == "vector" and base.t.kind != "vector":
             result = self.vector_of(base.t, index.t.lanes)
         elif base.t.element.kind != "ptr":
             raise ValueError(f"{base.t} is not a pointer")
+        fits = constant is not None and -(1 << 31) < constant < 1 << 31
         attributes = {
-            "rawConstantIndices": self.attr(f"array<i32: {int(index) if constant else _DYNAMIC}>"),
+            "rawConstantIndices": self.attr(f"array<i32: {constant if fits else _DYNAMIC}>"),
             "elem_type": self._type_attr(t),
         }
-        if constant and not -(1 << 31) < int(index) < 1 << 31:
-            attributes["rawConstantIndices"] = self.attr(f"array<i32: {_DYNAMIC}>")
-            index, constant = self.const(index, "i64"), False
-        return self.emit("llvm.getelementptr", (base,) if constant else (base, index), result, attributes)
+        operands = (base,) if fits else (base, self.value(index if constant is None else constant, "i64" if constant else None))
+        return self.emit("llvm.getelementptr", operands, result, attributes)
 
     def ptr_add(self, base: Val, offset: Operand) -> Val:
         """`base` moved by `offset` bytes."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ingot.compiler.codegen.kernel_builder import KernelBuilder
 from ingot.compiler.codegen.nvvm_matrix import MatrixOps
 from ingot.compiler.codegen.values import Operand, Val, ValueType
 from ingot.dialects.mlir import ir
@@ -27,7 +26,7 @@ _ATOMICS = {
 _ORDERINGS = {"relaxed": 2, "acquire": 4, "release": 5, "acq_rel": 6, "seq_cst": 7}
 
 
-class NvvmBuilder(KernelBuilder, MatrixOps):
+class NvvmBuilder(MatrixOps):
     """Emits one GPU kernel; see the module's docstring. Made by `KernelModule.kernel` for `sm_XX` targets."""
 
     @property

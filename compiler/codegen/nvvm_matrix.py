@@ -1,4 +1,4 @@
-"""Matrix operations of NVIDIA's tensor cores: a mixin of `NvvmBuilder`.
+"""Matrix operations of NVIDIA's tensor cores: a layer of `NvvmBuilder`.
 
 Fragments are lists of 32-bit registers (`i32`, or `f32` for float accumulators); which element lies where is the PTX
 ISA's business ("Matrix Fragments for mma.m16n8k16" and the like) and that of the table of instructions, not of this
@@ -8,24 +8,18 @@ file. Every operation here is executed by all lanes of a warp (wgmma: all four w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ingot.compiler.codegen.values import Val, ValueType
+from ingot.compiler.codegen.kernel_builder import KernelBuilder
+from ingot.compiler.codegen.values import Val
 from ingot.dialects.mlir import ir
-
-if TYPE_CHECKING:
-    from ingot.compiler.codegen.kernel_builder import KernelModule
 
 _BELOW_8_BITS = ("e2m3", "e3m2", "e2m1")
 _INTEGER_OPERANDS = ("s8", "u8", "s4", "u4")
 
 
-class MatrixOps:
+class MatrixOps(KernelBuilder):
     """See the module's docstring."""
-
-    module: KernelModule
-    i32: ValueType
-    f32: ValueType
 
     # --- shared memory to fragments ("ldmatrix", "stmatrix")
 

@@ -1,4 +1,4 @@
-"""8-bit and 4-bit floats by bit arithmetic: a mixin of `KernelBuilder`.
+"""8-bit and 4-bit floats by bit arithmetic: a layer of `KernelBuilder`.
 
 The formats are OCP's (OFP8 E4M3 and E5M2; MX E2M1 and E8M0), stored in the low bits of an i8. The tricks:
 
@@ -11,12 +11,9 @@ The formats are OCP's (OFP8 E4M3 and E5M2; MX E2M1 and E8M0), stored in the low 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ingot.compiler.codegen.values import Val
-
-if TYPE_CHECKING:
-    from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.vector_ops import VectorOps
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,8 @@ SMALL_FLOATS = {
 }
 
 
-class SmallFloatOps:
+class SmallFloatOps(VectorOps):
     """See the module's docstring."""
-
-    module: KernelModule
 
     def decode_float(self, x: Val, dtype: str, result: str = "f32") -> Val:
         """i8 codes (scalar or vector) of `dtype` as f32, or another float type; exact. Bits above the format's must be 0."""

@@ -90,6 +90,11 @@ class Val:
             self._v = self.k.constant_value(self.const, self.t)
         return self._v
 
+    @property
+    def int_const(self) -> int | None:
+        """`const` of an integer."""
+        return self.const if isinstance(self.const, int) else None
+
     def __repr__(self) -> str:
         return f"Val({self.t}{'' if self.const is None else f', {self.const}'})"
 
@@ -186,8 +191,9 @@ class Val:
         """Unsigned quotient."""
         self._require("int", "//")
         a, b = self._pair(other)
-        if b.const is not None and a.const is None and b.const > 0 and b.const & (b.const - 1) == 0:
-            return a >> (b.const.bit_length() - 1)
+        divisor = b.int_const
+        if divisor is not None and a.const is None and divisor > 0 and divisor & (divisor - 1) == 0:
+            return a >> (divisor.bit_length() - 1)
         return a._arith(b, "arith.divui", None, lambda x, y: x // y)
 
     def __rfloordiv__(self, other: Operand) -> Val:
@@ -197,8 +203,9 @@ class Val:
         """Unsigned remainder."""
         self._require("int", "%")
         a, b = self._pair(other)
-        if b.const is not None and a.const is None and b.const > 0 and b.const & (b.const - 1) == 0:
-            return a & (b.const - 1)
+        divisor = b.int_const
+        if divisor is not None and a.const is None and divisor > 0 and divisor & (divisor - 1) == 0:
+            return a & (divisor - 1)
         return a._arith(b, "arith.remui", None, lambda x, y: x % y)
 
     def __rmod__(self, other: Operand) -> Val:
@@ -287,9 +294,11 @@ class Val:
             return k.emit("arith.cmpf", (a, b), t, k.cmpf_attr(predicate))
         if a.t.kind == "ptr":
             a, b = k.ptr_to_int(a), k.ptr_to_int(b)
-        if a.const is not None and b.const is not None:
+        x, y = a.int_const, b.int_const
+        if x is not None and y is not None:
             mask = (1 << a.t.element.bits) - 1
-            x, y = (a.const & mask, b.const & mask) if predicate[0] == "u" else (a.const, b.const)
+            if predicate[0] == "u":
+                x, y = x & mask, y & mask
             return k.const(_FOLD_COMPARE[predicate.lstrip("u")](x, y), t)
         return k.emit("arith.cmpi", (a, b), t, k.cmpi_attr(predicate))
 

@@ -1,4 +1,4 @@
-"""Vectors, conversions and elementary functions of Kernel IR: a mixin of `KernelBuilder`.
+"""Vectors, conversions and elementary functions of Kernel IR: a layer of `KernelBuilder`.
 
 Everything here takes scalars and vectors alike unless it says otherwise.
 """
@@ -6,24 +6,19 @@ Everything here takes scalars and vectors alike unless it says otherwise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ingot.compiler.codegen.op_emitter import OpEmitter
 from ingot.compiler.codegen.values import Operand, Val, ValueType
 from ingot.dialects.mlir import ir
-
-if TYPE_CHECKING:
-    from ingot.compiler.codegen.kernel_builder import KernelModule
 
 _REDUCTIONS = {"add": "add", "mul": "mul", "min": "minsi", "max": "maxsi", "umin": "minui", "umax": "maxui"} | {
     op: op for op in ("and", "or", "xor")
 }
 
 
-class VectorOps:
+class VectorOps(OpEmitter):
     """See the module's docstring."""
-
-    module: KernelModule
-    contract: dict[str, Any]
 
     # --- vectors
 
@@ -60,21 +55,23 @@ class VectorOps:
     def extract(self, x: Val, index: int | Val) -> Val:
         """Lane `index` of a vector, or member `index` (a Python int) of a struct."""
         if x.t.kind == "struct":
+            assert isinstance(index, int), "members have constant numbers"
             return self.emit("llvm.extractvalue", (x,), x.t.members[index], {"position": self.attr(f"array<i64: {index}>")})
-        if isinstance(index, Val) and index.const is None:
-            return self.emit("llvm.extractelement", (x, index), x.t.element)
-        position = int(index.const if isinstance(index, Val) else index)
+        position = index.int_const if isinstance(index, Val) else index
+        if position is None:
+            return self.emit("llvm.extractelement", (x, self.value(index)), x.t.element)
         return self.emit("vector.extract", (x,), x.t.element, {"static_position": self.attr(f"array<i64: {position}>")})
 
     def insert(self, x: Operand, into: Val, index: int | Val) -> Val:
         """`into` (a vector or struct) with lane or member `index` replaced by `x`."""
         if into.t.kind == "struct":
+            assert isinstance(index, int), "members have constant numbers"
             member = self.value(x, into.t.members[index])
             return self.emit("llvm.insertvalue", (into, member), into.t, {"position": self.attr(f"array<i64: {index}>")})
         x = self.value(x, into.t.element)
-        if isinstance(index, Val) and index.const is None:
-            return self.emit("llvm.insertelement", (into, x, index), into.t)
-        position = int(index.const if isinstance(index, Val) else index)
+        position = index.int_const if isinstance(index, Val) else index
+        if position is None:
+            return self.emit("llvm.insertelement", (into, x, self.value(index)), into.t)
         return self.emit("vector.insert", (x, into), into.t, {"static_position": self.attr(f"array<i64: {position}>")})
 
     def elements(self, x: Val) -> list[Val]:
