@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def _make_for(op: Op) -> Any:
                 rest = np.flatnonzero(~spread(active, group.size))
                 inner = [take(v, index) for v in values]
                 start = take(i, index)
-                inner = subset(group, index, lambda g, s=start, v=inner: count_apart(g, s, v))
+                inner = subset(group, index, partial(count_apart, i=start, values=inner))
                 outer = [take(v, rest) for v in values]
                 return [blend(index, a, rest, b, group.size) for a, b in zip(inner, outer, strict=True)]
             env[iv] = i
@@ -174,7 +175,8 @@ def _make_for(op: Op) -> Any:
         bounds = [uniform(env[s]) for s in (low, high, step)]
         values = [env[s] for s in initial]
         if all(b is not None for b in bounds):
-            values = count(group, *map(int, bounds), values)  # type: ignore[call-overload]
+            first, last, by = map(int, bounds)
+            values = count(group, first, last, by, values)
         else:
             values = count_apart(group, spread(env[low], group.size), values)
         for slot, value in zip(results, values, strict=True):
@@ -283,7 +285,7 @@ def _make_while(op: Op) -> Any:
             if not go.all():
                 index, rest = np.flatnonzero(spread(go, group.size)), np.flatnonzero(~spread(go, group.size))
                 inner = [take(v, index) for v in passed]
-                inner = subset_both(group, index, lambda g, v=inner: continue_(g, v))
+                inner = subset_both(group, index, partial(continue_, passed=inner))
                 outer = [take(v, rest) for v in passed]
                 return [blend(index, a, rest, b, group.size) for a, b in zip(inner, outer, strict=True)]
             values = body(group, passed)

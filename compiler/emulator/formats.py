@@ -26,7 +26,7 @@ _SMALL = {
 @cache
 def _byte_table(name: str, padded: bool) -> np.ndarray:
     """float64 value of every byte. `padded`: e2m1 lies in bits 2 to 5 of its byte, as kind::f8f6f4 wants it."""
-    codes = np.arange(256, dtype=np.uint8)
+    codes: np.ndarray = np.arange(256, dtype=np.uint8)
     if name == "ue4m3":
         codes &= 0x7F
         name = "e4m3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -251,7 +252,7 @@ def _scatter(op: Op) -> Run:
     return run
 
 
-_ATOMICS = {
+_ATOMICS: dict[int, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     0: lambda old, x: x,
     1: lambda old, x: old + x,
     2: lambda old, x: old - x,

@@ -106,7 +106,8 @@ class TensorMap:
             grids = np.meshgrid(*[start[i] + np.arange(self.box[i]) for i in range(len(self.box) - 1, 0, -1)], indexing="ij")
             outer = np.stack([g.reshape(-1) for g in grids[::-1]], axis=-1) if grids else np.zeros((1, 0), np.int64)
         sizes = np.array(self.shape[1:], np.int64)
-        good = ((outer >= 0) & (outer < sizes)).all(axis=1)[:, None] & (inner >= 0) & (inner < self.shape[0])
+        row_inside = np.logical_and(outer >= 0, outer < sizes).all(axis=1)
+        good = np.asarray(row_inside)[:, None] & (inner >= 0) & (inner < self.shape[0])
         where = self.offset + (outer @ np.array(self.strides, np.int64))[:, None] + inner * self.element_bytes
         return where, good
 
