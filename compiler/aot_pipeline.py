@@ -10,12 +10,13 @@ FROM_ONNX: tuple[str, ...] = ("ingot-infer-shapes", "ingot-convert-onnx-to-ingot
 OPTIMIZE: tuple[str, ...] = (
     "ingot-canonicalize",
     "cse",
-    "ingot-fold-constants",
     "ingot-recognize-norms",
     "ingot-canonicalize",
     "ingot-layout",
     "ingot-canonicalize",
     "cse",
+    "ingot-fold-batch-norm",
+    "ingot-fold-constants",
     "ingot-fuse",
     # What stands between the products of an attention is in their epilogues by now.
     "ingot-recognize-attention",

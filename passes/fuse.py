@@ -20,6 +20,7 @@ from ingot.passes.rewriting.ops import (
     defining,
     erase_all_dead,
     operand_number,
+    readers,
     replace_root,
     roots,
     users,
@@ -275,7 +276,7 @@ class _Fuser:
         last = producer.regions[-1]
         if cost(last) + cost(root.regions[0]) > self.max_ops:
             return False
-        others = [u for r in producer.op.results for u in users_of_value_beyond_views(r) if u != root.op]
+        others = [u for r in producer.op.results for u in readers(r) if u != root.op]
         position = root.op
         if others:
             position = producer.op
@@ -311,7 +312,7 @@ class _Fuser:
             return yielded[sources[inst.attr("operand")]] if inst.op == "load" and inst.attr("operand") in sources else None
 
         values = builder.inline(region, operands=numbers, replace=produced)
-        kept = [i for i, r in enumerate(producer.op.results) if any(u != root.op for u in users_of_value_beyond_views(r))]
+        kept = [i for i, r in enumerate(producer.op.results) if any(u != root.op for u in readers(r))]
         results = [yielded[i] for i in kept] + values
         types = [producer.op.results[i].type for i in kept]
         types += [dialect.tensor_type(dtype, domain)] * len(values)
@@ -388,22 +389,9 @@ def _renumbered(region: ScalarRegion, numbers: dict[int, int]) -> ScalarRegion:
     return builder.finish(builder.inline(region, range(len(region.args)), operands=numbers))
 
 
-def users_of_value_beyond_views(value: ir.Value) -> list[ir.Operation]:
-    """The operations that read a value, directly or through views."""
-    found: list[ir.Operation] = []
-    work = users(value)
-    while work:
-        op = work.pop()
-        if op.name in dialect.VIEWS:
-            work += users(op.results[0])
-        else:
-            found.append(op)
-    return found
-
-
 def users_beyond_views(op: ir.Operation) -> list[ir.Operation]:
     """The operations that read a root's results, directly or through views."""
-    return [u for r in op.results for u in users_of_value_beyond_views(r)]
+    return [u for r in op.results for u in readers(r)]
 
 
 def _only_user(op: ir.Operation, user: ir.Operation) -> bool:

@@ -15,7 +15,7 @@ from ingot.dialects.plain import attribute, create_root, read_regions, to_attrib
 from ingot.dims import Dim
 from ingot.dispatch import Attr, ScalarRegion
 
-__all__ = ["Root", "body", "defining", "erase_all_dead", "erase_dead", "functions", "is_unused", "operand_number",
+__all__ = ["Root", "body", "defining", "erase_all_dead", "erase_dead", "functions", "is_unused", "operand_number", "readers",
            "replace", "replace_root", "roots", "users"]  # fmt: skip
 
 _LOADS = ("ingot.load", "ingot.load_at")
@@ -55,6 +55,19 @@ def operand_number(tensors: list[ir.Value], tensor: ir.Value) -> int:
             return i
     tensors.append(tensor)
     return len(tensors) - 1
+
+
+def readers(value: ir.Value) -> list[ir.Operation]:
+    """The operations that use a value, directly or through views."""
+    found: list[ir.Operation] = []
+    work = users(value)
+    while work:
+        op = work.pop()
+        if op.name in dialect.VIEWS:
+            work += users(op.results[0])
+        else:
+            found.append(op)
+    return found
 
 
 @dataclass

@@ -69,11 +69,11 @@
 
 // Dynamic shapes: slices of slices add up, an identity move goes, `dim` of a known size is a constant, and what is left
 // copies its operand.
-// CHECK:      ^bb0(%[[X:.*]]: tensor
+// CHECK:      ^bb0(%[[X:.*]]: tensor{{.*}}, %{{.*}}: tensor
 // CHECK-NEXT: %[[S:.*]] = "ingot.slice"(%[[X]]) {starts = ["3*N - 2"], steps = array<i64: -4>}
 // CHECK-NEXT: "ingot.output"(%[[S]])
 "ingot.func"() ({
-^bb0(%x: tensor<?xf32, #ingot.dims<["4*N"]>>):
+^bb0(%x: tensor<?xf32, #ingot.dims<["4*N"]>>, %n: tensor<?xi1, #ingot.dims<["N"]>>):
   %a = "ingot.slice"(%x) {starts = ["3*N"], steps = [-2]} : (tensor<?xf32, #ingot.dims<["4*N"]>>) -> tensor<?xf32, #ingot.dims<["N"]>>
   %b = "ingot.slice"(%a) {starts = ["1"], steps = [2]} : (tensor<?xf32, #ingot.dims<["N"]>>) -> tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>
   %m = "ingot.move"(%b) ({
@@ -89,4 +89,4 @@
   }) : () -> tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>
   "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>) -> ()
   "ingot.return"() : () -> ()
-}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+}) {sym_name = "main", inputs = ["x", "n"], input_types = ["float", "bool"]} : () -> ()

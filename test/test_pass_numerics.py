@@ -1,0 +1,110 @@
+"""Passes keep what a module computes: the IR of each pass's lit test gives the same results before and after, on numpy."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingot import dims
+from ingot.compiler.aot_pipeline import OPTIMIZE, PLAN
+from ingot.compiler.interpreter import evaluate_weights, interpret
+from ingot.dialects import ingot as dialect
+from ingot.dialects.mlir import context, ir
+from ingot.dialects.plain import attribute
+from ingot.dtypes import ONNX_TYPE_BY_NAME, onnx_numpy
+from ingot.passes import Pipeline
+
+LIT = Path(__file__).parent / "lit" / "passes"
+PASSES = ("canonicalize", "fold_batch_norm", "fold_constants", "fuse", "layout", "materialize_views", "plan_buffers",
+          "recognize_attention", "recognize_norms")  # fmt: skip
+SIZES = {"N": 6, "M": 1, "K": 5, "P": 4, "S": 4, "T": 7, "B": 2, "H": 5, "C": 9}
+
+
+def sections(stem: str) -> list[str]:
+    """The modules of a lit test; those that read far outside of a tensor on purpose are left out."""
+    texts = re.split(r"^// -----$", (LIT / f"{stem}.mlir").read_text(), flags=re.MULTILINE)
+    return [t for t in texts if "load_at" not in t]
+
+
+CASES = [pytest.param(stem, text, id=f"{stem}-{i}") for stem in PASSES for i, text in enumerate(sections(stem))]
+
+
+def random(shape: tuple[int, ...], onnx_type: str, rng: np.random.Generator) -> np.ndarray:
+    dtype = onnx_numpy(ONNX_TYPE_BY_NAME[onnx_type])
+    return rng.uniform(0.1, 2.0, shape).astype(dtype) if dtype.kind in "fV" else rng.integers(0, 2, shape).astype(dtype)
+
+
+def inputs_and_weights(module: ir.Module) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    func = dialect.main_func(module)
+    block = func.regions[0].blocks[0]
+    names, types = (attribute(func.attributes[a]) for a in ("inputs", "input_types"))
+    inputs = {}
+    for name, type_, argument in zip(names, types, block.arguments, strict=True):
+        shape = tuple(dims.evaluate(d, SIZES) for d in dialect.shape_of(argument))
+        inputs[name] = random(shape, type_, rng)
+    weights = {}
+    for op in block.operations:
+        if op.operation.name == "ingot.weight":
+            shape = tuple(int(d) for d in dialect.shape_of(op.operation.results[0]))
+            weights[op.operation.attributes["name"].value] = random(shape, "float", rng)
+    return inputs, weights
+
+
+@pytest.mark.parametrize(("stem", "text"), CASES)
+def test_pass_keeps_results(stem: str, text: str) -> None:
+    own = f"ingot-{stem.replace('_', '-')}"
+    for pipeline in (own, ",".join(OPTIMIZE + PLAN)):
+        with context():
+            module = ir.Module.parse(text)
+            inputs, weights = inputs_and_weights(module)
+            before = interpret(module, inputs, weights)
+            Pipeline.parse(pipeline).run(module)
+            after = interpret(module, inputs, weights | dict(evaluate_weights(module, weights)))
+        assert list(after) == list(before)
+        for name, expected in before.items():
+            assert after[name].dtype == expected.dtype
+            np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6, err_msg=f"{name} after {pipeline}")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_chains_of_views(seed: int) -> None:
+    """Random chains of reshapes and transposes read the same elements in their canonical form, which is no longer."""
+    rng = np.random.default_rng(seed)
+    factors = [2, 2, 2, 3, 5]
+
+    def shape() -> list[int]:
+        sizes = [1] * rng.integers(1, 6)
+        for f in factors:
+            sizes[rng.integers(len(sizes))] *= f
+        return sizes
+
+    def type_(sizes: list[int]) -> str:
+        return f"tensor<{'x'.join(map(str, sizes))}xf32>"
+
+    with context():
+        for _ in range(20):
+            first = current = shape()
+            value, lines = "%x", []
+            for i in range(rng.integers(1, 7)):
+                if rng.random() < 0.5:
+                    new, op, attrs = shape(), "reshape", ""
+                else:
+                    perm = rng.permutation(len(current)).tolist()
+                    new, op, attrs = [current[p] for p in perm], "transpose", f" {{perm = array<i64: {str(perm)[1:-1]}>}}"
+                lines.append(f'%v{i} = "ingot.{op}"({value}){attrs} : ({type_(current)}) -> {type_(new)}')
+                value, current = f"%v{i}", new
+            output = f'"ingot.output"({value}) {{name = "y", type = "float"}} : ({type_(current)}) -> ()'
+            body = "\n".join([f"^bb0(%x: {type_(first)}):", *lines, output, '"ingot.return"() : () -> ()'])
+            module = ir.Module.parse(
+                f'"ingot.func"() ({{\n{body}\n}}) {{sym_name = "main", inputs = ["x"], input_types = ["float"]}} : () -> ()'
+            )
+            x = np.arange(120, dtype=np.float32).reshape(first)
+            expected = interpret(module, {"x": x})["y"]
+            Pipeline.parse("ingot-canonicalize").run(module)
+            np.testing.assert_array_equal(interpret(module, {"x": x})["y"], expected)
+            text = str(module)
+            assert text.count("ingot.reshape") + text.count("ingot.transpose") <= len(lines)
