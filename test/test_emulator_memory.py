@@ -268,3 +268,18 @@ def test_integer_instructions():
     t = np.arange(32)
     assert np.array_equal(out[0], 10 - t + 2 * t + 0x7F * (~t))
     assert np.array_equal(out[1], (0x44330000 | (t << 8) | t).astype(np.uint32).view(np.int32))
+
+
+def test_arguments_that_are_parts_of_one_array():
+    whole = np.zeros(64, np.int32)
+    first, second = whole[:32], whole[32:]
+
+    def build(k, p, q, r):
+        t = k.thread_id()
+        k.store(t, p.at(t, "i32"))
+        k.store(k.load(r.at(t, "i32"), "i32") * 2, q.at(t, "i32"))
+
+    launch(build, [first, second, whole.view(np.uint8)], block=32).check()
+    assert whole.tolist() == [*range(32), *range(0, 64, 2)]
+    with pytest.raises(ValueError, match="overlap"):
+        launch(build, [whole[:40], whole[32:], whole[::2]], block=32)

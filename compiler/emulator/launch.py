@@ -63,7 +63,8 @@ def emulate(
         grid: blocks along x, y, z.
         block: threads of a block along x, y, z (CPU kernels: 1).
         args: one for each parameter: a numpy array, `Uninitialized`, `Addresses` or None (a null pointer) for a pointer; a
-            `TensorMap` for a tensor map; a number otherwise. One array given twice is one buffer.
+            `TensorMap` for a tensor map; a number otherwise. Arrays that are the same memory, or dense parts of one another,
+            are so in the kernel too.
         cluster: blocks of a cluster along x, y, z, which divide the grid.
         dynamic_shared_bytes: dynamic shared memory of a block.
         check: look for races, uninitialized reads, missing fences and bank conflicts too; bounds and alignment are
@@ -88,6 +89,10 @@ def emulate(
         raise ValueError(f"{kernel_name} takes {len(program.parameters)} arguments, not {len(args)}")
     memory, report = GlobalMemory(), Report()
     program.tensor_maps = [a for a in args if isinstance(a, TensorMap)]
+    # Arrays may be parts of others: the largest first.
+    arrays = [a.array for a in program.tensor_maps] + [a for a in args if isinstance(a, np.ndarray)]
+    for array in sorted(arrays, key=lambda a: -a.nbytes):
+        memory.add(array)
     for (slot, kind), argument in zip(program.parameters, args, strict=True):
         program.template[slot] = _argument(argument, kind, memory, program)
     shared_bytes = program.dynamic_start + dynamic_shared_bytes

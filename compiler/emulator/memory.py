@@ -54,10 +54,16 @@ class GlobalMemory:
         self.buffers: list[Buffer] = []
 
     def add(self, array: np.ndarray, initialized: bool = True) -> int:
-        """Add a buffer and return its address; an array that is there already keeps its address."""
+        """Add a buffer and return its address; an array that lies inside one that is there gets an address in that.
+
+        Raises ValueError for an array that overlaps another without lying inside it: add the larger one first.
+        """
         for i, buffer in enumerate(self.buffers):
             if buffer.array is array:
                 return (i + 1) << _BUFFER_SHIFT
+            offset = _offset_inside(array, buffer.array)
+            if offset is not None:
+                return ((i + 1) << _BUFFER_SHIFT) + offset
         self.buffers.append(Buffer(array, initialized))
         return len(self.buffers) << _BUFFER_SHIFT
 
@@ -125,6 +131,17 @@ class GlobalMemory:
             lanes = np.flatnonzero(good & (numbers == number))
             parts.append((self.buffers[number], lanes, offset[lanes]))
         return parts
+
+
+def _offset_inside(array: np.ndarray, other: np.ndarray) -> int | None:
+    """The byte offset of an array in another that contains it; None if they share no memory."""
+    if not array.size or not other.size or not np.may_share_memory(array, other):
+        return None
+    offset = array.ctypes.data - other.ctypes.data
+    both_dense = array.flags.c_contiguous and other.flags.c_contiguous
+    if not both_dense or offset < 0 or offset + array.nbytes > other.nbytes:
+        raise ValueError(f"arrays of shapes {other.shape} and {array.shape} overlap, and the one is no dense part of the other")
+    return offset
 
 
 def _unit_of(nbytes: int, align: int) -> int:
