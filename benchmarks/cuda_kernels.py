@@ -31,6 +31,8 @@ import cuda_dispatches as make  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 
 from ingot import dims  # noqa: E402
+from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
@@ -90,17 +92,15 @@ def run_check(case: Check, default: Target) -> str:
     d = case.dispatch
     operands = make.random_operands(d, case.sizes)
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
-    shapes = [tuple(dims.evaluate(x, case.sizes) for x in r.shape) for r in d.results]
-    out = [torch.full((int(np.prod(s)) * r.type.bytes,), 0xFF, dtype=torch.uint8, device="cuda")
-           for s, r in zip(shapes, d.results, strict=True)]  # fmt: skip
+    nbytes = [make.extent(r, case.sizes)[2] * r.type.bytes for r in d.results]
+    out = [torch.full((n,), 0xFF, dtype=torch.uint8, device="cuda") for n in nbytes]
     kernel.bind([upload(o.memory) for o in operands], out, case.sizes)()
     torch.cuda.synchronize()
     views = [o.view for o in operands]
     reference = run_dispatch(make.unrounded(d), views, case.sizes, float64=True)
-    peer = run_dispatch(d, views, case.sizes)
     worst = ""
-    for t, s, r, ref, p in zip(out, shapes, d.results, reference, peer, strict=True):
-        got = t.cpu().numpy().view(r.type.np).reshape(s)
+    for t, r, ref, p in zip(out, d.results, reference, make.peers(d, views, case.sizes), strict=True):
+        got = make.result_view(t.cpu().numpy(), r, case.sizes)
         if r.type.kind != "float":
             assert np.array_equal(got, p), f"{np.sum(got != p)} of {got.size} values differ"
             continue
@@ -227,6 +227,14 @@ def attention_checks() -> list[Check]:
         Check("attention f16 depth 64, 96", make.attention(1, 2, 100, 100, 64, depth_v=96)),
         Check("attention f16 decode gqa 1x32x1x1000x64", make.attention(1, 32, 1, 1000, 64, kv_heads=8)),
         Check("attention f16 decode 2x4x1x515x128", make.attention(2, 4, 1, 515, 128)),
+        Check("attention wgmma f16 1x2x200x333x64", make.attention(1, 2, 200, 333, 64), schedule=WgmmaAttentionSchedule()),
+        Check("attention wgmma f16 1x2x200x333x128 causal", make.attention(1, 2, 200, 333, 128, causal=True),
+              schedule=WgmmaAttentionSchedule()),
+        Check("attention wgmma bf16 gqa 2x4x130x300x64", make.attention(2, 4, 130, 300, 64, "bf16", kv_heads=2),
+              schedule=WgmmaAttentionSchedule(64)),
+        Check("attention wgmma f16 mask interleaved 1x2x77x154x80", make.attention(1, 2, 77, 154, 80, mask=(77, 154), interleaved=True),
+              schedule=WgmmaAttentionSchedule()),
+        Check("attention wgmma f16 depth 256", make.attention(1, 2, 150, 300, 256), schedule=WgmmaAttentionSchedule(64)),
         Check("attention f16 any", make.attention("b", 4, "s", "t", 64, causal=True), {"b": 2, "s": 90, "t": 150}),
         Check("attention f16 decode any", make.attention(1, 8, 1, "t", 64, kv_heads=2), {"t": 2049}),
     ]
@@ -423,6 +431,10 @@ def speeds() -> list[Speed]:
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072), (256, 4096, 4096))),
         Speed("attention f16 1x16x4096x128", make.attention(1, 16, 4096, 4096, 128), 0.5, torch_attention()),
+        Speed("attention f16 1x16x4096x128, 64 keys", make.attention(1, 16, 4096, 4096, 128), 0.0, torch_attention(),
+              schedule=WgmmaAttentionSchedule(64)),
+        Speed("attention f16 1x16x4096x128 by mma.sync", make.attention(1, 16, 4096, 4096, 128), 0.0, torch_attention(),
+              schedule=MmaAttentionSchedule(4, 32, 64)),
         Speed("attention f16 1x16x4096x128 causal", make.attention(1, 16, 4096, 4096, 128, causal=True), 0.0, torch_attention(True)),
         Speed("attention bf16 8x12x384x64", make.attention(8, 12, 384, 384, 64, "bf16"), 0.0, torch_attention()),
         Speed("attention f16 2x10x9216x64", make.attention(2, 10, 9216, 9216, 64), 0.0, torch_attention()),

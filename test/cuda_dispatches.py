@@ -307,3 +307,41 @@ def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray) -
     assert abs(ours.bias) <= 1e-5 + 0.2 * ours.spread, f"biased: {ours}, the other implementation {theirs}"
     assert ours.spread <= 1e-5 + 1.2 * theirs.spread, f"spread: {ours}, the other implementation {theirs}"
     return ours
+
+
+def extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:
+    """(sizes, strides in elements, elements of memory) of a tensor."""
+    shape, strides = [dims.evaluate(x, sizes) for x in t.shape], [dims.evaluate(x, sizes) for x in t.strides]
+    return shape, strides, 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+
+
+def result_view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
+    """A result's elements in its memory, an array of bytes."""
+    shape, strides, _ = extent(t, sizes)
+    return np.lib.stride_tricks.as_strided(memory.view(t.type.np), shape, [s * t.type.bytes for s in strides])
+
+
+def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int]) -> list[np.ndarray]:
+    """What another implementation of the same precision gives, whose spread kernels are measured by.
+
+    numpy in f32, but for attention of 16-bit types: there probabilities are rounded to that type before they meet values, as in
+    every one-pass implementation.
+    """
+    from ingot.compiler.reference import RootCall, run_dispatch, run_region
+
+    dtype = d.operands[0].type
+    if d.root != "attention" or dtype.bits != 16:
+        return run_dispatch(d, operands, sizes)
+    q, k, v = (x.astype(np.float32) for x in operands[:3])
+    group = q.shape[1] // k.shape[1]
+    k, v = np.repeat(k, group, 1), np.repeat(v, group, 1)
+    scores = np.matmul(q, k.swapaxes(2, 3)) * np.float32(d.attr("scale"))
+    call = RootCall(d.root, operands, dict(d.attrs), d.regions, [], sizes)
+    (scores,) = run_region(call, d.regions[0], (scores,), scores.shape)
+    s, t = scores.shape[2:]
+    if d.attr("causal", False):
+        scores = np.where(np.arange(t) <= np.arange(s)[:, None] + (t - s), scores, np.float32(-np.inf))
+    with np.errstate(all="ignore"):
+        p = np.exp(scores - scores.max(-1, keepdims=True))
+        y = np.matmul(p.astype(dtype.np).astype(np.float32), v) / p.sum(-1, keepdims=True)
+    return [x.astype(r.type.np) for x, r in zip(run_region(call, d.regions[1], (y,), y.shape), d.results, strict=True)]

@@ -1,6 +1,7 @@
 """The attention family for NVIDIA GPUs: which kernel, which schedule, which plan.
 
-    cuda_attention_mma.py    16-bit types, by mma.sync
+    cuda_attention_wgmma.py  16-bit types on sm_90a, by TMA and wgmma
+    cuda_attention_mma.py    16-bit types, by mma.sync: other targets, and decoding
     cuda_attention_simt.py   float32, exactly, by fused multiply-adds
 """
 
@@ -19,6 +20,8 @@ from ingot.compiler.codegen.cuda_attention_mma import (
 )
 from ingot.compiler.codegen.cuda_attention_softmax import split_workspace
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, attention_problem
+from ingot.compiler.codegen.cuda_attention_wgmma import ROWS as WGMMA_ROWS
+from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule, emit_attention_wgmma, plan_attention_wgmma
 from ingot.compiler.codegen.cuda_matmul import constant
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -37,6 +40,12 @@ MMA_SCHEDULES: tuple[MmaAttentionSchedule, ...] = (
     MmaAttentionSchedule(2, 16, 32),
     MmaAttentionSchedule(1, 16, 32),
     MmaAttentionSchedule(1, 16, 16),
+)
+
+WGMMA_SCHEDULES: tuple[WgmmaAttentionSchedule, ...] = (
+    WgmmaAttentionSchedule(128),
+    WgmmaAttentionSchedule(64),
+    WgmmaAttentionSchedule(32),
 )
 
 
@@ -70,6 +79,19 @@ def choose_mma(p: AttentionProblem, target: Target) -> MmaAttentionSchedule:
     return replace(chosen, splits=splits)
 
 
+def choose_wgmma(p: AttentionProblem, target: Target) -> WgmmaAttentionSchedule | None:
+    """The first schedule that fits, where there are rows enough for its tiles."""
+    if not target.wgmma or constant(p.rows) < 64:
+        return None
+    blocks = -(-constant(p.rows) // WGMMA_ROWS) * constant(p.batch * p.heads)
+    if isinstance(p.rows, int) and blocks * 2 < facts(target).sms and constant(p.keys) < 1024:
+        return None
+    for s in WGMMA_SCHEDULES:
+        if plan_attention_wgmma(p, target, s) is not None:
+            return s
+    return None
+
+
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernels of an `attention` dispatch. Raises NotImplementedError naming what no kernel can take."""
     p = attention_problem(dispatch)
@@ -77,7 +99,14 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     row = attention_row(p, target)
     if row is None:
         raise NotImplementedError(f"attention of {p.q.dtype}, {p.k.dtype} and {p.v.dtype} on {target.name}")
-    s = schedule or choose_mma(p, target)
+    s = schedule or choose_wgmma(p, target) or choose_mma(p, target)
+    if isinstance(s, WgmmaAttentionSchedule):
+        plan = plan_attention_wgmma(p, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot read {p.q.dtype} operands of depth {p.depth} on {target.name}")
+        with module:
+            emit_attention_wgmma(module, p, plan)
+        return Emitted(KernelPlan((plan.launch,)), module.module)
     with module:
         launch = attention_launch(p, s)
         emit_attention_mma(module, p, row, s, target, launch)

@@ -137,7 +137,8 @@ class SoftmaxRows:
         lanes = 2 if p.depth_v % 2 == 0 else 0
         for r, row in enumerate(self.rows):
             i, half = divmod(r, 2)
-            scale = 1.0 / k.warp_reduce(lambda x, y: x + y, total[r], 4)
+            # An exact division would be a call, and calls keep ptxas from overlapping wgmma.
+            scale = k.rcp(k.warp_reduce(lambda x, y: x + y, total[r], 4))
             with k.if_(True if divides(self.tile, p.rows, p.dispatch) else row < self.n_rows):
                 for j in range(self.columns_v):
                     at = 4 * (i * self.columns_v + j) + 2 * half
