@@ -22,10 +22,11 @@ def tensor(*shape: int | str, dtype: str = "f32") -> str:
 def build(arguments: dict[str, str], body: str) -> list[BuiltDispatch]:
     """The dispatches of a function."""
     args = ", ".join(f"%{n}: {t}" for n, t in arguments.items())
+    names, types = (", ".join(f'"{x}"' for x in xs) for xs in (arguments, ["float"] * len(arguments)))
     text = f"""
       "ingot.func"() ({{ ^bb0({args}):
         {body}
-        "ingot.return"() : () -> () }}) {{sym_name = "main", inputs = [], input_types = []}} : () -> ()"""
+        "ingot.return"() : () -> () }}) {{sym_name = "main", inputs = [{names}], input_types = [{types}]}} : () -> ()"""
     with context():
         module = ir.Module.parse(text)
         module.operation.verify()
