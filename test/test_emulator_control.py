@@ -9,7 +9,7 @@ from kernel_testing import everything
 from ingot.compiler.codegen.kernel_builder import KernelModule, Param
 from ingot.compiler.emulator import Addresses, EmulationError, Uninitialized, emulate
 from ingot.compiler.emulator.program import Program
-from ingot.compiler.toolchain.ptx import PTX_VERSIONS
+from ingot.cuda_targets import CUDA_TARGETS
 from ingot.dialects.mlir import ir
 
 POINTER = "ptr<1>"
@@ -276,7 +276,7 @@ def test_kernels_for_the_cpu_run_too():
     assert np.array_equal(y, x * x)
 
 
-@pytest.mark.parametrize("target", [t for t in PTX_VERSIONS if t != "sm_90"])
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_every_operation_of_the_builder_is_known(target):
     text = everything(target)
     with ir.Context():

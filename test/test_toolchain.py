@@ -17,8 +17,9 @@ from ingot.compiler.toolchain.cubin import assemble
 from ingot.compiler.toolchain.host import HostTarget, compile_object
 from ingot.compiler.toolchain.image import link
 from ingot.compiler.toolchain.literals import fix_literals
-from ingot.compiler.toolchain.ptx import PTX_VERSIONS, compile_ptx, entries, merge_ptx
+from ingot.compiler.toolchain.ptx import compile_ptx, entries, merge_ptx, ptx_version
 from ingot.compiler.toolchain.stages import Options, Timings, compile_kernels, stages_of
+from ingot.cuda_targets import CUDA_TARGETS
 from ingot.errors import CompileError
 
 
@@ -178,7 +179,7 @@ def test_operations_that_would_end_the_process_are_refused(operation):
             compile_kernels(m.text(), "sm_80")
 
 
-@pytest.mark.parametrize("target", [t for t in PTX_VERSIONS if t != "sm_90"])
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_every_operation_assembles(target):
     text = everything(target)
     cubin = compile_kernels(text, target)
@@ -202,6 +203,15 @@ def test_intended_instructions_are_in_the_ptx():
         assert instruction in ptx, instruction
     ptx = compile_kernels(everything("sm_120a"), "sm_120a", stop="ptx")
     assert "kind::mxf4nvf4.block_scale.scale_vec::4X.f32.e2m1.e2m1.f32.ue4m3" in ptx
+
+
+def test_targets_without_their_suffix():
+    """What a newer GPU of a family runs: the portable part of the family's row."""
+    text = "define ptx_kernel void @k() { ret void }"
+    for name in ("sm_90", "sm_100", "sm_120"):
+        assert assemble(compile_ptx(text, name), name)[:4] == b"\x7fELF"
+    with pytest.raises(ValueError, match="no PTX version is known for 'sm_70'"):
+        ptx_version("sm_70")
 
 
 def test_the_assembler_is_quoted_and_the_failure_repeatable(tmp_path):

@@ -7,25 +7,20 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from ingot.cuda_targets import CUDA_TARGETS
 from ingot.errors import CompileError
 
-# The PTX ISA version written for each target: new enough for every instruction Ingot emits there (PTX ISA, release
-# notes: sm_88 came with 9.0, sm_103a and sm_121a with 8.8). A version below the target's minimum would make LLVM end
-# the process; llvmlite 0.50 knows up to 9.0.
-PTX_VERSIONS = {
-    "sm_75": 88,
-    "sm_80": 88,
-    "sm_86": 88,
-    "sm_87": 88,
-    "sm_88": 90,
-    "sm_89": 88,
-    "sm_90": 88,
-    "sm_90a": 88,
-    "sm_100a": 88,
-    "sm_103a": 88,
-    "sm_120a": 88,
-    "sm_121a": 88,
-}
+
+def ptx_version(target: str) -> int:
+    """The PTX ISA version times ten to write for a target of `ingot.cuda_targets`, or for one without its suffix `a`.
+
+    A version below the target's minimum would make LLVM end the process; llvmlite 0.50 knows versions up to 9.0.
+    """
+    for row in CUDA_TARGETS:
+        if target in (row.name, row.name.rstrip("a")):
+            return row.ptx
+    raise ValueError(f"no PTX version is known for {target!r}; targets are {', '.join(t.name for t in CUDA_TARGETS)}")
+
 
 _lock = threading.Lock()
 _machines: dict[tuple[str, int], Any] = {}
@@ -37,12 +32,11 @@ def _machine(target: str, level: int) -> Any:
     with _lock:
         found = _machines.get((target, level))
         if found is None:
-            if target not in PTX_VERSIONS:
-                raise ValueError(f"no PTX version is known for {target!r}; targets are {', '.join(PTX_VERSIONS)}")
+            features = f"+ptx{ptx_version(target)}"
             llvm.initialize_all_targets()
             llvm.initialize_all_asmprinters()
             found = _machines[target, level] = llvm.Target.from_triple("nvptx64-nvidia-cuda").create_target_machine(
-                cpu=target, features=f"+ptx{PTX_VERSIONS[target]}", opt=level
+                cpu=target, features=features, opt=level
             )
         return found
 
