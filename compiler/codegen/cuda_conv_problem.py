@@ -97,12 +97,12 @@ def conv_problem(dispatch: Dispatch) -> ConvProblem:
     m, k = dims.product(pixels), window.taps * channels
     a = Matrix("operand", 0, x.dtype, m, k, k, 1, (channels,) * batch, x.align, x.type.bits)
     if window.transposed:
-        strides = (w.strides[-1], w.strides[0])
+        line, element = w.strides[-1], w.strides[0]
         step = channels * w.strides[0]
     else:
-        strides = (w.strides[0], collapse(w.shape[1:], w.strides[1:]) or 1)
+        line, element = w.strides[0], collapse(w.shape[1:], w.strides[1:]) or 1
         step = outputs * w.strides[0]
-    b = Matrix("operand", 1, w.dtype, outputs, k, *strides, (step,) * batch, w.align, w.type.bits)
+    b = Matrix("operand", 1, w.dtype, outputs, k, line, element, (step,) * batch, w.align, w.type.bits)
     results = tuple(_matrix(i, t, batch) for i, t in enumerate(parted.dispatch.results))
     gemm = GemmProblem(
         parted.dispatch, batch_sizes, m, outputs, k, a, b, results, row_axes,

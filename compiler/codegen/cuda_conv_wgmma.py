@@ -1,9 +1,9 @@
 """Convolutions on sm_90a: the persistent wgmma kernel of matmul, whose producer warpgroup gathers A from the windows of x.
 
 All 128 threads of the producer copy 16-byte pieces of pixels into the swizzled rows of a stage with cp.async, zeros for
-padding, while one of them fetches the weights by TMA. Shared memory written by cp.async belongs to the generic proxy
-and wgmma reads through the async proxy (PTX ISA, "Async proxy"), so a stage is handed over only when its copies have
-finished and a proxy fence has followed.
+padding, while one of them fetches the weights by TMA. Each thread's copies arrive on the stage's mbarrier when they are
+done, so that the producer never waits for memory. Shared memory written by cp.async belongs to the generic proxy and wgmma
+reads through the async proxy (PTX ISA, "Async proxy"): consumers pass a proxy fence after they have waited for a stage.
 """
 
 from __future__ import annotations
@@ -46,42 +46,30 @@ class _ConvWgmma(WgmmaKernel):
         self.c = c
         if self.registers:
             self.registers = REGISTERS
-        # Copies in flight: fewer than stages by two, so that consumers have one to work on while the next is filled.
-        self.ahead = max(1, self.s.stages - 3)
 
-    def back(self, stage: Val, count: int) -> Val:
-        """The stage `count` before `stage`."""
-        at = stage - count
-        return self.k.select(at < 0, at + self.s.stages, at)
+    def ready(self) -> None:
+        self.k.fence_async_shared()
 
     def producer(self, thread: Val) -> None:
         k, s = self.k, self.s
         rows = WindowTile(self.dk, self.c, TileShape(s.tile_m, SWIZZLE, self.row.bits, True), PRODUCERS, thread, True)
         zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero, zero]) as tiles:
+        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
             row, col, batch, split = self.order.tile(tiles.iv)
             first, last = self.order.k_range(split)
             rows.start(row, batch)
             with k.for_(first, last, carry=tiles.carry) as steps:
-                stage, parity, issued = steps.carry
+                stage, parity = steps.carry
                 k.mbarrier_wait(self.empty(stage), parity ^ 1)
-                base = self.shared + stage * stage_bytes(s)
-                rows.copy(base, steps.iv)
-                k.cp_async_commit()
+                base, full = self.shared + stage * stage_bytes(s), self.full(stage)
                 with k.if_(thread.eq(0)):
-                    full = self.full(stage)
                     k.mbarrier_arrive_expect(full, s.tile_n * SWIZZLE)
                     at = steps.iv * self.tile_k
                     self.load(base + self.bytes_a, self.p.b, self.map_b, s.tile_n, col, at, batch, full)
-                k.cp_async_wait(self.ahead)
-                with k.if_(issued >= self.ahead):
-                    k.fence_async_shared()
-                    k.mbarrier_arrive(self.full(self.back(stage, self.ahead)))
-                steps.yield_([*self.next_stage(stage, parity), issued + 1])
+                rows.copy(base, steps.iv)
+                k.cp_async_mbarrier_arrive(full)
+                steps.yield_(list(self.next_stage(stage, parity)))
             tiles.yield_(steps.results)
-        stage, _, issued = tiles.results
+        # A thread must not leave while it has copies under way.
+        k.cp_async_commit()
         k.cp_async_wait(0)
-        k.fence_async_shared()
-        for count in range(self.ahead, 0, -1):
-            with k.if_(issued >= count):
-                k.mbarrier_arrive(self.full(self.back(stage, count)))

@@ -220,6 +220,7 @@ class WgmmaKernel:
                 k.mbarrier_arrive_expect(full, stage_bytes(self.s))
                 base = self.shared + stage * stage_bytes(self.s)
                 at = steps.iv * self.tile_k
+                assert self.map_a is not None, "a gathered A has its own producer"
                 self.load(base, self.p.a, self.map_a, self.s.tile_m, row, at, batch, full)
                 self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, col, at, batch, full)
                 steps.yield_(list(self.next_stage(stage, parity)))
@@ -237,6 +238,9 @@ class WgmmaKernel:
             k.tma_load(dst + i * self.tile_k * SWIZZLE, tensor_map, [line + i * 64, at, *rest], full)
 
     # --- consumers
+
+    def ready(self) -> None:
+        """A stage is full and about to be read: nothing more to do where the copy engine filled it."""
 
     def descriptor(self, p: Val, x: Matrix) -> Val:
         """The descriptor of an operand's first instruction in a stage at `p`."""
@@ -267,6 +271,7 @@ class WgmmaKernel:
             with k.for_(first, last, carry=[*tiles.carry, acc, zero]) as steps:
                 stage, parity, acc, previous = steps.carry
                 k.mbarrier_wait(self.full(stage), parity)
+                self.ready()
                 step = k.cast(stage * (stage_bytes(s) >> 4), "i64", signed=False)
                 a, b = base_a + step, base_b + step
                 k.wgmma_fence()
