@@ -289,7 +289,16 @@ def memory_type(dtype: str) -> str:
 def dispatch_kernel(
     module: KernelModule, dispatch: Dispatch, launch: KernelLaunch, *, min_blocks: int = 0, exact_threads: bool = False
 ) -> Iterator[DispatchKernel]:
-    """Open the kernel that `launch` describes and give its `DispatchKernel`."""
+    """Open the kernel that `launch` describes and give its `DispatchKernel`.
+
+    Args:
+        module: gets the kernel.
+        dispatch: what it does.
+        launch: its parameters, threads and cluster.
+        min_blocks: blocks that must fit on an SM at once.
+        exact_threads: launches have exactly these threads (kernels with roles by warpgroup, which use wgmma). In such kernels
+            divisions are approximate (2 ulp): exact ones are calls, and with a call in sight ptxas serializes wgmma (C7509).
+    """
     params = []
     for buffer in launch.buffers:
         if isinstance(buffer, TensorMapArg):
@@ -304,6 +313,8 @@ def dispatch_kernel(
     with module.kernel(
         launch.symbol, params, threads=launch.block, cluster=launch.cluster, min_blocks=min_blocks, exact_threads=exact_threads
     ) as k:
+        if exact_threads:
+            k.contract = {"fastmath": k.attr("#arith.fastmath<contract,afn>")}
         yield DispatchKernel(k, dispatch, launch, sized)
 
 

@@ -189,8 +189,10 @@ class VectorOps(OpEmitter):
         return self.emit("llvm.intr.fabs", (x,), x.t) if x.t.is_float else self.max(x, 0 - x)
 
     def sqrt(self, x: Val) -> Val:
-        """Square root, correctly rounded."""
-        return self.emit("llvm.intr.sqrt", (x,), x.t)
+        """Square root, correctly rounded; approximate where the kernel's arithmetic is (`contract` with afn)."""
+        approximate = "afn" in str(self.contract["fastmath"])
+        flags = {"fastmathFlags": self.attr("#llvm.fastmath<afn>")} if approximate else None
+        return self.emit("llvm.intr.sqrt", (x,), x.t, flags)
 
     def floor(self, x: Val) -> Val:
         """Largest integer not above."""
