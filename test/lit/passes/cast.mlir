@@ -1,0 +1,91 @@
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-cast{to=fp16})' --split-input-file | filecheck %s
+
+// Fires, with dynamic shapes: operands of the product are narrowed, the result of the first is stored in f16, regions compute in
+// f32, and the output stays what the model says.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<?x4xf32
+// CHECK:      "ingot.load"(%[[X]])
+// CHECK-NEXT: "ingot.truncf"(%{{.*}}) : (f32) -> f16
+// CHECK:      %[[W16:.*]] = "ingot.pointwise"
+// CHECK:      tensor<4x4xf16>
+// CHECK:      %[[A:.*]] = "ingot.matmul"(%{{.*}}, %[[W16]])
+// CHECK-NEXT: ^bb0(%[[E:.*]]: f32):
+// CHECK-NEXT:   %[[T:.*]] = "ingot.tanh"(%[[E]])
+// CHECK-NEXT:   %[[N:.*]] = "ingot.truncf"(%[[T]]) : (f32) -> f16
+// CHECK-NEXT:   "ingot.yield"(%[[N]])
+// CHECK:      acc = "f32"
+// CHECK:      "ingot.normalize"(%[[A]])
+// CHECK-NEXT: ^bb0(%[[H:.*]]: f16):
+// CHECK-NEXT:   "ingot.extf"(%[[H]])
+// CHECK:      -> tensor<?x4xf16
+// CHECK:      %[[WT:.*]] = "ingot.transpose"(%[[W16]])
+// CHECK:      "ingot.matmul"(%{{.*}}, %[[WT]])
+// CHECK:        "ingot.load"(%[[A]]) : (tensor<?x4xf16
+// CHECK-NEXT:   "ingot.extf"
+// CHECK:      -> tensor<?x4xf32
+// CHECK:      {name = "y", type = "float"}
+"ingot.func"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["N"]>>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+  %a = "ingot.matmul"(%x, %w) ({
+  ^bb0(%e: f32):
+    %t = "ingot.tanh"(%e) : (f32) -> f32
+    "ingot.yield"(%t) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %n = "ingot.normalize"(%a) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "layer", epsilon = 1.0e-5} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %wt = "ingot.transpose"(%w) {perm = array<i64: 1, 0>} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  %y = "ingot.matmul"(%n, %wt) ({
+  ^bb0(%e: f32):
+    %f = "ingot.load"(%a) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Must not fire: a mask made of positions, and numbers that f16 does not hold; integers; a reduction.
+// CHECK-NOT:  f16
+"ingot.func"() ({
+^bb0(%x: tensor<4x4xf32>, %i: tensor<4xi64>):
+  %m = "ingot.pointwise"() ({
+    %p = "ingot.index"() {axis = 0 : i64} : () -> i64
+    %q = "ingot.sitofp"(%p) : (i64) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<4xf32>
+  %b = "ingot.pointwise"() ({
+    %e = "ingot.load"(%x) : (tensor<4x4xf32>) -> f32
+    %f = "ingot.load"(%m) : (tensor<4xf32>) -> f32
+    %c = "ingot.const"() {value = -1.0e9 : f32} : () -> f32
+    %g = "ingot.fma"(%e, %f, %c) : (f32, f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %r = "ingot.reduce"(%b) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "sum"} : (tensor<4x4xf32>) -> tensor<4x1xf32>
+  %j = "ingot.pointwise"() ({
+    %e = "ingot.load"(%i) : (tensor<4xi64>) -> i64
+    %f = "ingot.addi"(%e, %e) : (i64, i64) -> i64
+    "ingot.yield"(%f) : (i64) -> ()
+  }) : () -> tensor<4xi64>
+  %s = "ingot.pointwise"() ({
+    %e = "ingot.load"(%r) : (tensor<4x1xf32>) -> f32
+    %f = "ingot.load"(%j) : (tensor<4xi64>) -> i64
+    %g = "ingot.sitofp"(%f) : (i64) -> f32
+    %h = "ingot.addf"(%e, %g) : (f32, f32) -> f32
+    "ingot.yield"(%h) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  "ingot.output"(%s) {name = "s", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i"], input_types = ["float", "int64"]} : () -> ()
