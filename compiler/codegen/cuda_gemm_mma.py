@@ -151,7 +151,7 @@ class MmaLoop:
         self.warp_row, self.warp_col = (warp % across) * s.warp_m, (warp // across) * s.warp_n
         self.blocks_m, self.blocks_n = s.warp_m // 16, s.warp_n // 16
         self.reader_a = TileReader(dk, shapes[0], self.warp_row, self.lane, s.warp_m)
-        self.reader_b = TileReader(dk, shapes[1], self.warp_col, self.lane, s.warp_n)
+        self.reader_b = TileReader(dk, shapes[1], self.warp_col, self.lane, s.warp_n, columns=True)
         self.bytes_a = shapes[0].nbytes
         self.k_steps = s.k_bytes // K_STEP
         self.asynchronous = [c for c in copies if c.asynchronous]
@@ -182,10 +182,10 @@ class MmaLoop:
                     coming = self.fragments(self.shared + read, step + 1)
                 if step == 0:
                     ahead = [x for c in self.fetched for x in c.fetch(k.min(following, last - 1))]
-                    with k.if_(following < last):
-                        for c, base in zip(self.copies, (0, self.bytes_a), strict=True):
-                            if c.asynchronous:
-                                c.copy(self.shared + write + base, following)
+                    # Past the end the last tiles are brought once more: a branch here would cost a move of every accumulator.
+                    for c, base in zip(self.copies, (0, self.bytes_a), strict=True):
+                        if c.asynchronous:
+                            c.copy(self.shared + write + base, k.min(following, last - 1))
                     self.commit()
                 if step == self.k_steps - 1:
                     if self.fetched:
@@ -241,7 +241,7 @@ class MmaLoop:
             for jj in range(columns):
                 j = jj if i % 2 == 0 else columns - 1 - jj  # back and forth: neighbours share B's registers
                 block = fragments[4 * self.blocks_m + 4 * (j // 2) :][:4]
-                b = [block[j % 2], block[j % 2 + 2]]
+                b = block[2 * (j % 2) :][:2]
                 at = slice(4 * (i * columns + j), 4 * (i * columns + j) + 4)
                 acc[at] = mma_registers(self.row, self.dk, a, b, acc[at])
         return acc

@@ -75,23 +75,29 @@ def swizzle(shape: TileShape, line: Val, chunk: Val) -> Val:
 
 
 class TileReader:
-    """Reads fragments of a tile; `first` is the warp's first row in it, a multiple of 16 (or of 8 where it reads halves)."""
+    """Reads fragments of a tile; `first` is the warp's first row in it, a multiple of 16 (or of 8 where it reads halves).
 
-    def __init__(self, dk: DispatchKernel, shape: TileShape, first: Val, lane: Val, rows: int) -> None:
-        self.k, self.shape, self.first, self.lane = dk.k, shape, first, lane
+    A fragment is four registers of 8 x 8 parts (16-bit elements): rows 0-7 and 8-15 of the first half of k, then of the second;
+    or, with `columns`, both halves of k of rows 0-7, then of 8-15. Instructions take neighbouring registers: A's operand is the
+    first form, B's are the halves of the second, and in the other form each would have to be moved.
+    """
+
+    def __init__(self, dk: DispatchKernel, shape: TileShape, first: Val, lane: Val, rows: int, *, columns: bool = False) -> None:
+        self.k, self.shape, self.first, self.lane, self.columns = dk.k, shape, first, lane, columns
         k = self.k
         self.gathers = not shape.k_major and shape.bits != 16
         self.offsets: list[Val] = []
         if self.gathers:
             return
+        # A quarter of the lanes addresses one 8 x 8 part: which half of the rows, and which of k.
+        lower, upper = (lane >> 3) & 1, lane >> 4
+        half_rows, half_k = (upper, lower) if columns else (lower, upper)
         if shape.k_major:
-            # Matrices: rows 0-7 and 8-15 of chunk 0, then of chunk 1.
-            line = first + (lane & 15)
-            self.offsets = [swizzle(shape, line, (lane >> 4) + 2 * i) for i in range(shape.k_bytes // K_STEP)]
-        else:
-            # Matrices, transposed: k 0-7 of rows 0-7 and 8-15, then k 8-15.
-            line = (lane & 7) + ((lane >> 4) << 3)
-            chunk = (first >> 3) + ((lane >> 3) & 1)
+            line = first + (lane & 7) + (half_rows << 3)
+            self.offsets = [swizzle(shape, line, half_k + 2 * i) for i in range(shape.k_bytes // K_STEP)]
+        else:  # lines are of k, and the parts are transposed
+            line = (lane & 7) + (half_k << 3)
+            chunk = (first >> 3) + half_rows
             self.offsets = [swizzle(shape, line, chunk + 2 * i) for i in range(rows // 16)]
 
     def read(self, stage: Val, block: int, step: int) -> list[Val]:
@@ -109,10 +115,11 @@ class TileReader:
         per_chunk, per_register = CHUNK // size, 4 // size
         out = []
         for r in range(4):
-            row = self.first + (block * 16 + 8 * (r % 2)) + (self.lane >> 2)
+            half_rows, half_k = (r // 2, r % 2) if self.columns else (r % 2, r // 2)
+            row = self.first + (block * 16 + 8 * half_rows) + (self.lane >> 2)
             parts = []
             for i in range(per_register):
-                at = (self.lane & 3) * per_register + (step * K_STEP + 16 * (r // 2)) // size + i
+                at = (self.lane & 3) * per_register + (step * K_STEP + 16 * half_k) // size + i
                 offset = swizzle(shape, at, row // per_chunk) + (row % per_chunk) * size
                 parts.append(k.load(stage + offset, f"i{shape.bits}"))
             out.append(parts[0] if per_register == 1 else k.bitcast(k.vector(parts), "i32"))
@@ -266,5 +273,5 @@ class TileCopy:
         line, _ = self.chunk_places[i]
         return line < self.shape.lines
 
-    def _guard(self, i: int):  # type: ignore[no-untyped-def]
+    def _guard(self, i: int):
         return self.k.if_(True if self.exact else self._inside(i))
