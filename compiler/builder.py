@@ -293,7 +293,8 @@ class Tensor:
         at = items.index(Ellipsis) if Ellipsis in items else len(items)
         items[at : at + 1] = [slice(None)] * (self.rank - given)
         bounds: list[tuple[Dim, Dim, int, int]] = []  # start, end, axis, step
-        dropped, added = [], []
+        dropped: list[int] = []
+        added: list[int] = []
         axis = 0
         for item in items:
             if item is None:

@@ -115,7 +115,7 @@ class PlaceResolver:
         """Where a root's results are written: for a `move ... into`, the part that it replaces."""
         if op.name == "ingot.move" and len(op.operands) == 2:
             into = self.place(op.operands[1])
-            starts = tuple(map(dims.as_dim, attribute(op.attributes["offsets"])))  # type: ignore[arg-type]
+            starts = tuple(map(dims.as_dim, attribute(op.attributes["offsets"])))
             shape = dialect.shape_of(op.operands[0])
             part = into.view.slice(starts, [1] * len(shape), shape)
             return [Place(into.base, part, into.dtype)]

@@ -219,7 +219,7 @@ class _Exporter:
             return onnx.AttributeProto(name=name, type=onnx.AttributeProto.TENSOR, t=self.tensor(value))  # type: ignore[arg-type]
         if kind == "type_proto":
             proto = onnx.AttributeProto(name=name, type=onnx.AttributeProto.TYPE_PROTO)
-            fill_type(proto.tp, value)  # type: ignore[arg-type]
+            fill_type(proto.tp, value)
             return proto
         return onnx.helper.make_attribute(name, value, attr_type=getattr(onnx.AttributeProto, kind.upper()))
 

@@ -218,7 +218,7 @@ class _Run:
         (part,) = run_root(call)
         # The result takes the memory of `into`, which has no other use; only what this run allocated may be overwritten.
         target = into if _is_private(op.operands[1]) else into.copy()
-        offsets = [dims.evaluate(dims.parse(o), self.symbols) for o in attribute(op.attributes["offsets"])]  # type: ignore
+        offsets = [dims.evaluate(dims.parse(o), self.symbols) for o in attribute(op.attributes["offsets"])]
         target[tuple(slice(o, o + n) for o, n in zip(offsets, x.shape, strict=True))] = part
         self.values[op.results[0]] = target
 
@@ -229,12 +229,12 @@ class _Run:
             case "reshape":
                 return x.reshape(shape)
             case "transpose":
-                return x.transpose(attribute(op.attributes["perm"]))  # type: ignore[arg-type]
+                return x.transpose(attribute(op.attributes["perm"]))
             case "expand":
                 return np.broadcast_to(x, shape)
-        starts = [dims.evaluate(dims.parse(s), self.symbols) for s in attribute(op.attributes["starts"])]  # type: ignore
+        starts = [dims.evaluate(dims.parse(s), self.symbols) for s in attribute(op.attributes["starts"])]
         picks = []
-        for start, step, n in zip(starts, attribute(op.attributes["steps"]), shape, strict=True):  # type: ignore[arg-type]
+        for start, step, n in zip(starts, attribute(op.attributes["steps"]), shape, strict=True):
             stop = start + step * n
             picks.append(slice(start, stop if stop >= 0 else None, step) if n else slice(0, 0))
         return x[tuple(picks)]

@@ -97,7 +97,7 @@ class _Builder:
         for op in operations:
             if op.name in dialect.ROOTS:
                 if "ingot.state_copy" in op.attributes and self.states:
-                    copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))  # type: ignore[arg-type]
+                    copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))
                 self._dispatch(build_dispatch(op, self.places, live=live, is_callers=self._is_callers), op)
             elif op.name == "ingot.guard":
                 self.steps.append(_guard(op))
@@ -113,7 +113,7 @@ class _Builder:
             tuple(self.buffers),
             tuple(self.entries),
             tuple(self.steps),
-            dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes"))),  # type: ignore[arg-type]
+            dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes"))),
             states,
             tuple(sorted(live)),
         )
@@ -129,9 +129,9 @@ class _Builder:
         names, types = (attribute(self.func.attributes[a]) for a in ("inputs", "input_types"))
         specs: list[TensorSpec] = []
         bindings: dict[str, Binding] = {}
-        for i, (value, name, onnx_type) in enumerate(zip(self.block.arguments, names, types, strict=True)):  # type: ignore[arg-type]
+        for i, (value, name, onnx_type) in enumerate(zip(self.block.arguments, names, types, strict=True)):
             shape = dialect.shape_of(value)
-            specs.append(TensorSpec(name, onnx_type, shape))  # type: ignore[arg-type]
+            specs.append(TensorSpec(name, onnx_type, shape))
             for axis, d in enumerate(shape):
                 if not isinstance(d, int) and dims.symbols(d) == {str(d)}:
                     bindings.setdefault(str(d), Binding(str(d), i, axis))
@@ -165,8 +165,8 @@ class _Builder:
             buffer("output", k, base, state, state.capacity if state else "")
         slots, offsets = (attribute(self._planned(self.func, a)) for a in ("ingot.slots", "ingot.offsets"))
         self.first_slot = len(self.buffers)
-        for size, offset in zip(slots, offsets, strict=True):  # type: ignore[arg-type]
-            self.buffers.append(Buffer("arena", dims.as_dim(size), dims.as_dim(offset)))  # type: ignore[arg-type]
+        for size, offset in zip(slots, offsets, strict=True):
+            self.buffers.append(Buffer("arena", dims.as_dim(size), dims.as_dim(offset)))
         self.places = PlaceResolver(views)
 
     def _is_callers(self, base: ir.Value) -> bool:
@@ -188,7 +188,7 @@ class _Builder:
                 self.buffers.append(Buffer("weight", size, name=name))
             return self.weights[name]
         planned = attribute(self._planned(op, "ingot.buffers"))
-        kind, _, number = planned[list(op.results).index(base)].partition(":")  # type: ignore[index, union-attr]
+        kind, _, number = planned[list(op.results).index(base)].partition(":")
         return self.first_slot + int(number) if kind == "arena" else self.output_buffers[int(number)]
 
     def _dispatch(self, built: BuiltDispatch, op: ir.Operation) -> None:

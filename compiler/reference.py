@@ -264,7 +264,8 @@ def _conv_grouped(x: np.ndarray, w: np.ndarray, window: _Window, groups: int, sh
     for tap, picks in window.taps():
         part = x[picks]
         part = part.reshape(*part.shape[:-1], groups, per_group)
-        weights = w[(slice(None), *tap)].reshape(groups, -1, per_group)
+        kernel: Any = (slice(None), *tap)
+        weights = w[kernel].reshape(groups, -1, per_group)
         if per_group == 1:
             y += part * weights[..., 0]
         else:
@@ -284,7 +285,8 @@ def _conv_transposed(x: np.ndarray, w: np.ndarray, window: _Window, groups: int,
     xs = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
     ws = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
     for tap, picks in forward.taps():
-        weights = ws[(slice(None), slice(None), *tap)]
+        kernel: Any = (slice(None), slice(None), *tap)
+        weights = ws[kernel]
         y[picks] += np.matmul(xs[..., None, :], weights)[..., 0, :]
     crop = tuple(slice(window.pads[i], window.pads[i] + shape[1 + i]) for i in range(rank))
     return y[(slice(None), *crop)].reshape(shape)

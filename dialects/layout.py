@@ -56,10 +56,10 @@ def view_layout(op: ir.Operation, x: StridedView) -> StridedView | None:
     shape = shape_of(op.results[0])
     match op.name:
         case "ingot.transpose":
-            return x.transpose(attribute(op.attributes["perm"]))  # type: ignore[arg-type]
+            return x.transpose(attribute(op.attributes["perm"]))
         case "ingot.slice":
-            starts = [dims.parse(s) for s in attribute(op.attributes["starts"])]  # type: ignore[union-attr]
-            return x.slice(starts, attribute(op.attributes["steps"]), shape)  # type: ignore[arg-type]
+            starts = [dims.parse(s) for s in attribute(op.attributes["starts"])]
+            return x.slice(starts, attribute(op.attributes["steps"]), shape)
         case "ingot.expand":
             return x.expand(shape)
         case "ingot.reshape":

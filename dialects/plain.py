@@ -19,7 +19,7 @@ _PREFIX = len(NAME) + 1
 _INST_ATTRS = {"index": "axis", "dim": "dim", "const": "value"}
 
 
-def attribute(attr: ir.Attribute) -> Attr:
+def attribute(attr: ir.Attribute) -> Any:
     """The Python value of an attribute: bool, int, float, str (also for types), or a tuple of these; a unit is True.
 
     Raises:
@@ -39,7 +39,7 @@ def attribute(attr: ir.Attribute) -> Attr:
     raise ValueError(f"attribute {attr} is not plain data")
 
 
-def attributes(op: ir.Operation) -> dict[str, Attr]:
+def attributes(op: ir.Operation) -> dict[str, Any]:
     """The attributes of an operation as Python values, sorted by name."""
     found = op.attributes
     return {name: attribute(found[name]) for name in sorted(found)}

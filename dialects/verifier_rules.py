@@ -231,11 +231,11 @@ def _func(op: ir.Operation) -> Fault:
     if len(blocks) != 1:
         return f"has {len(blocks)} blocks, expected 1"
     arguments = list(blocks[0].arguments)
-    if not len(names) == len(types) == len(arguments):  # type: ignore[arg-type]
-        return f"has {len(arguments)} arguments, {len(names)} names and {len(types)} types of inputs"  # type: ignore[arg-type]
-    if len(set(names)) != len(names):  # type: ignore[arg-type]
-        return f"has two inputs of one name: {', '.join(names)}"  # type: ignore[arg-type]
-    for name, type_, argument in zip(names, types, arguments, strict=True):  # type: ignore[arg-type]
+    if not len(names) == len(types) == len(arguments):
+        return f"has {len(arguments)} arguments, {len(names)} names and {len(types)} types of inputs"
+    if len(set(names)) != len(names):
+        return f"has two inputs of one name: {', '.join(names)}"
+    for name, type_, argument in zip(names, types, arguments, strict=True):
         if (fault := _onnx_type(f"input {name!r}", type_, dtype_of(argument))) is not None:
             return fault
     operations = list(blocks[0].operations)
@@ -284,18 +284,18 @@ def _reshape(op: ir.Operation) -> Fault:
 
 def _transpose(op: ir.Operation) -> Fault:
     perm, shape = attribute(op.attributes["perm"]), shape_of(op.operands[0])
-    if sorted(perm) != list(range(len(shape))):  # type: ignore[type-var, arg-type]
-        return f"has perm {_show(perm)}, which is no permutation of {len(shape)} axes"  # type: ignore[arg-type]
-    expected = tuple(shape[p] for p in perm)  # type: ignore[union-attr, index]
+    if sorted(perm) != list(range(len(shape))):
+        return f"has perm {_show(perm)}, which is no permutation of {len(shape)} axes"
+    expected = tuple(shape[p] for p in perm)
     return _same_shape("result", shape_of(op.results[0]), expected) or _same_dtype(op)
 
 
 def _slice(op: ir.Operation) -> Fault:
     old, new = shape_of(op.operands[0]), shape_of(op.results[0])
     starts, steps = attribute(op.attributes["starts"]), attribute(op.attributes["steps"])
-    if not len(starts) == len(steps) == len(old) == len(new):  # type: ignore[arg-type]
-        return f"has {len(starts)} starts and {len(steps)} steps for {len(old)} axes"  # type: ignore[arg-type]
-    for text, step, size, count in zip(starts, steps, old, new, strict=True):  # type: ignore[arg-type]
+    if not len(starts) == len(steps) == len(old) == len(new):
+        return f"has {len(starts)} starts and {len(steps)} steps for {len(old)} axes"
+    for text, step, size, count in zip(starts, steps, old, new, strict=True):
         start = dims.parse(text)
         if step == 0:
             return "has a step of 0"
@@ -333,12 +333,12 @@ def _move(op: ir.Operation) -> Fault:
         whole = shape_of(result)
         if op.operands[1].type != result.type:
             return f"moves into {op.operands[1].type}, its result is {result.type}"
-        if not len(offsets) == len(shape) == len(whole):  # type: ignore[arg-type]
-            return f"has {len(offsets)} offsets for {_show(shape)} in {_show(whole)}"  # type: ignore[arg-type]
-        for text, size, room in zip(offsets, shape, whole, strict=True):  # type: ignore[arg-type]
+        if not len(offsets) == len(shape) == len(whole):
+            return f"has {len(offsets)} offsets for {_show(shape)} in {_show(whole)}"
+        for text, size, room in zip(offsets, shape, whole, strict=True):
             beyond = dims.parse(text) + size - room
             if isinstance(beyond, int) and beyond > 0:
-                return f"moves {_show(shape)} to {_show(offsets)}, beyond {_show(whole)}"  # type: ignore[arg-type]
+                return f"moves {_show(shape)} to {_show(offsets)}, beyond {_show(whole)}"
     elif (fault := _same_shape("result", shape_of(result), shape)) is not None:
         return fault
     return _region(op, 0, [dtype_of(x)], shape, [dtype_of(result)])
@@ -381,8 +381,8 @@ def _conv(op: ir.Operation) -> Fault:
     if not transposed:
         pads, strides, dilations = (attribute(op.attributes[n]) for n in ("pads", "strides", "dilations"))
         for i in range(spatial):
-            room = x[1 + i] + pads[i] + pads[spatial + i] - dilations[i] * (w[1 + i] - 1) - 1  # type: ignore[index, operator]
-            expected = dims.floordiv(room, strides[i]) + 1  # type: ignore[index, arg-type]
+            room = x[1 + i] + pads[i] + pads[spatial + i] - dilations[i] * (w[1 + i] - 1) - 1
+            expected = dims.floordiv(room, strides[i]) + 1
             if differ(result[1 + i], expected):
                 return f"result has size {result[1 + i]} on axis {1 + i}, expected {expected}"
     return _results(op) or _last_region(op, 0, [op.attributes["acc"].value])
@@ -392,10 +392,10 @@ def _window_attrs(op: ir.Operation, spatial: int, names: Sequence[str]) -> Fault
     for name in (*names, "pads"):
         values = attribute(op.attributes[name])
         expected = 2 * spatial if name == "pads" else spatial
-        if len(values) != expected:  # type: ignore[arg-type]
-            return f"has {name} {_show(values)}, expected {expected} of them"  # type: ignore[arg-type]
-        if any(v < (0 if name == "pads" else 1) for v in values):  # type: ignore[union-attr, operator]
-            return f"has {name} {_show(values)}"  # type: ignore[arg-type]
+        if len(values) != expected:
+            return f"has {name} {_show(values)}, expected {expected} of them"
+        if any(v < (0 if name == "pads" else 1) for v in values):
+            return f"has {name} {_show(values)}"
     return None
 
 
@@ -416,8 +416,8 @@ def _attention(op: ir.Operation) -> Fault:
 
 def _axes(op: ir.Operation, rank: int) -> Fault:
     axes = attribute(op.attributes["axes"])
-    if not all(0 <= a < rank for a in axes) or len(set(axes)) != len(axes):  # type: ignore[union-attr, operator, arg-type]
-        return f"has axes {_show(axes)} of a tensor of {rank}"  # type: ignore[arg-type]
+    if not all(0 <= a < rank for a in axes) or len(set(axes)) != len(axes):
+        return f"has axes {_show(axes)} of a tensor of {rank}"
     return None
 
 
@@ -429,7 +429,7 @@ def _kind(op: ir.Operation, *kinds: str) -> Fault:
 def _reduce(op: ir.Operation) -> Fault:
     x = op.operands[0]
     shape = shape_of(x)
-    axes = set(attribute(op.attributes["axes"]))  # type: ignore[arg-type]
+    axes = set(attribute(op.attributes["axes"]))
     kept = tuple(1 if i in axes else d for i, d in enumerate(shape))
     mapped = _yielded(op, 0)
     return _first(

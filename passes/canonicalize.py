@@ -133,7 +133,7 @@ def _equal_value(op: ir.Operation) -> ir.Value | None:
         if len(op.operands) == 1:
             return x
         # Over all of `into`.
-        whole = x.type == result.type and all(o == "0" for o in attribute(op.attributes["offsets"]))  # type: ignore[union-attr]
+        whole = x.type == result.type and all(o == "0" for o in attribute(op.attributes["offsets"]))
         return x if whole else None
     if not _yields_load(region):
         return None

@@ -222,7 +222,7 @@ class _Program:
         ip, loc = ir.InsertionPoint(self._end), op.location
         attrs = {n: op.attributes[n] for n in op.attributes}
         if op.name == "ingot.weight":
-            name = attrs["name"].value  # type: ignore[attr-defined]
+            name = attrs["name"].value
             if name not in self.named:
                 copy = ir.Operation.create(op.name, results=[op.results[0].type], attributes=attrs, loc=loc, ip=ip)
                 self.named[name] = copy.results[0]

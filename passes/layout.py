@@ -56,7 +56,7 @@ class Layout(Pass):
 def _transposed(value: ir.Value) -> tuple[int, ...] | None:
     """The permutation of the transpose that made a value; None where none did."""
     op = defining(value)
-    return attribute(op.attributes["perm"]) if op is not None and op.name == "ingot.transpose" else None  # type: ignore
+    return attribute(op.attributes["perm"]) if op is not None and op.name == "ingot.transpose" else None
 
 
 def _inverted(perm: tuple[int, ...]) -> tuple[int, ...]:
@@ -138,7 +138,7 @@ def _sink_through_root(root: Root, perm: tuple[int, ...]) -> bool:
     attrs = {n: op.attributes[n] for n in op.attributes}
     if "axes" in attrs:
         axes = attribute(attrs["axes"])
-        attrs["axes"] = to_attribute(tuple(sorted(back.index(a) for a in axes)))  # type: ignore[union-attr]
+        attrs["axes"] = to_attribute(tuple(sorted(back.index(a) for a in axes)))
     types = []
     for r in op.results:
         shape = dialect.shape_of(r)
@@ -184,7 +184,7 @@ def _sink_through_concatenation(moves: list[ir.Operation]) -> bool:
     for root, region, tensors in rebuilt:
         x = views.transpose(root.op.operands[0], back, root.op)
         offsets = attribute(root.op.attributes["offsets"])
-        attrs = {"offsets": tuple(offsets[i] for i in back)}  # type: ignore[index]
+        attrs = {"offsets": tuple(offsets[i] for i in back)}
         new = replace_root(root, operands=[x, into], result_types=[type_], attrs=attrs, regions=[region],
                            tensors=[x, into, *tensors[2:]])  # fmt: skip
         into = new.results[0]

@@ -66,7 +66,7 @@ def _recognize_rms(op: ir.Operation) -> ir.Operation | None:
     if x is None or dialect.shape_of(x) != root.domain:
         return None
     axes = reduce_.attr("axes")
-    size = dims.product(root.domain[a] for a in axes)  # type: ignore[union-attr]
+    size = dims.product(root.domain[a] for a in axes)
     program = _Program(root, reduce_)
     match = program.find_normalized(x, size)
     if match is None:
@@ -278,8 +278,9 @@ def _is_mean(b: RegionBuilder, value: int, size: dims.Dim) -> bool:
         return False
     constant = b.constant(inst.args[1])
     if constant is not None:
-        wanted = size if inst.op == "divf" else (1 / size if isinstance(size, int) and size else math.nan)
-        return isinstance(size, int) and math.isclose(constant, wanted, rel_tol=1e-6)
+        if not isinstance(size, int) or size == 0:
+            return False
+        return math.isclose(constant, size if inst.op == "divf" else 1 / size, rel_tol=1e-6)
     count = b.inst(inst.args[1])
     if inst.op == "divf" and count is not None and count.op in ("sitofp", "uitofp"):
         count = b.inst(count.args[0])
@@ -314,7 +315,7 @@ def _recognize_layer(op: ir.Operation) -> bool:
     known = RegionBuilder(region.args)
     known.insts = list(region.insts)
     last = known.inst(region.results[0])
-    size = dims.product(root.domain[a] for a in root.attr("axes"))  # type: ignore[union-attr]
+    size = dims.product(root.domain[a] for a in root.attr("axes"))
     if last is None or last.op != "subf" or not _is_mean(known, last.args[1], size):
         return False
     attrs = {n: op.attributes[n] for n in op.attributes} | {"kind": ir.StringAttr.get("layer")}

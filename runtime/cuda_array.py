@@ -55,7 +55,7 @@ class CudaArray:
     ) -> None:
         self.cuda, self.memory, self.address = cuda, memory, address
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
-        rows = [int(s) for s in dims.row_major(self.shape)]  # type: ignore[call-overload]
+        rows = [dims.evaluate(s, {}) for s in dims.row_major(self.shape)]
         self.strides = tuple(strides) if strides is not None else tuple(s * self.dtype.itemsize for s in rows)
 
     @staticmethod

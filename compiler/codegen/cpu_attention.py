@@ -155,9 +155,9 @@ class _Block:
                 o = self.out.at(row * self.o_step + at.index[0], self.acc)
                 k.store(k.load(o, product.t) + product, o)
 
-            columns = self._values.nc
-            with k.for_(0, ck.dim(width), columns) as loop:
-                cols = k.min(ck.dim(width) - loop.iv, k.const(columns, "i64"))
+            panel = self._values.nc
+            with k.for_(0, ck.dim(width), panel) as loop:
+                cols = k.min(ck.dim(width) - loop.iv, k.const(panel, "i64"))
                 products.block(zero, rows, loop.iv, cols, add)
         epilogue = RegionEmitter(ck, d.regions[1], 4)
         with k.for_(0, rows) as loop:

@@ -130,8 +130,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     epilogue = pixel_epilogue(dispatch)
     if schedule is None and dense is not None and groups == len(epilogue.pixels) == 1 and vector_product_suits(m):
         a, b = (dense, x.strides[-1]), (row, column)
-        rows = Problem(dispatch, (), m, outputs, depth, a, b, epilogue.results, epilogue.loads, epilogue.axes)
-        return emit_vector_product(rows, acc, target)
+        product = Problem(dispatch, (), m, outputs, depth, a, b, epilogue.results, epilogue.loads, epilogue.axes)
+        return emit_vector_product(product, acc, target)
     if schedule is None:
         packing = PackingCost(A_IM2COL if dense is None else A_IN_PLACE, B_TRANSPOSE if column != 1 else B_COPY)
         schedule = choose_schedule(m, out_group, depth, groups, lanes, registers, packing)

@@ -94,8 +94,8 @@ def _sum_taps(
         first = window.first(ck, axis, out[axis])
         low, high = tap_range(ck, window, axis, first)
         with k.for_(low, high, carry=sums) as loop:
-            at = first + loop.iv * window.dilations[axis]
-            inner = p.at(at * ck.dim(strides[1 + axis]), dtype)
+            position = first + loop.iv * window.dilations[axis]
+            inner = p.at(position * ck.dim(strides[1 + axis]), dtype)
             loop.yield_(nest(axis + 1, inner, tap * window.kernel[axis] + loop.iv, loop.carry))
         return loop.results
 

@@ -148,12 +148,12 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
         gemm = BlockedGemm(ck, schedule, acc, *sizes, source_a, source_b)
         emitter = problem.emitter(ck)
         with ck.items() as item:
-            *batch, n_block, m_block = ck.split(item, grid)
-            source_a.base = ck.operand(0).at(ck.offset(batch, problem.a[:-2]), a.dtype)
-            source_b.base = ck.operand(1).at(ck.offset(batch, problem.b[:-2]), b.dtype)
+            *at_batch, n_block, m_block = ck.split(item, grid)
+            source_a.base = ck.operand(0).at(ck.offset(at_batch, problem.a[:-2]), a.dtype)
+            source_b.base = ck.operand(1).at(ck.offset(at_batch, problem.b[:-2]), b.dtype)
 
             def finish(row: Val, at: Position, value: Val) -> None:
-                index = (*batch, row, at.index[0])
+                index = (*at_batch, row, at.index[0])
                 lane_axis = len(index) - 1 if at.lanes else -1
                 problem.store(ck, emitter, Position(index, lane_axis, at.lanes, at.mask), value)
 

@@ -66,8 +66,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
                     origin = window.first(ck, axis, out[axis])
                     low, high = tap_range(ck, window, axis, origin)
                     with k.for_(low, high, carry=sums) as loop:
-                        at = origin + loop.iv * window.dilations[axis]
-                        loop.yield_(nest(axis + 1, p.at(at * ck.dim(x.strides[1 + axis]), x.dtype), loop.carry))
+                        inner = (origin + loop.iv * window.dilations[axis]) * ck.dim(x.strides[1 + axis])
+                        loop.yield_(nest(axis + 1, p.at(inner, x.dtype), loop.carry))
                     return loop.results
 
                 values = nest(0, base, [k.const(start, k.vector_of(acc, lanes)) for _ in masks])

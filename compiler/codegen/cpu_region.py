@@ -66,7 +66,7 @@ def load_lanes(ck: CpuKernel, base: Val, dtype: str, step: Val, at: Position) ->
         value = k.load(base, storage)
     elif step.const == 1 and at.mask is None:
         value = k.load(base, k.vector_of(storage, at.lanes))
-    elif step.const == 1:
+    elif step.const == 1 and at.mask is not None:
         # As integers: where LLVM has to split a masked load, it converts bf16 element by element, through library calls.
         bits = k.type(storage).bits
         value = k.masked_load(base, k.vector_of(f"i{bits}" if bits == 16 else storage, at.lanes), at.mask)

@@ -83,10 +83,13 @@ class AttentionProblem:
 def attention_problem(dispatch: Dispatch) -> AttentionProblem:
     """The products that an `attention` dispatch asks for. Raises NotImplementedError for heads that are not constant in number or depth."""
     q, k, v = dispatch.operands[:3]
-    heads, kv_heads, depth, depth_v = q.shape[1], k.shape[1], q.shape[3], v.shape[3]
-    if not all(isinstance(x, int) for x in (heads, kv_heads, depth, depth_v)):
-        raise NotImplementedError(f"attention with {heads} heads, {kv_heads} key heads, depth {depth} and {depth_v}: must be constant")
-    group = heads // kv_heads  # type: ignore[operator]
+    sizes = (q.shape[1], k.shape[1], q.shape[3], v.shape[3])
+    constant = [d for d in sizes if isinstance(d, int)]
+    if len(constant) < len(sizes):
+        text = "attention with {} heads, {} key heads, depth {} and {}: must be constant"
+        raise NotImplementedError(text.format(*sizes))
+    heads, kv_heads, depth, depth_v = constant
+    group = heads // kv_heads
     packed = q.shape[2] == 1 and group > 1
     keys = k.shape[2]
 
@@ -97,7 +100,7 @@ def attention_problem(dispatch: Dispatch) -> AttentionProblem:
     rows = group if packed else q.shape[2]
     q_batch = (q.strides[0], q.strides[1] * group if packed else q.strides[1])
     return AttentionProblem(
-        dispatch, q.shape[0], kv_heads if packed else heads, rows, keys, depth, depth_v,  # type: ignore[arg-type]
+        dispatch, q.shape[0], kv_heads if packed else heads, rows, keys, depth, depth_v,
         matrix(0, rows, depth, q.strides[1] if packed else q.strides[2], q.strides[3], q_batch),
         matrix(1, keys, depth, k.strides[2], k.strides[3], k.strides[:2]),
         matrix(2, depth_v, keys, v.strides[3], v.strides[2], v.strides[:2]),

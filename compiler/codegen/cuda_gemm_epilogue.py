@@ -72,6 +72,6 @@ class FragmentEpilogue:
             self.store(i, x, store, valid, col)
 
     def _and(self, a: Val | None, b: Val | None) -> Val | bool:
-        if a is None or b is None:
-            return True if a is b else (a if b is None else b)
-        return a & b
+        if a is None:
+            return True if b is None else b
+        return a if b is None else a & b

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import expand, groups_of, merge, uses_index
@@ -31,7 +32,7 @@ class Matrix:
         align: bytes that the address of element 0 is a multiple of.
     """
 
-    kind: str
+    kind: Literal["operand", "result"]
     index: int
     dtype: str
     rows: Dim
@@ -77,7 +78,7 @@ class Matrix:
         shape = (inner, outer, *(d for d, _ in own))
         return TensorMapArg(
             self.kind, self.index, self.dtype, shape, strides, (*box, *(1 for _ in own)), swizzle
-        )  # type: ignore[arg-type]
+        )
 
     def tma_batch(self, batch: Sequence[Val]) -> list[Val]:
         """Coordinates of the batch axes that the tensor's map has."""
@@ -132,7 +133,9 @@ class GemmProblem:
         return 2 * self.m * self.n * self.k * dims.product(self.batch)
 
 
-def _matrix(kind: str, index: int, t: TensorArg, batch: int, rows: Sequence[int], col: int) -> Matrix | None:
+def _matrix(
+    kind: Literal["operand", "result"], index: int, t: TensorArg, batch: int, rows: Sequence[int], col: int
+) -> Matrix | None:
     """Tensor `t`, whose first `batch` axes are batch axes, `rows` rows and `col` columns; None where rows have no one stride."""
     stride = collapse([t.shape[r] for r in rows], [t.strides[r] for r in rows])
     if stride is None:

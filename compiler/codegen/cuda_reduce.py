@@ -64,7 +64,7 @@ def combiner(k: Any, kind: str, acc: str) -> Callable[[Val, Val], Val]:
         "prod": lambda x, y: x * y,
         "max": k.maximum if is_float else k.max,
         "min": k.minimum if is_float else k.min,
-    }[kind]  # type: ignore[no-any-return]
+    }[kind]
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,8 @@ def _warp(k: Any, x: Val, combine: Callable[[Val, Val], Val]) -> Val:
     """A warp's values combined; bools travel as i32."""
     if x.t.name == "i1":
         wide = k.cast(x, "i32", signed=False)
-        return k.warp_reduce(lambda a, b: k.cast(combine(a.ne(0), b.ne(0)), "i32", signed=False), wide).ne(0)  # type: ignore[no-any-return]
-    return k.warp_reduce(combine, x)  # type: ignore[no-any-return]
+        return k.warp_reduce(lambda a, b: k.cast(combine(a.ne(0), b.ne(0)), "i32", signed=False), wide).ne(0)
+    return k.warp_reduce(combine, x)
 
 
 def _across(dk: DispatchKernel, r: _Reduction, s: ReduceSchedule) -> None:

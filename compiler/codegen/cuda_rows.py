@@ -124,4 +124,4 @@ def fold(k: object, x: Val, combine: Combine) -> Val:
     while x.t.lanes > 1:
         half = x.t.lanes // 2
         x = combine(k.slice(x, 0, half), k.slice(x, half, half))  # type: ignore[attr-defined]
-    return k.extract(x, 0)  # type: ignore[attr-defined, no-any-return]
+    return k.extract(x, 0)  # type: ignore[attr-defined]

@@ -56,7 +56,7 @@ def finish(dk: DispatchKernel, domain: tuple[Dim, ...], first: object, total: ob
     k = dk.k
     position = dk.split(first, domain)  # type: ignore[arg-type]
     if lanes == 1:
-        values = dk.region(dk.d.regions[0], [k.extract(total, 0)], position, domain)  # type: ignore[arg-type]
+        values = dk.region(dk.d.regions[0], [k.extract(total, 0)], position, domain)
     else:
         values = dk.region(dk.d.regions[0], [total], position, domain, lanes)  # type: ignore[list-item]
     for i, x in enumerate(values):

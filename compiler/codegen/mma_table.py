@@ -19,7 +19,7 @@ the s-th group of k lies in byte s of the lane that `scale_lane_a` (`scale_lane_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ingot.target import Target
 
@@ -148,7 +148,7 @@ class MmaRow:
         return col * 4
 
 
-_S8 = {"acc": "i32", "tag": "IMMA"}
+_S8: dict[str, Any] = {"acc": "i32", "tag": "IMMA"}
 MMA_ROWS: tuple[MmaRow, ...] = (
     MmaRow("mma.m16n8k8.f16", "mma", 16, 8, 8, "f16", "f16", "f32", 75, 16),
     MmaRow("mma.m8n8k16.s8", "mma", 8, 8, 16, "i8", "s8", min_sm=75, bits=8, **_S8),

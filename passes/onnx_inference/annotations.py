@@ -45,7 +45,7 @@ def read_values(op: ir.Operation) -> list[list[Any] | None]:
 
 
 def _read_element(a: ir.Attribute) -> Any:
-    return dims.parse(a.value) if isinstance(a, ir.StringAttr) else a.value  # type: ignore[attr-defined]
+    return dims.parse(a.value) if isinstance(a, ir.StringAttr) else a.value
 
 
 def write_guards(op: ir.Operation, guards: Iterable[Guard]) -> None:

@@ -103,8 +103,8 @@ def _resize(node: Node) -> Tensor:
             if any(isinstance(d, Expr) for d in (*sizes, *(x.shape[a] for a in axes))):
                 raise node.fail(f"keep_aspect_ratio_policy={policy} needs constant sizes", "make them constant")
             pick = min if policy == "not_larger" else max
-            scale = pick(s / x.shape[a] for s, a in zip(sizes, axes, strict=True))  # type: ignore[operator]
-            sizes = [math.floor(scale * x.shape[a] + 0.5) for a in axes]  # type: ignore[operator]
+            scale = pick(s / x.shape[a] for s, a in zip(sizes, axes, strict=True))
+            sizes = [math.floor(scale * x.shape[a] + 0.5) for a in axes]
     else:
         scales = node.value(2).ravel().tolist()
         if len(scales) != len(axes):

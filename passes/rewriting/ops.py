@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, operation_key
@@ -89,7 +90,7 @@ class Root:
         """The sizes of what its last region runs over."""
         return dialect.shape_of(self.op.operands[0] if self.name == "move" else self.op.results[0])
 
-    def attr(self, name: str, default: Attr | None = None) -> Attr | None:
+    def attr(self, name: str, default: Attr | None = None) -> Any:
         """The Python value of an attribute, or the default."""
         return attribute(self.op.attributes[name]) if name in self.op.attributes else default
 

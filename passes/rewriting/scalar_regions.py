@@ -139,7 +139,7 @@ class RegionBuilder:
                 needed.add(value)
                 work += self.insts[value - base].args
         numbers = {i: i for i in range(base)}
-        insts = []
+        insts: list[ScalarInst] = []
         for value in sorted(needed):
             inst = self.insts[value - base]
             numbers[value] = base + len(insts)

@@ -58,7 +58,8 @@ def _numpy_type(text: str) -> np.dtype:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an .npz file; types that numpy's files do not have (bfloat16) as float32. Raises Error where that fails."""
     try:
-        np.savez(path, **{n: a.astype(np.float32) if a.dtype.kind == "V" else a for n, a in arrays.items()})
+        stored: dict[str, Any] = {n: a.astype(np.float32) if a.dtype.kind == "V" else a for n, a in arrays.items()}
+        np.savez(path, **stored)
     except OSError as e:
         raise Error(f"cannot write: {e.strerror or e}", node=str(path), cure="give a writable path") from e
 
