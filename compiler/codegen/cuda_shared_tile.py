@@ -84,7 +84,6 @@ class TileReader:
 
     def __init__(self, dk: DispatchKernel, shape: TileShape, first: Val, lane: Val, rows: int, *, columns: bool = False) -> None:
         self.k, self.shape, self.first, self.lane, self.columns = dk.k, shape, first, lane, columns
-        k = self.k
         self.gathers = not shape.k_major and shape.bits != 16
         self.offsets: list[Val] = []
         if self.gathers:
