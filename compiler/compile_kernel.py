@@ -11,9 +11,10 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ingot.dispatch import Dispatch, from_json
 from ingot.errors import CompileError
@@ -21,9 +22,18 @@ from ingot.fingerprint import kernel_key
 from ingot.kernel_code import KernelCode
 from ingot.target import Target
 
+if TYPE_CHECKING:
+    from ingot.compiler.toolchain.stages import Timings
+
 
 def compile_kernel(
-    dispatch: Dispatch, target: Target, schedule: Any = None, *, name: str = "", dump_dir: str | Path | None = None
+    dispatch: Dispatch,
+    target: Target,
+    schedule: Any = None,
+    *,
+    name: str = "",
+    dump_dir: str | Path | None = None,
+    timings: Timings | None = None,
 ) -> KernelCode:
     """Compile `dispatch` for `target`.
 
@@ -31,6 +41,7 @@ def compile_kernel(
         schedule: the family's, or None for its own choice.
         name: names dumped files; by default the root and the key's first digits.
         dump_dir: keeps the product of each stage there.
+        timings: collects seconds per stage; emitting counts as `kernel-ir`.
 
     Raises:
         CompileError: naming the root operation, what failed, and the command that repeats it.
@@ -44,9 +55,12 @@ def compile_kernel(
     host = HostTarget(target.cpu, target.features) if target.kind == "cpu" else None
     try:
         with context():
+            begin = time.perf_counter()
             emitted = emit(dispatch, target, schedule)
+            if timings is not None:
+                timings.add("kernel-ir", time.perf_counter() - begin)
             options = stages.Options(host=host, name=name)
-            code = stages.compile_kernels(emitted.module, target.name, options=options, dump_dir=dump_dir)
+            code = stages.compile_kernels(emitted.module, target.name, options=options, dump_dir=dump_dir, timings=timings)
     except Exception as error:
         raise failure(dispatch, target, error) from error
     if target.kind == "cpu":

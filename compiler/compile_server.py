@@ -13,6 +13,7 @@ Requests, in the form of `ingot.framing` (every one has an `id`, which its answe
     {"job": "native", "target": {...}} + [program]      -> [KernelCode]                  a launch program as machine code
 
 An answer with `error` is a failure: `{"error": {"type", "message", "node", "cure"}}`. A request may name a `dump_dir`.
+Answers to `draft` and `kernel` have `timings`: seconds of each stage.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
@@ -62,11 +64,16 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
             from ingot import launch_program
             from ingot.compiler.jit import draft_program
 
+            begin = time.perf_counter()
             draft = draft_program(blobs[0], target, passes=message.get("passes", ()), dump_dir=dump_dir)
-            return {}, [launch_program.dumps(draft.program)]
+            data = launch_program.dumps(draft.program)
+            return {"timings": {"draft": time.perf_counter() - begin}}, [data]
         case "kernel":
-            dispatch = from_json(json.loads(blobs[0]))
-            return {}, [compile_kernel(dispatch, target, dump_dir=dump_dir).dumps()]
+            from ingot.compiler.toolchain.stages import Timings
+
+            timings = Timings()
+            code = compile_kernel(from_json(json.loads(blobs[0])), target, dump_dir=dump_dir, timings=timings)
+            return {"timings": timings.seconds}, [code.dumps()]
         case "native":
             from ingot import launch_program
             from ingot.compiler.native_program import compile_program

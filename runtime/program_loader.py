@@ -7,8 +7,8 @@ cached, nothing is started.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ingot import launch_program
@@ -21,6 +21,7 @@ from ingot.program_linking import link
 from ingot.runtime import platform_posix as platform
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, Job
+from ingot.runtime.load_report import LoadReport
 from ingot.target import Target
 
 Progress = Callable[[str, int, int], None]  # what, done, of how many
@@ -35,14 +36,14 @@ class LoadedProgram:
         kernels: code of `program.kernels`, in order.
         native: CPU: the program itself as machine code.
         thread_pool: CPU: the pool's machine code.
-        compiled: kernels that had to be compiled.
+        report: what was compiled, and where the time went.
     """
 
     program: LaunchProgram
     kernels: tuple[KernelCode, ...]
     native: KernelCode | None = None
     thread_pool: KernelCode | None = None
-    compiled: int = 0
+    report: LoadReport = field(default_factory=LoadReport)
 
 
 @dataclass
@@ -70,49 +71,59 @@ class ProgramLoader:
             self.cache.put("target", key, cached)
         return _target(cached)
 
-    def load(self, engine: Engine, target: Target) -> LoadedProgram:
+    def load(self, engine: Engine, target: Target, report: LoadReport | None = None) -> LoadedProgram:
         """The engine's program on `target`.
+
+        Args:
+            report: receives what was compiled and the time of each step.
 
         Raises:
             CompileError: a kernel cannot be compiled; the message names the first, and how many there are.
         """
         ir_sha256 = engine.header.ir_sha256 or hashlib.sha256(engine.ir).hexdigest()
         key = program_key(ir_sha256, target.key, self.passes)
-        cached = self.cache.get("program", key)
+        report = report or LoadReport()
+        with report.step("cached"):
+            cached = self.cache.get("program", key)
         if cached is not None:
             try:
-                return self._complete(cached, target)
+                return self._complete(cached, target, report)
             except ValueError:
                 pass  # an entry that cannot be read is compiled again
-        if not self.client.running:
-            self.client.start()
-        _, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), self.passes))
-        draft = launch_program.loads(draft_bytes)
+        with report.step("draft"):
+            if not self.client.running:
+                self.client.start()
+            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), self.passes))
+            report.add_stages(answer)
+            draft = launch_program.loads(draft_bytes)
         texts = [e.dispatch for e in draft.kernels]
         keys = [kernel_key(text, target.key) for text in texts]
-        kernels, compiled = self._kernels(texts, keys, target)
-        program = link(draft, keys, [k.plan for k in kernels])
-        data = launch_program.dumps(program)
+        kernels = self._kernels(texts, keys, target, report)
+        with report.step("link"):
+            program = link(draft, keys, [k.plan for k in kernels])
+            data = launch_program.dumps(program)
         native = b""
         if target.kind == "cpu":
-            _, (native,) = self.client.one(Job("native", target, (data,)))
+            with report.step("native"):
+                _, (native,) = self.client.one(Job("native", target, (data,)))
         value = len(data).to_bytes(8, "little") + data + native
         self.cache.put("program", key, value)
-        return self._assemble(program, kernels, native, target, compiled)
+        return self._assemble(program, kernels, native, target, report)
 
-    def _complete(self, cached: bytes, target: Target) -> LoadedProgram:
-        length = int.from_bytes(cached[:8], "little")
-        program = launch_program.loads(cached[8 : 8 + length])
+    def _complete(self, cached: bytes, target: Target, report: LoadReport) -> LoadedProgram:
+        with report.step("cached"):
+            length = int.from_bytes(cached[:8], "little")
+            program = launch_program.loads(cached[8 : 8 + length])
         keys = [e.key for e in program.kernels]
-        kernels, compiled = self._kernels([e.dispatch for e in program.kernels], keys, target)
-        return self._assemble(program, kernels, cached[8 + length :], target, compiled)
+        kernels = self._kernels([e.dispatch for e in program.kernels], keys, target, report)
+        return self._assemble(program, kernels, cached[8 + length :], target, report)
 
     def _assemble(
-        self, program: LaunchProgram, kernels: list[KernelCode], native: bytes, target: Target, compiled: int
+        self, program: LaunchProgram, kernels: list[KernelCode], native: bytes, target: Target, report: LoadReport
     ) -> LoadedProgram:
         if target.kind != "cpu":
-            return LoadedProgram(program, tuple(kernels), compiled=compiled)
-        return LoadedProgram(program, tuple(kernels), KernelCode.loads(native), self._thread_pool(target), compiled)
+            return LoadedProgram(program, tuple(kernels), report=report)
+        return LoadedProgram(program, tuple(kernels), KernelCode.loads(native), self._thread_pool(target), report)
 
     def _thread_pool(self, target: Target) -> KernelCode:
         key = kernel_key("thread pool", target.key)
@@ -122,8 +133,22 @@ class ProgramLoader:
             self.cache.put("kernel", key, cached)
         return KernelCode.loads(cached)
 
-    def _kernels(self, texts: Sequence[str], keys: Sequence[str], target: Target) -> tuple[list[KernelCode], int]:
-        found = self.cache.get_many("kernel", keys)
+    def _kernels(self, texts: Sequence[str], keys: Sequence[str], target: Target, report: LoadReport) -> list[KernelCode]:
+        with report.step("cached"):
+            found = self.cache.get_many("kernel", keys)
+        with report.step("kernels"):
+            found |= self._compile(texts, keys, found, target, report)
+            return [KernelCode.loads(found[key]) for key in keys]
+
+    def _compile(
+        self,
+        texts: Sequence[str],
+        keys: Sequence[str],
+        found: Mapping[str, bytes],
+        target: Target,
+        report: LoadReport,
+    ) -> dict[str, bytes]:
+        """Those of the kernels that were not found."""
         wanted = [(text, key) for text, key in dict(zip(texts, keys, strict=True)).items() if key not in found]
         fresh: dict[str, bytes] = {}
         failures: list[Error] = []
@@ -133,6 +158,7 @@ class ProgramLoader:
                 if isinstance(answer, Error):
                     failures.append(answer)
                 else:
+                    report.add_stages(answer)
                     fresh[wanted[number][1]] = blobs[0]
                 if self.progress is not None:
                     self.progress("kernels", len(fresh) + len(failures), len(jobs))
@@ -142,8 +168,10 @@ class ProgramLoader:
             if len(failures) > 1:
                 first.add_note(f"and {len(failures) - 1} other kernels failed")
             raise first
-        found |= fresh
-        return [KernelCode.loads(found[key]) for key in keys], len(fresh)
+        report.kernels = len(set(keys))
+        report.compiled = len(fresh)
+        report.workers = self.client.workers if fresh else 0
+        return fresh
 
 
 def _json(target: dict[str, Any]) -> bytes:

@@ -20,6 +20,7 @@ from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.device import Call, Sizes, open_device
+from ingot.runtime.load_report import LoadReport
 from ingot.runtime.program_loader import ProgramLoader, Progress
 from ingot.runtime.shape_binding import ShapeBinder
 
@@ -81,7 +82,9 @@ class Session:
         client: CompileClient | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.engine = engine if isinstance(engine, Engine) else Engine.load(engine)
+        self._report = LoadReport()
+        with self._report.step("engine"):
+            self.engine = engine if isinstance(engine, Engine) else Engine.load(engine)
         if self.engine.is_stripped:
             cure = "refit it first: Engine.load(path).refit('model.onnx')"
             raise EngineError("the engine was saved without weights", node=self.engine.path or None, cure=cure)
@@ -89,11 +92,13 @@ class Session:
         loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
         if tf32:
             loader.passes = ("ingot-allow-tf32",)
-        self.device = open_device(device, loader, threads=threads)
-        loaded = loader.load(self.engine, self.device.target)
-        self.counters.compiled_kernels = loaded.compiled
+        with self._report.step("device"):
+            self.device = open_device(device, loader, threads=threads)
+        loaded = loader.load(self.engine, self.device.target, self._report)
+        self.counters.compiled_kernels = self._report.compiled
         self.program = loaded.program
-        self._executable = self.device.prepare(loaded, self.engine.weights)
+        with self._report.step("prepare"):
+            self._executable = self.device.prepare(loaded, self.engine.weights)
         self._contexts = ContextPool(self._executable.new_context, max_contexts)
         self._binder = ShapeBinder(self.program)
         self._inputs = {spec.name: i for i, spec in enumerate(self.program.inputs)}
@@ -158,6 +163,10 @@ class Session:
     def stats(self) -> dict[str, int]:
         """The session's counters (see `Counters`), the device's own, and how many execution contexts it has made."""
         return {**asdict(self.counters), **self._executable.counters(), "contexts": self._contexts.made}
+
+    def load_report(self) -> dict[str, Any]:
+        """Where the time of making this session went: the attributes of `LoadReport`, and `seconds`, their sum."""
+        return self._report.as_dict()
 
     def profile(self, input_feed: Mapping[str, Any], repeats: int = 10) -> list[dict[str, Any]]:
         """Time each kernel of a call by itself.

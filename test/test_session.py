@@ -12,6 +12,7 @@ import pytest
 from runtime_models import accumulator, perceptron, perceptron_reference
 
 import ingot
+from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.session import Session
 
 
@@ -43,6 +44,24 @@ def test_calling_convention(session: Session) -> None:
     np.testing.assert_array_equal(again[0], s)
     np.testing.assert_array_equal(again[1], y)
     assert session.device_name == "cpu"
+
+
+def test_load_report_tells_where_the_time_went(path: Path, tmp_path: Path) -> None:
+    for expected in (True, False):  # compiled, then found in the cache
+        cache = RuntimeCache(tmp_path / "cache.sqlite")
+        session = ingot.Session(path, "cpu", cache=cache)
+        report = session.load_report()
+        session.close()
+        cache.close()
+        assert report["kernels"] >= 2
+        assert report["compiled"] == (report["kernels"] if expected else 0)
+        stages = {"draft", "kernel-ir", "llvm-dialect", "llvm-ir", "object", "image"}
+        assert set(report["stages"]) == (stages if expected else set())
+        assert all(seconds > 0 for seconds in report["stages"].values())
+        steps = report["steps"]
+        assert {"engine", "device", "cached", "kernels", "prepare"} <= set(steps)
+        assert ("draft" in steps) == expected
+        assert report["seconds"] == pytest.approx(sum(steps.values()))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (1, 200), (64, 33), (0, 3), (4, 0)])
