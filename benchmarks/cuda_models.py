@@ -40,6 +40,7 @@ def run_model(name: str, options: argparse.Namespace, folder: Path, cache: Runti
     begin = time.perf_counter()
     session = ingot.Session(path, device=options.device, cache=cache)
     row["jit_s"] = time.perf_counter() - begin
+    row["load"] = session.load_report()
     row["kernels"] = session.stats()["compiled_kernels"]
     dtype = {"fp16": "fp16", "bf16": "bf16"}.get(options.cast, zoo.read(name).meta["dtype"])
     worst, sets = 0.0, zoo.input_sets(filled)
