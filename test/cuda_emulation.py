@@ -49,11 +49,17 @@ def run_emulated(
         arrays |= {("operand", i): _aligned(o.memory) for i, o in enumerate(operands)}
         arrays |= {("result", i): r for i, r in enumerate(results)}
         table = np.array([sizes[s] for s in d.symbols], np.int64)
+        # Parts of the workspace are buffers of their own, so that running over a part's end is found.
+        starts = {dims.evaluate(b.offset, sizes) for x in plan.launches for b in x.buffers if b.kind == "workspace"}
+        ends = dict(zip(sorted(starts), [*sorted(starts)[1:], workspace.size], strict=False))
+        parts = {start: workspace[start:end] for start, end in ends.items()}
         out = Emulated(plan, [], [o.view for o in operands])
         for launch in plan.launches:
             args: list[Any] = []
             for b in launch.buffers:
                 array, offset = arrays[b.kind, b.index], dims.evaluate(b.offset, sizes)
+                if b.kind == "workspace":
+                    array, offset = parts[offset], 0
                 if isinstance(b, BufferArg):
                     array = array.view(np.uint8)[offset:]
                     args.append(Uninitialized(array) if b.kind == "result" else array)

@@ -11,10 +11,12 @@ import pytest
 from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_conv import choose
+from ingot.compiler.codegen.cuda_conv_padding import pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
+from ingot.compiler.codegen.cuda_window import window_of
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
@@ -235,3 +237,27 @@ def test_columns_divide_tiles() -> None:
     """320 channels are two tiles of 160, not two of 256."""
     c = conv_problem(make.conv(2, (96, 96), 320, 320, (3, 3), pads=SAME))
     assert choose(c, BY_NAME["sm_90a"]).tile_n == 160
+
+
+def test_images_are_padded_once() -> None:
+    """Three channels: x and w are copied with four, rows of the kernel become runs of 8 x 4 channels."""
+    d = make.conv(1, (33, 35), 3, 24, (7, 7), strides=(2, 2), pads=(3, 3, 3, 3))
+    target = BY_NAME["sm_90a"]
+    padded = pad_operands(d, window_of(d, (7, 7), (33, 35)), target)
+    assert padded is not None
+    c = conv_problem(padded.dispatch)
+    assert (c.window.kernel, c.channels, c.aligned_elements(8)) == ((7, 1), 32, 8)
+    found = run_emulated(d, "sm_90a")
+    assert len(found.plan.launches) >= 3
+    for schedule in (WGMMA, MMA, MmaSchedule(64, 64, 32, 32, splits=2), None):
+        check(d, "sm_90a", schedule)
+    check(make.conv("n", ("h", "w"), 3, 24, (7, 7), strides=(2, 2), pads=(3, 3, 3, 3)), "sm_80", None, {"n": 2, "h": 20, "w": 17})
+
+
+@pytest.mark.parametrize("channels", [1, 5, 11])
+def test_odd_channels_are_padded_to_chunks(channels: int) -> None:
+    d = make.conv(1, (9, 10), channels, 16, (3, 3), pads=SAME)
+    padded = pad_operands(d, window_of(d, (3, 3), (9, 10)), BY_NAME["sm_90a"])
+    assert padded is not None
+    assert padded.dispatch.operands[0].shape[-1] % 8 == 0
+    check(d, "sm_90a", WGMMA)

@@ -8,7 +8,8 @@ Convolutions are channels last. `emit` writes one of
     cuda_conv_mma.py         mma.sync, A gathered by cp.async or through registers: any alignment, transposed ones too
     cuda_conv_simt.py        fused multiply-adds: exact float32, float64, and any type
 
-A convolution of few tiles is split along K; cuda_split_k.py adds the parts.
+Channels that are no multiple of 4 are first padded in the workspace (cuda_conv_padding.py). A convolution of few tiles is
+split along K; cuda_split_k.py adds the parts.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from ingot.compiler.codegen import cuda_matmul
 from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, emit_depthwise, is_depthwise
 from ingot.compiler.codegen.cuda_conv_mma import emit_conv_mma
+from ingot.compiler.codegen.cuda_conv_padding import emit_padding, pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import ConvProblem, conv_problem
 from ingot.compiler.codegen.cuda_conv_simt import emit_conv_simt
 from ingot.compiler.codegen.cuda_conv_wgmma import emit_conv_wgmma, plan_conv_wgmma
@@ -115,15 +117,21 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
         if isinstance(schedule, DepthwiseSchedule) or (schedule is None and is_depthwise(dispatch, window)):
             launch = emit_depthwise(module, dispatch, window, schedule or choose_depthwise(dispatch, window))
             return Emitted(KernelPlan((launch,)), module.module)
-        c = conv_problem(dispatch)
+        padded = None if isinstance(schedule, SimtSchedule) else pad_operands(dispatch, window, target)
+        c = conv_problem(dispatch if padded is None else padded.dispatch)
         schedule = schedule or choose(c, target)
         launches = [_write(module, c, target, schedule)]
         p = c.gemm
+        workspace = split_workspace(p, schedule)
         if schedule.splits > 1:
             reduce = reduce_launch(p.dispatch, p.domain, "")
             emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
             launches.append(reduce)
-        return Emitted(KernelPlan(tuple(launches), split_workspace(p, schedule)), module.module)
+        if padded is not None:
+            copies = emit_padding(module, padded, workspace)
+            launches = [*copies, padded.redirect(launches[0], workspace), *launches[1:]]
+            workspace = padded.workspace(workspace)
+        return Emitted(KernelPlan(tuple(launches), workspace), module.module)
 
 
 def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> KernelLaunch:
