@@ -121,8 +121,8 @@ class _Attention:
         self.first_row = self.warp * s.warp_rows
         zero = k.const(0, "i32")
         self.read_q = TileReader(dk, self.tiles.q, self.first_row, self.lane, s.warp_rows)
-        self.read_k = TileReader(dk, self.tiles.k, zero, self.lane, s.keys)
-        self.read_v = TileReader(dk, self.tiles.v, zero, self.lane, self.tiles.v.rows)
+        self.read_k = TileReader(dk, self.tiles.k, zero, self.lane, s.keys, columns=True)
+        self.read_v = TileReader(dk, self.tiles.v, zero, self.lane, self.tiles.v.rows, columns=True)
         self.n_keys = dk.size(p.keys, "i32")
         self.n_rows = dk.size(p.rows, "i32")
 
@@ -227,7 +227,7 @@ class _Attention:
                 for half in range(2):
                     for i in range(self.blocks):
                         at = 4 * (i * self.columns + 2 * pair + half)
-                        acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], [b[half], b[half + 2]], acc[at : at + 4])
+                        acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], b[2 * half :][:2], acc[at : at + 4])
         if self.p.plain_scores and not masked:
             return acc
         return self.softmax.scored(acc, first, masked)
@@ -244,7 +244,7 @@ class _Attention:
                 for half in range(2):
                     for i in range(self.blocks):
                         at = 4 * (i * self.columns_v + 2 * pair + half)
-                        acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], [b[half], b[half + 2]], acc[at : at + 4])
+                        acc[at : at + 4] = mma_registers(self.row, self.dk, a[i], b[2 * half :][:2], acc[at : at + 4])
         return acc
 
 

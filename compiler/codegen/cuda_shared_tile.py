@@ -191,6 +191,19 @@ class TileCopy:
         self.k_step = k_step * self.shape.tile_k
         self.pointers: list[Val] = []
         self.row_bytes: list[Val | None] = []
+        # Chunks of a thread lie equally far apart: where no row has to be clamped, one address serves for all, and what comes on
+        # top is known when the code is assembled or kept once, instead of a pair of registers for each chunk.
+        if self.threads % self.shape.chunks == 0 and (self.rows_exact or not self.shape.k_major):
+            line, chunk = self.chunk_places[0]
+            step = self.threads // self.shape.chunks
+            along = chunk * (CHUNK // self.size)
+            first, depth = (row + line, along) if self.shape.k_major else (row + along, line)
+            p = base + k.cast(first, "i64") * row_step + k.cast(depth, "i64") * k_step
+            between = (row_step if self.shape.k_major else k_step) * step
+            left = None if self.rows_exact else (rows - first) * self.size
+            self.pointers = [p + between * i for i in range(self.count)]
+            self.row_bytes = [left] * self.count
+            return
         for line, chunk in self.chunk_places:
             along = chunk * (CHUNK // self.size)
             if self.shape.k_major:
