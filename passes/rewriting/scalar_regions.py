@@ -22,7 +22,8 @@ __all__ = ["RegionBuilder", "cost", "identity", "loaded", "simplify"]
 _COSTS = {"divf": 4, "sqrt": 4, "rsqrt": 4, "exp": 10, "log": 12, "tanh": 12, "erf": 12, "sigmoid": 12, "sin": 12, "cos": 12,
           "pow": 24, "divsi": 8, "divui": 8, "remsi": 8, "remui": 8, "floordivsi": 8, "load_at": 4}  # fmt: skip
 _FREE = frozenset({"load", "const", "dim", "index", "extf", "truncf", "extsi", "extui", "trunci", "bitcast"})
-_COMMUTATIVE = frozenset({"addf", "mulf", "maxf", "minf", "addi", "muli", "andi", "ori", "xori", "maxsi", "minsi", "maxui",
+# Not maxf and minf: of 0.0 and -0.0 numpy gives whichever comes first.
+_COMMUTATIVE = frozenset({"addf", "mulf", "addi", "muli", "andi", "ori", "xori", "maxsi", "minsi", "maxui",
                           "minui", "cmpf_oeq", "cmpf_one", "cmpf_une", "cmpi_eq", "cmpi_ne"})  # fmt: skip
 _OWN = frozenset({"load", "load_at", "index", "dim", "const"})  # operations that the scalar table does not hold
 _WIDENING = {"extf": "truncf", "extsi": "trunci", "extui": "trunci"}  # cast -> the cast that undoes it
