@@ -44,8 +44,12 @@ def command(
         click.echo(json.dumps(report, indent=1))
         return
     for key, value in report.items():
-        if key != "profile":
+        if key not in ("load", "profile"):
             click.echo(f"{key:22s} {value:.3f}" if isinstance(value, float) else f"{key:22s} {value}")
+    for title, part in (("load", "steps"), (f"compilation, {report['load']['workers']} workers", "stages")):
+        if report["load"][part]:
+            spent = ", ".join(f"{name} {seconds * 1e3:.1f}" for name, seconds in report["load"][part].items())
+            click.echo(f"ms of {title}: {spent}")
     if profile:
         print_profile(report["profile"])
 
@@ -87,13 +91,14 @@ def measure(
         "engine": str(engine),
         "device": session.device_name,
         "open_ms": (opened_at - start) * 1e3,
-        "prepare_ms": (loaded - opened_at) * 1e3,
+        "load_ms": (loaded - opened_at) * 1e3,
         "first_call_ms": (first - loaded) * 1e3,
         **{f"latency_p{p}_ms": float(np.percentile(times, p)) for p in PERCENTILES},
         "throughput_per_s": batch * 1e3 / float(np.median(times)),
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         **session.stats(),
     }
+    report["load"] = session.load_report()
     if profile:
         report["profile"] = with_ceilings(session.profile(feeds), session.device.target)
     return report

@@ -69,4 +69,4 @@ def compile_kernels(engine: Engine, name: str) -> None:
         loader = ProgramLoader(RuntimeCache.open_default(), shared_client(), update)
         loaded = loader.load(engine, loader.host_target() if name == "cpu" else target(name))
     seconds = time.perf_counter() - start
-    click.echo(f"{name}: {len(loaded.kernels)} kernels, of which {loaded.compiled} were compiled, in {seconds:.2f} s")
+    click.echo(f"{name}: {len(loaded.kernels)} kernels, of which {loaded.report.compiled} were compiled, in {seconds:.2f} s")
