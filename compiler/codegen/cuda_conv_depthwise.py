@@ -27,7 +27,7 @@ from ingot.dispatch import Dispatch
 from ingot.kernel_plan import BufferArg, KernelLaunch
 
 THREADS = 256
-UNROLLED_TAPS = 25  # windows up to this many taps are written out; larger ones loop over all axes but the last
+UNROLLED_TAPS = 9  # windows up to this many taps are written out; larger ones loop over all axes but the last
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def emit_depthwise(module: KernelModule, dispatch: Dispatch, window: Window, s: 
         flops=2 * window.taps * dims.product(shape),
         bytes=sum((dims.product(t.shape) * t.type.bytes for t in (x, *dispatch.results)), start=0),
     )
-    with dispatch_kernel(module, dispatch, launch) as dk:
+    # Two blocks an SM: loads in flight hide latency better than more registers do.
+    with dispatch_kernel(module, dispatch, launch, min_blocks=2) as dk:
         _Depthwise(dk, window, s).emit()
     return launch
 
@@ -193,8 +194,10 @@ class _Depthwise:
         name = memory_type(x.dtype)
         t = k.vector_of(name, self.s.lanes)
         p = self.dk.pointer("operand", 0).at(k.select(valid, offset, 0), name)
-        raw = k.load(p, t, align=self.s.lanes * x.type.bytes)
-        raw = k.select(valid, raw, k.const(0, t))
+        # Zeros are chosen by words: by elements they would be chosen after the conversion, one by one.
+        words = k.vector_of("i32", t.nbytes // 4) if t.nbytes % 4 == 0 else t
+        raw = k.load(p, words, align=self.s.lanes * x.type.bytes)
+        raw = k.bitcast(k.select(valid, raw, k.const(0, words)), t)
         return as_accumulator(self.dk, raw, x.dtype, self.acc, bool(self.d.attr("a_unsigned", False)))
 
     def store(self, position: list[Val], acc: list[Val]) -> None:
