@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,19 @@ FILLED = ROOT / "build" / "zoo"
 
 @pytest.fixture(scope="session")
 def zoo_model():
-    """A function from a model's name to the folder where it is filled, with references."""
+    """A function from a model's name to the folder where it is filled, with references.
+
+    Models stay filled from run to run. A lock for each keeps the processes of one run from filling it at the same time.
+    """
     import zoo
 
-    return lambda name: zoo.fill(name, FILLED)
+    def fill(name: str) -> Path:
+        FILLED.mkdir(parents=True, exist_ok=True)
+        with (FILLED / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return zoo.fill(name, FILLED)
+
+    return fill
 
 
 @pytest.fixture(scope="session", autouse=True)
