@@ -262,3 +262,9 @@ def test_odd_channels_are_padded_to_chunks(channels: int) -> None:
     assert padded is not None
     assert padded.dispatch.operands[0].shape[-1] % 8 == 0
     check(d, "sm_90a", WGMMA)
+
+
+@pytest.mark.parametrize("tile_n", [32, 96, 128, 72])
+def test_results_leave_through_shared_memory(tile_n: int) -> None:
+    """Boxes of 64 or 32 columns, or registers; tiles beyond the last pixel and channel."""
+    check(make.conv(3, (9, 11), 64, 104, (3, 3), pads=SAME, bias=True), "sm_90a", WgmmaSchedule(128, tile_n, 4))

@@ -28,7 +28,7 @@ from ingot.target import Target
 
 SWIZZLE = 128  # bytes of a swizzled row, of K or of a contiguous M or N
 ATOM = 1024  # bytes of eight swizzled rows
-STAGING_COLUMNS = 64  # columns of a result's box in shared memory: 128 bytes of 16-bit elements
+STAGING_COLUMNS = (64, 32)  # columns of a result's box in shared memory, the first that divides a tile: 16-bit elements
 STAGING_BYTES = 64 * SWIZZLE
 STAGING_BUFFERS = 2
 # Registers of a producer's and of a consumer's thread, by blocks on an SM, for one producer and two consumers: they share what the
@@ -64,6 +64,11 @@ WGMMA_TILES: tuple[tuple[int, int], ...] = ((128, 256), (128, 192), (128, 128), 
 def stage_bytes(s: WgmmaSchedule) -> int:
     """Bytes of a stage: rows of A and of B, 128 bytes of k each."""
     return (s.tile_m + s.tile_n) * SWIZZLE
+
+
+def staging_columns(s: WgmmaSchedule) -> int:
+    """Columns of the boxes in which results leave through shared memory; 0 where none divide a tile."""
+    return next((c for c in STAGING_COLUMNS if s.tile_n % c == 0), 0)
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,8 @@ def plan_wgmma(
         return None
     own = (BufferArg("operand", 0),) if gathered else ()
     maps_out: tuple[TensorMapArg | None, ...] = tuple(
-        r.tma_map(p.dispatch, p.batch, (STAGING_COLUMNS, 64))
-        if s.splits == 1 and r is not None and r.bits == 16 and r.major == "col" and s.tile_n % STAGING_COLUMNS == 0 else None
+        r.tma_map(p.dispatch, p.batch, (staging_columns(s), 64), 2 * staging_columns(s))
+        if s.splits == 1 and r is not None and r.bits == 16 and r.major == "col" and staging_columns(s) else None
         for r in p.results
     )  # fmt: skip
     if s.splits > 1:
@@ -307,16 +312,18 @@ class WgmmaKernel:
     def store_results(
         self, epilogue: FragmentEpilogue, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val]
     ) -> None:
-        """Run the region; stage what TMA stores, in boxes of 64 columns, and store the rest from registers."""
+        """Run the region; stage what TMA stores, box by box, and store the rest from registers."""
         k, s = self.k, self.s
         row, col = self.lane_position(local, consumer)
         rows = [epilogue.at_row(batch, m0 + row + 8 * h) for h in range(2)]
         staged = [i for i, m in enumerate(self.maps_out) if m is not None]
         lane, barrier = local & 31, consumer + 1
         # stmatrix: lane l gives the address of row l % 16 of its warp's 16, 16-byte chunk l / 16 of a pair; chunks are swizzled.
-        line = (((local >> 5) << 4) + (lane & 15)) << 7
+        columns = staging_columns(s)
+        line = (((local >> 5) << 4) + (lane & 15)) * (2 * columns)
+        swizzle = lane & 7 if columns == 64 else (lane >> 1) & 3
         buffers = self.shared + self.staging + consumer * (STAGING_BUFFERS * STAGING_BYTES * len(staged))
-        boxes = max(1, s.tile_n // STAGING_COLUMNS) if staged else 1
+        boxes = s.tile_n // columns if staged else 1
         per_box = s.tile_n // 8 // boxes
         for box in range(boxes):
             slot = buffers + (box % STAGING_BUFFERS) * (STAGING_BYTES * len(staged))
@@ -336,7 +343,7 @@ class WgmmaKernel:
                         else:
                             epilogue.store(i, x, rows[h][1], rows[h][2], at)
                 if j % 2:
-                    chunk = ((lane >> 4) + (j % 8 - 1)) ^ (lane & 7)
+                    chunk = ((lane >> 4) + (j % per_box - 1)) ^ swizzle
                     for number, i in enumerate(staged):
                         k.stmatrix(slot + number * STAGING_BYTES + (line + (chunk << 4)), pending[i])
                         pending[i] = []
@@ -347,7 +354,7 @@ class WgmmaKernel:
                     for number, i in enumerate(staged):
                         tensor_map, result = self.maps_out[i], self.p.results[i]
                         assert tensor_map is not None and result is not None
-                        at_box = [n0 + box * STAGING_COLUMNS, m0 + (consumer << 6), *result.tma_batch(batch)]
+                        at_box = [n0 + box * columns, m0 + (consumer << 6), *result.tma_batch(batch)]
                         k.tma_store(tensor_map, slot + number * STAGING_BYTES, at_box)
                     k.bulk_commit()
 
