@@ -7,6 +7,7 @@ neighbouring outputs along the last spatial axis and loads each input vector tha
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ingot import dims
@@ -20,9 +21,9 @@ from ingot.compiler.codegen.cuda_kernel import (
     symbol_of,
     vector_lanes,
 )
-from ingot.compiler.codegen.cuda_window import Window, WindowReader
+from ingot.compiler.codegen.cuda_window import Window, WindowReader, WindowRow
 from ingot.compiler.codegen.kernel_builder import KernelModule
-from ingot.compiler.codegen.values import Val
+from ingot.compiler.codegen.values import Operand, Val
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import BufferArg, KernelLaunch
 
@@ -169,7 +170,7 @@ class _Depthwise:
             loop.yield_(self.line(row, loop.iv, loop.carry))
         return list(loop.results)
 
-    def line(self, row: object, line: Val, acc: list[Val]) -> list[Val]:
+    def line(self, row: WindowRow, line: Val, acc: list[Val]) -> list[Val]:
         """`acc` and the taps of one position of all kernel axes but the last."""
         k, s, w = self.k, self.s, self.window
         acc = list(acc)
@@ -186,10 +187,10 @@ class _Depthwise:
                 acc[p] = k.fma(loaded[p * stride + t * dilation], weight, acc[p])
         return acc
 
-    def load(self, row: object, steps: list) -> Val:
+    def load(self, row: WindowRow, steps: Sequence[Operand]) -> Val:
         """The vector of channels that lies `steps` from a window's origin; zeros outside."""
         k, x = self.k, self.d.operands[0]
-        offset, valid = self.reader.element(row, self.reader.at(steps))  # type: ignore[arg-type]
+        offset, valid = self.reader.element(row, self.reader.at(steps))
         assert valid is not None
         name = memory_type(x.dtype)
         t = k.vector_of(name, self.s.lanes)
