@@ -325,11 +325,14 @@ def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int])
     """What another implementation of the same precision gives, whose spread kernels are measured by.
 
     numpy in f32, but for attention of 16-bit types: there probabilities are rounded to that type before they meet values, as in
-    every one-pass implementation.
+    every one-pass implementation. Where f32 may be rounded to tf32, the bits that tensor cores do not read are cut off.
     """
     from ingot.compiler.reference import RootCall, run_dispatch, run_region
 
     dtype = d.operands[0].type
+    if d.attr("tf32", False):
+        cut = [(x.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32) for x in operands[:2]]
+        return run_dispatch(d, [*cut, *operands[2:]], sizes)
     if d.root != "attention" or dtype.bits != 16:
         return run_dispatch(d, operands, sizes)
     q, k, v = (x.astype(np.float32) for x in operands[:3])

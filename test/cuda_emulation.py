@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from cuda_dispatches import random_operands
+from cuda_dispatches import check_against, peers, random_operands, unrounded
 
 from ingot import dims
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.emulator import TensorMap, Uninitialized, emulate
+from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.kernel_plan import BufferArg, KernelPlan
+from ingot.target import Target
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Emulated:
 
 
 def run_emulated(
-    d: Dispatch, target: str, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0,
+    d: Dispatch, target: str | Target, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0,
     prepare: Callable[[list[np.ndarray]], None] | None = None,
 ) -> Emulated:
     """Emit `d` for `target` and run its launches; raises EmulationError on any finding.
@@ -42,7 +44,7 @@ def run_emulated(
         prepare([o.view for o in operands])
     results = [_memory(t, sizes) for t in d.results]
     with ir.Context():
-        emitted = emit(d, BY_NAME[target], schedule)
+        emitted = emit(d, BY_NAME[target] if isinstance(target, str) else target, schedule)
         plan = emitted.plan
         workspace = np.zeros(dims.evaluate(plan.workspace, sizes), np.uint8)
         arrays: dict[tuple[str, int], np.ndarray] = {("workspace", 0): workspace}
@@ -79,6 +81,31 @@ def run_emulated(
                 out.executed[name] = out.executed.get(name, 0) + count
     out.results = [_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]
     return out
+
+
+def check(
+    d: Dispatch, target: str | Target, schedule: Any = None, sizes: Mapping[str, int] | None = None, seed: int = 0,
+    prepare: Callable[[list[np.ndarray]], None] | None = None,
+) -> Emulated:
+    """`run_emulated`, and results compared with the float64 reference by the statistical rule; integers must be equal."""
+    found = run_emulated(d, target, sizes, schedule, seed, prepare)
+    plain, operands = _signed(d, found.operands)
+    exact = run_dispatch(unrounded(plain), operands, sizes, float64=True)
+    for got, reference, peer in zip(found.results, exact, peers(plain, operands, sizes or {}), strict=True):
+        if got.dtype.kind in "iub":
+            assert np.array_equal(got, peer), f"{np.sum(got != peer)} of {got.size} values differ"
+        else:
+            check_against(got, reference, peer)
+    return found
+
+
+def _signed(d: Dispatch, operands: list[np.ndarray]) -> tuple[Dispatch, list[np.ndarray]]:
+    """A product with unsigned bytes as one of 16-bit integers, whose signs the reference does not need to be told."""
+    tensors, arrays = list(d.operands), list(operands)
+    for i, name in enumerate(("a_unsigned", "b_unsigned")):
+        if d.attr(name, False):
+            tensors[i], arrays[i] = replace(tensors[i], dtype="i16"), arrays[i].astype(np.uint8).astype(np.int16)
+    return replace(d, operands=tuple(tensors)), arrays
 
 
 def _extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:
