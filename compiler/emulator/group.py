@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ingot.compiler.emulator.values import join, take
+from ingot.compiler.emulator.values import InFlight, join, take
 
 if TYPE_CHECKING:
     from ingot.compiler.emulator.unit import Unit
@@ -86,8 +86,15 @@ class Group:
 
     def split(self, index: np.ndarray) -> Group:
         """A group of its own of some threads, at the same place."""
-        env = [v if v is None else take(v, index) for v in self.env]
+        env = [take(v, index) if self._whole(v) else None for v in self.env]
         return Group(self.unit, self.threads[index], env, [frame.copy() for frame in self.frames])
+
+    def _whole(self, value: Any) -> bool:
+        """True for a value of all threads; what a subset left behind inside a branch is dead."""
+        while isinstance(value, tuple) and value:
+            value = value[0]
+        array = value.array if isinstance(value, InFlight) else value
+        return isinstance(array, np.ndarray) and array.shape[-1] in (1, self.size)
 
     def part(self, mask: np.ndarray) -> tuple[Group, Group]:
         """Split into the threads where `mask` holds and the others; both sides must be non-empty."""

@@ -405,8 +405,11 @@ def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
         containers = split_words(words, bits)
         return decode(np.ascontiguousarray(containers), types[0])[index.lane, index.element]
 
-    def accumulator(group: Group) -> np.ndarray:
-        return np.stack([spread(group.env[s], group.size) for s in c])
+    def accumulator(group: Group) -> np.ndarray | InFlight:
+        values = [group.env[s] for s in c]
+        if isinstance(values[0], InFlight):
+            return InFlight(np.stack([spread(v.array, group.size) for v in values]), values[0].group)
+        return np.stack([spread(v, group.size) for v in values])
 
     return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, True, True)
 
@@ -421,6 +424,17 @@ def _ptx_tensor_reduce(op: Op, match: re.Match[str]) -> Run:
             start = [int(spread(env[c], n)[lane]) for c in coordinates]
             address, source = int(spread(env[tensor_map], n)[lane]), int(spread(env[src], n)[lane])
             tensor_store(group, lane, op, address, source, start, reduction)
+
+    return run
+
+
+def _ptx_same(op: Op, match: re.Match[str]) -> Run:
+    """No instruction: the results are the operands, which the compiler may not read earlier."""
+    operands, r = op.operands, op.results[0]
+
+    def run(group: Group) -> None:
+        values = [spread(group.env[x], group.size) for x in operands]
+        group.env[r] = np.stack(values) if len(values) > 1 else values[0]
 
     return run
 
@@ -446,6 +460,7 @@ _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
         _ptx_wgmma,
     ),
     (r"cp\.reduce\.async\.bulk\.tensor\.\dd\.global\.shared::cta\.(\w+)\.tile\.bulk_group .*", _ptx_tensor_reduce),
+    (r"", _ptx_same),
     (r"prefetch\.global\.L2 .*", _ptx_nothing),
     (r"tanh\.approx\.f32 .*", _ptx_tanh),
 )
