@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -123,5 +123,5 @@ def _view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndar
     return np.lib.stride_tricks.as_strided(flat, shape, [s * t.type.bytes for s in strides])
 
 
-def _aligned(memory: Sequence[Any]) -> np.ndarray:
+def _aligned(memory: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(memory)

@@ -11,6 +11,7 @@ import pytest
 from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_conv import choose
+from ingot.compiler.codegen.cuda_conv_depthwise import choose_depthwise
 from ingot.compiler.codegen.cuda_conv_padding import pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
@@ -140,11 +141,23 @@ def test_transposed(d: Dispatch, target: str) -> None:
         make.conv(1, (40,), 16, 16, (4,), pads=(3, 0), groups=16),
         make.conv(1, (6, 20), 300, 300, (3, 3), dilations=(1, 2), pads=(1, 2, 1, 2), groups=300),
         make.conv(1, (9, 9), 6, 12, (3, 3), pads=SAME, groups=6, dtype="f32"),
+        make.conv(1, (70,), 64, 64, (65,), strides=(2,), pads=(32, 32), groups=64),
+        make.conv(1, (12, 20), 8, 8, (21, 31), pads=(10, 15, 10, 15), groups=8, dtype="f32"),
     ],
-    ids=["3x3", "5x5 f32", "7x7 odd channels", "causal 1d", "dilated, two blocks of channels", "two outputs a channel"],
+    ids=[
+        "3x3", "5x5 f32", "7x7 odd channels", "causal 1d", "dilated, two blocks of channels", "two outputs a channel",
+        "long 1d", "large",
+    ],
 )
 def test_depthwise(d: Dispatch) -> None:
     check(d, "sm_90a")
+
+
+def test_depthwise_weights_beyond_shared_memory() -> None:
+    d = make.conv(1, (13000,), 2, 2, (12900,), groups=2, dtype="f32")
+    assert choose_depthwise(d, window_of(d, (12900,), (13000,))) is None
+    with ir.Context():
+        assert emit(d, BY_NAME["sm_86"]).plan.launches[0].shared_bytes <= BY_NAME["sm_86"].shared_bytes
 
 
 def test_depthwise_any_shape() -> None:

@@ -114,8 +114,10 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
         return cuda_matmul.emit(as_matmul(dispatch), target, schedule)
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
-        if isinstance(schedule, DepthwiseSchedule) or (schedule is None and is_depthwise(dispatch, window)):
-            launch = emit_depthwise(module, dispatch, window, schedule or choose_depthwise(dispatch, window))
+        if schedule is None and is_depthwise(dispatch, window):
+            schedule = choose_depthwise(dispatch, window)
+        if isinstance(schedule, DepthwiseSchedule):
+            launch = emit_depthwise(module, dispatch, window, schedule)
             return Emitted(KernelPlan((launch,)), module.module)
         padded = None if isinstance(schedule, SimtSchedule) else pad_operands(dispatch, window, target)
         c = conv_problem(dispatch if padded is None else padded.dispatch)

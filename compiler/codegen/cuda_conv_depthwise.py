@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
@@ -29,6 +29,8 @@ from ingot.kernel_plan import BufferArg, KernelLaunch
 
 THREADS = 256
 UNROLLED_TAPS = 9  # windows up to this many taps are written out; larger ones loop over all axes but the last
+UNROLLED_ROW = 16  # taps along the last axis up to which they are written out; more are looped over one by one
+WEIGHT_BYTES = 48 << 10  # shared memory for a block's weights, which several blocks of an SM leave each other
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,16 @@ def is_depthwise(dispatch: Dispatch, window: Window) -> bool:
     return groups > 1 and x.shape[-1] == groups == y.shape[-1] and not window.transposed and x.type.bits >= 8
 
 
-def choose_depthwise(dispatch: Dispatch, window: Window) -> DepthwiseSchedule:
-    """Vectors as wide as all tensors allow, a warp's worth of channels, four outputs a thread where rows are long."""
+def weight_bytes(dispatch: Dispatch, window: Window, s: DepthwiseSchedule) -> int:
+    """Shared memory of a block: its channels' weights in the accumulator's type."""
+    return window.taps * s.channels * (8 if dispatch.attr("acc") in ("f64", "i64") else 4)
+
+
+def choose_depthwise(dispatch: Dispatch, window: Window) -> DepthwiseSchedule | None:
+    """Vectors as wide as all tensors allow, a warp's worth of channels, four outputs a thread where rows are long.
+
+    None where the weights of one vector of channels do not fit into shared memory.
+    """
     x = dispatch.operands[0]
     lanes = 16 // min(x.type.bytes, *(t.type.bytes for t in dispatch.results))
     for t in (x, *dispatch.results):
@@ -81,7 +91,12 @@ def choose_depthwise(dispatch: Dispatch, window: Window) -> DepthwiseSchedule:
         pixels = 1
     elements = dims.product(dispatch.results[0].shape)
     large = not isinstance(elements, int) or elements > 1 << 24
-    return DepthwiseSchedule(lanes, across, pixels, 4 if large else 1)
+    s = DepthwiseSchedule(lanes, across, pixels, 4 if large else 1)
+    while weight_bytes(dispatch, window, s) > WEIGHT_BYTES:
+        if s.across == 1:
+            return None
+        s = replace(s, across=s.across // 2)
+    return s
 
 
 def _strip_shape(dispatch: Dispatch, s: DepthwiseSchedule) -> tuple[dims.Dim, ...]:
@@ -94,14 +109,13 @@ def emit_depthwise(module: KernelModule, dispatch: Dispatch, window: Window, s: 
     """Write the kernel into `module`; its launch."""
     shape = dispatch.results[0].shape
     strips = dims.product(_strip_shape(dispatch, s))
-    size = 8 if dispatch.attr("acc") in ("f64", "i64") else 4
     x = dispatch.operands[0]
     launch = KernelLaunch(
         symbol_of(dispatch),
         (dims.ceildiv(strips, s.down * s.strips), dims.ceildiv(shape[-1], s.channels), 1),
         (BufferArg("operand", 0), BufferArg("operand", 1), *region_buffers(dispatch, skip=(0, 1))),
         (s.across, s.down, 1),
-        shared_bytes=window.taps * s.channels * size,
+        shared_bytes=weight_bytes(dispatch, window, s),
         flops=2 * window.taps * dims.product(shape),
         bytes=sum((dims.product(t.shape) * t.type.bytes for t in (x, *dispatch.results)), start=0),
     )
@@ -161,6 +175,10 @@ class _Depthwise:
         row = self.reader.row(position, channel=self.channel)
         zero = [k.const(0, self.type)] * s.pixels
         outer = math.prod(w.kernel[:-1])
+        if w.kernel[-1] > UNROLLED_ROW:
+            with k.for_(0, w.taps, carry=zero) as loop:
+                loop.yield_(self.tap(row, loop.iv, loop.carry))
+            return list(loop.results)
         if w.taps <= UNROLLED_TAPS or outer == 1:
             acc = zero
             for line in range(outer):
@@ -169,6 +187,20 @@ class _Depthwise:
         with k.for_(0, outer, carry=zero) as loop:
             loop.yield_(self.line(row, loop.iv, loop.carry))
         return list(loop.results)
+
+    def tap(self, row: WindowRow, tap: Val, acc: list[Val]) -> list[Val]:
+        """`acc` and one tap."""
+        s, w = self.s, self.window
+        steps = [at * d for at, d in zip(self.dk.split(tap, w.kernel), w.dilations, strict=True)]
+        weight = self.weight(tap)
+        loaded = [self.load(row, [*steps[:-1], steps[-1] + p * w.strides[-1]]) for p in range(s.pixels)]
+        return [self.k.fma(x, weight, total) for x, total in zip(loaded, acc, strict=True)]
+
+    def weight(self, tap: Val) -> Val:
+        """The weights of this thread's channels at a tap."""
+        k, s = self.k, self.s
+        at = self.shared.at(tap * s.channels + k.thread_id(0) * s.lanes, self.acc)
+        return k.load(at, self.type, align=min(16, s.lanes * self.type.element.nbytes))
 
     def line(self, row: WindowRow, line: Val, acc: list[Val]) -> list[Val]:
         """`acc` and the taps of one position of all kernel axes but the last."""
@@ -180,9 +212,7 @@ class _Depthwise:
         columns = sorted({p * stride + t * dilation for p in range(s.pixels) for t in range(w.kernel[-1])})
         loaded = {c: self.load(row, [*steps, c]) for c in columns}
         for t in range(w.kernel[-1]):
-            tap = line * w.kernel[-1] + t
-            at = self.shared.at(tap * s.channels + k.thread_id(0) * s.lanes, self.acc)
-            weight = k.load(at, self.type, align=min(16, s.lanes * self.type.element.nbytes))
+            weight = self.weight(line * w.kernel[-1] + t)
             for p in range(s.pixels):
                 acc[p] = k.fma(loaded[p * stride + t * dilation], weight, acc[p])
         return acc
