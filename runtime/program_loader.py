@@ -17,7 +17,7 @@ from ingot.errors import Error
 from ingot.fingerprint import kernel_key, program_key
 from ingot.kernel_code import KernelCode
 from ingot.launch_program import LaunchProgram
-from ingot.program_linking import link
+from ingot.program_linking import link, specialize
 from ingot.runtime import platform_posix as platform
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, Job
@@ -109,6 +109,20 @@ class ProgramLoader:
         value = len(data).to_bytes(8, "little") + data + native
         self.cache.put("program", key, value)
         return self._assemble(program, kernels, native, target, report)
+
+    def specialize(
+        self, program: LaunchProgram, env: Mapping[str, int], live: frozenset[str], target: Target
+    ) -> LoadedProgram:
+        """A complete program with kernels for the sizes at hand; see `ingot.program_linking.specialize`.
+
+        Raises CompileError where a kernel cannot be compiled.
+        """
+        draft = specialize(program, env, live)
+        texts = [e.dispatch for e in draft.kernels]
+        keys = [kernel_key(text, target.key) for text in texts]
+        report = LoadReport()
+        kernels = self._kernels(texts, keys, target, report)
+        return LoadedProgram(link(draft, keys, [k.plan for k in kernels]), tuple(kernels), report=report)
 
     def _complete(self, cached: bytes, target: Target, report: LoadReport) -> LoadedProgram:
         with report.step("cached"):
