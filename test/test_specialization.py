@@ -1,0 +1,103 @@
+"""When specialized programs are built: at once, in the background, or never; each once, and failures are not fatal."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from test_cuda_plan import make_program
+
+from ingot import dims
+from ingot.dispatch import from_json
+from ingot.errors import CompileError
+from ingot.kernel_plan import KernelPlan
+from ingot.launch_program import GuardStep
+from ingot.program_linking import link, specialize
+from ingot.runtime.program_loader import LoadedProgram
+from ingot.runtime.specialization import Specializer, check_mode
+
+
+def wait_for(condition) -> None:
+    event = threading.Event()
+    for _ in range(200):
+        if condition():
+            return
+        event.wait(0.01)
+    pytest.fail("nothing happened for two seconds")
+
+
+def make_specializer(mode):
+    built = []
+
+    def build(env, live):
+        built.append((env, live))
+        if env["N"] == 13:
+            raise CompileError("unlucky")
+        return LoadedProgram(make_program(), ())
+
+    return Specializer(build, mode), built
+
+
+def test_lazy_builds_at_the_second_call_and_gives_it_from_then_on():
+    s, built = make_specializer("lazy")
+    assert s.get("a", {"N": 1}, frozenset(), 0) is None
+    assert built == []
+    assert s.get("a", {"N": 1}, frozenset(), 1) is None
+    wait_for(lambda: s.get("a", {"N": 1}, frozenset(), 2) is not None)
+    assert built == [({"N": 1}, frozenset())]
+    s.close()
+
+
+def test_eager_builds_at_the_first_call():
+    s, built = make_specializer("eager")
+    program = s.get("a", {"N": 1}, frozenset({"M"}), 0)
+    assert program is not None
+    assert s.get("a", {"N": 1}, frozenset({"M"}), 1) is program
+    assert len(built) == 1
+
+
+def test_none_never_builds():
+    s, built = make_specializer("none")
+    assert s.get("a", {"N": 1}, frozenset(), 5) is None
+    assert built == []
+
+
+def test_a_shape_that_cannot_be_built_stays_general():
+    s, built = make_specializer("lazy")
+    s.get("a", {"N": 13}, frozenset(), 1)
+    wait_for(lambda: "a" in s.failures)
+    assert s.get("a", {"N": 13}, frozenset(), 2) is None
+    assert len(built) == 1
+    s.close()
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="specialize='sometimes' is none of lazy, eager, none"):
+        check_mode("sometimes")
+
+
+def test_specialized_programs_have_constants_and_keep_live_sizes():
+    program = make_program()
+    fixed = specialize(program, {"N": 1000})
+    shapes = [from_json(json.loads(e.dispatch)).operands[0].shape for e in fixed.kernels]
+    assert shapes == [(1000,), (1001,)]
+    assert [s.kernel for s in fixed.steps] == [0, 1]
+    assert all(s.sizes == () for s in fixed.steps)
+    kept = specialize(program, {"N": 1000}, frozenset({"N"}))
+    assert len(kept.kernels) == 1
+    assert [s.sizes for s in kept.steps] == [s.sizes for s in program.steps]
+
+
+def test_the_workspace_is_placed_anew():
+    program = make_program()
+    d0 = dims.symbol("d0")
+    linked = link(program, ["key"], [KernelPlan(program.kernels[0].plan.launches, d0 * 64)])
+    assert linked.buffers[-1].kind == "arena"
+    draft = specialize(linked, {"N": 1000})
+    assert draft.buffers == program.buffers
+    assert all(s.workspace is None for s in draft.steps if not isinstance(s, GuardStep))
+    plans = [KernelPlan(program.kernels[0].plan.launches, n) for n in (512, 4096)]
+    again = link(draft, ["a", "b"], plans)
+    assert again.buffers[-1].bytes == 4096
+    assert dims.evaluate(again.arena_bytes, {"N": 1000}) == dims.evaluate(again.buffers[-1].offset, {"N": 1000}) + 4096
