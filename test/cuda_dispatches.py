@@ -142,7 +142,9 @@ def normalize(
     return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
 
 
-def move(shape: Sequence[Size], perm: Sequence[int], dtype: str = "f16", *, multiples: Mapping[str, int] | None = None) -> Dispatch:
+def move(
+    shape: Sequence[Size], perm: Sequence[int], dtype: str = "f16", *, multiples: Mapping[str, int] | None = None
+) -> Dispatch:
     """A transpose made contiguous: axis i of the result is axis perm[i] of a contiguous tensor."""
     t = contiguous(dtype, *shape)
     x = TensorArg(dtype, tuple(t.shape[i] for i in perm), tuple(t.strides[i] for i in perm), t.align)
@@ -208,7 +210,8 @@ def attention(
     batch: Size, heads: int, queries: Size, keys: Size, depth: int, dtype: str = "f16", *, kv_heads: int = 0, depth_v: int = 0,
     causal: bool = False, mask: Sequence[Size] = (), interleaved: bool = False, multiples: Mapping[str, int] | None = None,
 ) -> Dispatch:
-    """Attention; `mask` is the shape of an additive float mask; `interleaved`: heads lie within positions, [batch, S, heads, depth]."""
+    """Attention; `mask` is the shape of an additive float mask; `interleaved`: heads lie within positions, [batch, S, heads,
+    depth]."""
     kv_heads, depth_v = kv_heads or heads, depth_v or depth
 
     def tensor(h: int, n: Size, d: int) -> TensorArg:

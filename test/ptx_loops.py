@@ -1,8 +1,8 @@
 """Loops of PTX code: how often an instruction occurs in the innermost loops that have it.
 
-Basic blocks and their edges are read from labels and branches; a loop is a strongly connected part of that graph, and the loops inside
-it are those of the part without its entry. Text between the marks of inline assembly is straight code: the waits that spin there are no
-loops of the kernel.
+Basic blocks and their edges are read from labels and branches; a loop is a strongly connected part of that graph, and the loops
+inside it are those of the part without its entry. Text between the marks of inline assembly is straight code: the waits that
+spin there are no loops of the kernel.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Attention in one pass over keys and values, by mma.sync (Dao, FlashAttention-2, 2023).
 
-A warp holds 16 or 32 rows of queries. For each tile of keys it multiplies queries by keys, scores the products, updates each row's
-maximum and sum, rescales what it has accumulated and adds probabilities times values; probabilities pass from accumulators to operands
-in registers. Keys and values of the next tile are copied meanwhile.
+A warp holds 16 or 32 rows of queries. For each tile of keys it multiplies queries by keys, scores the products, updates each
+row's maximum and sum, rescales what it has accumulated and adds probabilities times values; probabilities pass from
+accumulators to operands in registers. Keys and values of the next tile are copied meanwhile.
 
-With few rows and many keys (decoding), blocks share the keys of a head: each leaves its part of the sum with its maximum and weight in the
-workspace, and a second launch combines them.
+With few rows and many keys (decoding), blocks share the keys of a head: each leaves its part of the sum with its maximum and
+weight in the workspace, and a second launch combines them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from ingot import dims
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem
 from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, store_pair
 from ingot.compiler.codegen.cuda_gemm_mma import mma_registers
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, region_operands, symbol_of
+from ingot.compiler.codegen.cuda_kernel import (
+    DispatchKernel,
+    dispatch_kernel,
+    divides,
+    region_buffers,
+    region_operands,
+    symbol_of,
+)
 from ingot.compiler.codegen.cuda_shared_tile import K_STEP, TileCopy, TileReader, TileShape
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow
@@ -25,6 +32,7 @@ from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.kernel_plan import BufferArg, KernelLaunch
 from ingot.target import Target
+
 
 @dataclass(frozen=True)
 class MmaAttentionSchedule:
@@ -142,7 +150,8 @@ class _Attention:
             self.dk, p, batch, head, first_row, self.blocks, self.columns, self.columns_v, self.lane, s.rows
         )
 
-        # Tiles of keys: those of this split, up to what causality leaves for the block's last row; the first of them need no mask.
+        # Tiles of keys: those of this split, up to what causality leaves for the block's last row; the first of them need no
+        # mask.
         tiles = (self.n_keys + (s.keys - 1)) // s.keys
         plain = tiles if divides(s.keys, p.keys, p.dispatch) else self.n_keys // s.keys
         if p.causal:

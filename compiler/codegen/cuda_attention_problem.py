@@ -1,7 +1,7 @@
 """An attention dispatch as kernels see it: heads, rows of queries, keys, and how each tensor strides.
 
-Query heads that share a key head become rows of one product where each has a single query (decoding), so that keys and values are read
-once for all of them.
+Query heads that share a key head become rows of one product where each has a single query (decoding), so that keys and values
+are read once for all of them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class AttentionProblem:
 
 
 def attention_problem(dispatch: Dispatch) -> AttentionProblem:
-    """The products that an `attention` dispatch asks for. Raises NotImplementedError for heads that are not constant in number or depth."""
+    """The products that an `attention` dispatch asks for. Raises NotImplementedError for heads that are not constant in number
+    or depth."""
     q, k, v = dispatch.operands[:3]
     sizes = (q.shape[1], k.shape[1], q.shape[3], v.shape[3])
     constant = [d for d in sizes if isinstance(d, int)]

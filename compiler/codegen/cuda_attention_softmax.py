@@ -1,7 +1,7 @@
 """The row-wise part of attention: scores, running softmax, results, for accumulators as tensor cores leave them.
 
-A thread holds pairs of neighbouring columns of two rows for each 16 rows: accumulator 4 * (block * columns + j) + 2 * half + e is row
-16 * block + 8 * half + lane / 4, column 8 * j + 2 * (lane % 4) + e (mma_table.py, operand C); four lanes share a row.
+A thread holds pairs of neighbouring columns of two rows for each 16 rows: accumulator 4 * (block * columns + j) + 2 * half + e
+is row 16 * block + 8 * half + lane / 4, column 8 * j + 2 * (lane % 4) + e (mma_table.py, operand C); four lanes share a row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ LOG2E = 1.4426950408889634
 
 
 def power_of_two(k: Any, x: Val) -> Val:
-    """2**x by `ex2.approx.ftz`: one instruction, where keeping subnormal results, which no probability needs, would take four."""
+    """2**x by `ex2.approx.ftz`: one instruction, where keeping subnormal results, which no probability needs, would take
+    four."""
     return k.emit("nvvm.ex2", (x,), x.t, {"ftz": k.attr("true")})  # type: ignore[no-any-return]
 
 
@@ -193,7 +194,8 @@ def store_pair(
 
 
 class SplitLayout:
-    """The workspace of split keys: sums [splits, batch, head, row, depth_v], then (maximum in powers of two, weight) for each row."""
+    """The workspace of split keys: sums [splits, batch, head, row, depth_v], then (maximum in powers of two, weight) for each
+    row."""
 
     def __init__(self, dk: DispatchKernel, p: AttentionProblem, splits: int) -> None:
         self.dk, self.p, self.splits = dk, p, splits

@@ -6,7 +6,8 @@ first thread issues copies, an iteration ahead. Keys and values have a ring of t
 warpgroup issues the product of queries with the next tile of keys before it adds the last tile's probabilities times values,
 and scores the one while the other still runs; probabilities are operands in registers.
 
-Tiles of keys are walked from the last to the first, so that those which need a mask (the last keys, and the diagonal) come first.
+Tiles of keys are walked from the last to the first, so that those which need a mask (the last keys, and the diagonal) come
+first.
 """
 
 from __future__ import annotations
@@ -86,7 +87,14 @@ def _offsets(p: AttentionProblem, s: WgmmaAttentionSchedule) -> dict[str, int]:
     k = _lines(p.depth) * s.keys * SWIZZLE
     v = _lines(p.depth_v) * s.keys * SWIZZLE
     barriers = q + STAGES * (k + v)
-    return {"k": q, "v": q + STAGES * k, "barriers": barriers, "end": barriers + 8 * (1 + 4 * STAGES), "k_bytes": k, "v_bytes": v}
+    return {
+        "k": q,
+        "v": q + STAGES * k,
+        "barriers": barriers,
+        "end": barriers + 8 * (1 + 4 * STAGES),
+        "k_bytes": k,
+        "v_bytes": v,
+    }
 
 
 def emit_attention_wgmma(module: KernelModule, p: AttentionProblem, plan: WgmmaAttentionPlan) -> None:
@@ -185,7 +193,9 @@ class _Attention:
         first = (self.tiles - 1 - tile) * s.keys
         self.load(base, tensor_map, x, depth, s.keys, first, [self.batch, p.kv_head(self.head)], bar)
 
-    def load(self, dst: Val, tensor_map: Val, x: object, depth: int, lines: int, first: Val, batch: list[Val], full: Val) -> None:
+    def load(
+        self, dst: Val, tensor_map: Val, x: object, depth: int, lines: int, first: Val, batch: list[Val], full: Val
+    ) -> None:
         """`lines` rows of a tensor from `first` on: boxes of 64 elements of depth, one behind the other."""
         rest = x.tma_batch(batch)  # type: ignore[attr-defined]
         for i in range(_lines(depth)):

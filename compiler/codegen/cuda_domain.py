@@ -72,8 +72,8 @@ def uses_index(region: ScalarRegion) -> set[int]:
 def collapse_domain(dispatch: Dispatch, streamed: Sequence[int] = ()) -> Dispatch:
     """The dispatch over as few axes as its results, its regions' loads and the operands `streamed` allow.
 
-    The domain is the results' shape; tensors read at computed indices keep their axes. Where an operand cannot be expanded to the
-    domain (a size that may be 1), the dispatch comes back as it is.
+    The domain is the results' shape; tensors read at computed indices keep their axes. Where an operand cannot be expanded to
+    the domain (a size that may be 1), the dispatch comes back as it is.
     """
     domain = dispatch.results[0].shape
     loaded = set(streamed)

@@ -1,7 +1,8 @@
 """The end of every matmul-like kernel: accumulators in registers, through the dispatch's region, to the results.
 
-Tensor-core accumulators give a thread pairs of neighbouring columns; `FragmentEpilogue` runs the region on such pairs. Where sizes do
-not divide tiles, positions that regions load from are clamped into range (what they yield is dropped) and stores are predicated.
+Tensor-core accumulators give a thread pairs of neighbouring columns; `FragmentEpilogue` runs the region on such pairs. Where
+sizes do not divide tiles, positions that regions load from are clamped into range (what they yield is dropped) and stores are
+predicated.
 """
 
 from __future__ import annotations

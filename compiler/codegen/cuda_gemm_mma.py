@@ -1,8 +1,8 @@
 """Matrix products by mma.sync: a ring of stages in shared memory, fragments by ldmatrix, any row of the instruction table.
 
-Stages are filled by cp.async (sm_80); where that is missing, or lines are not aligned to 4 bytes, through registers, a step ahead.
-While a step's last instructions run, the fragments of the next step are already being read. The kernel is written once: a row of the
-table decides which registers of a fragment an instruction takes (cuda_shared_tile.py) and how accumulators lie.
+Stages are filled by cp.async (sm_80); where that is missing, or lines are not aligned to 4 bytes, through registers, a step
+ahead. While a step's last instructions run, the fragments of the next step are already being read. The kernel is written once:
+a row of the table decides which registers of a fragment an instruction takes (cuda_shared_tile.py) and how accumulators lie.
 """
 
 from __future__ import annotations

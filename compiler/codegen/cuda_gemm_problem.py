@@ -1,7 +1,7 @@
 """A matmul dispatch as a batch of plain matrix products: which axes are rows, which are batch, and how each tensor strides.
 
-Leading axes that the right operand does not have fold into the rows, and batch axes that all tensors walk as one merge, so that most
-matmuls reach the kernels as one product or one batch axis.
+Leading axes that the right operand does not have fold into the rows, and batch axes that all tensors walk as one merge, so that
+most matmuls reach the kernels as one product or one batch axis.
 """
 
 from __future__ import annotations
@@ -59,10 +59,13 @@ class Matrix:
         steps = [s for s in self.batch_strides if s != 0] + ([across] if lines != 1 else [])
         return all(divides(nbytes * 8, s * self.bits, dispatch) for s in steps)
 
-    def tma_map(self, dispatch: Dispatch, batch: Sequence[Dim], box: tuple[int, int], swizzle: int = 128) -> TensorMapArg | None:
+    def tma_map(
+        self, dispatch: Dispatch, batch: Sequence[Dim], box: tuple[int, int], swizzle: int = 128
+    ) -> TensorMapArg | None:
         """The tensor map with boxes of `box` (along the contiguous axis, across it), or None where TMA cannot read the tensor.
 
-        Axes: contiguous, across, then the batch axes that the tensor has. TMA wants 16-byte strides and addresses, at most 5 axes.
+        Axes: contiguous, across, then the batch axes that the tensor has. TMA wants 16-byte strides and addresses, at most 5
+        axes.
         """
         if not self.aligned(16, dispatch):
             return None
@@ -136,7 +139,8 @@ class GemmProblem:
 def _matrix(
     kind: Literal["operand", "result"], index: int, t: TensorArg, batch: int, rows: Sequence[int], col: int
 ) -> Matrix | None:
-    """Tensor `t`, whose first `batch` axes are batch axes, `rows` rows and `col` columns; None where rows have no one stride."""
+    """Tensor `t`, whose first `batch` axes are batch axes, `rows` rows and `col` columns; None where rows have no one
+    stride."""
     stride = collapse([t.shape[r] for r in rows], [t.strides[r] for r in rows])
     if stride is None:
         return None

@@ -1,8 +1,8 @@
 """Matrix products by fused multiply-adds: exact float32 and float64, and any pair of types that has no instruction row.
 
-Elements are converted to the accumulator's type on their way into shared memory, where both operands lie with k outermost. A thread
-holds `per_m` x `per_n` accumulators, in groups of four neighbouring rows and columns, and reads the next tile from memory while it
-multiplies this one.
+Elements are converted to the accumulator's type on their way into shared memory, where both operands lie with k outermost. A
+thread holds `per_m` x `per_n` accumulators, in groups of four neighbouring rows and columns, and reads the next tile from
+memory while it multiplies this one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink, tile_count
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, known_multiple, memory_type, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_kernel import (
+    DispatchKernel,
+    dispatch_kernel,
+    known_multiple,
+    memory_type,
+    region_buffers,
+    symbol_of,
+)
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
 from ingot.kernel_plan import BufferArg, KernelLaunch

@@ -1,12 +1,13 @@
 """Matrix products on sm_90a: TMA fills a ring of shared-memory stages, warpgroups multiply them with wgmma.
 
-A block is one producer warpgroup, of which one thread issues copies, and one consumer warpgroup for each 64 rows of its tile. Stages are
-handed over by two mbarriers each, `full` (bytes have arrived) and `empty` (all consumers have read). Blocks are persistent: each
-walks tiles in steps of the grid, and the producer runs ahead into the next tile while consumers write the last one.
+A block is one producer warpgroup, of which one thread issues copies, and one consumer warpgroup for each 64 rows of its tile.
+Stages are handed over by two mbarriers each, `full` (bytes have arrived) and `empty` (all consumers have read). Blocks are
+persistent: each walks tiles in steps of the grid, and the producer runs ahead into the next tile while consumers write the last
+one.
 
-A and B may each lie K-major, or (16-bit types) M- or N-major: a stage holds them as TMA brings them, in 128-byte swizzled rows, and
-the descriptors say which way they lie (PTX ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout"). Results of 16 bits leave
-through shared memory and TMA stores, others straight from registers.
+A and B may each lie K-major, or (16-bit types) M- or N-major: a stage holds them as TMA brings them, in 128-byte swizzled rows,
+and the descriptors say which way they lie (PTX ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout"). Results of 16
+bits leave through shared memory and TMA stores, others straight from registers.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ ATOM = 1024  # bytes of eight swizzled rows
 STAGING_COLUMNS = (64, 32)  # columns of a result's box in shared memory, the first that divides a tile: 16-bit elements
 STAGING_BYTES = 64 * SWIZZLE
 STAGING_BUFFERS = 2
-# Registers of a producer's and of a consumer's thread, by blocks on an SM, for one producer and two consumers: they share what the
-# block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
+# Registers of a producer's and of a consumer's thread, by blocks on an SM, for one producer and two consumers: they share what
+# the block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
 REGISTERS = {1: (40, 232), 2: (24, 104)}
 
 
@@ -318,7 +319,8 @@ class WgmmaKernel:
         rows = [epilogue.at_row(batch, m0 + row + 8 * h) for h in range(2)]
         staged = [i for i, m in enumerate(self.maps_out) if m is not None]
         lane, barrier = local & 31, consumer + 1
-        # stmatrix: lane l gives the address of row l % 16 of its warp's 16, 16-byte chunk l / 16 of a pair; chunks are swizzled.
+        # stmatrix: lane l gives the address of row l % 16 of its warp's 16, 16-byte chunk l / 16 of a pair; chunks are
+        # swizzled.
         columns = staging_columns(s)
         line = (((local >> 5) << 4) + (lane & 15)) * (2 * columns)
         swizzle = lane & 7 if columns == 64 else (lane >> 1) & 3
@@ -353,7 +355,8 @@ class WgmmaKernel:
                 with k.if_(local.eq(0)):
                     for number, i in enumerate(staged):
                         tensor_map, result = self.maps_out[i], self.p.results[i]
-                        assert tensor_map is not None and result is not None
+                        assert tensor_map is not None, i
+                        assert result is not None, i
                         at_box = [n0 + box * columns, m0 + (consumer << 6), *result.tma_batch(batch)]
                         k.tma_store(tensor_map, slot + number * STAGING_BYTES, at_box)
                     k.bulk_commit()

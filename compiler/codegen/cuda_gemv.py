@@ -1,7 +1,8 @@
 """Products of few rows (token-by-token decoding): B is streamed once, by all SMs, in accesses of 16 bytes.
 
-Where B's columns are neighbours in memory (N-major), a thread owns `lanes` columns over a part of K; where its k are (K-major), a warp owns a
-column and its lanes parts of K. Parts of a block are added through shared memory, parts of different blocks by cuda_split_k.py.
+Where B's columns are neighbours in memory (N-major), a thread owns `lanes` columns over a part of K; where its k are (K-major),
+a warp owns a column and its lanes parts of K. Parts of a block are added through shared memory, parts of different blocks by
+cuda_split_k.py.
 """
 
 from __future__ import annotations
@@ -137,7 +138,11 @@ def _rows_of_columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch:
         acc = list(acc)
         columns = [k.elements(b.wide(x)) for x in raw]
         for r in range(s.rows):
-            x = a.wide(a.raw(r, at, s.lanes)) if whole else k.vector([k.extract(a.wide(a.raw(r, at + j, 1)), 0) for j in range(s.lanes)])
+            x = (
+                a.wide(a.raw(r, at, s.lanes))
+                if whole
+                else k.vector([k.extract(a.wide(a.raw(r, at + j, 1)), 0) for j in range(s.lanes)])
+            )
             values = k.elements(x)
             for c, column in enumerate(columns):
                 for j in range(s.lanes):

@@ -1,4 +1,5 @@
-"""What CUDA kernels of a dispatch share: parameters by the calling convention of `ingot.kernel_plan`, sizes, addresses, regions.
+"""What CUDA kernels of a dispatch share: parameters by the calling convention of `ingot.kernel_plan`, sizes, addresses,
+regions.
 
 A family writes its plan first; a `KernelLaunch` is then the one statement of a kernel's parameters, threads and cluster, and
 `dispatch_kernel` opens the kernel that it describes. Positions in an iteration domain are lists of integers, one an axis; where
@@ -53,7 +54,8 @@ def row_alignment(t: TensorArg, dispatch: Dispatch, skip: int = -1) -> int:
 
 
 def vector_lanes(t: TensorArg, dispatch: Dispatch, limit: int = 16) -> int:
-    """Elements of the widest access of at most `limit` bytes that rows of `t` (along its last axis) allow everywhere; at least 1."""
+    """Elements of the widest access of at most `limit` bytes that rows of `t` (along its last axis) allow everywhere; at least
+    1."""
     if t.rank == 0 or t.strides[-1] != 1 or t.type.bits < 8:
         return 1
     size = t.type.bytes

@@ -3,7 +3,8 @@
 `emit` finds the products behind the dispatch (cuda_gemm_problem.py), asks the cost model for a schedule, and writes one of
 
     cuda_gemm_wgmma.py   TMA and wgmma (sm_90a): operands whose lines TMA can read
-    cuda_gemm_mma.py     cp.async, ldmatrix and mma.sync (sm_80 and later; sm_75 through registers): everything else with an instruction row
+    cuda_gemm_mma.py     cp.async, ldmatrix and mma.sync (sm_80 and later; sm_75 through registers): everything else with an
+                         instruction row
     cuda_gemm_simt.py    fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py         few rows: streams B once, from all SMs
 
@@ -103,7 +104,14 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 if stages * stage_bytes(s) + 2048 + 2 * tile_m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks = 1 if alone else 2
                     # Smaller tiles read shared memory more often for each multiplication.
-                    efficiency = {128 * 256: 0.85, 128 * 192: 0.8, 128 * 128: 0.72, 64 * 256: 0.72, 128 * 64: 0.55, 64 * 128: 0.55}
+                    efficiency = {
+                        128 * 256: 0.85,
+                        128 * 192: 0.8,
+                        128 * 128: 0.72,
+                        64 * 256: 0.72,
+                        128 * 64: 0.55,
+                        64 * 128: 0.55,
+                    }
                     share = efficiency.get(tile_m * tile_n, 0.4)
                     yield Estimate(tensor_core_seconds(p, target, (tile_m, tile_n), splits, blocks, share), s)
                     break
@@ -122,10 +130,14 @@ def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             if s.stages * s.stage_bytes > target.shared_bytes:
                 continue
             blocks = min(
-                target.shared_bytes // (s.stages * s.stage_bytes), target.max_threads // (32 * s.warps), 4 if s.warps <= 4 else 2
+                target.shared_bytes // (s.stages * s.stage_bytes),
+                target.max_threads // (32 * s.warps),
+                4 if s.warps <= 4 else 2,
             )
             area = s.tile_m * s.tile_n
-            share = 0.75 * min(1.0, (area / (128 * 256)) ** 0.3) * (0.65 if target.wgmma else 1.0) * (1 if k_bytes == 128 else 0.9)
+            share = (
+                0.75 * min(1.0, (area / (128 * 256)) ** 0.3) * (0.65 if target.wgmma else 1.0) * (1 if k_bytes == 128 else 0.9)
+            )
             for splits in SPLITS:
                 if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                     break

@@ -1,8 +1,8 @@
 """Normalizations and softmax on NVIDIA GPUs: one read and one write where a row fits into a block's registers.
 
-Short rows take a warp each, longer ones a block. Rows that are too long, or whose length is not constant, are cut into chunks: a first
-launch finds each chunk's statistics (softmax: maximum and sum; layer: mean and sum of squared deviations; rms: sum of squares), a
-second combines them (Chan, Golub and LeVeque 1983, for variances) and writes.
+Short rows take a warp each, longer ones a block. Rows that are too long, or whose length is not constant, are cut into chunks:
+a first launch finds each chunk's statistics (softmax: maximum and sum; layer: mean and sum of squared deviations; rms: sum of
+squares), a second combines them (Chan, Golub and LeVeque 1983, for variances) and writes.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ def _finite(k: object, m: Val) -> Val:
 
 
 def _statistics(walk: RowWalk, elements: Sequence[Element], cols: Val) -> list[Val]:
-    """A row's (or chunk's) statistics: softmax [maximum, sum]; layer [mean, sum of squared deviations]; rms [sum of squares]."""
+    """A row's (or chunk's) statistics: softmax [maximum, sum]; layer [mean, sum of squared deviations]; rms [sum of
+    squares]."""
     k = walk.k
     match _kind(walk):
         case "softmax" | "log_softmax":
@@ -188,7 +189,9 @@ def _chunked(module: KernelModule, dispatch: Dispatch, domain: PartedDomain, s: 
     operands = (BufferArg("operand", 0), *(BufferArg("operand", i) for i in reads))
     grid = (rows, chunks, 1)
     first = KernelLaunch(symbol_of(dispatch, "_stats"), grid, (*operands, BufferArg("workspace")), (s.threads, 1, 1))
-    second = KernelLaunch(symbol_of(dispatch), grid, (*_buffers(d), BufferArg("workspace")), (s.threads, 1, 1), bytes=_traffic(d))
+    second = KernelLaunch(
+        symbol_of(dispatch), grid, (*_buffers(d), BufferArg("workspace")), (s.threads, 1, 1), bytes=_traffic(d)
+    )
     for launch in (first, second):
         with dispatch_kernel(module, d, launch) as dk:
             _Chunk(dk, domain, s, chunk, count).emit(write=launch is second)

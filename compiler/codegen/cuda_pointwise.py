@@ -1,7 +1,7 @@
 """Pointwise dispatches on NVIDIA GPUs: collapsed domains, 16-byte accesses, several in flight.
 
-A thread handles `unroll` vectors, a block's threads side by side, so that every access of a warp is one run of memory. Blocks that lie
-fully inside the domain take a path without predicates: all loads are issued before the first store.
+A thread handles `unroll` vectors, a block's threads side by side, so that every access of a warp is one run of memory. Blocks
+that lie fully inside the domain take a path without predicates: all loads are issued before the first store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import collapse_domain, uses_index
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, region_operands, span, symbol_of, vector_lanes
+from ingot.compiler.codegen.cuda_kernel import (
+    DispatchKernel,
+    dispatch_kernel,
+    region_buffers,
+    region_operands,
+    span,
+    symbol_of,
+    vector_lanes,
+)
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
@@ -104,7 +112,8 @@ def _traffic(d: Dispatch, domain: tuple[Dim, ...], streamed: list[int]) -> Dim:
     operands = {*streamed, *region_operands(d.regions)}
     tensors = [*(d.operands[i] for i in operands), *d.results]
     return sum(
-        (dims.product(n for n, s in zip(t.shape, t.strides, strict=True) if s != 0) * t.type.bits // 8 for t in tensors), start=0
+        (dims.product(n for n, s in zip(t.shape, t.strides, strict=True) if s != 0) * t.type.bits // 8 for t in tensors),
+        start=0,
     )
 
 

@@ -1,8 +1,8 @@
 """Reductions on NVIDIA GPUs.
 
-Along rows (the reduced axes are contiguous) a warp or a block reduces a row. Across rows (a kept axis is contiguous) a block takes 32
-vectors along it, and its warps take turns along the reduced axes. Few and long reductions are split over blocks: parts go to the
-workspace, and a second launch reduces them, always in the same order.
+Along rows (the reduced axes are contiguous) a warp or a block reduces a row. Across rows (a kept axis is contiguous) a block
+takes 32 vectors along it, and its warps take turns along the reduced axes. Few and long reductions are split over blocks: parts
+go to the workspace, and a second launch reduces them, always in the same order.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def combiner(k: Any, kind: str, acc: str) -> Callable[[Val, Val], Val]:
 
 @dataclass(frozen=True)
 class _Reduction:
-    """A reduce dispatch over a parted domain: (kept, reduced), or (kept, reduced, kept contiguous) for reductions across rows."""
+    """A reduce dispatch over a parted domain: (kept, reduced), or (kept, reduced, kept contiguous) for reductions across
+    rows."""
 
     domain: PartedDomain
     kind: str

@@ -1,7 +1,7 @@
 """Rows of a domain spread over threads: what kernels that reduce along rows share.
 
-A row's elements lie in registers, `lanes` neighbours a vector, vector v of a row with thread v % threads. Reductions combine a thread's
-own elements first, then lanes by shuffles, then warps through shared memory, always in the same order.
+A row's elements lie in registers, `lanes` neighbours a vector, vector v of a row with thread v % threads. Reductions combine a
+thread's own elements first, then lanes by shuffles, then warps through shared memory, always in the same order.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Tiles of matrix operands in shared memory: copied in chunks of 16 bytes, read as fragments of tensor-core instructions.
 
-A tile has `lines` of `line_bytes` along which elements are contiguous in memory: lines of k (K-major) or of rows (row-major, when
-rows of the operand are neighbours). Chunk c of line l lies at chunk c ^ s(l), so that the eight chunks that `ldmatrix` reads together, of
-eight neighbouring lines, fall into different banks.
+A tile has `lines` of `line_bytes` along which elements are contiguous in memory: lines of k (K-major) or of rows (row-major,
+when rows of the operand are neighbours). Chunk c of line l lies at chunk c ^ s(l), so that the eight chunks that `ldmatrix`
+reads together, of eight neighbouring lines, fall into different banks.
 
 Fragments are asked for 16 rows and 32 bytes of k at a time, as four registers:
 
     register r: rows 8 * (r % 2) + lane / 4, bytes of k 16 * (r / 2) + 4 * (lane % 4) ...
 
-which is what an m16n8 instruction with 32 bytes of k takes for A; smaller instructions take some of the registers, and B's 8 columns are
-half of the rows. `ldmatrix` gives them directly for K-major tiles, transposing for row-major tiles of 16-bit elements; other elements of
-row-major tiles are gathered one by one.
+which is what an m16n8 instruction with 32 bytes of k takes for A; smaller instructions take some of the registers, and B's 8
+columns are half of the rows. `ldmatrix` gives them directly for K-major tiles, transposing for row-major tiles of 16-bit
+elements; other elements of row-major tiles are gathered one by one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class TileShape:
 
     @property
     def line_bytes(self) -> int:
-        """Bytes from a line to the next: its chunks, and as many more as the swizzle needs (a power of two, or a multiple of 8)."""
+        """Bytes from a line to the next: its chunks, and as many more as the swizzle needs (a power of two, or a multiple of
+        8)."""
         slots = 2
         while slots < min(8, self.chunks):
             slots *= 2
@@ -82,7 +83,9 @@ class TileReader:
     first form, B's are the halves of the second, and in the other form each would have to be moved.
     """
 
-    def __init__(self, dk: DispatchKernel, shape: TileShape, first: Val, lane: Val, rows: int, *, columns: bool = False) -> None:
+    def __init__(
+        self, dk: DispatchKernel, shape: TileShape, first: Val, lane: Val, rows: int, *, columns: bool = False
+    ) -> None:
         self.k, self.shape, self.first, self.lane, self.columns = dk.k, shape, first, lane, columns
         self.gathers = not shape.k_major and shape.bits != 16
         self.offsets: list[Val] = []
@@ -135,7 +138,8 @@ class TileCopy:
         threads, thread: threads that copy, and this one's number.
         asynchronous: the target has cp.async.
 
-    Where lines are not aligned to 4 bytes, or without cp.async, a stage is read into registers (`fetch`) and stored later (`put`).
+    Where lines are not aligned to 4 bytes, or without cp.async, a stage is read into registers (`fetch`) and stored later
+    (`put`).
     """
 
     def __init__(
@@ -191,8 +195,8 @@ class TileCopy:
         self.k_step = k_step * self.shape.tile_k
         self.pointers: list[Val] = []
         self.row_bytes: list[Val | None] = []
-        # Chunks of a thread lie equally far apart: where no row has to be clamped, one address serves for all, and what comes on
-        # top is known when the code is assembled or kept once, instead of a pair of registers for each chunk.
+        # Chunks of a thread lie equally far apart: where no row has to be clamped, one address serves for all, and what comes
+        # on top is known when the code is assembled or kept once, instead of a pair of registers for each chunk.
         if self.threads % self.shape.chunks == 0 and (self.rows_exact or not self.shape.k_major):
             line, chunk = self.chunk_places[0]
             step = self.threads // self.shape.chunks

@@ -1,7 +1,7 @@
 """The second launch of a split product: sum the splits' partial accumulators in order, and run the epilogue region.
 
-Partials lie in the workspace as [splits, elements of the domain in row-major order] of the accumulator type. The order of summation is
-fixed, so that results do not depend on timing.
+Partials lie in the workspace as [splits, elements of the domain in row-major order] of the accumulator type. The order of
+summation is fixed, so that results do not depend on timing.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Tensor-core instructions: one row each. The matmul-like families are written once over this table.
 
-A row is what an instruction is called, which targets have it, its shape and types; where each element of its operands lies follows
-from those by the fragment rules below, which are the PTX ISA's for every dense `mma.sync` shape used here ("Matrix Fragments for
-mma.m16n8k8" and its sisters):
+A row is what an instruction is called, which targets have it, its shape and types; where each element of its operands lies
+follows from those by the fragment rules below, which are the PTX ISA's for every dense `mma.sync` shape used here ("Matrix
+Fragments for mma.m16n8k8" and its sisters):
 
-    A (m x k, row-major fragments): a register packs p = 32 / bits neighbouring k; lane l holds row l/4, k (l%4)*p; registers step 8 rows
-      first (where m is 16), then 4*p along k.
+    A (m x k, row-major fragments): a register packs p = 32 / bits neighbouring k; lane l holds row l/4, k (l%4)*p; registers
+      step 8 rows first (where m is 16), then 4*p along k.
     B (k x n, column fragments): lane l holds column l/4 and k (l%4)*p; registers step 4*p along k.
     C, D (m x n): lane l holds row l/4, columns 2*(l%4) and the next; the other pairs lie 8 rows below.
 
-`wgmma` reads A (or its 64 rows from registers, laid out a warp a 16-row slab as A above) and B from shared memory; its accumulator is
-C's layout repeated: warp w of the warpgroup holds rows 16*w.., each further 8 columns take four more registers.
+`wgmma` reads A (or its 64 rows from registers, laid out a warp a 16-row slab as A above) and B from shared memory; its
+accumulator is C's layout repeated: warp w of the warpgroup holds rows 16*w.., each further 8 columns take four more registers.
 
-Block-scaled rows (`mma.sync.block_scale`) take one 32-bit register of scales an operand: the scale of row i of A (column n of B) for
-the s-th group of k lies in byte s of the lane that `scale_lane_a` (`scale_lane_b`) names.
+Block-scaled rows (`mma.sync.block_scale`) take one 32-bit register of scales an operand: the scale of row i of A (column n of
+B) for the s-th group of k lies in byte s of the lane that `scale_lane_a` (`scale_lane_b`) names.
 """
 
 from __future__ import annotations
@@ -116,8 +116,10 @@ class MmaRow:
             assert (self.m, self.n) in ((16, 8), (8, 8)), f"{self.name}: m{self.m}n{self.n} has no fragment rule"
             assert self.m * self.k * self.bits % (WARP * 32) == 0, f"{self.name}: A does not fill registers of {WARP} lanes"
         else:
-            assert self.m == 64 and self.k * self.bits == 256, f"{self.name}: wgmma takes 64 rows and 32 bytes of k"
-        assert self.scale is None or self.k == self.scale.vector * self.scale.size, f"{self.name}: scales do not cover k={self.k}"
+            assert (self.m, self.k * self.bits) == (64, 256), f"{self.name}: wgmma takes 64 rows and 32 bytes of k"
+        assert self.scale is None or self.k == self.scale.vector * self.scale.size, (
+            f"{self.name}: scales do not cover k={self.k}"
+        )
 
     @property
     def a(self) -> Fragment:

@@ -1,8 +1,8 @@
 """NVIDIA GPUs as data: one `Target` a compute capability that Ingot generates code for.
 
 Sources: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability" (shared memory, registers, threads);
-PTX ISA, "Release Notes" (the version that introduced a target) and the `.target` requirements of each instruction. A target with
-the suffix `a` uses instructions of that architecture alone, and its code runs on no other.
+PTX ISA, "Release Notes" (the version that introduced a target) and the `.target` requirements of each instruction. A target
+with the suffix `a` uses instructions of that architecture alone, and its code runs on no other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ _KB = 1024
 _HALF = ("mma.m16n8k16.f16", "mma.m16n8k16.bf16")
 _AMPERE = (*_HALF, "mma.m16n8k8.tf32", "mma.m16n8k32.s8", "mma.m16n8k32.u8")
 _ADA = (*_AMPERE, "mma.m16n8k32.e4m3", "mma.m16n8k32.e5m2")
-_HOPPER = tuple(f"wgmma.m64k{k}.{t}" for t, k in (("f16", 16), ("bf16", 16), ("tf32", 8), ("s8", 32), ("u8", 32), ("e4m3", 32), ("e5m2", 32)))
+_HOPPER = tuple(
+    f"wgmma.m64k{k}.{t}"
+    for t, k in (("f16", 16), ("bf16", 16), ("tf32", 8), ("s8", 32), ("u8", 32), ("e4m3", 32), ("e5m2", 32))
+)
 _BLACKWELL_CONSUMER = (
     *_AMPERE, "mma.m16n8k32.f8f6f4.e4m3", "mma.m16n8k32.f8f6f4.e5m2", "mma.m16n8k32.f8f6f4.e2m1",
     "mma.m16n8k32.mxf8f6f4.e4m3", "mma.m16n8k32.mxf8f6f4.e5m2", "mma.m16n8k32.mxf8f6f4.e2m1",
@@ -24,7 +27,9 @@ _BLACKWELL_CONSUMER = (
 )  # fmt: skip
 
 
-def _row(name: str, ptx: int, shared_kb: int, threads: int, mma: tuple[str, ...], *, cluster: int = 1, wgmma: bool = False) -> Target:
+def _row(
+    name: str, ptx: int, shared_kb: int, threads: int, mma: tuple[str, ...], *, cluster: int = 1, wgmma: bool = False
+) -> Target:
     sm = int(name[3:].rstrip("a"))
     return Target(
         name, "cuda", sm=sm, ptx=ptx, shared_bytes=shared_kb * _KB, max_threads=threads, max_cluster=cluster, mma=mma,
