@@ -91,10 +91,14 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
                     break
 
 
+def _has_registers(s: MmaSchedule) -> bool:
+    """Whether the positions of the windows that a thread gathers fit beside its accumulators: four where a warp has 64 x 64."""
+    return s.tile_m <= 128 and (s.warp_m * s.warp_n < 64 * 64 or s.tile_m <= 16 * s.warps)
+
+
 def choose(c: ConvProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
-    # Tiles of 256 rows leave too few registers for the positions of the rows' windows.
-    mma = (e for e in mma_schedules(typical(c.gemm), target) if e.schedule.tile_m <= 128)
+    mma = (e for e in mma_schedules(typical(c.gemm), target) if _has_registers(e.schedule))
     found = [*wgmma_schedules(c, target), *mma]
     if not found or (c.window.transposed and c.gemm.b.major != "row"):
         found = list(simt_schedules(typical(c.gemm), target))
