@@ -17,6 +17,7 @@ from ingot.runtime.arrays import allocate, as_array, from_storage, storage_shape
 from ingot.runtime.cpu_image import CpuImages
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
+from ingot.runtime.specialization import Specializer
 from ingot.runtime.thread_pool import shared_pool
 from ingot.target import Target
 
@@ -36,8 +37,10 @@ class CpuDevice:
     def __init__(self, target: Target, threads: int | None = None) -> None:
         self.target, self.threads = target, threads
 
-    def prepare(self, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> CpuExecutable:
-        """Map the kernels; weights are used where they lie."""
+    def prepare(
+        self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
+    ) -> CpuExecutable:
+        """Map the kernels; weights are used where they lie. Kernels for any shape serve all shapes."""
         return CpuExecutable(loaded, weights, self.threads)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_plan import Plan, bucket
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
+from ingot.runtime.specialization import Specializer
 
 _ALIGNMENT = 256
 _KEPT_PLANS = 32  # of a context; the one used longest ago is closed first
@@ -39,9 +40,36 @@ class CudaDevice:
         self.name = f"cuda:{ordinal}"
         self.target = target_for(self.facts.capability)
 
-    def prepare(self, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> CudaExecutable:
-        """Load the kernels and start the upload of the weights."""
-        return CudaExecutable(self.cuda, loaded, weights)
+    def prepare(
+        self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
+    ) -> CudaExecutable:
+        """Upload the weights; `specializer` builds programs for the shapes that are called."""
+        return CudaExecutable(self.cuda, loaded, weights, specializer)
+
+
+class CudaKernels:
+    """A program's kernels, loaded when first launched."""
+
+    def __init__(self, cuda: Cuda, loaded: LoadedProgram) -> None:
+        self.program = loaded.program
+        self._cuda, self._kernels = cuda, loaded.kernels
+        self._modules: dict[int, Any] = {}
+        self._functions: dict[tuple[int, str], Any] = {}
+
+    def function(self, kernel: int, symbol: str, shared_bytes: int) -> Any:
+        """A loaded kernel; its module is loaded when first used."""
+        key = kernel, symbol
+        if key not in self._functions:
+            if kernel not in self._modules:
+                self._modules[kernel] = self._cuda.load_module(self._kernels[kernel].code, symbol)
+            self._functions[key] = self._cuda.function(self._modules[kernel], symbol, shared_bytes)
+        return self._functions[key]
+
+    def close(self) -> None:
+        """Unload the modules."""
+        for module in self._modules.values():
+            self._cuda.unload_module(module)
+        self._modules, self._functions = {}, {}
 
 
 class CudaExecutable:
@@ -51,15 +79,29 @@ class CudaExecutable:
         graphs: CUDA graphs made so far, by all contexts.
     """
 
-    def __init__(self, cuda: Cuda, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> None:
+    def __init__(
+        self, cuda: Cuda, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
+    ) -> None:
         self.cuda, self.program = cuda, loaded.program
         _check_steps(loaded.program)
         cuda.activate()
         self.graphs = 0
-        self._kernels = loaded.kernels
-        self._modules: dict[int, Any] = {}
-        self._functions: dict[tuple[int, str], Any] = {}
+        self.kernels = CudaKernels(cuda, loaded)
+        self._specializer = specializer
+        self._variants: dict[Hashable, CudaKernels] = {}
         self._memory, self.addresses = self._upload(weights)
+
+    def kernels_for(self, key: Hashable, env: Mapping[str, int], live: frozenset[str], calls: int) -> CudaKernels:
+        """The kernels for sizes: those of a specialized program where there is one, else for any shape."""
+        if self._specializer is None:
+            return self.kernels
+        found = self._variants.get(key)
+        if found is None:
+            loaded = self._specializer.get(key, env, live, calls)
+            if loaded is None:
+                return self.kernels
+            found = self._variants.setdefault(key, CudaKernels(self.cuda, loaded))
+        return found
 
     def _upload(self, weights: Mapping[str, Weight]) -> tuple[DeviceMemory, list[int]]:
         """All weights in one piece of memory; the base address of every buffer of the program, 0 for those of a call."""
@@ -84,15 +126,6 @@ class CudaExecutable:
         self.cuda.synchronize(stream)
         self.cuda.destroy_stream(stream)
         return memory, addresses
-
-    def function(self, kernel: int, symbol: str, shared_bytes: int) -> Any:
-        """A loaded kernel; its module is loaded when first used."""
-        key = kernel, symbol
-        if key not in self._functions:
-            if kernel not in self._modules:
-                self._modules[kernel] = self.cuda.load_module(self._kernels[kernel].code, symbol)
-            self._functions[key] = self.cuda.function(self._modules[kernel], symbol, shared_bytes)
-        return self._functions[key]
 
     def new_context(self, stream: int | None = None, priority: int = 0) -> CudaContext:
         """A context on a stream of its own, or on the caller's."""
@@ -134,15 +167,18 @@ class CudaExecutable:
         copy_strided(self.cuda, target, source)
 
     def counters(self) -> dict[str, int]:
-        """CUDA graphs made so far, by all contexts."""
-        return {"graphs": self.graphs}
+        """CUDA graphs made so far by all contexts, specialized programs in use, and kernels compiled for them."""
+        compiled = self._specializer.compiled if self._specializer is not None else 0
+        return {"graphs": self.graphs, "specialized_programs": len(self._variants), "specialized_kernels": compiled}
 
     def close(self) -> None:
         """Free weights and kernels."""
+        if self._specializer is not None:
+            self._specializer.close()
         self.cuda.activate_quietly()
-        for module in self._modules.values():
-            self.cuda.unload_module(module)
-        self._modules, self._functions = {}, {}
+        for kernels in (self.kernels, *self._variants.values()):
+            kernels.close()
+        self._variants = {}
         self._memory = DeviceMemory(self.cuda, 0)
 
 
@@ -181,8 +217,8 @@ class CudaContext:
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
         self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
         self._guards = [s for s in self._program.steps if isinstance(s, GuardStep)]
-        self._dispatches = [(i, s) for i, s in enumerate(self._program.steps) if isinstance(s, DispatchStep)]
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
+        self._calls: dict[Hashable, int] = {}
         self._live: set[str] = set()
         self._last_env: Mapping[str, int] = {}
         self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
@@ -289,10 +325,21 @@ class CudaContext:
         live = frozenset(self._live) if donated else frozenset()
         key = tuple(sorted((name, bucket(v) if name in live else v) for name, v in env.items())), live
         plan = self._plans.get(key)
+        # Sizes in a bucket are one shape to kernels: what is live stays in the size table.
+        shape = tuple((name, v) for name, v in sorted(env.items()) if name not in live), live
+        self._calls[shape] = calls = self._calls.get(shape, -1) + 1
+        if donated and not live:
+            kernels = self._executable.kernels  # which sizes are live is known from the second call on
+        else:
+            kernels = self._executable.kernels_for(shape, env, live, calls)
+        if plan is not None and plan.program is not kernels.program:
+            del self._plans[key]  # the call before has ended: nothing of the old plan is in flight
+            plan.close()
+            plan = None
         if plan is None:
             skipped = {i for n in donated for i in self._program.states[n].copies}
-            steps = [s for i, s in self._dispatches if i not in skipped]
-            plan = Plan(self._cuda, self._program, steps, self._executable.function, env, live)
+            steps = [s for i, s in enumerate(kernels.program.steps) if isinstance(s, DispatchStep) and i not in skipped]
+            plan = Plan(self._cuda, kernels.program, steps, kernels.function, env, live)
             self._plans[key] = plan
             if len(self._plans) > _KEPT_PLANS:
                 self._plans.popitem(last=False)[1].close()

@@ -170,12 +170,12 @@ class Plan:
     def bind(self, addresses: list[int], arena: int, env: Mapping[str, int], stream: int) -> list[_Launch]:
         """Write parameters for this call; the launches whose parameters changed.
 
-        `addresses` holds the base address of every buffer of the program; those of arena buffers are computed from `arena`.
+        `addresses` holds the base address of every buffer that is not the arena's, by number.
         """
-        resolved = [
-            arena + offset if b.kind == "arena" else address
-            for b, offset, address in zip(self.program.buffers, self._offsets, addresses, strict=True)
-        ]
+        resolved = [arena + offset for offset in self._offsets]
+        for number, buffer in enumerate(self.program.buffers):
+            if buffer.kind != "arena":
+                resolved[number] = addresses[number]
         live_env = {**self.planned, **env}
         first = not self._addresses
         moved = first or arena_moved(self.program, self._addresses, resolved)

@@ -16,6 +16,7 @@ from ingot.dtypes import OnnxType
 from ingot.engine import Weight
 from ingot.errors import DeviceError
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader
+from ingot.runtime.specialization import Specializer
 from ingot.target import Target
 
 
@@ -115,8 +116,10 @@ class Device(Protocol):
     name: str
     target: Target
 
-    def prepare(self, loaded: LoadedProgram, weights: Mapping[str, Weight]) -> Executable:
-        """Load kernels and weights."""
+    def prepare(
+        self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
+    ) -> Executable:
+        """Load kernels and weights; a device that gains from kernels for the shape at hand asks `specializer` for them."""
         ...
 
 

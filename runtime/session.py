@@ -21,8 +21,9 @@ from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.device import Call, Sizes, open_device
 from ingot.runtime.load_report import LoadReport
-from ingot.runtime.program_loader import ProgramLoader, Progress
+from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
 from ingot.runtime.shape_binding import ShapeBinder
+from ingot.runtime.specialization import Specializer, check_mode
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Session:
         engine: an `Engine`, or the path of an engine file.
         device: `cpu`, `cuda:N`, or None for the first GPU where there is one, else the CPU.
         tf32: CUDA: f32 products may round their operands to tf32 (10 bits of mantissa), which tensor cores multiply.
+        specialize: CUDA: when a shape gets kernels of its own: `lazy`, in the background once it was called twice; `eager`,
+            at its first call, which waits; `none`.
         threads: CPU: threads a call uses; the cores by default.
         max_contexts: calls that run at the same time; others wait.
         cache: the runtime cache; by default the user's.
@@ -76,6 +79,7 @@ class Session:
         device: str | None = None,
         *,
         tf32: bool = False,
+        specialize: str = "lazy",
         threads: int | None = None,
         max_contexts: int = 4,
         cache: RuntimeCache | None = None,
@@ -89,7 +93,7 @@ class Session:
             cure = "refit it first: Engine.load(path).refit('model.onnx')"
             raise EngineError("the engine was saved without weights", node=self.engine.path or None, cure=cure)
         self.counters = Counters()
-        loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
+        self._loader = loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
         if tf32:
             loader.passes = ("ingot-allow-tf32",)
         with self._report.step("device"):
@@ -98,7 +102,8 @@ class Session:
         self.counters.compiled_kernels = self._report.compiled
         self.program = loaded.program
         with self._report.step("prepare"):
-            self._executable = self.device.prepare(loaded, self.engine.weights)
+            specializer = Specializer(self._specialize, check_mode(specialize))
+            self._executable = self.device.prepare(loaded, self.engine.weights, specializer)
         self._contexts = ContextPool(self._executable.new_context, max_contexts)
         self._binder = ShapeBinder(self.program)
         self._inputs = {spec.name: i for i, spec in enumerate(self.program.inputs)}
@@ -197,6 +202,9 @@ class Session:
         """Free contexts and kernels; no call may be running."""
         self._contexts.close()
         self._executable.close()
+
+    def _specialize(self, env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
+        return self._loader.specialize(self.program, env, live, self.device.target)
 
     # Parts of a call, shared with BoundSession
 
