@@ -38,16 +38,18 @@ def run_model(name: str, options: argparse.Namespace, folder: Path, cache: Runti
     engine.save(path)
     row: dict[str, Any] = {"model": name, "cast": options.cast, "aot_s": time.perf_counter() - begin}
     begin = time.perf_counter()
-    session = ingot.Session(path, device=options.device, cache=cache)
+    session = ingot.Session(path, device=options.device, cache=cache, specialize=options.specialize)
     row["jit_s"] = time.perf_counter() - begin
     row["load"] = session.load_report()
     row["kernels"] = session.stats()["compiled_kernels"]
     dtype = {"fp16": "fp16", "bf16": "bf16"}.get(options.cast, zoo.read(name).meta["dtype"])
     worst, sets = 0.0, zoo.input_sets(filled)
     names = [o.name for o in session.get_outputs()]
-    row["ms"] = []
-    for feeds, reference in sets:
+    row["ms"], row["first_s"] = [], []
+    for feeds, reference in sets[: options.sets]:
+        begin = time.perf_counter()
         results = dict(zip(names, session.run(None, feeds), strict=True))
+        row["first_s"].append(time.perf_counter() - begin)
         for output, expected in reference.items():
             worst = max(worst, zoo.relative_error(np.asarray(results[output], np.float64), expected))
         times = []
@@ -72,7 +74,9 @@ def main() -> int:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--cast", choices=["fp16", "bf16"])
+    parser.add_argument("--specialize", choices=["lazy", "eager", "none"], default="eager")
     parser.add_argument("--no-check", action="store_true", help="make no references (full-size models)")
+    parser.add_argument("--sets", type=int, default=100, help="input sets of each model")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="print the N slowest kernels")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "ingot-zoo")
@@ -93,9 +97,10 @@ def main() -> int:
         verdict = "ok  " if row["error"] <= row["tolerance"] else "OFF "
         failed += verdict == "OFF "
         times = " ".join(f"{t:.2f}" for t in row["ms"])
+        first = " ".join(f"{t:.2f}" for t in row["first_s"])
         more = f", kernels alone {row['kernel_ms']:.2f} ms" if "kernel_ms" in row else ""
         print(f"{verdict}  {name}: error {row['error']:.1e} (at most {row['tolerance']:.0e}), AOT {row['aot_s']:.2f} s, "
-              f"JIT {row['jit_s']:.2f} s of {row['kernels']} kernels, {times} ms{more}", flush=True)  # fmt: skip
+              f"JIT {row['jit_s']:.2f} s of {row['kernels']} kernels, first calls {first} s, then {times} ms{more}", flush=True)  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     return 1 if failed else 0
