@@ -2,7 +2,7 @@
 
     cuda_attention_wgmma.py  16-bit types on sm_90a, by TMA and wgmma
     cuda_attention_mma.py    16-bit types, by mma.sync: other targets, and decoding
-    cuda_attention_simt.py   float32, exactly, by fused multiply-adds
+    cuda_attention_simt.py   float32, exactly, by fused multiply-adds; and types without an instruction row
 """
 
 from __future__ import annotations
@@ -18,8 +18,14 @@ from ingot.compiler.codegen.cuda_attention_mma import (
     emit_attention_mma,
     emit_combine,
 )
-from ingot.compiler.codegen.cuda_attention_softmax import split_workspace
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, attention_problem
+from ingot.compiler.codegen.cuda_attention_simt import (
+    SimtAttentionSchedule,
+    choose_simt_attention,
+    emit_attention_simt,
+    simt_attention_launch,
+)
+from ingot.compiler.codegen.cuda_attention_softmax import split_workspace
 from ingot.compiler.codegen.cuda_attention_wgmma import ROWS as WGMMA_ROWS
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule, emit_attention_wgmma, plan_attention_wgmma
 from ingot.compiler.codegen.cuda_matmul import constant
@@ -92,29 +98,39 @@ def choose_wgmma(p: AttentionProblem, target: Target) -> WgmmaAttentionSchedule 
     return None
 
 
+def choose(p: AttentionProblem, target: Target) -> Any:
+    """The schedule of the best kernel that takes the operands."""
+    if attention_row(p, target) is None:
+        return choose_simt_attention(p, target)
+    return choose_wgmma(p, target) or choose_mma(p, target)
+
+
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernels of an `attention` dispatch. Raises NotImplementedError naming what no kernel can take."""
     p = attention_problem(dispatch)
-    module = KernelModule(target.name, context=ir.Context.current)
-    row = attention_row(p, target)
-    if row is None:
+    if min(p.q.bits, p.k.bits, p.v.bits) < 8 or "f64" in (p.q.dtype, p.k.dtype, p.v.dtype):
         raise NotImplementedError(f"attention of {p.q.dtype}, {p.k.dtype} and {p.v.dtype} on {target.name}")
-    s = schedule or choose_wgmma(p, target) or choose_mma(p, target)
-    if isinstance(s, WgmmaAttentionSchedule):
-        plan = plan_attention_wgmma(p, target, s)
-        if plan is None:
-            raise NotImplementedError(f"{s} cannot read {p.q.dtype} operands of depth {p.depth} on {target.name}")
-        with module:
-            emit_attention_wgmma(module, p, plan)
-        return Emitted(KernelPlan((plan.launch,)), module.module)
+    s = schedule or choose(p, target)
+    module = KernelModule(target.name, context=ir.Context.current)
     with module:
-        launch = attention_launch(p, s)
-        emit_attention_mma(module, p, row, s, target, launch)
+        if isinstance(s, WgmmaAttentionSchedule):
+            plan = plan_attention_wgmma(p, target, s)
+            if plan is None:
+                raise NotImplementedError(f"{s} cannot read {p.q.dtype} operands of depth {p.depth} on {target.name}")
+            emit_attention_wgmma(module, p, plan)
+            return Emitted(KernelPlan((plan.launch,)), module.module)
+        if isinstance(s, SimtAttentionSchedule):
+            launch = simt_attention_launch(p, s)
+            emit_attention_simt(module, p, s, launch)
+        else:
+            row = attention_row(p, target)
+            if row is None:
+                raise NotImplementedError(f"attention of {p.q.dtype}, {p.k.dtype} and {p.v.dtype} by mma.sync on {target.name}")
+            launch = attention_launch(p, s)
+            emit_attention_mma(module, p, row, s, target, launch)
         launches = [launch]
         if s.splits > 1:
             combine = combine_launch(p)
             emit_combine(module, p, s.splits, combine)
             launches.append(combine)
     return Emitted(KernelPlan(tuple(launches), split_workspace(p, s.splits)), module.module)
-
-

@@ -1,18 +1,23 @@
-"""Attention in one pass by fused multiply-adds: exact float32, and types without an instruction row.
+"""Attention by fused multiply-adds, in float32 throughout: no operand is rounded, other types are converted as they are loaded.
 
-Threads form a 16 x 16 grid over a tile of queries and keys, `rows` x `keys` products each; a row's threads are half a warp.
-Queries and keys lie in shared memory with depth outermost, converted to f32; probabilities pass through shared memory to meet
-values.
+The pass over keys is FlashAttention's (Dao, 2023). Queries, keys, values and the probabilities of a tile lie in shared memory as
+lines of 16-byte chunks (cuda_shared_tile.py). `across` neighbouring threads share `thread_rows` rows: a thread multiplies those
+rows by every `across`-th key of a tile, and adds the products of all of its rows' probabilities with every `across`-th chunk of
+the values. What passes from one product to the other goes through shared memory, but only between those threads, which are of
+one warp.
+
+With few rows and many keys (decoding), blocks share the keys of a head, as in cuda_attention_mma.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score
-from ingot.compiler.codegen.cuda_attention_softmax import LOG2E, SplitLayout, power_of_two, store_pair
+from ingot.compiler.codegen.cuda_attention_softmax import LOG2E, SplitLayout, power_of_two
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
 from ingot.compiler.codegen.cuda_kernel import (
@@ -24,38 +29,126 @@ from ingot.compiler.codegen.cuda_kernel import (
     region_operands,
     symbol_of,
 )
+from ingot.compiler.codegen.cuda_matmul import constant
+from ingot.compiler.codegen.cuda_shared_tile import CHUNK, TileCopy, TileShape, swizzle
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
+from ingot.cuda_targets import facts
 from ingot.kernel_plan import BufferArg, KernelLaunch
+from ingot.target import Target
 
-GRID = 16  # threads along each side of a tile
-THREADS = GRID * GRID
-PADDING = 4
+WIDE = 4  # f32 elements of a chunk
+TURN = 8  # chunks after which the swizzle repeats: a turn of the inner loops
+REGISTERS = 160  # accumulators and scores of a thread: beyond this they spill
+CONVERTED = ("f16", "bf16", "f8E4M3FN", "f8E5M2", "i8")
 
 
 @dataclass(frozen=True)
 class SimtAttentionSchedule:
-    """`rows` and `keys` of a thread (a tile has 16 times as many), `splits` blocks that share a head's keys."""
+    """How the kernel divides a head.
 
-    rows: int = 4
-    keys: int = 4
+    Attributes:
+        threads: of a block.
+        across: threads that share rows: 8 or 16.
+        thread_rows: rows of a thread.
+        keys: of a tile, a multiple of `across` and of 4.
+        stages: tiles of keys and values in shared memory, 1 or 2.
+        splits: blocks that share a head's keys.
+    """
+
+    threads: int = 128
+    across: int = 16
+    thread_rows: int = 8
+    keys: int = 64
+    stages: int = 2
     splits: int = 1
 
-    def shared_bytes(self, p: AttentionProblem) -> int:
-        """Shared memory of a block."""
-        m, n = GRID * self.rows, GRID * self.keys
-        return 4 * (p.depth * (m + PADDING) + p.depth * (n + PADDING) + n * _columns(p) * 4 * GRID + m * (n + PADDING))
+    @property
+    def groups(self) -> int:
+        """Groups of threads that share rows."""
+        return self.threads // self.across
+
+    @property
+    def rows(self) -> int:
+        """Rows of a block."""
+        return self.groups * self.thread_rows
 
 
+# From the largest tile to the smallest.
 SIMT_SCHEDULES: tuple[SimtAttentionSchedule, ...] = (
-    SimtAttentionSchedule(4, 4), SimtAttentionSchedule(4, 2), SimtAttentionSchedule(2, 2), SimtAttentionSchedule(2, 1),
-    SimtAttentionSchedule(1, 1),
-)  # fmt: skip
+    SimtAttentionSchedule(),
+    SimtAttentionSchedule(stages=1),
+    SimtAttentionSchedule(thread_rows=4),
+    SimtAttentionSchedule(thread_rows=4, keys=32, stages=1),
+    SimtAttentionSchedule(thread_rows=2),
+    SimtAttentionSchedule(thread_rows=2, keys=16, stages=1),
+    SimtAttentionSchedule(64, thread_rows=2),
+    SimtAttentionSchedule(64, thread_rows=1),
+    SimtAttentionSchedule(64, thread_rows=1, keys=16, stages=1),
+    SimtAttentionSchedule(32, thread_rows=1),
+    SimtAttentionSchedule(32, thread_rows=1, keys=16, stages=1),
+    SimtAttentionSchedule(32, thread_rows=1, keys=8, stages=1),
+)
 
 
-def _columns(p: AttentionProblem) -> int:
-    """Groups of four elements of a value that a thread accumulates."""
-    return -(-p.depth_v // (4 * GRID))
+@dataclass(frozen=True)
+class SimtAttentionTiles:
+    """The shared tiles of a schedule, all of f32: queries, keys, values (lines of a key's values) and probabilities."""
+
+    q: TileShape
+    k: TileShape
+    v: TileShape
+    p: TileShape
+
+    def nbytes(self, stages: int) -> int:
+        """Bytes of shared memory."""
+        return self.q.nbytes + self.p.nbytes + stages * (self.k.nbytes + self.v.nbytes)
+
+
+def simt_attention_tiles(p: AttentionProblem, s: SimtAttentionSchedule) -> SimtAttentionTiles:
+    """Tiles with depths rounded up to whole chunks."""
+    depth, depth_v = (-(-d // WIDE) * WIDE for d in (p.depth, p.depth_v))
+    return SimtAttentionTiles(
+        TileShape(s.rows, 4 * depth, 32, k_major=True),
+        TileShape(s.keys, 4 * depth, 32, k_major=True),
+        TileShape(depth_v, 4 * s.keys, 32, k_major=False),
+        TileShape(s.rows, 4 * s.keys, 32, k_major=True),
+    )
+
+
+def thread_registers(p: AttentionProblem, s: SimtAttentionSchedule) -> int:
+    """Accumulators and scores of a thread."""
+    chunks = -(-p.depth_v // (WIDE * s.across))
+    return s.thread_rows * (s.keys // s.across + WIDE * chunks)
+
+
+def choose_simt_attention(p: AttentionProblem, target: Target) -> SimtAttentionSchedule:
+    """The largest tile that fits and leaves no SM idle; keys are split where rows alone cannot fill the SMs.
+
+    Raises NotImplementedError for types without an exact conversion to f32, and for heads too deep for shared memory.
+    """
+    for x in (p.q, p.k, p.v):
+        if x.dtype not in ("f32", *CONVERTED):
+            raise NotImplementedError(f"attention of {x.dtype} on {target.name}")
+    sms, rows, heads = facts(target).sms, constant(p.rows), constant(p.batch * p.heads)
+    chunks = -(-p.depth_v // WIDE)
+    across = min((16, 8), key=lambda n: -(-chunks // n) * n)
+    fitting = []
+    for s in SIMT_SCHEDULES:
+        shared = min(across, s.keys)
+        s = replace(s, across=shared, thread_rows=max(1, s.rows * shared // s.threads))
+        if simt_attention_tiles(p, s).nbytes(s.stages) <= target.shared_bytes and thread_registers(p, s) <= REGISTERS:
+            fitting.append(s)
+    if not fitting:
+        raise NotImplementedError(f"attention over heads of depth {p.depth} and {p.depth_v} in f32 on {target.name}")
+    enough = [s for s in fitting if s.rows <= max(2, rows) and -(-rows // s.rows) * heads >= sms]
+    chosen = enough[0] if enough else min(fitting, key=lambda s: (abs(s.rows - min(rows, 32)), -s.keys * s.stages))
+    blocks = -(-rows // chosen.rows) * heads
+    tiles, splits = constant(p.keys) // chosen.keys, 1
+    # Small blocks of few rows: several of them share an SM.
+    while splits < 32 and splits * blocks < 2 * sms and tiles >= 4 * splits and rows <= 64:
+        splits *= 2
+    return replace(chosen, splits=splits)
 
 
 def simt_attention_launch(p: AttentionProblem, s: SimtAttentionSchedule) -> KernelLaunch:
@@ -67,9 +160,13 @@ def simt_attention_launch(p: AttentionProblem, s: SimtAttentionSchedule) -> Kern
     else:
         rest = region_buffers(p.dispatch, skip=(0, 1, 2))
     return KernelLaunch(
-        symbol_of(p.dispatch), (dims.ceildiv(p.rows, GRID * s.rows), p.heads, p.batch * s.splits), (*own, *rest),
-        (THREADS, 1, 1), shared_bytes=s.shared_bytes(p), flops=p.flops,
-    )  # fmt: skip
+        symbol_of(p.dispatch),
+        (dims.ceildiv(p.rows, s.rows), p.heads, p.batch * s.splits),
+        (*own, *rest),
+        (s.threads, 1, 1),
+        shared_bytes=simt_attention_tiles(p, s).nbytes(s.stages),
+        flops=p.flops,
+    )
 
 
 def emit_attention_simt(module: KernelModule, p: AttentionProblem, s: SimtAttentionSchedule, launch: KernelLaunch) -> None:
@@ -78,48 +175,57 @@ def emit_attention_simt(module: KernelModule, p: AttentionProblem, s: SimtAttent
         _Attention(dk, p, s).emit()
 
 
-class _Tile:
-    """Copies a tile of an operand into shared memory as f32, zeros beyond its end.
+class ConvertingCopy(TileCopy):
+    """Copies tiles of an operand of any type into tiles of f32, through registers."""
 
-    Args:
-        dk: the kernel.
-        x: rows and columns of the operand; columns are contiguous, if any axis is.
-        rows: of the tile.
-        cols: of the tile: all of the operand's, rounded up.
-        line: elements from a line of shared memory to the next.
-        transposed: lines are columns.
-    """
+    def __init__(self, dk: DispatchKernel, x: Matrix, shape: TileShape, threads: int, thread: Val) -> None:
+        super().__init__(dk, x, shape, threads, thread, asynchronous=False)
 
-    def __init__(self, dk: DispatchKernel, x: Matrix, rows: int, cols: int, line: int, transposed: bool) -> None:
-        self.dk, self.k, self.x, self.rows, self.cols, self.line, self.transposed = dk, dk.k, x, rows, cols, line, transposed
-        lanes = 4
-        while lanes > 1 and not (
-            x.col_stride == 1 and cols % lanes == 0 and divides(lanes, x.cols, dk.d) and x.aligned(lanes * x.bits // 8, dk.d)
-        ):
-            lanes //= 2
-        self.lanes = lanes
-
-    def copy(self, shared: Val, first: Val, batch: Sequence[Val]) -> None:
-        """Copy rows from `first` on."""
+    def start(self, row: Val, batch: Sequence[Val]) -> None:
+        """Begin with the tiles of rows from `row` on, of a batch."""
         k, x, dk = self.k, self.x, self.dk
         offset = k.const(0, "i64")
         for b, s in zip(batch, x.batch_strides, strict=True):
-            offset = offset + k.cast(b, "i64") * dk.size(s)
+            if s != 0:
+                offset = offset + k.cast(b, "i64") * dk.size(s)
+        self.base = dk.pointer(x.kind, x.index).at(offset, memory_type(x.dtype))
+        self.row, self.row_size = row, dk.size(x.rows, "i32")
+
+    def fetch(self, step: Val) -> list[Val]:
+        """A step's chunks in registers, four i32 each: the bits of the converted elements."""
+        k, dk, x = self.k, self.dk, self.x
         name = memory_type(x.dtype)
-        base = dk.pointer(x.kind, x.index).at(offset, name)
-        rows, cols = dk.size(x.rows, "i32"), dk.size(x.cols, "i32")
-        vectors = self.cols // self.lanes
-        t = k.vector_of(name, self.lanes)
-        with k.for_(k.thread_id(), self.rows * vectors, THREADS) as loop:
-            row, col = loop.iv // vectors, (loop.iv % vectors) * self.lanes
-            at = first + row
-            valid = (at < rows) & (col < cols)
-            place = k.cast(at, "i64") * dk.size(x.row_stride) + k.cast(col, "i64") * dk.size(x.col_stride)
-            raw = k.load(base.at(k.select(valid, place, 0), name), t, align=self.lanes * x.bits // 8)
-            values = k.elements(as_accumulator(dk, k.select(valid, raw, k.const(0, t)), x.dtype, "f32", False))
-            for i, value in enumerate(values):
-                line, within = (col + i, row) if self.transposed else (row, col + i)
-                k.store(value, shared.at(line * self.line + within, "f32"))
+        out = []
+        for i, (line, chunk) in enumerate(self.chunk_places):
+            for e in range(WIDE):
+                inner = chunk * WIDE + e
+                row, col = (line, inner) if self.shape.k_major else (inner, line)
+                row, col = self.row + row, step * self.shape.tile_k + col
+                valid = (row < self.row_size) & (col < self.k_size)
+                if not self.exact:
+                    valid = valid & self._inside(i)
+                offset = k.cast(row, "i64") * dk.size(x.row_stride) + k.cast(col, "i64") * dk.size(x.col_stride)
+                value = k.load(self.base.at(k.select(valid, offset, 0), name), name)
+                value = as_accumulator(dk, value, x.dtype, "f32", unsigned=False)
+                out.append(k.bitcast(k.select(valid, value, 0.0), "i32"))
+        return out
+
+
+class Lines:
+    """Addresses of chunks of `count` lines of a tile, `step` lines apart from the thread's `first`."""
+
+    def __init__(self, shape: TileShape, first: Val, step: int, count: int) -> None:
+        self.shape, self.first, self.step, self.count = shape, first, step, count
+
+    def offsets(self, chunk: Val | int) -> list[Val]:
+        """Byte offsets of a chunk of each line."""
+        shape = self.shape
+        at = chunk if isinstance(chunk, Val) else self.first.k.const(chunk, "i32")
+        if self.step % TURN == 0:
+            # The swizzle of all lines is the first one's.
+            start = swizzle(shape, self.first, at)
+            return [start + i * self.step * shape.line_bytes for i in range(self.count)]
+        return [swizzle(shape, self.first + i * self.step, at) for i in range(self.count)]
 
 
 class _Attention:
@@ -128,166 +234,283 @@ class _Attention:
     def __init__(self, dk: DispatchKernel, p: AttentionProblem, s: SimtAttentionSchedule) -> None:
         self.dk, self.k, self.p, self.s = dk, dk.k, p, s
         k = self.k
-        self.m, self.n = GRID * s.rows, GRID * s.keys
-        self.columns = _columns(p)
-        self.width_v = self.columns * 4 * GRID
+        self.asynchronous = k.sm >= 80
+        self.tiles = simt_attention_tiles(p, s)
+        self.shared = k.dynamic_shared(1024)
+        self.probabilities = self.shared + self.tiles.q.nbytes
         thread = k.thread_id()
-        self.row, self.col = thread // GRID, thread % GRID
-        shared = k.dynamic_shared(128)
-        self.q = shared
-        self.keys = self.q + 4 * p.depth * (self.m + PADDING)
-        self.v = self.keys + 4 * p.depth * (self.n + PADDING)
-        self.probabilities = self.v + 4 * self.n * self.width_v
-        # The second product's operand as rows of keys.
-        v = Matrix(
-            "operand", 2, p.v.dtype, p.v.cols, p.depth_v, p.v.col_stride, p.v.row_stride, p.v.batch_strides, p.v.align, p.v.bits
-        )
-        self.tile_q = _Tile(dk, p.q, self.m, p.depth, self.m + PADDING, True)
-        self.tile_k = _Tile(dk, p.k, self.n, p.depth, self.n + PADDING, True)
-        self.tile_v = _Tile(dk, v, self.n, self.width_v, self.width_v, False)
+        self.group, self.lane = thread // s.across, thread % s.across
+        self.copy_q = self._copy(p.q, self.tiles.q, thread)
+        self.copy_k = self._copy(p.k, self.tiles.k, thread)
+        self.copy_v = self._copy(p.v, self.tiles.v, thread)
+        self.thread_keys = s.keys // s.across
+        self.q_lines = Lines(self.tiles.q, self.group, s.groups, s.thread_rows)
+        self.p_lines = Lines(self.tiles.p, self.group, s.groups, s.thread_rows)
+        self.k_lines = Lines(self.tiles.k, self.lane, s.across, self.thread_keys)
+        self.chunks_v = self.tiles.v.chunks
+        self.thread_chunks = -(-self.chunks_v // s.across)
         self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
-        self.factor = p.scale * LOG2E if p.plain_scores else LOG2E
+        # Where products are scored by a positive factor alone, that factor goes into the exponent.
+        self.folded = p.plain_scores and p.scale > 0
+        self.factor = p.scale * LOG2E if self.folded else LOG2E
+
+    def _copy(self, x: Matrix, shape: TileShape, thread: Val) -> TileCopy:
+        if x.dtype == "f32":
+            return TileCopy(self.dk, x, shape, self.s.threads, thread, self.asynchronous)
+        return ConvertingCopy(self.dk, x, shape, self.s.threads, thread)
 
     def emit(self) -> None:
+        """Write the body."""
         k, s, p = self.k, self.s, self.p
-        m0, head, z = k.block_id(0) * self.m, k.block_id(1), k.block_id(2)
-        batch = z // s.splits if s.splits > 1 else z
+        m0 = k.block_id(0) * s.rows
+        self.head, z = k.block_id(1), k.block_id(2)
+        self.batch = z // s.splits if s.splits > 1 else z
         split = z % s.splits if s.splits > 1 else k.const(0, "i32")
-        self.rows_at = [m0 + self.row * s.rows + i for i in range(s.rows)]
-        self.positions = [p.position(k, batch, head, k.min(r, self.n_rows - 1)) for r in self.rows_at]
-        self.tile_q.copy(self.q, m0, [batch, head])
-        tiles = (self.n_keys + (self.n - 1)) // self.n
+        self.rows = [m0 + self.group + i * s.groups for i in range(s.thread_rows)]
+        self.positions = [p.position(k, self.batch, self.head, k.min(r, self.n_rows - 1)) for r in self.rows]
+        self.kv_position = [self.batch, p.kv_head(self.head)]
+        self.copy_q.start(m0, [self.batch, self.head])
+        self.copy_v.start(k.const(0, "i32"), self.kv_position)
+
+        # Tiles of keys: those of this split, up to what causality leaves for the block's last row; the first ones need no mask.
+        tiles = (self.n_keys + (s.keys - 1)) // s.keys
+        exact = divides(s.keys, p.keys, p.dispatch)
+        plain = tiles if exact else self.n_keys // s.keys
         if p.causal:
             shift = self.n_keys - self.n_rows
-            tiles = k.min(tiles, k.max((m0 + (self.m + self.n - 1) + shift).sdiv(self.n), 0))
+            tiles = k.min(tiles, k.max((m0 + (s.rows + s.keys - 1) + shift).sdiv(s.keys), 0))
+            plain = k.min(plain, k.max((m0 + 1 + shift).sdiv(s.keys), 0))
         begin = k.const(0, "i32")
         if s.splits > 1:
             per = (tiles + (s.splits - 1)) // s.splits
             begin = k.min(split * per, tiles)
             tiles = k.min(begin + per, tiles)
-        low, zero = k.const(float("-inf"), "f32"), k.const(0.0, "f32")
-        start = [[low] * s.rows, [zero] * s.rows, [zero] * (s.rows * self.columns * 4)]
-        with k.for_(begin, tiles, carry=start) as loop:
-            maximum, total, acc = loop.carry
-            k.barrier()
-            self.tile_k.copy(self.keys, loop.iv * self.n, [batch, p.kv_head(head)])
-            self.tile_v.copy(self.v, loop.iv * self.n, [batch, p.kv_head(head)])
-            k.barrier()
-            scores = self.scores(loop.iv * self.n)
-            maximum, total, acc = self.softmax(scores, maximum, total, acc)
-            loop.yield_([maximum, total, self.add_values(acc)])
-        maximum, total, acc = loop.results
-        total = [k.warp_reduce(lambda x, y: x + y, x, GRID) for x in total]
-        self.store(batch, head, split, maximum, total, acc)
+        plain = k.max(k.min(plain, tiles), begin)
 
-    def scores(self, first: Val) -> list[Val]:
-        """Scores of the thread's rows and keys of a tile, rows first; minus infinity where a key does not take part."""
-        k, s, p = self.k, self.s, self.p
-        zero = k.const(0.0, "f32")
-        with k.for_(0, p.depth, carry=[zero] * (s.rows * s.keys)) as loop:
-            acc = list(loop.carry)
-            q = k.load(
-                self.q.at(loop.iv * (self.m + PADDING) + self.row * s.rows, "f32"), k.vector_of("f32", s.rows), align=4 * s.rows
-            )
-            key = k.load(
-                self.keys.at(loop.iv * (self.n + PADDING) + self.col * s.keys, "f32"),
-                k.vector_of("f32", s.keys),
-                align=4 * s.keys,
-            )
-            for i, x in enumerate(k.elements(q)):
-                for j, y in enumerate(k.elements(key)):
-                    acc[i * s.keys + j] = k.fma(x, y, acc[i * s.keys + j])
-            loop.yield_(acc)
-        out = list(loop.results)
+        self.bring(self.copy_q, self.shared, k.const(0, "i32"))
+        if s.stages > 1:
+            with k.if_(begin < tiles):
+                self.bring_tile(begin, k.const(0, "i32"))
+        self.commit()
+        low, zero = k.const(float("-inf"), "f32"), k.const(0.0, "f32")
+        state: list = [
+            k.const(0, "i32"), [low] * s.thread_rows, [zero] * s.thread_rows,
+            [zero] * (s.thread_rows * self.thread_chunks * WIDE),
+        ]  # fmt: skip
+        state = self.loop(begin, plain, tiles, state, masked=False)
+        if p.causal or not exact:
+            state = self.loop(plain, tiles, tiles, state, masked=True)
+        _, maximum, total, acc = state
+        total = [k.warp_reduce(lambda x, y: x + y, t, s.across) for t in total]
+        if s.splits > 1:
+            self.store_partial(split, maximum, total, acc)
+        else:
+            self.store(total, acc)
+
+    # --- copies
+
+    def bring(self, copy: TileCopy, stage: Val, step: Val) -> None:
+        """Copy the tile of a step; asynchronous copies are committed by `commit`."""
+        if copy.asynchronous:
+            copy.copy(stage, step)
+        else:
+            copy.put(stage, copy.fetch(step))
+
+    def commit(self) -> None:
+        """End a group of asynchronous copies."""
+        if self.asynchronous:
+            self.k.cp_async_commit()
+
+    def arrive(self) -> None:
+        """Wait for this thread's copies, then for all threads."""
+        if self.asynchronous:
+            self.k.cp_async_wait(0)
+        self.k.barrier()
+
+    def stage(self, number: Val) -> Val:
+        """Start of a stage: its keys, then its values."""
+        first = self.tiles.q.nbytes + self.tiles.p.nbytes
+        return self.shared + first + number * (self.tiles.k.nbytes + self.tiles.v.nbytes)
+
+    def bring_tile(self, tile: Val, number: Val) -> None:
+        """Copy a tile of keys and its values into a stage."""
+        stage = self.stage(number)
+        self.copy_k.start(tile * self.s.keys, self.kv_position)
+        self.bring(self.copy_k, stage, self.k.const(0, "i32"))
+        self.bring(self.copy_v, stage + self.tiles.k.nbytes, tile)
+
+    def loop(self, begin: Val, end: Val, tiles: Val, state: list, *, masked: bool) -> list:
+        """The state after tiles from `begin` to `end`; of two stages, one is filled up to tile `tiles` meanwhile."""
+        k, s = self.k, self.s
+        with k.for_(begin, end, carry=state) as loop:
+            number, maximum, total, acc = loop.carry
+            other = number
+            if s.stages > 1:
+                self.arrive()
+                other = 1 - number
+                with k.if_(loop.iv + 1 < tiles):
+                    self.bring_tile(loop.iv + 1, other)
+                self.commit()
+            else:
+                k.barrier()
+                self.bring_tile(loop.iv, number)
+                self.commit()
+                self.arrive()
+            stage = self.stage(number)
+            scores = self.scores(stage, loop.iv * s.keys, masked)
+            maximum, total, acc = self.softmax(scores, maximum, total, acc)
+            acc = self.add_values(stage + self.tiles.k.nbytes, acc)
+            loop.yield_([other, maximum, total, acc])
+        return loop.results
+
+    # --- a tile
+
+    def turns(self, chunks: int, acc: list[Val], body: Callable[[Val, range, list[Val]], list[Val]]) -> list[Val]:
+        """Run `body` over chunks: (number of the turn, chunks of this turn, accumulators); whole turns are a loop."""
+        k = self.k
+        whole, rest = divmod(chunks, TURN)
+        if whole > 1:
+            with k.for_(k.const(0, "i32"), whole, carry=acc) as loop:
+                loop.yield_(body(loop.iv, range(TURN), loop.carry))
+            acc = loop.results
+        elif whole:
+            acc = body(k.const(0, "i32"), range(TURN), acc)
+        return body(k.const(whole, "i32"), range(rest), acc) if rest else acc
+
+    def scores(self, stage: Val, first: Val, masked: bool) -> list[Val]:
+        """Scores of the thread's rows and its keys of the tile that begins with key `first`; -inf where one takes no part."""
+        k, s = self.k, self.s
+        count = self.thread_keys
+        four = k.vector_of("f32", WIDE)
+
+        def turn(number: Val, chunks: range, acc: list[Val]) -> list[Val]:
+            acc = list(acc)
+            queries, keys = (base + number * (TURN * CHUNK) for base in (self.shared, stage))
+            for chunk in chunks:
+                x = [k.elements(k.load(queries + at, four, align=CHUNK)) for at in self.q_lines.offsets(chunk)]
+                y = [k.elements(k.load(keys + at, four, align=CHUNK)) for at in self.k_lines.offsets(chunk)]
+                for e in range(WIDE):
+                    for i in range(s.thread_rows):
+                        for j in range(count):
+                            acc[i * count + j] = k.fma(x[i][e], y[j][e], acc[i * count + j])
+            return acc
+
+        acc = self.turns(self.tiles.q.chunks, [k.const(0.0, "f32")] * (s.thread_rows * count), turn)
+        if self.folded and not masked:
+            return acc
+        return self.scored(acc, first, masked)
+
+    def scored(self, acc: list[Val], first: Val, masked: bool) -> list[Val]:
+        """The dispatch's score of products, and minus infinity where a key does not take part."""
+        k, p, count = self.k, self.p, self.thread_keys
         low = k.const(float("-inf"), "f32")
-        for i, row in enumerate(self.rows_at):
-            last = self.n_keys - 1
-            if p.causal:
-                last = k.min(last, row + (self.n_keys - self.n_rows))
-            for j in range(s.keys):
-                col = first + self.col * s.keys + j
-                x = out[i * s.keys + j]
-                if not p.plain_scores:
-                    x = score(self.dk, p, x, self.positions[i], k.min(col, self.n_keys - 1), 0)
-                out[i * s.keys + j] = k.select(col <= last, x, low)
+        shift = self.n_keys - self.n_rows
+        out = []
+        for i, (row, position) in enumerate(zip(self.rows, self.positions, strict=True)):
+            last = k.min(self.n_keys - 1, row + shift) if p.causal else self.n_keys - 1
+            for j in range(count):
+                col = first + self.lane + j * self.s.across
+                x = acc[i * count + j]
+                if not self.folded:
+                    x = score(self.dk, p, x, position, k.min(col, self.n_keys - 1) if masked else col, 0)
+                out.append(k.select(col <= last, x, low) if masked else x)
         return out
 
     def softmax(
         self, scores: list[Val], maximum: list[Val], total: list[Val], acc: list[Val]
     ) -> tuple[list[Val], list[Val], list[Val]]:
-        """Maxima and sums with a tile's scores, accumulators rescaled to them; probabilities go to shared memory."""
-        k, s = self.k, self.s
+        """(maxima, the thread's part of the sums, accumulators rescaled) with a tile's scores.
+
+        Leaves probabilities in shared memory, for the threads that share the rows.
+        """
+        k, s, count = self.k, self.s, self.thread_keys
         maximum, total, acc = list(maximum), list(total), list(acc)
-        per_row = self.columns * 4
-        for i in range(s.rows):
-            own = scores[i * s.keys : (i + 1) * s.keys]
-            m = own[0]
-            for x in own[1:]:
+        wide = self.thread_chunks * WIDE
+        # Key lane + j * across lies in chunk (lane + j * across) / 4 of its row's line.
+        places = [self.lane + j * s.across for j in range(count)]
+        lines = [self.p_lines.offsets(key >> 2) for key in places]
+        for i in range(s.thread_rows):
+            row = scores[i * count : (i + 1) * count]
+            m = row[0]
+            for x in row[1:]:
                 m = k.max(m, x)
-            m = k.max(maximum[i], k.warp_reduce(k.max, m, GRID))
-            shift = k.select(m.eq(float("-inf")), 0.0, m)
-            # Differences first: what is exact stays so, however large the scores.
-            rescale = power_of_two(k, (maximum[i] - shift) * self.factor)
-            p = [power_of_two(k, (x - shift) * self.factor) for x in own]
-            added = p[0]
-            for x in p[1:]:
-                added = added + x
-            total[i] = k.fma(total[i], rescale, added)
+            m = k.max(maximum[i], k.warp_reduce(k.max, m, s.across))
+            shift = k.select(m.eq(float("-inf")), 0.0, m) * self.factor
+            rescale = power_of_two(k, maximum[i] * self.factor - shift)
+            total[i] = total[i] * rescale
+            for j, x in enumerate(row):
+                y = power_of_two(k, k.fma(x, self.factor, -shift))
+                total[i] = total[i] + y
+                k.store(y, self.probabilities + lines[j][i] + ((places[j] & 3) << 2), align=4)
             maximum[i] = m
-            line = (self.row * s.rows + i) * (self.n + PADDING) + self.col * s.keys
-            k.store(k.vector(p), self.probabilities.at(line, "f32"), align=4 * s.keys)
-            for j in range(per_row):
-                acc[i * per_row + j] = acc[i * per_row + j] * rescale
+            acc[i * wide : (i + 1) * wide] = [x * rescale for x in acc[i * wide : (i + 1) * wide]]
         k.warp_sync()
         return maximum, total, acc
 
-    def add_values(self, acc: list[Val]) -> list[Val]:
-        """Accumulators with probabilities times values added: a row's probabilities were written by its own half warp."""
-        k, s = self.k, self.s
-        per_row = self.columns * 4
-        four = k.vector_of("f32", 4)
-        with k.for_(0, self.n, carry=list(acc)) as loop:
-            out = list(loop.carry)
-            p = [
-                k.load(self.probabilities.at((self.row * s.rows + i) * (self.n + PADDING) + loop.iv, "f32"), "f32")
-                for i in range(s.rows)
-            ]
-            for g in range(self.columns):
-                v = k.elements(k.load(self.v.at(loop.iv * self.width_v + (g * GRID + self.col) * 4, "f32"), four, align=16))
-                for i in range(s.rows):
-                    for e in range(4):
-                        at = i * per_row + g * 4 + e
-                        out[at] = k.fma(p[i], v[e], out[at])
-            loop.yield_(out)
-        k.warp_sync()
-        return list(loop.results)
+    def add_values(self, stage: Val, acc: list[Val]) -> list[Val]:
+        """Accumulators with probabilities times the values of the tile at `stage` added."""
+        k, s, shape = self.k, self.s, self.tiles.v
+        wide = self.thread_chunks * WIDE
+        four = k.vector_of("f32", WIDE)
+        columns = [k.min(self.lane + j * s.across, self.chunks_v - 1) for j in range(self.thread_chunks)]
 
-    def store(
-        self, batch: Val, head: Val, split: Val, maximum: list[Val], total: list[Val], acc: list[Val]
-    ) -> None:
-        """Results of the thread's rows, or their parts of a split."""
-        k, s, p = self.k, self.s, self.p
-        lanes = 2 if p.depth_v % 2 == 0 else 0
-        layout = SplitLayout(self.dk, p, s.splits) if s.splits > 1 else None
-        for i, row in enumerate(self.rows_at):
+        def turn(number: Val, chunks: range, acc: list[Val]) -> list[Val]:
+            acc = list(acc)
+            probabilities = self.probabilities + number * (TURN * CHUNK)
+            values = stage + number * (TURN * WIDE * shape.line_bytes)
+            for chunk in chunks:
+                x = [k.elements(k.load(probabilities + at, four, align=CHUNK)) for at in self.p_lines.offsets(chunk)]
+                for e in range(WIDE):
+                    line = k.const(WIDE * chunk + e, "i32")
+                    for j, column in enumerate(columns):
+                        y = k.elements(k.load(values + swizzle(shape, line, column), four, align=CHUNK))
+                        for i in range(s.thread_rows):
+                            for c in range(WIDE):
+                                at = i * wide + j * WIDE + c
+                                acc[at] = k.fma(x[i][e], y[c], acc[at])
+            return acc
+
+        return self.turns(s.keys // WIDE, acc, turn)
+
+    # --- results
+
+    def columns(self) -> list[tuple[int, Val, bool]]:
+        """(number, first column, whether all threads have it) of the thread's chunks of a row of results."""
+        n = self.s.across
+        return [
+            (j, (self.lane + j * n) * WIDE, WIDE * (j + 1) * n <= self.p.depth_v) for j in range(self.thread_chunks)
+        ]
+
+    def store(self, total: Sequence[Val], acc: Sequence[Val]) -> None:
+        """Divide by the sums, run the epilogue and store."""
+        k, p, dk = self.k, self.p, self.dk
+        wide = self.thread_chunks * WIDE
+        together = math.gcd(WIDE, p.depth_v)
+        lanes = together if together > 1 else 0
+        for i, row in enumerate(self.rows):
+            with k.if_(True if divides(self.s.rows, p.rows, p.dispatch) else row < self.n_rows):
+                scale = 1.0 / total[i]
+                for j, first, whole in self.columns():
+                    x = [y * scale for y in acc[i * wide + j * WIDE :][:WIDE]]
+                    for e in range(0, WIDE, together):
+                        place = [*self.positions[i], first + e]
+                        with k.if_(True if whole else first + e < p.depth_v):
+                            value = k.vector(x[e : e + lanes]) if lanes else x[e]
+                            for r, y in enumerate(dk.region(p.dispatch.regions[1], [value], place, p.out_domain, lanes)):
+                                dk.store(r, y, place, lanes)
+
+    def store_partial(self, split: Val, maximum: Sequence[Val], total: Sequence[Val], acc: Sequence[Val]) -> None:
+        """Leave sums, maxima and weights of a split in the workspace."""
+        k, p = self.k, self.p
+        wide = self.thread_chunks * WIDE
+        layout = SplitLayout(self.dk, p, self.s.splits)
+        for i, row in enumerate(self.rows):
             with k.if_(row < self.n_rows):
-                if layout is None:
-                    scale = 1.0 / total[i]
-                else:
-                    scale = k.const(1.0, "f32")
-                    sums, weights = layout.row(split, batch, head, row)
-                    with k.if_(self.col.eq(0)):
-                        k.store(maximum[i] * self.factor, weights)
-                        k.store(total[i], weights.at(1, "f32"))
-                for g in range(self.columns):
-                    for e in range(0, 4, 2):
-                        at = (i * self.columns + g) * 4 + e
-                        col = (g * GRID + self.col) * 4 + e
-                        if layout is None:
-                            exact = (g + 1) * 4 * GRID <= p.depth_v
-                            pair = [x * scale for x in acc[at : at + 2]]
-                            store_pair(self.dk, p, self.positions[i], col, pair, lanes, exact)
-                            continue
-                        for j in range(2):
-                            with k.if_(col + j < p.depth_v):
-                                k.store(acc[at + j], sums.at(col + j, "f32"))
+                sums, weights = layout.row(split, self.batch, self.head, row)
+                with k.if_(self.lane.eq(0)):
+                    k.store(maximum[i] * self.factor, weights)
+                    k.store(total[i], weights.at(1, "f32"))
+                for j, first, whole in self.columns():
+                    for e in range(WIDE):
+                        with k.if_(True if whole else first + e < p.depth_v):
+                            k.store(acc[i * wide + j * WIDE + e], sums.at(first + e, "f32"))
