@@ -258,7 +258,14 @@ def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) ->
         memory = rng.integers(0, 2, extent).astype(bool)
     else:
         memory = rng.integers(-5, 6, extent).astype(t.type.np)
-    return Operand(memory, np.lib.stride_tricks.as_strided(memory, shape, [s * memory.itemsize for s in strides]))
+    return Operand(memory, strided(memory, shape, strides))
+
+
+def strided(memory: np.ndarray, shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+    """A view of `memory` with strides in elements; numpy's own does not know every small float, so bits are viewed."""
+    size = memory.itemsize
+    bits = np.lib.stride_tricks.as_strided(memory.view(f"u{size}"), shape, [s * size for s in strides])
+    return bits.view(memory.dtype)
 
 
 def unrounded(d: Dispatch) -> Dispatch:
@@ -321,7 +328,7 @@ def extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int]
 def result_view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
     """A result's elements in its memory, an array of bytes."""
     shape, strides, _ = extent(t, sizes)
-    return np.lib.stride_tricks.as_strided(memory.view(t.type.np), shape, [s * t.type.bytes for s in strides])
+    return strided(memory.view(t.type.np), shape, strides)
 
 
 def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int]) -> list[np.ndarray]:

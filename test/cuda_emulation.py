@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from cuda_dispatches import check_against, peers, random_operands, unrounded
+from cuda_dispatches import check_against, peers, random_operands, strided, unrounded
 
 from ingot import dims
 from ingot.compiler.codegen.family import emit
@@ -119,8 +119,7 @@ def _memory(t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
 
 def _view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
     shape, strides, _ = _extent(t, sizes)
-    flat = memory.view(t.type.np)
-    return np.lib.stride_tricks.as_strided(flat, shape, [s * t.type.bytes for s in strides])
+    return strided(memory.view(t.type.np), shape, strides)
 
 
 def _aligned(memory: np.ndarray) -> np.ndarray:
