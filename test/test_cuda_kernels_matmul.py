@@ -1,0 +1,355 @@
+"""Matrix products for NVIDIA GPUs without one: shapes, strides, batches, splits and types of every kernel, on the emulator.
+
+Each instruction row with each target is in test_cuda_kernels_rows.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import cuda_dispatches as make
+import numpy as np
+import pytest
+from cuda_emulation import Emulated, check, run_emulated
+from ptx_loops import innermost_counts
+
+from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule
+from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
+from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
+from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule
+from ingot.compiler.codegen.cuda_gemv import GemvSchedule
+from ingot.compiler.codegen.cuda_matmul import choose
+from ingot.compiler.codegen.family import emit
+from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.stages import compile_kernels
+from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
+from ingot.dialects.mlir import ir
+from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, contiguous
+
+WGMMA, MMA, SIMT = WgmmaSchedule(64, 64, 3), MmaSchedule(32, 64, 16, 32, k_bytes=64), SimtSchedule(32, 32, 32)
+KERNELS = {"wgmma": ("sm_90a", WGMMA), "mma": ("sm_80", MMA), "registers": ("sm_75", replace(MMA, stages=2)), "simt": ("sm_86", SIMT)}
+every_kernel = pytest.mark.parametrize(("target", "schedule"), KERNELS.values(), ids=KERNELS)
+LAYOUTS = ("NN", "NT", "TN", "TT")
+
+
+def product(m: Any, n: Any, k: Any, dtype: str = "f16", layout: str = "NN", **options: Any) -> Dispatch:
+    """A product whose operands lie as `layout` says (as in BLAS: A is M-major for T; B is K-major for T)."""
+    return make.matmul(m, n, k, dtype, a_transposed=layout[0] == "T", b_transposed=layout[1] == "T", **options)
+
+
+# Operands -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_wgmma_reads_operands_either_way(dtype: str, layout: str) -> None:
+    found = check(product(136, 72, 136, dtype, layout, out="f32"), "sm_90a", WgmmaSchedule(128, 64, 3))
+    assert found.executed == {f"wgmma.m64n64k16.{dtype}.{dtype}": 2 * 2 * 2 * 3 * 4}
+
+
+@pytest.mark.parametrize("dtype", ["f8E4M3FN", "i8", "f32"])
+def test_wgmma_of_other_types_is_k_major(dtype: str) -> None:
+    """The instruction has no transposed form of them: other layouts go to other kernels."""
+    options = {"acc": "i32" if dtype == "i8" else "f32", "tf32": True, "out": "i32" if dtype == "i8" else "f32"}
+    check(product(72, 80, 144, dtype, "NT", **options), "sm_90a", WGMMA)
+    with ir.Context(), pytest.raises(NotImplementedError, match="cannot read"):
+        emit(product(72, 80, 144, dtype, "NN", **options), BY_NAME["sm_90a"], WGMMA)
+    found = check(product(72, 80, 144, dtype, "NN", **options), "sm_90a")
+    assert not any(name.startswith("wgmma") for name in found.executed)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("dtype", "target"), [("f16", "sm_75"), ("bf16", "sm_80"), ("f32", "sm_80"), ("i8", "sm_80"), ("i8", "sm_75"),
+                                               ("f8E4M3FN", "sm_89"), ("f8E5M2", "sm_120a")])  # fmt: skip
+def test_mma_reads_operands_either_way(dtype: str, target: str, layout: str) -> None:
+    """Aligned, and with lines of odd lengths, which are read element by element."""
+    options = {"acc": "i32" if dtype == "i8" else "f32", "tf32": True, "out": "i32" if dtype == "i8" else "f32"}
+    s = MMA if target != "sm_75" else replace(MMA, stages=2)
+    for m, n, k in ((48, 80, 144), (33, 65, 35)):
+        assert check(product(m, n, k, dtype, layout, **options), target, s).executed
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["f32", "f64", "f16"])
+def test_simt_reads_operands_either_way(dtype: str, layout: str) -> None:
+    options: dict[str, Any] = {"acc": dtype, "out": dtype} if dtype == "f64" else {"out": "f32"}
+    for m, n, k in ((32, 64, 64), (33, 35, 37)):
+        check(product(m, n, k, dtype, layout, **options), "sm_75", SIMT)
+
+
+@every_kernel
+@pytest.mark.parametrize("step", [-8, 8], ids=["smaller", "larger"])
+def test_sizes_around_a_tile(target: str, schedule: Any, step: int) -> None:
+    for size in ((64 + step, 64, 64), (64, 64 + step, 64), (64, 64, 64 + step)):
+        check(product(*size, "f16", "NT", out="f32"), target, schedule)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 9, 3), (9, 1, 9), (16, 7, 1), (31, 33, 63)], ids=str)
+def test_odd_sizes(size: tuple[int, int, int]) -> None:
+    for target in ("sm_75", "sm_80", "sm_90a"):
+        check(product(*size, "f16", out="f32"), target)
+        check(product(*size, "bf16", "TT", out="f32"), target)
+
+
+@every_kernel
+def test_operands_with_gaps(target: str, schedule: Any) -> None:
+    """Parts of larger tensors: lines lie further apart than they are long."""
+    a, b = TensorArg("f16", (40, 64), (72, 1), 64), TensorArg("f16", (64, 48), (1, 80), 16)
+    d = make.make("matmul", [a, b], [TensorArg("f32", (40, 48), (50, 1), 8)], [make.narrow("f32")], {"acc": "f32"})
+    check(d, target, schedule)
+
+
+# Batches --------------------------------------------------------------------------------------------------------------
+
+
+def batched(a: tuple[int, ...], b: tuple[int, ...], out: tuple[int, ...]) -> Dispatch:
+    operands = [contiguous("f16", *a), contiguous("f16", *b)]
+    return make.make("matmul", operands, [contiguous("f32", *out)], [make.narrow("f32")], {"acc": "f32"})
+
+
+@every_kernel
+@pytest.mark.parametrize(
+    "d",
+    [
+        product(40, 72, 64, layout="NT", batch=(3,), out="f32"),
+        product(21, 72, 64, batch=(2, 3), b_batch=False, out="f32"),
+        batched((2, 1, 40, 64), (1, 3, 64, 48), (2, 3, 40, 48)),
+        batched((40, 64), (3, 64, 48), (3, 40, 48)),
+        batched((3, 40, 64), (1, 64, 48), (3, 40, 48)),
+    ],
+    ids=["batch", "one b", "broadcast both", "one a", "broadcast b"],
+)
+def test_batches(d: Dispatch, target: str, schedule: Any) -> None:
+    check(d, target, schedule)
+
+
+def test_batch_of_transposed_heads() -> None:
+    """[batch, positions, heads, depth] as batch and heads of matrices, as attention has it where it is not fused."""
+    t = contiguous("f16", 2, 40, 3, 64)
+    heads = TensorArg("f16", (2, 3, 40, 64), (t.strides[0], t.strides[2], t.strides[1], 1), 64)
+    keys = TensorArg("f16", (2, 3, 64, 40), (t.strides[0], t.strides[2], 1, t.strides[1]), 64)
+    d = make.make("matmul", [heads, keys], [contiguous("f16", 2, 3, 40, 40)], [make.narrow("f16")], {"acc": "f32"})
+    for target, schedule in KERNELS.values():
+        check(d, target, schedule)
+
+
+# Sizes at run time, splits --------------------------------------------------------------------------------------------
+
+
+@every_kernel
+@pytest.mark.parametrize("size", [(1, 8, 8), (70, 72, 40), (64, 64, 128), (9, 136, 0)], ids=str)
+def test_any_shape(target: str, schedule: Any, size: tuple[int, int, int]) -> None:
+    d = product("m", "n", "k", "bf16" if target != "sm_75" else "f16", out="f32", multiples={"n": 8, "k": 8})
+    check(d, target, schedule, dict(zip("mnk", size, strict=True)))
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_90a"])
+def test_any_shape_without_alignment(target: str) -> None:
+    d = make.matmul("m", "n", "k", "f16", batch=("b",), out="f32")
+    for m, n, k, b in ((35, 66, 71, 1), (1, 1, 1, 2), (33, 9, 128, 1), (0, 5, 5, 1)):
+        check(d, target, None, {"m": m, "n": n, "k": k, "b": b})
+
+
+@pytest.mark.parametrize("k", [64, 200, 512])
+@every_kernel
+def test_splits_of_k(target: str, schedule: Any, k: int) -> None:
+    """Splits of unequal and of no steps; the second launch runs the epilogue."""
+    found = check(product(40, 72, k, "f16", bias=True), target, replace(schedule, splits=3))
+    assert len(found.plan.launches) == 2
+
+
+def test_splits_give_the_same_sum_each_time() -> None:
+    d = product(40, 72, 512, "f16", out="f32")
+    first, second = (run_emulated(d, "sm_80", None, replace(MMA, splits=3)).results[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+# Schedules ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
+def test_wgmma_tiles(tile: tuple[int, int]) -> None:
+    check(product(tile[0] + 8, tile[1] + 8, 72, bias=True), "sm_90a", WgmmaSchedule(*tile, 3))
+
+
+def test_wgmma_blocks_walk_many_tiles() -> None:
+    """More tiles than SMs: stages and parities carry over from tile to tile."""
+    found = check(product(64 * 12, 8 * 12, 72, out="f32"), "sm_90a", WgmmaSchedule(64, 8, 3))
+    assert found.plan.launches[0].grid[0] < 12 * 12 <= 2 * 132
+
+
+@pytest.mark.parametrize("s", MMA_TILES, ids=lambda s: f"{s.tile_m}x{s.tile_n}")
+def test_mma_tiles(s: MmaSchedule) -> None:
+    check(product(s.tile_m + 1, s.tile_n + 2, 72, bias=True), "sm_80", s)
+
+
+@pytest.mark.parametrize("s", SIMT_TILES, ids=lambda s: f"{s.tile_m}x{s.tile_n}")
+def test_simt_tiles(s: SimtSchedule) -> None:
+    check(product(s.tile_m + 1, s.tile_n + 2, 19, "f32", bias=True), "sm_80", s)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 8])
+@pytest.mark.parametrize("layout", ["NN", "NT"])
+def test_few_rows(m: int, layout: str) -> None:
+    k_major = layout == "NT"
+    check(product(m, 200, 264, "f16", layout, bias=True), "sm_80", GemvSchedule(m, 8, k_major))
+    check(product(m, 72, 520, "f32", layout), "sm_90a", GemvSchedule(m, 4, k_major, splits=2))
+    check(product(m, 77, 99, "f32", layout), "sm_75")
+    check(product(m, 64, 48, "f16", layout, batch=(3,), out="f32"), "sm_80", GemvSchedule(m, 8, k_major))
+
+
+@pytest.mark.parametrize(("dtype", "acc"), [("i8", "i32"), ("f64", "f64"), ("bf16", "f32"), ("f8E4M3FN", "f32")])
+@pytest.mark.parametrize("layout", ["NN", "NT"])
+def test_few_rows_of_any_type(dtype: str, acc: str, layout: str) -> None:
+    check(product(3, 96, 256, dtype, layout, acc=acc, out=acc), "sm_89")
+
+
+# Types and regions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("a", "b"), [(False, False), (True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("size", [(40, 48, 64), (5, 48, 64)], ids=["tile", "few rows"])
+def test_signedness_of_bytes(a: bool, b: bool, size: tuple[int, int, int]) -> None:
+    """The full range of bytes; of unlike signedness there is no row, and fused multiply-adds take it."""
+
+    def fill(views: list[np.ndarray]) -> None:
+        rng = np.random.default_rng(1)
+        for x in views:
+            x[...] = rng.integers(-128, 128, x.shape)
+
+    d = product(*size, "i8", "NT", acc="i32", out="i32")
+    attrs = {**dict(d.attrs), **({"a_unsigned": True} if a else {}), **({"b_unsigned": True} if b else {})}
+    d = replace(d, attrs=tuple(sorted(attrs.items())))
+    for target in ("sm_75", "sm_80", "sm_90a"):
+        found = check(d, target, prepare=fill)
+        if size[0] > 8:
+            assert bool(found.executed) == (a == b), found.executed
+
+
+@pytest.mark.parametrize(("left", "right"), [("f16", "f32"), ("bf16", "f16"), ("f8E4M3FN", "f8E5M2"), ("f32", "i8")])
+def test_types_that_no_row_has(left: str, right: str) -> None:
+    operands = [contiguous(left, 33, 40), contiguous(right, 40, 48)]
+    check(make.make("matmul", operands, [contiguous("f32", 33, 48)], [make.narrow("f32")], {"acc": "f32"}), "sm_90a")
+
+
+def test_float32_is_exact_unless_told_otherwise() -> None:
+    exact, rounded = (product(64, 64, 64, "f32", tf32=t) for t in (False, True))
+    found = check(exact, "sm_80")
+    assert not found.executed
+    assert spread(exact, found) < 1e-6
+    found = check(rounded, "sm_80", MMA)
+    assert list(found.executed) == ["mma.m16n8k8.tf32.tf32"]
+    assert 1e-4 < spread(rounded, found) < 2e-3
+
+
+def spread(d: Dispatch, found: Emulated) -> float:
+    return make.errors(found.results[0], run_dispatch(d, found.operands, float64=True)[0]).spread
+
+
+def index_and_two_results() -> Dispatch:
+    """acc + position along each axis, in f16 and in f32."""
+    r = make.Region("f32")
+    value = 0
+    for axis in range(3):
+        value = r.add("addf", value, r.add("sitofp", r.add("index", type="i64", axis=axis)))
+    operands = [contiguous("f16", 2, 40, 64), contiguous("f16", 2, 64, 72)]
+    results = [contiguous("f16", 2, 40, 72), contiguous("f32", 2, 40, 72)]
+    region: ScalarRegion = r.end(r.narrow(value, "f16"), value)
+    return make.make("matmul", operands, results, [region], {"acc": "f32"})
+
+
+@every_kernel
+def test_regions(target: str, schedule: Any) -> None:
+    """Positions, two results of different types, and operands of the region that repeat along rows or columns."""
+    check(index_and_two_results(), target, schedule)
+    check(index_and_two_results(), target, replace(schedule, splits=2))
+    r = make.Region("f32")
+    region = r.end(r.narrow(r.add("addf", r.add("mulf", 0, r.load(2, "f16")), r.load(3, "f16")), "f16"))
+    operands = [contiguous("f16", 2, 40, 64), contiguous("f16", 64, 72), contiguous("f16", 40, 1), contiguous("f16", 2, 40, 72)]
+    check(make.make("matmul", operands, [contiguous("f16", 2, 40, 72)], [region], {"acc": "f32"}), target, schedule)
+
+
+@every_kernel
+def test_infinities_and_nan_stay_in_their_rows(target: str, schedule: Any) -> None:
+    def spoil(views: list[np.ndarray]) -> None:
+        views[0][3, 5], views[0][20, 63], views[1][7, 11] = np.nan, np.inf, -np.inf
+
+    d = product(40, 48, 64, "f16", "NT", out="f32")
+    found = run_emulated(d, target, None, schedule, prepare=spoil)
+    (reference,) = run_dispatch(d, found.operands, float64=True)
+    make.errors(found.results[0], reference)
+    assert np.isnan(reference).any()
+
+
+@pytest.mark.parametrize("schedule", [SIMT, GemvSchedule(4, 8, False), GemvSchedule(4, 8, True)], ids=["simt", "columns", "rows"])
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_of_ones_without_tensor_cores(schedule: Any, seed: int) -> None:
+    """What test_cuda_kernels_rows.py does with every instruction, for the kernels that have none."""
+    rng = np.random.default_rng(seed)
+    k_major = isinstance(schedule, GemvSchedule) and schedule.k_major
+
+    def ones(views: list[np.ndarray]) -> None:
+        for x in views:
+            row, col = (int(rng.integers(0, n // 2 + 1)) for n in x.shape)
+            x[...] = 0
+            x[row : row + x.shape[0] // 2 + 1, col : col + x.shape[1] // 2 + 1] = 1
+
+    d = product(4, 72, 136, "f16", "NT" if k_major else "NN", out="f32")
+    found = run_emulated(d, "sm_80", None, schedule, prepare=ones)
+    (exact,) = run_dispatch(d, found.operands, float64=True)
+    assert exact.any()
+    assert np.array_equal(found.results[0], exact)
+
+
+# Code -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+def test_code_without_tensor_cores(target: str) -> None:
+    """Fused multiply-adds in the inner loop, as many as a thread's accumulators times a tile's depth; every target assembles them."""
+    s = SimtSchedule(64, 64, 16)
+    with ir.Context():
+        emitted = emit(product("m", "n", "k", "f32"), BY_NAME[target], s)
+        ptx = compile_kernels(emitted.module, target, stop="ptx")
+    assert innermost_counts(ptx, emitted.plan.launches[0].symbol, r"\bfma\.rn\.f32\b") == [s.per_m * s.per_n * s.tile_k]
+    assert not innermost_counts(ptx, emitted.plan.launches[0].symbol, r"mma\.sync|tf32")
+    assert compile_kernels(ptx, target, start="ptx")[:4] == b"\x7fELF"
+    for d in (product(1, 512, 512, "f16"), product(1, 512, 512, "f32", "NT"), product(4, 512, 4096, "f16", bias=True)):
+        with ir.Context():
+            assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_code_of_what_is_chosen(target: str, dtype: str) -> None:
+    """The schedules that the cost model takes for large products fit the target, and nothing spills into local memory."""
+    with ir.Context():
+        emitted = emit(product(4096, 4096, 4096, dtype, bias=True), BY_NAME[target])
+        ptx = compile_kernels(emitted.module, target, stop="ptx")
+    assert all(launch.shared_bytes <= BY_NAME[target].shared_bytes for launch in emitted.plan.launches)
+    assert "ld.local" not in ptx
+    assert compile_kernels(ptx, target, start="ptx")[:4] == b"\x7fELF"
+
+
+def test_schedules_follow_the_shape() -> None:
+    """Large products take large tiles; one row streams; few tiles split K or shrink."""
+    hopper, ampere = BY_NAME["sm_90a"], BY_NAME["sm_80"]
+    assert choose(gemm_problem(make.matmul(4096, 4096, 4096)), hopper) == WgmmaSchedule(128, 256, 4)
+    assert isinstance(choose(gemm_problem(make.matmul(1, 4096, 4096)), hopper), GemvSchedule)
+    small = choose(gemm_problem(make.matmul(256, 4096, 4096)), hopper)
+    assert small.tile_m * small.tile_n < 128 * 256
+    assert isinstance(choose(gemm_problem(make.matmul(4096, 4096, 4096)), ampere), MmaSchedule)
+    assert isinstance(choose(gemm_problem(make.matmul(333, 77, 45)), hopper), MmaSchedule)  # TMA cannot read such rows
+
+
+def test_what_no_kernel_takes_is_named() -> None:
+    d = make.make("matmul", [contiguous("f16", 8), contiguous("f16", 8, 8)], [contiguous("f16", 8)], [make.narrow("f16")], {"acc": "f32"})
+    with ir.Context(), pytest.raises(NotImplementedError, match="rank 1 and 2"):
+        emit(d, BY_NAME["sm_80"])
+    with ir.Context(), pytest.raises(NotImplementedError, match="no mma.sync of bf16"):
+        emit(product(64, 64, 64, "bf16"), BY_NAME["sm_75"], MMA)
+    with pytest.raises(ValueError, match="do not divide"):
+        MmaSchedule(64, 64, 48, 32)
+    with pytest.raises(ValueError, match="64 or 128 rows"):
+        WgmmaSchedule(96, 64)
