@@ -20,6 +20,7 @@ from ingot.dispatch import Dispatch, from_json
 from ingot.errors import CompileError
 from ingot.fingerprint import kernel_key
 from ingot.kernel_code import KernelCode
+from ingot.kernel_plan import KernelPlan
 from ingot.target import Target
 
 if TYPE_CHECKING:
@@ -39,33 +40,56 @@ def compile_kernel(
 
     Args:
         schedule: the family's, or None for its own choice.
-        name: names dumped files; by default the root and the key's first digits.
+        name: names dumped files; by default `name_of` the dispatch.
         dump_dir: keeps the product of each stage there.
         timings: collects seconds per stage; emitting counts as `kernel-ir`.
 
     Raises:
         CompileError: naming the root operation, what failed, and the command that repeats it.
     """
+    plan, code = compile_stages(dispatch, target, schedule, name=name, dump_dir=dump_dir, timings=timings)
+    if target.kind == "cpu":
+        return KernelCode(plan, "image", code.data, code.symbols)
+    return KernelCode(plan, "cubin", code)
+
+
+def compile_stages(
+    dispatch: Dispatch,
+    target: Target,
+    schedule: Any = None,
+    *,
+    name: str = "",
+    stop: str | None = None,
+    dump_dir: str | Path | None = None,
+    timings: Timings | None = None,
+) -> tuple[KernelPlan, Any]:
+    """The plan of `dispatch` and the product of stage `stop` of its kernels, by default the target's last.
+
+    Arguments and errors are those of `compile_kernel`.
+    """
     from ingot.compiler.codegen.family import emit
     from ingot.compiler.toolchain import stages
     from ingot.compiler.toolchain.host import HostTarget
     from ingot.dialects.mlir import context
 
-    name = name or f"{dispatch.root}_{kernel_key(dispatch.text, target.key)[:12]}"
     host = HostTarget(target.cpu, target.features) if target.kind == "cpu" else None
+    options = stages.Options(host=host, name=name or name_of(dispatch, target))
     try:
         with context():
             begin = time.perf_counter()
             emitted = emit(dispatch, target, schedule)
             if timings is not None:
                 timings.add("kernel-ir", time.perf_counter() - begin)
-            options = stages.Options(host=host, name=name)
-            code = stages.compile_kernels(emitted.module, target.name, options=options, dump_dir=dump_dir, timings=timings)
+            return emitted.plan, stages.compile_kernels(
+                emitted.module, target.name, stop=stop, options=options, dump_dir=dump_dir, timings=timings
+            )
     except Exception as error:
         raise failure(dispatch, target, error) from error
-    if target.kind == "cpu":
-        return KernelCode(emitted.plan, "image", code.data, code.symbols)
-    return KernelCode(emitted.plan, "cubin", code)
+
+
+def name_of(dispatch: Dispatch, target: Target) -> str:
+    """What a dispatch's dumped files are named: the root and the key's first digits."""
+    return f"{dispatch.root}_{kernel_key(dispatch.text, target.key)[:12]}"
 
 
 def failure(dispatch: Dispatch, target: Target, error: Exception | str) -> CompileError:
@@ -75,7 +99,7 @@ def failure(dispatch: Dispatch, target: Target, error: Exception | str) -> Compi
         message = error.message if error.node is None else f"{error.node}: {error.message}"
     elif isinstance(error, NotImplementedError):
         message = str(error)
-    path = Path(tempfile.gettempdir()) / f"ingot-{dispatch.root}-{kernel_key(dispatch.text, target.key)[:12]}.json"
+    path = Path(tempfile.gettempdir()) / f"ingot-{name_of(dispatch, target)}.json"
     try:
         path.write_text(json.dumps({"dispatch": json.loads(dispatch.text), "target": asdict(target)}, indent=1))
         cure = f"repeat it with: python -m ingot.compiler.compile_kernel {path}"

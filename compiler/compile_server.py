@@ -3,17 +3,20 @@
 It is started by a command line, `python -m ingot.compiler.compile_server --socket FD`, and never by forking the user's process,
 which may hold a GPU, threads and locks. It imports MLIR and LLVM once and then forks single-threaded workers, one for each job
 that waits, up to a number. LLVM ends its process on a fatal error: then one job has failed, with the words that LLVM left, and
-another worker takes its place. The server ends when its client does, or when it has been idle for long.
+another worker takes its place. So it is with a worker that takes longer than a limit. The server ends when its client does, or
+when it has been idle for long.
 
 Requests, in the form of `ingot.framing` (every one has an `id`, which its answer repeats):
 
     {"job": "target"}                                   -> {"target": {...}}             this machine's CPU
     {"job": "draft", "target": {...}} + [AOT IR]        -> [draft of the launch program]
     {"job": "kernel", "target": {...}} + [dispatch]     -> [KernelCode]
+    {"job": "batch", "target": {...}} + [dispatch, ...] -> [cubin, KernelCode, ...]      small kernels that share a module
     {"job": "native", "target": {...}} + [program]      -> [KernelCode]                  a launch program as machine code
 
 An answer with `error` is a failure: `{"error": {"type", "message", "node", "cure"}}`. A request may name a `dump_dir`.
-Answers to `draft` and `kernel` have `timings`: seconds of each stage.
+Answers to `draft`, `kernel` and `batch` have `timings`: seconds of each stage. A batch's answer has `faults`: failures of
+single kernels, by number; those have no bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
 import selectors
 import signal
@@ -38,7 +42,7 @@ IDLE_SECONDS = 60.0
 _WARM = (
     "llvmlite.binding",
     "ingot.compiler.jit",
-    "ingot.compiler.compile_kernel",
+    "ingot.compiler.compile_batch",
     "ingot.compiler.native_program",
     "ingot.compiler.toolchain.stages",
     "ingot.compiler.codegen.family",
@@ -74,6 +78,16 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
             timings = Timings()
             code = compile_kernel(from_json(json.loads(blobs[0])), target, dump_dir=dump_dir, timings=timings)
             return {"timings": timings.seconds}, [code.dumps()]
+        case "batch":
+            from ingot.compiler.compile_batch import compile_batch
+            from ingot.compiler.toolchain.stages import Timings
+
+            timings = Timings()
+            dispatches = [from_json(json.loads(blob)) for blob in blobs]
+            batch = compile_batch(dispatches, target, dump_dir=dump_dir, timings=timings)
+            faults = {str(n): _describe(k) for n, k in enumerate(batch.kernels) if isinstance(k, errors.Error)}
+            codes = [b"" if isinstance(k, errors.Error) else k.dumps() for k in batch.kernels]
+            return {"timings": timings.seconds, "faults": faults}, [batch.module, *codes]
         case "native":
             from ingot import launch_program
             from ingot.compiler.native_program import compile_program
@@ -106,20 +120,22 @@ def _work(sock: socket.socket) -> None:
 
 @dataclass
 class _Worker:
-    """A forked worker: its process, socket, what it is doing, and the file its standard error goes to."""
+    """A forked worker: its process, socket, the file its standard error goes to, what it does and until when it may."""
 
     pid: int
     sock: socket.socket
     words: IO[bytes]
     job: tuple[dict[str, Any], list[bytes]] | None = None
+    deadline: float = math.inf
 
 
 @dataclass
 class Server:
-    """Takes requests from `client` and spreads them over at most `limit` workers."""
+    """Takes requests from `client` and spreads them over at most `limit` workers; a job may take `job_seconds`."""
 
     client: socket.socket
     limit: int
+    job_seconds: float = math.inf
     waiting: deque[tuple[dict[str, Any], list[bytes]]] = field(default_factory=deque)
     workers: list[_Worker] = field(default_factory=list)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -128,8 +144,12 @@ class Server:
         """Until the client is gone, or nothing was asked for `IDLE_SECONDS`."""
         self.selector.register(self.client, selectors.EVENT_READ, None)
         while True:
-            busy = any(w.job for w in self.workers)
-            events = self.selector.select(None if busy else IDLE_SECONDS)
+            deadline = min((w.deadline for w in self.workers if w.job), default=0.0)
+            busy = deadline > 0
+            if deadline == math.inf:
+                events = self.selector.select(None)
+            else:
+                events = self.selector.select(max(0.0, deadline - time.monotonic()) if busy else IDLE_SECONDS)
             if not events and not busy:
                 break
             for key, _ in events:
@@ -140,6 +160,8 @@ class Server:
                     self.waiting.append(received)
                 else:
                     self._finish(key.data)
+            for worker in [w for w in self.workers if w.job and w.deadline <= time.monotonic()]:
+                self._expire(worker)
             self._assign()
 
     def stop(self) -> None:
@@ -153,7 +175,7 @@ class Server:
         idle = [w for w in self.workers if w.job is None]
         while self.waiting and (idle or len(self.workers) < self.limit):
             worker = idle.pop() if idle else self._fork()
-            worker.job = self.waiting.popleft()
+            worker.job, worker.deadline = self.waiting.popleft(), time.monotonic() + self.job_seconds
             try:
                 framing.send(worker.sock, *worker.job)
             except OSError:  # it died between two jobs
@@ -194,8 +216,18 @@ class Server:
             return
         status = self._remove(worker)
         if job is not None:
-            message, blobs = job
-            framing.send(self.client, {"id": message["id"], "error": _describe(_crash(message, blobs, status, worker.words))})
+            self._fail(job, _last_words(status, worker.words))
+
+    def _expire(self, worker: _Worker) -> None:
+        """End a worker that took too long."""
+        assert worker.job is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        self._remove(worker)
+        self._fail(worker.job, f"the compiler's worker did not end within {self.job_seconds:g} s (INGOT_JOB_SECONDS)")
+
+    def _fail(self, job: tuple[dict[str, Any], list[bytes]], text: str) -> None:
+        message, blobs = job
+        framing.send(self.client, {"id": message["id"], "error": _describe(_lost(message, blobs, text))})
 
     def _remove(self, worker: _Worker) -> int:
         """Forget a dead worker; its wait status."""
@@ -205,15 +237,19 @@ class Server:
         return os.waitpid(worker.pid, 0)[1]
 
 
-def _crash(message: dict[str, Any], blobs: list[bytes], status: int, words: IO[bytes]) -> errors.CompileError:
-    """The error for a job whose worker died, with the last line that LLVM wrote."""
+def _last_words(status: int, words: IO[bytes]) -> str:
+    """How a worker died, and the last line that LLVM wrote."""
     code = os.waitstatus_to_exitcode(status)
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     words.seek(0, os.SEEK_END)
     words.seek(max(0, words.tell() - 20000))
     lines = [x.strip() for x in words.read().decode(errors="replace").splitlines() if x.strip()]
     said = next((x for x in lines if "LLVM ERROR" in x or "error" in x.lower()), lines[-1] if lines else "")
-    text = f"the compiler's worker ended with {how}" + (f": {said[:500]}" if said else "")
+    return f"the compiler's worker ended with {how}" + (f": {said[:500]}" if said else "")
+
+
+def _lost(message: dict[str, Any], blobs: list[bytes], text: str) -> errors.CompileError:
+    """The error for a job whose worker is gone."""
     if message["job"] == "kernel":
         from ingot.compiler.compile_kernel import failure, target_from_json
         from ingot.dispatch import from_json
@@ -227,13 +263,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ingot.compiler.compile_server", description=__doc__)
     parser.add_argument("--socket", type=int, required=True, help="file descriptor of a connected stream socket")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="most workers at a time")
+    parser.add_argument("--job-seconds", type=float, default=math.inf, help="longest time for a job")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client; its end is ours
     client = socket.socket(fileno=options.socket)
     # Workers are forked from here with everything they need in memory. No MLIR context is made in this process.
     for module in _WARM:
         importlib.import_module(module)
-    server = Server(client, max(1, options.workers))
+    server = Server(client, max(1, options.workers), options.job_seconds)
     try:
         server.serve()
     except OSError:  # the client went away

@@ -25,7 +25,7 @@ from ingot.errors import Error
 from ingot.runtime import platform_posix as platform
 
 FORMAT = 1
-KINDS = ("kernel", "program", "target")
+KINDS = ("module", "kernel", "program", "target")  # modules are code that several kernels share, by its SHA-256
 DEFAULT_LIMIT = 4 << 30
 _SCHEMA = """
 CREATE TABLE entries (

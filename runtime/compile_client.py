@@ -21,6 +21,8 @@ from ingot.fingerprint import has_compiler
 from ingot.runtime import platform_posix as platform
 from ingot.target import Target
 
+_JOB_SECONDS = 300.0  # the slowest kernels take a few seconds of one core
+
 
 @dataclass(frozen=True)
 class Job:
@@ -38,11 +40,13 @@ class CompileClient:
     Args:
         workers: processes that compile at the same time; the cores by default, or `INGOT_WORKERS`.
         dump_dir: a directory for every stage of every kernel.
+        job_seconds: the longest that a job may take before it fails; 300 by default, or `INGOT_JOB_SECONDS`.
     """
 
-    def __init__(self, *, workers: int | None = None, dump_dir: str | None = None) -> None:
+    def __init__(self, *, workers: int | None = None, dump_dir: str | None = None, job_seconds: float | None = None) -> None:
         self.workers = workers or int(os.environ.get("INGOT_WORKERS", 0)) or platform.cpu_count()
         self.dump_dir = dump_dir if dump_dir is not None else os.environ.get("INGOT_DUMP_DIR")
+        self.job_seconds = job_seconds or float(os.environ.get("INGOT_JOB_SECONDS", 0)) or _JOB_SECONDS
         self._lock = threading.Lock()  # held while jobs are under way
         self._start_lock = threading.Lock()
         self._process: subprocess.Popen | None = None
@@ -63,7 +67,7 @@ class CompileClient:
         self.close()
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "ingot.compiler.compile_server", "--socket", str(theirs.fileno()),
-                   "--workers", str(self.workers)]  # fmt: skip
+                   "--workers", str(self.workers), "--job-seconds", str(self.job_seconds)]  # fmt: skip
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._sock = ours
@@ -116,7 +120,7 @@ class CompileClient:
                 message, blobs = received
                 done += 1
                 fault = message.get("error")
-                yield message["id"], _error(fault) if fault else message, blobs
+                yield message["id"], as_error(fault) if fault else message, blobs
         except GeneratorExit:
             self.close()  # answers that nobody reads would reach the next caller
             raise
@@ -145,7 +149,8 @@ class CompileClient:
         return answer, blobs
 
 
-def _error(fault: dict[str, Any]) -> errors.Error:
+def as_error(fault: dict[str, Any]) -> errors.Error:
+    """The error that an answer describes."""
     kind = getattr(errors, str(fault["type"]), errors.CompileError)
     if not (isinstance(kind, type) and issubclass(kind, errors.Error)):
         kind = errors.CompileError

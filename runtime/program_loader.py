@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingot import launch_program
@@ -20,7 +20,8 @@ from ingot.launch_program import LaunchProgram
 from ingot.program_linking import link, specialize
 from ingot.runtime import platform_posix as platform
 from ingot.runtime.cache import RuntimeCache
-from ingot.runtime.compile_client import CompileClient, Job
+from ingot.runtime.compile_client import CompileClient, Job, as_error
+from ingot.runtime.kernel_batches import batches
 from ingot.runtime.load_report import LoadReport
 from ingot.target import Target
 
@@ -149,43 +150,70 @@ class ProgramLoader:
 
     def _kernels(self, texts: Sequence[str], keys: Sequence[str], target: Target, report: LoadReport) -> list[KernelCode]:
         with report.step("cached"):
-            found = self.cache.get_many("kernel", keys)
+            found = self._cached(keys)
         with report.step("kernels"):
-            found |= self._compile(texts, keys, found, target, report)
-            return [KernelCode.loads(found[key]) for key in keys]
+            wanted = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+            fresh = self._compile(wanted, target, report) if wanted else {}
+        report.kernels = len(set(keys))
+        report.compiled = len(fresh)
+        report.workers = self.client.workers if fresh else 0
+        found |= fresh
+        return [found[key] for key in keys]
 
-    def _compile(
-        self,
-        texts: Sequence[str],
-        keys: Sequence[str],
-        found: Mapping[str, bytes],
-        target: Target,
-        report: LoadReport,
-    ) -> dict[str, bytes]:
-        """Those of the kernels that were not found."""
-        wanted = [(text, key) for text, key in dict(zip(texts, keys, strict=True)).items() if key not in found]
-        fresh: dict[str, bytes] = {}
+    def _cached(self, keys: Sequence[str]) -> dict[str, KernelCode]:
+        """The kernels that the cache has, with the modules that they share."""
+        found = {key: KernelCode.loads(value) for key, value in self.cache.get_many("kernel", keys).items()}
+        modules = self.cache.get_many("module", [code.module for code in found.values() if code.module])
+        return {
+            key: replace(code, code=modules[code.module]) if code.module else code
+            for key, code in found.items()
+            if not code.module or code.module in modules
+        }
+
+    def _compile(self, wanted: Mapping[str, str], target: Target, report: LoadReport) -> dict[str, KernelCode]:
+        """Compile dispatches, given by key, and keep them in the cache."""
+        keys, texts = list(wanted), [text.encode() for text in wanted.values()]
+        groups = [[i] for i in range(len(keys))]
+        if target.kind == "cuda":
+            groups = batches(list(wanted.values()), self.client.workers)
+        fresh: dict[str, KernelCode] = {}
         failures: list[Error] = []
-        jobs = [Job("kernel", target, (text.encode(),)) for text, _ in wanted]
-        if jobs:
+        while groups:
+            jobs = [Job("batch" if len(g) > 1 else "kernel", target, tuple(texts[i] for i in g)) for g in groups]
+            again: list[list[int]] = []
             for number, answer, blobs in self.client.jobs(jobs):
+                group = groups[number]
                 if isinstance(answer, Error):
-                    failures.append(answer)
+                    if len(group) > 1:  # a kernel took its batch along
+                        again += [[i] for i in group]
+                    else:
+                        failures.append(answer)
                 else:
                     report.add_stages(answer)
-                    fresh[wanted[number][1]] = blobs[0]
+                    codes, faults = _unpack(answer, blobs)
+                    failures += faults
+                    fresh |= {keys[group[i]]: code for i, code in codes.items()}
                 if self.progress is not None:
-                    self.progress("kernels", len(fresh) + len(failures), len(jobs))
-            self.cache.put_many("kernel", fresh)
+                    self.progress("kernels", len(fresh) + len(failures), len(keys))
+            groups = again
+        self.cache.put_many("module", {code.module: code.code for code in fresh.values() if code.module})
+        self.cache.put_many("kernel", {key: code.dumps() for key, code in fresh.items()})
         if failures:
             first = failures[0]
             if len(failures) > 1:
                 first.add_note(f"and {len(failures) - 1} other kernels failed")
             raise first
-        report.kernels = len(set(keys))
-        report.compiled = len(fresh)
-        report.workers = self.client.workers if fresh else 0
         return fresh
+
+
+def _unpack(answer: Mapping[str, Any], blobs: Sequence[bytes]) -> tuple[dict[int, KernelCode], list[Error]]:
+    """The kernels of an answer to a job, by their number in it, and the errors of those that failed."""
+    if "faults" not in answer:
+        return {0: KernelCode.loads(blobs[0])}, []
+    module, *values = blobs
+    codes = {number: KernelCode.loads(value) for number, value in enumerate(values) if value}
+    codes = {number: replace(code, code=module) if code.module else code for number, code in codes.items()}
+    return codes, [as_error(fault) for fault in answer["faults"].values()]
 
 
 def _json(target: dict[str, Any]) -> bytes:

@@ -84,6 +84,23 @@ def test_dead_worker_costs_one_error(client: CompileClient, target: Target, monk
     crash.close()
 
 
+def test_a_worker_that_hangs_costs_one_error(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = CompileClient(workers=2, job_seconds=1.5)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "crashing_family"))
+    c.start()
+    monkeypatch.delenv("PYTHONPATH")
+    c.one(Job("target"))  # workers are warm
+    begin = time.monotonic()
+    jobs = [kernel(Dispatch("hang", (), ()), target), kernel(unary("negf"), target)]
+    answers = {i: answer for i, answer, _ in c.jobs(jobs)}
+    assert 1.5 <= time.monotonic() - begin < 30
+    with pytest.raises(CompileError, match=r"no code for hang on cpu: the compiler's worker did not end within 1.5 s"):
+        raise answers[0]
+    assert not isinstance(answers[1], CompileError)
+    c.one(kernel(unary("sqrt"), target))
+    c.close()
+
+
 def test_server_restarts_and_ends_with_its_client(target: Target) -> None:
     c = CompileClient(workers=1)
     c.one(kernel(unary("negf"), target))

@@ -1,6 +1,7 @@
 """Compiled code as bytes: what the compile server returns, the runtime cache keeps, and devices load.
 
-The form: 4 bytes of length, little endian; canonical JSON (plan, kind, symbols); the code.
+The form: 4 bytes of length, little endian; canonical JSON (plan, kind, symbols, module); the code. Small kernels share a
+module: their form names it instead of repeating it, and the cache keeps it once.
 """
 
 from __future__ import annotations
@@ -22,18 +23,22 @@ class KernelCode:
         kind: `image` (machine code of a CPU, position-independent) or `cubin`.
         code: the bytes.
         symbols: images: offset of each function.
+        module: the SHA-256 of `code` where several kernels share it, else empty. `dumps` leaves such code out, and `loads`
+            gives a kernel without it: `replace` puts it back.
     """
 
     plan: KernelPlan
     kind: Literal["image", "cubin"]
     code: bytes
     symbols: dict[str, int] = field(default_factory=dict)
+    module: str = ""
 
     def dumps(self) -> bytes:
         """Canonical bytes."""
-        head = {"plan": kernel_plan.to_json(self.plan), "kind": self.kind, "symbols": self.symbols}
+        plan = kernel_plan.to_json(self.plan)
+        head = {"plan": plan, "kind": self.kind, "symbols": self.symbols, "module": self.module}
         text = json.dumps(head, sort_keys=True, separators=(",", ":")).encode()
-        return len(text).to_bytes(4, "little") + text + self.code
+        return len(text).to_bytes(4, "little") + text + (b"" if self.module else self.code)
 
     @staticmethod
     def loads(data: bytes) -> KernelCode:
@@ -43,6 +48,7 @@ class KernelCode:
             head = json.loads(data[4 : 4 + length])
             if head["kind"] not in ("image", "cubin"):
                 raise ValueError(f"code of kind {head['kind']!r}")
-            return KernelCode(kernel_plan.from_json(head["plan"]), head["kind"], data[4 + length :], dict(head["symbols"]))
+            plan = kernel_plan.from_json(head["plan"])
+            return KernelCode(plan, head["kind"], data[4 + length :], dict(head["symbols"]), head["module"])
         except (KeyError, TypeError) as e:
             raise ValueError(f"damaged kernel: {e!r}") from None
