@@ -25,9 +25,10 @@ from ingot.dialects.onnx_attributes import UNREADABLE
 from ingot.dims import Dim
 from ingot.errors import ModelError
 
-# Tensors up to these sizes are `onnx.Constant`: shapes, axes, scales and tables of indices, which passes fold.
+# Tensors up to these sizes are `onnx.Constant`: shapes, axes, tables of indices and single numbers, which passes fold. Vectors
+# of floats are parameters, however short: by their names a refit replaces them.
 CONSTANT_INTEGERS = 1024
-CONSTANT_FLOATS = 16
+CONSTANT_FLOATS = 1
 
 # Names that exporters give to every dimension they know nothing about: equal names mean nothing then.
 _ANONYMOUS = frozenset({"", "?", "None", "none", "-1", "unk", "unknown"})

@@ -96,7 +96,9 @@ class _Inference:
             source = self.ctx.weights[name]
             if source.elements <= _WEIGHT_ELEMENTS:
                 elements = constant_elements(source.array())
-        return Tensor(onnx_type_of(value), shape, elements)
+        tensor = Tensor(onnx_type_of(value), shape, elements)
+        write_values(op, [tensor])
+        return tensor
 
     def _node(self, op: ir.Operation) -> None:
         kind = onnx.op_type(op)

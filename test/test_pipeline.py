@@ -372,9 +372,14 @@ def test_the_tutorial_shows_the_code_of_its_example():
 
 
 def test_help_is_quick():
-    best = 9.0
-    for _ in range(3):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "ingot.tools.ingot_opt", "--help"], check=True, capture_output=True)
-        best = min(best, time.perf_counter() - start)
-    assert best < 0.3
+    """Beyond what the interpreter takes by itself, which is most of it where other processes keep the cores busy."""
+
+    def best_of(arguments: list[str]) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert best_of(["-m", "ingot.tools.ingot_opt", "--help"]) - best_of(["-c", "pass"]) < 0.3
