@@ -26,7 +26,19 @@ SPINE = (
     "vae_decoder",
 )
 FULL = ("resnet50_full", "bert_full")
-LOW_PRECISION = ("resnet50_fp16", "bert_fp16", "bert_bf16", "vit_fp16", "vit_bf16", "vae_decoder_fp16", "sd21_unet_fp16")
+LOW_PRECISION = (
+    "resnet50_fp16",
+    "bert_fp16",
+    "bert_bf16",
+    "vit_fp16",
+    "vit_bf16",
+    "clip_text_fp16",
+    "clip_text_bf16",
+    "llama_fp16",
+    "llama_bf16",
+    "vae_decoder_fp16",
+    "sd21_unet_fp16",
+)
 
 
 def run_fresh(engine: Path, feeds: list[dict[str, np.ndarray]], folder: Path, device: str = "cpu") -> tuple[list, dict]:
