@@ -7,9 +7,10 @@
 Engine and PyTorch run in one process, in turns, with the zoo's first inputs in the GPU's memory; a time is the median of calls
 that are each waited for. `eager` is the faster of the memory layouts that a user would try; `graph` is the same work captured
 in a CUDA graph, for information. `error` compares the fp16 engine with the fp32 engine on the GPU: rms of the difference over
-rms. JIT is the making of a session in a fresh process from an empty cache: reading the engine, opening the device, compiling,
-uploading weights. Models are filled and compiled to engines in the background, at low priority; those JIT times with two cores
-are taken at the end, when nothing else runs. `--device cpu` checks the program itself.
+rms. JIT is the making of a session in a fresh process from an empty cache: reading the engine, opening the device, compiling
+kernels for any shape, uploading weights; then the kernels for one shape, which lazy specialization compiles in the background.
+Models are filled and compiled to engines in the background, at low priority; JIT times with two cores are taken at the end,
+when nothing else runs. `--device cpu` checks the program itself.
 """
 
 from __future__ import annotations
@@ -117,10 +118,10 @@ def with_graphs(models: Sequence[EagerModel]) -> dict[str, Callable[[], Any]]:
     found: dict[str, Callable[[], Any]] = {}
     for model in models:
         try:
-            found[f"graph {model.layout}"] = captured(model.run)
+            found[f"graph {model.layout}".strip()] = captured(model.run)
         except Exception as error:
             first = str(error).splitlines()[0] if str(error) else ""
-            print(f"    eager ({model.layout}) is not captured: {type(error).__name__}: {first}", flush=True)
+            print(f"    eager {model.layout} is not captured: {type(error).__name__}: {first}", flush=True)
             synchronize()
     return found
 
@@ -143,11 +144,12 @@ def measure(name: str, folder: Path, options: argparse.Namespace, cache: Path) -
         models = eager_models(name, feeds, device, dtype)
     except ImportError as error:
         print(f"    no peer: {error}", flush=True)
-    functions |= {f"eager {m.layout}": m.run for m in models}
-    if device.type == "cuda":
-        functions |= with_graphs(models)
-    synchronize()
+    functions |= {f"eager {m.layout}".strip(): m.run for m in models}
     times = medians(functions, options.seconds)
+    if device.type == "cuda":
+        graphs = with_graphs(models)
+        functions |= graphs
+        times |= medians(graphs, options.seconds)
     row |= {"ingot_ms": times["ingot"], "times": times, "library": PEERS[name].library}
     for kind in ("eager", "graph"):
         best = min((n for n in times if n.startswith(kind)), key=times.__getitem__, default=None)
@@ -170,7 +172,10 @@ def measure(name: str, folder: Path, options: argparse.Namespace, cache: Path) -
 
 
 def load_sessions(name: str, folder: Path, options: argparse.Namespace, cache: Path) -> tuple[Row, dict[str, ingot.Session]]:
-    """JIT of the fp16 engine in a process of its own, then sessions of both engines here."""
+    """JIT of the fp16 engine in a process of its own, then sessions of both engines here.
+
+    The fp16 engine specializes as `--specialize` says; the fp32 engine of the comparison runs on kernels for any shape.
+    """
     row: Row = {"model": name, "folder": str(folder)}
     sessions = {}
     if engine_path(folder, "fp16").exists():
@@ -179,7 +184,8 @@ def load_sessions(name: str, folder: Path, options: argparse.Namespace, cache: P
     for cast in CASTS:
         path = engine_path(folder, cast)
         if path.exists():
-            sessions[cast] = ingot.Session(path, options.device, cache=store)
+            mode = options.specialize if cast == "fp16" or name == LLAMA else "none"
+            sessions[cast] = ingot.Session(path, options.device, cache=store, specialize=mode)
             row[f"{cast}_load"] = sessions[cast].load_report()
     return row, sessions
 
@@ -273,13 +279,21 @@ def shares(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value / total:.0%}" for name, value in seconds.items())
 
 
+def jit_seconds(jit: Mapping[str, Any]) -> float:
+    """Seconds of JIT until calls run at their final speed."""
+    return jit["jit_s"] + (jit["specialize_s"] or 0.0)
+
+
 def problems(row: Row) -> list[str]:
     """What of the row is not as it is asked for."""
     found = []
     if "ratio" in row and row["ratio"] < LEAST_RATIO:
         found.append(f"{row['ratio']:.2f} of eager")
-    if "jit" in row and row["jit"]["jit_s"] > MOST_JIT_S and row["model"] != LLAMA:
-        found.append(f"JIT {row['jit']['jit_s']:.1f} s")
+    if "jit" in row and row["model"] != LLAMA:
+        if row["jit"]["specialize_s"] is None:
+            found.append("no specialized program")
+        elif jit_seconds(row["jit"]) > MOST_JIT_S:
+            found.append(f"JIT {row['jit']['jit_s']:.1f} s for any shape and {row['jit']['specialize_s']:.1f} s for one")
     if not row.get("error", 0.0) <= ERROR:
         found.append(f"error {row['error']:.1e}")
     for cast in CASTS:
@@ -303,7 +317,8 @@ def summary(row: Row) -> str:
         if f"ingot_{cast}" in row:
             text += f" {cast} {row[f'ingot_{cast}']['tokens_per_s']:.0f} tokens/s,"
     if "jit" in row:
-        text += f" JIT {row['jit']['jit_s']:.2f} s of {row['jit']['compiled']} kernels"
+        text += f" JIT {row['jit']['jit_s']:.2f} s of {row['jit']['compiled']} kernels, "
+        text += f"specialized in {number(row['jit']['specialize_s'], 2)} s ({row['jit']['specialized']} kernels)"
     return text + "".join(f"; {p}" for p in problems(row))
 
 
@@ -317,8 +332,8 @@ LATENCY = (
     "error against fp32",
 )  # fmt: skip
 JIT = (
-    "model", "kernels", "JIT, s", "with 2 cores, s", "first call, s", "from the cache, s", "steps (wall clock)",
-    "stages (in the workers)",
+    "model", "kernels", "JIT, s", "first call, s", "specialized kernels", "specialized, s", "with 2 cores, s",
+    "from the cache, s", "steps (wall clock)", "stages (in the workers)",
 )  # fmt: skip
 DECODING = ("decoding", "tokens/s", "ms a token", "graphs", "kernels after token 2", "copies of the cache")
 DECODERS = ("ingot_fp16", "ingot_fp32", "eager_dynamic", "eager_static", "graph_static")
@@ -326,7 +341,7 @@ DECODERS = ("ingot_fp16", "ingot_fp32", "eager_dynamic", "eager_static", "graph_
 
 def latency_cells(row: Row) -> list[str]:
     """The line of a model in the first table."""
-    eager = f"{number(row.get('eager_ms'), 3)} ({row['library']}, {row.get('eager_layout', '-')})"
+    eager = f"{number(row.get('eager_ms'), 3)} ({', '.join(filter(None, [row['library'], row.get('eager_layout')]))})"
     times = [number(row.get(key), 3) for key in ("graph_ms", "kernels_ms")]
     ratio, launches = number(row.get("ratio"), 2), str(row.get("launches", "-"))
     return [row["model"], number(row["ingot_ms"], 3), eager, ratio, *times, launches, f"{row['error']:.1e}"]
@@ -335,9 +350,13 @@ def latency_cells(row: Row) -> list[str]:
 def jit_cells(row: Row) -> list[str]:
     """The line of a model in the second table."""
     jit = row["jit"]
-    seconds = [jit["jit_s"], row.get("jit_2_cores", {}).get("jit_s"), jit["first_call_s"], row["fp16_load"]["seconds"]]
-    texts = [number(s, 2) for s in seconds]
-    return [row["model"], str(jit["compiled"]), *texts, shares(jit["steps"]), shares(jit["stages"])]
+    two = row.get("jit_2_cores")
+    two_cores = f"{number(two['jit_s'], 2)} + {number(two['specialize_s'], 2)}" if two else "-"
+    return [
+        row["model"], str(jit["compiled"]), number(jit["jit_s"], 2), number(jit["first_call_s"], 2), str(jit["specialized"]),
+        number(jit["specialize_s"], 2), two_cores, number(row["fp16_load"]["seconds"], 2), shares(jit["steps"]),
+        shares(jit["stages"]),
+    ]  # fmt: skip
 
 
 def decoding_cells(row: Row, kind: str) -> list[str]:
@@ -366,6 +385,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of timing each implementation of a model")
     parser.add_argument("--tokens", type=int, default=decoding.TOKENS, help="to decode")
+    parser.add_argument("--specialize", choices=["eager", "lazy", "none"], default="eager", help="as of ingot.Session")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="print the N slowest kernels of each model")
     parser.add_argument("--keep-engines", action="store_true", help="use the engines that an earlier run left")
     parser.add_argument("--no-two-cores", action="store_true", help="leave out the JIT with two cores")

@@ -78,7 +78,8 @@ def decode_with_session(session: ingot.Session, first: list[int], tokens: int = 
             "position_ids": np.arange(position, position + count, dtype=np.int64)[None],
         }
         (logits,) = bound.run(["logits"], feeds)
-        compiled.append(session.stats()["compiled_kernels"])
+        stats = session.stats()
+        compiled.append(stats["compiled_kernels"] + stats.get("specialized_kernels", 0))
         return int(np.asarray(logits)[0, -1].argmax())
 
     cold = decode(step, first, tokens)

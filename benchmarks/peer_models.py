@@ -74,7 +74,7 @@ class EagerModel:
 
     Attributes:
         run: a call; work is queued, not waited for.
-        layout: of images in memory.
+        layout: of images in memory; empty where there are none.
         parameters: how many the module has.
     """
 
@@ -100,8 +100,8 @@ def eager_models(name: str, feeds: Feeds, device: torch.device, dtype: torch.dty
     parameters = sum(p.numel() for p in module.parameters())
     arrays = {n: to_device(a, device, dtype) for n, a in feeds.items()}
     found = []
-    for layout in list(_LAYOUTS) if peer.convolutional else ["channels first"]:
-        form = _LAYOUTS[layout]
+    for layout in list(_LAYOUTS) if peer.convolutional else [""]:
+        form = _LAYOUTS.get(layout, torch.contiguous_format)
         # A copy for each layout, as both are run in turns; the models are small beside the GPU's memory.
         laid = copy.deepcopy(module).to(memory_format=form) if peer.convolutional else module
         inputs = {n: a.to(memory_format=form) if a.ndim == 4 else a for n, a in arrays.items()}
@@ -135,7 +135,7 @@ def captured(run: Callable[[], Any]) -> Callable[[], None]:
             run()
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         result = run()
 
     def replay() -> None:
