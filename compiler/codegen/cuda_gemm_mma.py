@@ -169,7 +169,12 @@ class MmaLoop:
         if self.asynchronous:
             k.cp_async_wait(s.stages - 2)
         k.barrier()
-        fragments = self.fragments(self.shared, 0)
+        with k.if_else(first < last, ["i32"] * (4 * (self.blocks_m + self.blocks_n))) as filled:
+            with filled.then:
+                filled.yield_(self.fragments(self.shared, 0))
+            with filled.else_:  # a split without steps
+                filled.yield_([k.const(0, "i32")] * (4 * (self.blocks_m + self.blocks_n)))
+        fragments = filled.results
         ahead: list[Val] = []
         read, write = k.const(0, "i32"), k.const((s.stages - 1) * s.stage_bytes, "i32")
         with k.for_(first, last, carry=[read, write, fragments, acc]) as loop:

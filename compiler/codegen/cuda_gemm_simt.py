@@ -184,8 +184,9 @@ class SimtKernel:
         bytes_a = s.tile_k * a.line_elements * self.size
         stage = bytes_a + s.tile_k * b.line_elements * self.size
         first, last = order.k_range(split)
-        a.put(shared, a.fetch(first))
-        b.put(shared + bytes_a, b.fetch(first))
+        with k.if_(first < last):
+            a.put(shared, a.fetch(first))
+            b.put(shared + bytes_a, b.fetch(first))
         k.barrier()
         zero = k.const(0, p.acc)
         with k.for_(first, last, carry=[k.const(0, "i32"), [zero] * (s.per_m * s.per_n)]) as loop:

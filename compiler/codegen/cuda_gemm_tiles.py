@@ -35,7 +35,8 @@ def tile_count(p: GemmProblem, s: Schedule) -> Dim:
 
 def split_workspace(p: GemmProblem, s: Schedule) -> Dim:
     """Bytes of partial sums of a split product."""
-    return 0 if s.splits == 1 else 4 * s.splits * dims.product(p.batch) * p.m * p.n
+    size = 8 if p.acc in ("f64", "i64") else 4
+    return 0 if s.splits == 1 else size * s.splits * dims.product(p.batch) * p.m * p.n
 
 
 class TileOrder:
