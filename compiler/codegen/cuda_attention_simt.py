@@ -1,10 +1,9 @@
 """Attention by fused multiply-adds, in float32 throughout: no operand is rounded, other types are converted as they are loaded.
 
 The pass over keys is FlashAttention's (Dao, 2023). Queries, keys, values and the probabilities of a tile lie in shared memory
-in lines of 16-byte chunks (cuda_shared_tile.py). `across` neighbouring threads share `thread_rows` rows: a thread multiplies those
-rows by every `across`-th key of a tile, and adds the products of all of its rows' probabilities with every `across`-th chunk of
-the values. What passes from one product to the other goes through shared memory, but only between those threads, which are of
-one warp.
+in lines of 16-byte chunks (cuda_shared_tile.py). `across` neighbouring threads share `thread_rows` rows: a thread multiplies
+those rows by every `across`-th key of a tile, and adds all of its rows' probabilities times every `across`-th chunk of the
+values. What passes from one product to the other goes through shared memory, but only between those threads, of one warp.
 
 With few rows and many keys (decoding), blocks share the keys of a head, as in cuda_attention_mma.py.
 """
