@@ -4,10 +4,11 @@
     python benchmarks/cuda_kernels.py --check          # correctness only
     python benchmarks/cuda_kernels.py --only matmul    # cases whose name contains a word
     python benchmarks/cuda_kernels.py --json out.json
+    python benchmarks/cuda_kernels.py --tune 16x4096x4096,256x4096x4096   # f16 products by every schedule the cost model knows
 
-Each speed row prints our time, the other's, their ratio (above 1: ours is faster) and the floor that the project holds itself to.
-Both run in CUDA graphs, in turns, in one process; the ratio of medians is what counts. Memory-bound rows are measured against a copy
-of the same number of bytes.
+Each speed row prints our time, the other's, their ratio (above 1: ours is faster) and the floor that the project holds itself
+to. Both run in CUDA graphs, in turns, in one process; the ratio of medians is what counts. Memory-bound rows are measured
+against a copy of the same number of bytes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import cuda_dispatches as make  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 
 from ingot import dims  # noqa: E402
+from ingot.compiler.codegen import cuda_matmul  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
@@ -157,7 +159,9 @@ def copied_bytes(d: Dispatch) -> int:
 
 def describe(kernel: Kernel) -> str:
     """Grid, block and shared memory of the launches."""
-    return "; ".join(f"{x.grid[0]}x{x.grid[1]}x{x.grid[2]} x {x.block[0]} threads, {x.shared_bytes} B" for x in kernel.plan.launches)
+    return "; ".join(
+        f"{x.grid[0]}x{x.grid[1]}x{x.grid[2]} x {x.block[0]} threads, {x.shared_bytes} B" for x in kernel.plan.launches
+    )
 
 
 # Cases ----------------------------------------------------------------------------------------------------------------
@@ -180,7 +184,9 @@ def matmul_checks() -> list[Check]:
         Check("matmul bf16 f32 result", make.matmul(256, 256, 256, out="f32")),
         Check("matmul fp8 256x384x256", make.matmul(256, 384, 256, "f8E4M3FN", b_transposed=True)),
         Check("matmul bf16 any rows 77", make.matmul("m", 512, 256), {"m": 77}),
-        Check("matmul bf16 any m, n, k", make.matmul("m", "n", "k", multiples={"n": 8, "k": 8}), {"m": 333, "n": 264, "k": 136}),
+        Check(
+            "matmul bf16 any m, n, k", make.matmul("m", "n", "k", multiples={"n": 8, "k": 8}), {"m": 333, "n": 264, "k": 136}
+        ),
     ]
     return cases
 
@@ -198,7 +204,9 @@ def mma_checks() -> list[Check]:
         Check("matmul mma f16 K tail 130x256x100 NT", make.matmul(130, 256, 100, "f16", b_transposed=True), target="sm_80"),
         Check("matmul mma int8 256x384x192 NT", make.matmul(256, 384, 192, "i8", acc="i32", b_transposed=True), target="sm_80"),
         Check("matmul mma int8 200x96x64 NN", make.matmul(200, 96, 64, "i8", acc="i32"), target="sm_80"),
-        Check("matmul mma bf16 split", make.matmul(64, 128, 4096), target="sm_80", schedule=MmaSchedule(64, 64, 32, 32, splits=4)),
+        Check(
+            "matmul mma bf16 split", make.matmul(64, 128, 4096), target="sm_80", schedule=MmaSchedule(64, 64, 32, 32, splits=4)
+        ),
         Check("matmul mma any", make.matmul("m", "n", "k", "f16"), {"m": 91, "n": 75, "k": 201}, target="sm_80"),
         Check("matmul int8 wgmma 256x384x256 NT", make.matmul(256, 384, 256, "i8", acc="i32", b_transposed=True)),
         Check("matmul f32 exact 130x140x150", make.matmul(130, 140, 150, "f32"), schedule=SimtSchedule()),
@@ -222,18 +230,29 @@ def attention_checks() -> list[Check]:
         Check("attention bf16 1x2x200x333x128 causal", make.attention(1, 2, 200, 333, 128, "bf16", causal=True)),
         Check("attention f16 gqa 1x8x64x100x64", make.attention(1, 8, 64, 100, 64, kv_heads=2)),
         Check("attention f16 mask 2x2x77x77x40", make.attention(2, 2, 77, 77, 40, mask=(2, 1, 1, 77))),
-        Check("attention f16 mask 2x2x64x128x80 interleaved", make.attention(2, 2, 64, 128, 80, mask=(64, 128), interleaved=True)),
+        Check(
+            "attention f16 mask 2x2x64x128x80 interleaved", make.attention(2, 2, 64, 128, 80, mask=(64, 128), interleaved=True)
+        ),
         Check("attention f16 depth 256", make.attention(1, 2, 100, 100, 256)),
         Check("attention f16 depth 64, 96", make.attention(1, 2, 100, 100, 64, depth_v=96)),
         Check("attention f16 decode gqa 1x32x1x1000x64", make.attention(1, 32, 1, 1000, 64, kv_heads=8)),
         Check("attention f16 decode 2x4x1x515x128", make.attention(2, 4, 1, 515, 128)),
         Check("attention wgmma f16 1x2x200x333x64", make.attention(1, 2, 200, 333, 64), schedule=WgmmaAttentionSchedule()),
-        Check("attention wgmma f16 1x2x200x333x128 causal", make.attention(1, 2, 200, 333, 128, causal=True),
-              schedule=WgmmaAttentionSchedule()),
-        Check("attention wgmma bf16 gqa 2x4x130x300x64", make.attention(2, 4, 130, 300, 64, "bf16", kv_heads=2),
-              schedule=WgmmaAttentionSchedule(64)),
-        Check("attention wgmma f16 mask interleaved 1x2x77x154x80", make.attention(1, 2, 77, 154, 80, mask=(77, 154), interleaved=True),
-              schedule=WgmmaAttentionSchedule()),
+        Check(
+            "attention wgmma f16 1x2x200x333x128 causal",
+            make.attention(1, 2, 200, 333, 128, causal=True),
+            schedule=WgmmaAttentionSchedule(),
+        ),
+        Check(
+            "attention wgmma bf16 gqa 2x4x130x300x64",
+            make.attention(2, 4, 130, 300, 64, "bf16", kv_heads=2),
+            schedule=WgmmaAttentionSchedule(64),
+        ),
+        Check(
+            "attention wgmma f16 mask interleaved 1x2x77x154x80",
+            make.attention(1, 2, 77, 154, 80, mask=(77, 154), interleaved=True),
+            schedule=WgmmaAttentionSchedule(),
+        ),
         Check("attention wgmma f16 depth 256", make.attention(1, 2, 150, 300, 256), schedule=WgmmaAttentionSchedule(64)),
         Check("attention f32 2x3x100x130x64", make.attention(2, 3, 100, 130, 64, "f32")),
         Check("attention f32 mask causal 1x2x70x90x40", make.attention(1, 2, 70, 90, 40, "f32", causal=True, mask=(70, 90))),
@@ -243,8 +262,10 @@ def attention_checks() -> list[Check]:
         Check("attention f16 decode any", make.attention(1, 8, 1, "t", 64, kv_heads=2), {"t": 2049}),
         Check("attention f32 2x4x256x256x64", make.attention(2, 4, 256, 256, 64, "f32")),
         Check("attention f32 mask 2x2x77x77x40", make.attention(2, 2, 77, 77, 40, "f32", mask=(2, 1, 1, 77))),
-        Check("attention f32 causal 1x2x200x333x80 interleaved",
-              make.attention(1, 2, 200, 333, 80, "f32", causal=True, interleaved=True)),
+        Check(
+            "attention f32 causal 1x2x200x333x80 interleaved",
+            make.attention(1, 2, 200, 333, 80, "f32", causal=True, interleaved=True),
+        ),
         Check("attention f32 depth 512", make.attention(1, 1, 300, 300, 512, "f32")),
         Check("attention f32 decode gqa 1x32x1x1000x64", make.attention(1, 32, 1, 1000, 64, "f32", kv_heads=8)),
         Check("attention f32 any", make.attention("b", 4, "s", "t", 64, "f32", causal=True), {"b": 2, "s": 90, "t": 150}),
@@ -258,7 +279,8 @@ def other_checks() -> list[Check]:
         Check("pointwise odd f32", make.pointwise_add_relu(33, 77, dtype="f32", other=(77,))),
         Check("pointwise any", make.pointwise_add_relu("n", 77, dtype="f16"), {"n": 1001}),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
-          for k in ("softmax", "log_softmax", "layer", "rms") for c, t in ((768, "bf16"), (4096, "f16"), (77, "f32"), (40000, "f32"))),
+          for k in ("softmax", "log_softmax", "layer", "rms")
+          for c, t in ((768, "bf16"), (4096, "f16"), (77, "f32"), (40000, "f32"))),
         Check("move transpose 2x300x77", make.move((2, 300, 77), (0, 2, 1))),
         Check("move heads 2x128x12x64", make.move((2, 128, 12, 64), (0, 2, 1, 3))),
         Check("move NCHW to NHWC 2x40x24x24 f32", make.move((2, 40, 24, 24), (0, 2, 3, 1), "f32")),
@@ -271,8 +293,8 @@ def other_checks() -> list[Check]:
         Check("reduce all 123x45x6 f32", make.reduce("sum", (123, 45, 6), (0, 1, 2))),
         Check("reduce any", make.reduce("sum", ("a", "b", 64), (1,)), {"a": 3, "b": 1000}),
         Check("pool max 2x56x56x64", make.pool("max", (2, 56, 56, 64), (2, 28, 28, 64), (3, 3), (2, 2), (1, 1, 1, 1))),
-        Check("pool average 2x15x15x30 f32", make.pool("average", (2, 15, 15, 30), (2, 8, 8, 30), (3, 3), (2, 2), (1, 1, 1, 1), "f32")),
-        Check("pool average with padding", make.pool("average", (1, 9, 9, 16), (1, 5, 5, 16), (3, 3), (2, 2), (1, 1, 1, 1), "f32",
+        Check("pool average 2x15x15x30 f32", make.pool("average", (2, 15, 15, 30), (2, 8, 8, 30), (3, 3), (2, 2), (1,) * 4, "f32")),
+        Check("pool average with padding", make.pool("average", (1, 9, 9, 16), (1, 5, 5, 16), (3, 3), (2, 2), (1,) * 4, "f32",
                                                      include_pad=True)),
         Check("normalize layer any", make.normalize("layer", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize softmax any", make.normalize("softmax", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
@@ -378,8 +400,18 @@ def torch_conv(*, strides: tuple[int, ...], pads: int, groups: int) -> Callable[
 
 
 def conv_speed(
-    n: int, size: int, channels: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, dtype: str = "f16",
-    floor: float = 0.0, target: str = "", pad: int = -1,
+    n: int,
+    size: int,
+    channels: int,
+    outputs: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    dtype: str = "f16",
+    floor: float = 0.0,
+    target: str = "",
+    pad: int = -1,
 ) -> Speed:
     """A square convolution against cuDNN; `pad` keeps the size by default."""
     pad = kernel // 2 if pad < 0 else pad
@@ -440,13 +472,15 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
-          for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072), (256, 4096, 4096))),
+          for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
+                          (256, 4096, 4096))),
         Speed("attention f16 1x16x4096x128", make.attention(1, 16, 4096, 4096, 128), 0.5, torch_attention()),
         Speed("attention f16 1x16x4096x128, 64 keys", make.attention(1, 16, 4096, 4096, 128), 0.0, torch_attention(),
               schedule=WgmmaAttentionSchedule(64)),
         Speed("attention f16 1x16x4096x128 by mma.sync", make.attention(1, 16, 4096, 4096, 128), 0.0, torch_attention(),
               schedule=MmaAttentionSchedule(4, 32, 64)),
-        Speed("attention f16 1x16x4096x128 causal", make.attention(1, 16, 4096, 4096, 128, causal=True), 0.0, torch_attention(True)),
+        Speed("attention f16 1x16x4096x128 causal", make.attention(1, 16, 4096, 4096, 128, causal=True), 0.0,
+              torch_attention(True)),
         Speed("attention f32 8x12x384x64", make.attention(8, 12, 384, 384, 64, "f32"), 0.0, torch_attention()),
         Speed("attention bf16 8x12x384x64", make.attention(8, 12, 384, 384, 64, "bf16"), 0.0, torch_attention()),
         Speed("attention f16 2x10x9216x64", make.attention(2, 10, 9216, 9216, 64), 0.0, torch_attention()),
@@ -468,9 +502,25 @@ def speeds() -> list[Speed]:
         Speed("reduce sum 16384x4096 bf16", make.reduce("sum", (16384, 4096), (1,), "bf16"), 0.0),
         Speed("reduce sum across 16384x4096 bf16", make.reduce("sum", (16384, 4096), (0,), "bf16"), 0.0),
         Speed("global average 32x3136x256 f16", make.reduce("sum", (32, 3136, 256), (1,), "f16"), 0.0),
-        Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1, 1, 1, 1)), 0.0),
+        Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1,) * 4), 0.0),
         Speed("group norm 16x9216x32x10 bf16", make.normalize("layer", 16, 9216, 32, 10, axes=(1, 3)), 0.0),
     ]  # fmt: skip
+
+
+def tune(shapes: str, target: Target) -> None:
+    """Time f16 products by every schedule that the cost model estimates, beside its estimate: what its constants are set by."""
+    for shape in shapes.split(","):
+        m, n, k = map(int, shape.split("x"))
+        d = make.matmul(m, n, k, "f16")
+        p = cuda_matmul.gemm_problem(d)
+        estimates = [*cuda_matmul.gemv_schedules(p, target), *cuda_matmul.wgmma_schedules(p, target)]
+        estimates += cuda_matmul.mma_schedules(p, target)
+        rows = []
+        for e in sorted(estimates, key=lambda e: e.seconds)[:24]:
+            row = run_speed(Speed(shape, d, 0.0, torch_matmul, schedule=e.schedule), target)
+            rows.append((row["ours_ms"], row["other_ms"], 1e3 * e.seconds, e.schedule))
+        for ours, other, estimate, schedule in sorted(rows, key=lambda r: r[0]):
+            print(f"{shape:18s} {ours:8.4f} ms  estimated {estimate:8.4f}  other {other:8.4f}  {schedule}", flush=True)
 
 
 def main() -> int:
@@ -479,17 +529,21 @@ def main() -> int:
     parser.add_argument("--speed", action="store_true", help="speed only")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
+    parser.add_argument("--tune", default="", help="shapes MxNxK, separated by commas: time all schedules and nothing else")
     options = parser.parse_args()
     torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
     print(f"{torch.cuda.get_device_name()}: {target.name}, PyTorch {torch.__version__}")
+    if options.tune:
+        tune(options.tune, target)
+        return 0
     failed, rows = 0, []
     for check in [] if options.speed else all_checks():
         if options.only in check.name:
             begin = time.perf_counter()
             try:
                 print(f"ok    {check.name}: {run_check(check, target)} ({time.perf_counter() - begin:.2f} s)", flush=True)
-            except Exception as error:  # noqa: BLE001  one line a case; the rest still runs
+            except Exception as error:  # one line a case; the rest still runs
                 failed += 1
                 print(f"FAIL  {check.name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
                 if "CUDA_ERROR" in str(error) or "CUDA error" in str(error):
@@ -499,7 +553,7 @@ def main() -> int:
         if options.only in speed.name:
             try:
                 row = run_speed(speed, target)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 failed += 1
                 print(f"FAIL  {speed.name}: {type(error).__name__}: {str(error)[:600]}", flush=True)
                 continue

@@ -1,4 +1,5 @@
-"""Attention by tensor cores without a GPU: numerics and races on the emulator, instructions in the code, every target assembled."""
+"""Attention by tensor cores without a GPU: numerics and races on the emulator, instructions in the code, every target
+assembled."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ def check(d: Dispatch, target: str, schedule: Any, sizes: Mapping[str, int] | No
     """Run on the emulator, which reports races, and compare with the float64 reference; matrix instructions executed."""
     found = run_emulated(d, target, sizes, schedule)
     (exact,) = run_dispatch(make.unrounded(d), found.operands, sizes, float64=True)
-    # One pass rounds probabilities before they are divided by their sum, relative to a maximum that is still growing; the peer rounds
-    # them relative to the row's. Hence a little more spread than elsewhere.
+    # One pass rounds probabilities before they are divided by their sum, relative to a maximum that is still growing; the
+    # peer rounds them relative to the row's. Hence a little more spread than elsewhere.
     got, peer = make.errors(found.results[0], exact), make.errors(make.peers(d, found.operands, dict(sizes or {}))[0], exact)
     assert abs(got.bias) <= 1e-5 + 0.2 * got.spread, got
     assert got.spread <= 1e-5 + 1.3 * peer.spread, (got, peer)
@@ -113,7 +114,9 @@ def test_assembles_for_every_target(target: str) -> None:
     else:
         assert isinstance(schedule, MmaAttentionSchedule)
         k = 8 if target == "sm_75" else 16
-        per_tile = schedule.warp_rows // 16 * (schedule.keys // 8) * (64 // k) + schedule.warp_rows // 16 * 8 * (schedule.keys // k)
+        per_tile = schedule.warp_rows // 16 * (schedule.keys // 8) * (64 // k) + schedule.warp_rows // 16 * 8 * (
+            schedule.keys // k
+        )
         found = len(re.findall(rf"mma\.sync\.aligned\.m16n8k{k}\.row\.col\.f32\.f16", ptx))
         assert found
         assert found % per_tile == 0
@@ -130,5 +133,5 @@ def test_operands_of_other_types_are_not_for_tensor_cores() -> None:
     d = make.attention(1, 1, 16, 16, 32)
     q, k, v = d.operands
     mixed = replace(d, operands=(q, replace(k, dtype="bf16"), v))
-    with ir.Context(), pytest.raises(NotImplementedError, match="mma.sync"):
+    with ir.Context(), pytest.raises(NotImplementedError, match=r"mma\.sync"):
         emit(mixed, BY_NAME["sm_80"], MMA)

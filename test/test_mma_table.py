@@ -83,7 +83,8 @@ def test_registers_of_the_isa():
 
 @pytest.mark.parametrize("row", [r for r in MMA_ROWS if r.scale], ids=lambda r: r.name)
 def test_scales_cover_rows_and_columns_once(row):
-    # PTX ISA, "Block Scaling": with thread-id-a 0, lanes 0 and 1 of a quad hold rows r and r + 8; with thread-id-b 0, lane 0 a column.
+    # PTX ISA, "Block Scaling": with thread-id-a 0, lanes 0 and 1 of a quad hold rows r and r + 8; with thread-id-b 0, lane 0
+    # holds a column.
     assert [row.scale_lane_a(r) for r in range(16)] == [4 * (r % 8) + r // 8 for r in range(16)]
     assert [row.scale_lane_b(c) for c in range(8)] == [4 * c for c in range(8)]
     assert row.scale.vector * row.scale.size == row.k

@@ -1,9 +1,10 @@
 """Group normalization, channels last, on NVIDIA GPUs: x [outer..., positions..., groups, channels of a group].
 
-A group's elements are short runs far apart, so that walking a group at a time wastes most of every memory access. Here a block takes a
-chunk of positions with all their channels, each thread a fixed vector of channels: the first launch sums over positions, then over
-the channels of each group, and leaves each chunk's mean and sum of squared deviations; the second combines chunks (Chan, Golub
-and LeVeque 1983) and normalizes. Sums are of differences from the group's first element, so that large means cancel little.
+A group's elements are short runs far apart, so that walking a group at a time wastes most of every memory access. Here a
+block takes a chunk of positions with all their channels, each thread a fixed vector of channels: the first launch sums over
+positions, then over the channels of each group, and leaves each chunk's mean and sum of squared deviations; the second
+combines chunks (Chan, Golub and LeVeque 1983) and normalizes. Sums are of differences from the group's first element, so that
+large means cancel little.
 """
 
 from __future__ import annotations
@@ -94,8 +95,9 @@ def choose(p: GroupProblem, target: Target, typical: int = 1024) -> GroupSchedul
     rows = max(1, MAX_THREADS // vectors)
     outer = p.outer if isinstance(p.outer, int) else 1
     positions = p.positions if isinstance(p.positions, int) else typical
-    chunks = max(1, min(-(-3 * facts(target).sms // max(1, outer)), positions // (2 * rows) or 1))
-    chunk = -(-(-(-positions // chunks)) // rows) * rows
+    wanted = math.ceil(3 * facts(target).sms / max(1, outer))
+    chunks = max(1, min(wanted, positions // (2 * rows)))
+    chunk = math.ceil(math.ceil(positions / chunks) / rows) * rows
     return GroupSchedule(lanes, min(rows, chunk), chunk)
 
 
