@@ -18,6 +18,7 @@ from ingot import dims
 from ingot.dialects.scalar_table import TABLE
 from ingot.dispatch import Attr, Dispatch, ScalarRegion
 from ingot.dtypes import DTYPES
+from ingot.matmul_scales import matmul_scales
 
 __all__ = ["RootCall", "run_dispatch", "run_region", "run_root"]
 
@@ -184,9 +185,40 @@ def _product(call: RootCall, a: np.ndarray, b: np.ndarray, acc: str) -> np.ndarr
     return np.matmul(a.astype(dtype, copy=False), b.astype(dtype, copy=False))
 
 
-def _matmul(call: RootCall) -> list[np.ndarray]:
+def _dequantized(x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, block: int, axis: int) -> np.ndarray:
+    """(x - zero) * scale in f32, where each scale and zero point serves `block` neighbours along `axis` (0: all of them)."""
+    size = x.shape[axis]
+    picks = np.arange(size) // (block or max(1, size))
+    y = x.astype(np.float32)
+    if zero is not None:
+        y = y - np.take(zero, picks, axis).astype(np.float32)
+    return y * np.take(scale, picks, axis).astype(np.float32)
+
+
+def _unsigned(x: np.ndarray) -> np.ndarray:
+    """Integers of storage types i8 and i4 read as unsigned."""
+    return x.astype(np.int8).view(np.uint8) & (15 if x.dtype == DTYPES["i4"].np else 255)
+
+
+def _matmul_operands(call: RootCall) -> tuple[np.ndarray, np.ndarray]:
+    """What the elements of a and b stand for: see `ingot.matmul_scales`."""
+    scales = matmul_scales(call.attrs)
     a, b = call.operands[:2]
-    product = _product(call, a, b, str(call.attrs["acc"]))
+    zero = None if scales.b_zero is None else call.operands[scales.b_zero]
+    narrow = a.dtype if a.dtype in (DTYPES["f16"].np, DTYPES["bf16"].np) else np.dtype(np.float32)
+    if call.attrs.get("a_unsigned"):
+        a = _unsigned(a)
+    if call.attrs.get("b_unsigned"):
+        b, zero = _unsigned(b), None if zero is None else _unsigned(zero)
+    if scales.a_scale is not None:
+        a = _dequantized(a, call.operands[scales.a_scale], None, scales.a_block, -1)
+    if scales.b_scale is not None:
+        b = _dequantized(b, call.operands[scales.b_scale], zero, scales.b_block, -2).astype(narrow)
+    return a, b
+
+
+def _matmul(call: RootCall) -> list[np.ndarray]:
+    product = _product(call, *_matmul_operands(call), str(call.attrs["acc"]))
     return _finish(call, call.regions[0], (product,), call.results[0][1])
 
 

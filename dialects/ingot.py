@@ -92,9 +92,10 @@ OPS: tuple[OpDef, ...] = (
           doc="Copies x through `body` (argument: an element of x) into fresh memory, or, with `into` and the attribute "
           "`offsets` (shape expressions), over that part of `into`; the result is then `into` with the part replaced, in the "
           "same memory, and `into` must have no other use."),
-    OpDef("matmul", ("a", "b"), ("*results",), ("epilogue",), ("acc",),
+    OpDef("matmul", ("a", "b", "*scales"), ("*results",), ("epilogue",), ("acc",),
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
-          "`epilogue` maps it to the results."),
+          "`epilogue` maps it to the results. With the attributes `a_block` and `b_block`, a and b are quantized and their "
+          "scales (and with `b_zero` the zero points of b) are further operands: see ingot.matmul_scales."),
     OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
           doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
           "`pads`: all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: "

@@ -13,6 +13,7 @@ from ingot.dialects.scalar_table import TABLE
 from ingot.dialects.verifier import differ
 from ingot.dims import Dim
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME
+from ingot.matmul_scales import matmul_scales
 
 Fault = str | None
 Shape = tuple[Dim, ...]
@@ -345,7 +346,7 @@ def _move(op: ir.Operation) -> Fault:
 
 
 def _matmul(op: ir.Operation) -> Fault:
-    a, b = (shape_of(v) for v in op.operands)
+    a, b = (shape_of(v) for v in op.operands[:2])
     if len(a) < 2 or len(b) < 2:
         return f"multiplies {_show(a)} and {_show(b)}: both need two axes"
     if differ(a[-1], b[-2]):
@@ -357,7 +358,31 @@ def _matmul(op: ir.Operation) -> Fault:
         if x != 1 and y != 1 and differ(x, y):
             return f"multiplies {_show(a)} and {_show(b)}: {x} and {y} do not broadcast"
         lead.append(y if x == 1 else x)
-    return _results(op, (*lead, a[-2], b[-1])) or _last_region(op, 0, [op.attributes["acc"].value])
+    fault = _matmul_scales(op, a, b)
+    return fault or _results(op, (*lead, a[-2], b[-1])) or _last_region(op, 0, [op.attributes["acc"].value])
+
+
+def _matmul_scales(op: ir.Operation, a: Shape, b: Shape) -> Fault:
+    """Scales and zero points: one for each block of k, and otherwise of the shape of what they scale."""
+    values = {n: op.attributes[n].value for n in ("a_block", "b_block") if n in op.attributes}
+    try:
+        scales = matmul_scales(values | {"b_zero": "b_zero" in op.attributes})
+    except ValueError as error:
+        return str(error)
+    if len(op.operands) != 2 + scales.count:
+        return f"has {len(op.operands)} operands, its attributes ask for {2 + scales.count}"
+    for name, number, block, wanted in (
+        ("scales of a", scales.a_scale, scales.a_block, lambda n: (*a[:-1], n)),
+        ("scales of b", scales.b_scale, scales.b_block, lambda n: (*b[:-2], n, b[-1])),
+        ("zero points of b", scales.b_zero, scales.b_block, lambda n: (*b[:-2], n, b[-1])),
+    ):
+        if number is not None:
+            fault = _same_shape(name, shape_of(op.operands[number]), wanted(dims.ceildiv(a[-1], block) if block else 1))
+            if fault is not None:
+                return fault
+    if scales.b_zero is not None and dtype_of(op.operands[scales.b_zero]) != dtype_of(op.operands[1]):
+        return f"has zero points of {dtype_of(op.operands[scales.b_zero])} for {dtype_of(op.operands[1])}"
+    return None
 
 
 def _conv(op: ir.Operation) -> Fault:

@@ -39,6 +39,7 @@ from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch
+from ingot.matmul_scales import matmul_scales
 from ingot.target import Target
 
 
@@ -124,6 +125,8 @@ def _batch_strides(shape: Sequence[Dim], strides: Sequence[Dim], rank: int) -> t
 
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """See `family.emit`; `schedule` is a `GemmSchedule`."""
+    if matmul_scales(dict(dispatch.attrs)).count:
+        raise NotImplementedError(f"matmul of {dispatch.operands[0].dtype} and {dispatch.operands[1].dtype} with scales")
     problem = problem_of(dispatch)
     acc = str(dispatch.attr("acc"))
     if schedule is None and vector_product_suits(problem.m):

@@ -17,6 +17,7 @@ from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.kernel_plan import TensorMapArg
+from ingot.matmul_scales import matmul_scales
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,21 @@ class Matrix:
 
 
 @dataclass(frozen=True)
+class Scales:
+    """Scales of a quantized operand: an element stands for (element - zero) * scale (ingot.matmul_scales).
+
+    Attributes:
+        scale: rows are the operand's, columns blocks of k.
+        zero: zero points, laid out alike, or None.
+        block: how many k share a scale; 0: all.
+    """
+
+    scale: Matrix
+    zero: Matrix | None
+    block: int
+
+
+@dataclass(frozen=True)
 class GemmProblem:
     """A batch of products acc[m, n] = sum over k of a[m, k] * b[n, k], and what becomes of acc.
 
@@ -104,6 +120,7 @@ class GemmProblem:
         tf32: f32 operands may be rounded to tf32.
         unsigned: signedness of 8-bit integers of a and b: True means uint8.
         a_elements: elements of memory that a is gathered from; None where they are its own, m * k.
+        a_scales, b_scales: scales of quantized operands.
     """
 
     dispatch: Dispatch
@@ -119,6 +136,13 @@ class GemmProblem:
     tf32: bool
     unsigned: tuple[bool, bool]
     a_elements: Dim | None = None
+    a_scales: Scales | None = None
+    b_scales: Scales | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """True where operands have scales, or b's type is narrower than a's: they are decoded before they are multiplied."""
+        return self.a_scales is not None or self.b_scales is not None or self.a.dtype != self.b.dtype
 
     @property
     def domain(self) -> tuple[Dim, ...]:
@@ -164,19 +188,24 @@ def gemm_problem(dispatch: Dispatch) -> GemmProblem:
         wide_a = expand(a, (*domain[:-1], a.shape[-1]))
         wide_b = expand(b, (*domain[:-2], b.shape[-2], domain[-1]))
         wide = {i: expand(dispatch.operands[i], domain) for i in _loaded(dispatch)}
+        scales = matmul_scales(dict(dispatch.attrs))
+        of_a = [] if scales.a_scale is None else [scales.a_scale]
+        of_b = [i for i in (scales.b_scale, scales.b_zero) if i is not None]
+        beside = {i: _lead(dispatch.operands[i], domain) for i in (*of_a, *of_b)}
     except ValueError as error:
         raise NotImplementedError(f"matmul: {error}") from None
 
     # Step 1. Rows take all leading axes if b repeats along them and a walks them with its rows as one.
-    alone = all(d == 1 or s == 0 for d, s in zip(domain[:lead], wide_b.strides[:lead], strict=True))
-    fold = alone and collapse(wide_a.shape[:-1], wide_a.strides[:-1]) is not None
+    once, rowwise = (wide_b, *(beside[i] for i in of_b)), (wide_a, *(beside[i] for i in of_a))
+    alone = all(d == 1 or s == 0 for t in once for d, s in zip(domain[:lead], t.strides[:lead], strict=True))
+    fold = alone and all(collapse(t.shape[:-1], t.strides[:-1]) is not None for t in rowwise)
     row_axes = list(range(lead + 1)) if fold else [lead]
     fixed = set().union(*(uses_index(r) for r in dispatch.regions)) if dispatch.regions else set()
     batch_axes = [] if fold else [i for i in range(lead) if domain[i] != 1 or i in fixed]
 
     # Step 2. Merge axes of the domain that every tensor of it walks as one, rows and batch apart.
     walked = [*wide.values(), *dispatch.results]
-    inputs = [wide_a, _without(wide_b, lead)] if not fold else []
+    inputs = [wide_a, _without(wide_b, lead), *(_without(t, lead) for t in beside.values())] if not fold else []
     batch_groups = _groups(batch_axes, domain, [*walked, *inputs], fixed)
     row_groups = _groups(row_axes, domain, walked, fixed)
     groups = [*batch_groups, *row_groups, [rank - 1]]
@@ -206,6 +235,19 @@ def gemm_problem(dispatch: Dispatch) -> GemmProblem:
     k, n = a.shape[-1], domain[-1]
     matrix_a = Matrix("operand", 0, a.dtype, m, k, row_stride, a.strides[-1], strides_a, a.align, a.type.bits)
     matrix_b = Matrix("operand", 1, b.dtype, n, k, b.strides[-1], b.strides[-2], strides_b, b.align, b.type.bits)
+
+    def blocks(i: int, size: Dim, row: int) -> Matrix:
+        """The scales or zero points in operand `i`, whose axis `row` (-2 or -1) is the operand's rows."""
+        t = beside[i]
+        stride = t.strides[-1] if row == -1 else collapse([t.shape[r] for r in rows_a], [t.strides[r] for r in rows_a])
+        assert stride is not None
+        steps = tuple(t.strides[g[-1]] for g in batch_groups)
+        other = -1 if row == -2 else -2
+        return Matrix("operand", i, t.dtype, size, t.shape[other], stride, t.strides[other], steps, t.align, t.type.bits)
+
+    a_scales = Scales(blocks(scales.a_scale, m, -2), None, scales.a_block) if scales.a_scale is not None else None
+    zero = blocks(scales.b_zero, n, -1) if scales.b_zero is not None else None
+    b_scales = Scales(blocks(scales.b_scale, n, -1), zero, scales.b_block) if scales.b_scale is not None else None
     rows = range(count, len(groups) - 1)
     results = tuple(_matrix("result", i, t, count, list(rows), len(groups) - 1) for i, t in enumerate(folded.results))
     return GemmProblem(
@@ -213,11 +255,17 @@ def gemm_problem(dispatch: Dispatch) -> GemmProblem:
         tuple(dims.product(domain[i] for i in group) for group in row_groups),
         str(dispatch.attr("acc", "f32")), bool(dispatch.attr("tf32", False)),
         (bool(dispatch.attr("a_unsigned", False)), bool(dispatch.attr("b_unsigned", False))),
+        a_scales=a_scales, b_scales=b_scales,
     )  # fmt: skip
 
 
 def _loaded(dispatch: Dispatch) -> list[int]:
     return sorted({i.attr("operand") for r in dispatch.regions for i in r.insts if i.op == "load"})
+
+
+def _lead(t: TensorArg, domain: Sequence[Dim]) -> TensorArg:
+    """`t` over the domain's leading axes and its own last two."""
+    return expand(t, (*domain[:-2], *t.shape[-2:]))
 
 
 def _without(t: TensorArg, lead: int) -> TensorArg:
