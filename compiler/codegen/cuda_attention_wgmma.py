@@ -108,7 +108,7 @@ def settle(k: object, accumulator: Val) -> Val:
     members = k.elements(accumulator)  # type: ignore[attr-defined]
     count = len(members)
     constraints = ",".join(["=f"] * count + [str(i) for i in range(count)])
-    return k.inline_asm("", constraints, members, accumulator.t)  # type: ignore[attr-defined, no-any-return]
+    return k.inline_asm("", constraints, members, accumulator.t)  # type: ignore[attr-defined]
 
 
 class _Attention:

@@ -62,7 +62,7 @@ def whole_vectors(d: Dispatch, t: object, lanes: int) -> int:
 
     if t.rank == 1 and t.strides == (1,):  # type: ignore[attr-defined]
         t = replace(t, shape=(lanes,))  # type: ignore[type-var]
-    return vector_lanes(t, d, limit=lanes * t.type.bytes)  # type: ignore[attr-defined, arg-type]
+    return vector_lanes(t, d, limit=lanes * t.type.bytes)  # type: ignore[attr-defined]
 
 
 def emit(dispatch: Dispatch, target: Target, schedule: PointwiseSchedule | None = None) -> Emitted:

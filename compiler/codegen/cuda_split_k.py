@@ -54,10 +54,10 @@ def emit_reduce(
 def finish(dk: DispatchKernel, domain: tuple[Dim, ...], first: object, total: object, lanes: int) -> None:
     """Run the dispatch's region on `lanes` accumulators at a row-major index of the domain, and store its results."""
     k = dk.k
-    position = dk.split(first, domain)  # type: ignore[arg-type]
+    position = dk.split(first, domain)
     if lanes == 1:
         values = dk.region(dk.d.regions[0], [k.extract(total, 0)], position, domain)
     else:
-        values = dk.region(dk.d.regions[0], [total], position, domain, lanes)  # type: ignore[list-item]
+        values = dk.region(dk.d.regions[0], [total], position, domain, lanes)
     for i, x in enumerate(values):
         dk.store(i, x, position, 0 if lanes == 1 else lanes)
