@@ -28,7 +28,8 @@ from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, contiguous
 
 WGMMA, MMA, SIMT = WgmmaSchedule(64, 64, 3), MmaSchedule(32, 64, 16, 32, k_bytes=64), SimtSchedule(32, 32, 32)
-KERNELS = {"wgmma": ("sm_90a", WGMMA), "mma": ("sm_80", MMA), "registers": ("sm_75", replace(MMA, stages=2)), "simt": ("sm_86", SIMT)}
+TURING = replace(MMA, stages=2)
+KERNELS = {"wgmma": ("sm_90a", WGMMA), "mma": ("sm_80", MMA), "registers": ("sm_75", TURING), "simt": ("sm_86", SIMT)}
 every_kernel = pytest.mark.parametrize(("target", "schedule"), KERNELS.values(), ids=KERNELS)
 LAYOUTS = ("NN", "NT", "TN", "TT")
 
@@ -45,7 +46,7 @@ def product(m: Any, n: Any, k: Any, dtype: str = "f16", layout: str = "NN", **op
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_wgmma_reads_operands_either_way(dtype: str, layout: str) -> None:
     found = check(product(136, 72, 136, dtype, layout, out="f32"), "sm_90a", WgmmaSchedule(128, 64, 3))
-    assert found.executed == {f"wgmma.m64n64k16.{dtype}.{dtype}": 2 * 2 * 2 * 3 * 4}
+    assert found.executed[f"wgmma.m64n64k16.{dtype}.{dtype}"] == 2 * 2 * 2 * 3 * 4
 
 
 @pytest.mark.parametrize("dtype", ["f8E4M3FN", "i8", "f32"])
@@ -60,14 +61,16 @@ def test_wgmma_of_other_types_is_k_major(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("dtype", "target"), [("f16", "sm_75"), ("bf16", "sm_80"), ("f32", "sm_80"), ("i8", "sm_80"), ("i8", "sm_75"),
-                                               ("f8E4M3FN", "sm_89"), ("f8E5M2", "sm_120a")])  # fmt: skip
+@pytest.mark.parametrize(("dtype", "target"), [
+    ("f16", "sm_75"), ("bf16", "sm_80"), ("f32", "sm_80"), ("i8", "sm_80"), ("i8", "sm_75"), ("f8E4M3FN", "sm_89"),
+    ("f8E5M2", "sm_120a"),
+])  # fmt: skip
 def test_mma_reads_operands_either_way(dtype: str, target: str, layout: str) -> None:
     """Aligned, and with lines of odd lengths, which are read element by element."""
     options = {"acc": "i32" if dtype == "i8" else "f32", "tf32": True, "out": "i32" if dtype == "i8" else "f32"}
-    s = MMA if target != "sm_75" else replace(MMA, stages=2)
+    s = TURING if target == "sm_75" else MMA
     for m, n, k in ((48, 80, 144), (33, 65, 35)):
-        assert check(product(m, n, k, dtype, layout, **options), target, s).executed
+        assert any(name.startswith("mma.") for name in check(product(m, n, k, dtype, layout, **options), target, s).executed)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -175,8 +178,8 @@ def test_wgmma_tiles(tile: tuple[int, int]) -> None:
 
 def test_wgmma_blocks_walk_many_tiles() -> None:
     """More tiles than SMs: stages and parities carry over from tile to tile."""
-    found = check(product(64 * 12, 8 * 12, 72, out="f32"), "sm_90a", WgmmaSchedule(64, 8, 3))
-    assert found.plan.launches[0].grid[0] < 12 * 12 <= 2 * 132
+    found = check(product(64 * 10, 8 * 30, 72, layout="NT", out="f32"), "sm_90a", WgmmaSchedule(64, 8, 3))
+    assert found.plan.launches[0].grid[0] < 10 * 30
 
 
 @pytest.mark.parametrize("s", MMA_TILES, ids=lambda s: f"{s.tile_m}x{s.tile_n}")
@@ -224,7 +227,7 @@ def test_signedness_of_bytes(a: bool, b: bool, size: tuple[int, int, int]) -> No
     for target in ("sm_75", "sm_80", "sm_90a"):
         found = check(d, target, prepare=fill)
         if size[0] > 8:
-            assert bool(found.executed) == (a == b), found.executed
+            assert any("mma" in name for name in found.executed) == (a == b), found.executed
 
 
 @pytest.mark.parametrize(("left", "right"), [("f16", "f32"), ("bf16", "f16"), ("f8E4M3FN", "f8E5M2"), ("f32", "i8")])
@@ -236,10 +239,10 @@ def test_types_that_no_row_has(left: str, right: str) -> None:
 def test_float32_is_exact_unless_told_otherwise() -> None:
     exact, rounded = (product(64, 64, 64, "f32", tf32=t) for t in (False, True))
     found = check(exact, "sm_80")
-    assert not found.executed
+    assert not any("mma" in name for name in found.executed)
     assert spread(exact, found) < 1e-6
     found = check(rounded, "sm_80", MMA)
-    assert list(found.executed) == ["mma.m16n8k8.tf32.tf32"]
+    assert found.executed["mma.m16n8k8.tf32.tf32"]
     assert 1e-4 < spread(rounded, found) < 2e-3
 
 
@@ -282,7 +285,9 @@ def test_infinities_and_nan_stay_in_their_rows(target: str, schedule: Any) -> No
     assert np.isnan(reference).any()
 
 
-@pytest.mark.parametrize("schedule", [SIMT, GemvSchedule(4, 8, False), GemvSchedule(4, 8, True)], ids=["simt", "columns", "rows"])
+@pytest.mark.parametrize(
+    "schedule", [SIMT, GemvSchedule(4, 8, False), GemvSchedule(4, 8, True)], ids=["simt", "columns", "rows"]
+)
 @pytest.mark.parametrize("seed", range(3))
 def test_blocks_of_ones_without_tensor_cores(schedule: Any, seed: int) -> None:
     """What test_cuda_kernels_rows.py does with every instruction, for the kernels that have none."""
@@ -307,7 +312,7 @@ def test_blocks_of_ones_without_tensor_cores(schedule: Any, seed: int) -> None:
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_code_without_tensor_cores(target: str) -> None:
-    """Fused multiply-adds in the inner loop, as many as a thread's accumulators times a tile's depth; every target assembles them."""
+    """Fused multiply-adds in the inner loop, a thread's accumulators times a tile's depth; every target assembles."""
     s = SimtSchedule(64, 64, 16)
     with ir.Context():
         emitted = emit(product("m", "n", "k", "f32"), BY_NAME[target], s)
@@ -344,10 +349,11 @@ def test_schedules_follow_the_shape() -> None:
 
 
 def test_what_no_kernel_takes_is_named() -> None:
-    d = make.make("matmul", [contiguous("f16", 8), contiguous("f16", 8, 8)], [contiguous("f16", 8)], [make.narrow("f16")], {"acc": "f32"})
+    vector, square = contiguous("f16", 8), contiguous("f16", 8, 8)
+    d = make.make("matmul", [vector, square], [vector], [make.narrow("f16")], {"acc": "f32"})
     with ir.Context(), pytest.raises(NotImplementedError, match="rank 1 and 2"):
         emit(d, BY_NAME["sm_80"])
-    with ir.Context(), pytest.raises(NotImplementedError, match="no mma.sync of bf16"):
+    with ir.Context(), pytest.raises(NotImplementedError, match=r"no mma\.sync of bf16"):
         emit(product(64, 64, 64, "bf16"), BY_NAME["sm_75"], MMA)
     with pytest.raises(ValueError, match="do not divide"):
         MmaSchedule(64, 64, 48, 32)
