@@ -12,12 +12,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS = (
     click.option("--device", help="cpu, or cuda:N [default: the GPU where one is found, else the CPU]."),
     click.option("--threads", type=click.IntRange(1), help="Threads a call uses on the CPU [default: the cores]."),
+    click.option(
+        "--specialize",
+        type=click.Choice(["lazy", "eager", "none"]),
+        default="lazy",
+        help="When a shape gets kernels of its own on a GPU: in the background, at its first call, never [default: lazy].",
+    ),
     click.option("--tf32", is_flag=True, help="Allow TF32 in matrix products of float32 on a GPU."),
 )
 
 
 def session_options(command: F) -> F:
-    """Decorate a command's function, which receives them as the keyword arguments `device`, `threads` and `tf32`."""
+    """Decorate a command's function, which receives them as keyword arguments of the same names."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
