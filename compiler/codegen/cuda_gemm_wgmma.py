@@ -34,6 +34,7 @@ STAGING_BYTES = 64 * SWIZZLE
 STAGING_BUFFERS = 2
 # Registers of a producer's and of a consumer's thread, by blocks on an SM, for one producer and two consumers: they share what
 # the block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
+# nvJitLink ignores setmaxnreg (C7504): a thread then keeps those 168 (80), which an epilogue must not exceed by much.
 REGISTERS = {1: (40, 232), 2: (24, 104)}
 
 
