@@ -157,7 +157,7 @@ MMA_ROWS: tuple[MmaRow, ...] = (
     MmaRow("mma.m8n8k16.u8", "mma", 8, 8, 16, "i8", "u8", min_sm=75, bits=8, **_S8),
     MmaRow("mma.m16n8k16.f16", "mma", 16, 8, 16, "f16", "f16", "f32", 80, 16, on_hardware=True),
     MmaRow("mma.m16n8k16.bf16", "mma", 16, 8, 16, "bf16", "bf16", "f32", 80, 16, on_hardware=True),
-    MmaRow("mma.m16n8k8.tf32", "mma", 16, 8, 8, "f32", "tf32", "f32", 80, 32),
+    MmaRow("mma.m16n8k8.tf32", "mma", 16, 8, 8, "f32", "tf32", "f32", 80, 32, on_hardware=True),
     MmaRow("mma.m16n8k32.s8", "mma", 16, 8, 32, "i8", "s8", min_sm=80, bits=8, on_hardware=True, **_S8),
     MmaRow("mma.m16n8k32.u8", "mma", 16, 8, 32, "i8", "u8", min_sm=80, bits=8, **_S8),
     MmaRow("mma.m16n8k32.e4m3", "mma", 16, 8, 32, "f8E4M3FN", "e4m3", "f32", 89, 8, tag="QMMA"),
