@@ -71,8 +71,8 @@ class AttentionProblem:
 
     @property
     def plain_scores(self) -> bool:
-        """True where scores are the scaled products themselves."""
-        return self.dispatch.regions[0].is_identity
+        """True where scores are the products times a positive factor, whose maxima are the products'."""
+        return self.dispatch.regions[0].is_identity and self.scale > 0
 
     @property
     def flops(self) -> Dim:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score
-from ingot.compiler.codegen.cuda_attention_softmax import LOG2E, SplitLayout, power_of_two
+from ingot.compiler.codegen.cuda_attention_softmax import SplitLayout, exponent_factor, exponentials, power_of_two
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
 from ingot.compiler.codegen.cuda_kernel import (
@@ -249,9 +249,7 @@ class _Attention:
         self.chunks_v = self.tiles.v.chunks
         self.thread_chunks = -(-self.chunks_v // s.across)
         self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
-        # Where products are scored by a positive factor alone, that factor goes into the exponent.
-        self.folded = p.plain_scores and p.scale > 0
-        self.factor = p.scale * LOG2E if self.folded else LOG2E
+        self.folded, self.factor = p.plain_scores, exponent_factor(p)
 
     def _copy(self, x: Matrix, shape: TileShape, thread: Val) -> TileCopy:
         if x.dtype == "f32":
@@ -434,11 +432,10 @@ class _Attention:
             for x in row[1:]:
                 m = k.max(m, x)
             m = k.max(maximum[i], k.warp_reduce(k.max, m, s.across))
-            shift = k.select(m.eq(float("-inf")), 0.0, m) * self.factor
-            rescale = power_of_two(k, maximum[i] * self.factor - shift)
+            shift = k.select(m.eq(float("-inf")), 0.0, m)
+            rescale = power_of_two(k, (maximum[i] - shift) * self.factor)
             total[i] = total[i] * rescale
-            for j, x in enumerate(row):
-                y = power_of_two(k, k.fma(x, self.factor, -shift))
+            for j, y in enumerate(exponentials(k, self.p, row, shift)):
                 total[i] = total[i] + y
                 k.store(y, self.probabilities + lines[j][i] + ((places[j] & 3) << 2), align=4)
             maximum[i] = m
@@ -507,7 +504,7 @@ class _Attention:
             with k.if_(row < self.n_rows):
                 sums, weights = layout.row(split, self.batch, self.head, row)
                 with k.if_(self.lane.eq(0)):
-                    k.store(maximum[i] * self.factor, weights)
+                    k.store(maximum[i], weights)
                     k.store(total[i], weights.at(1, "f32"))
                 for j, first, whole in self.columns():
                     for e in range(WIDE):

@@ -23,6 +23,24 @@ def power_of_two(k: Any, x: Val) -> Val:
     return k.emit("nvvm.ex2", (x,), x.t, {"ftz": k.attr("true")})
 
 
+def exponent_factor(p: AttentionProblem) -> float:
+    """What scores are multiplied by in powers of two: where products are scored by a factor alone, that factor too."""
+    return p.scale * LOG2E if p.plain_scores else LOG2E
+
+
+def exponentials(k: Any, p: AttentionProblem, scores: Sequence[Val], shift: Val) -> list[Val]:
+    """e**(score - shift) of scores of a row.
+
+    Where scores are products alone, one instruction prepares the power. Others may hold a mask's lowest finite number, which
+    times log2(e) would be minus infinity: there the difference comes first.
+    """
+    factor = exponent_factor(p)
+    if not p.plain_scores:
+        return [power_of_two(k, (x - shift) * factor) for x in scores]
+    low = -(shift * factor)
+    return [power_of_two(k, k.fma(x, factor, low)) for x in scores]
+
+
 class SoftmaxRows:
     """Rows of queries of a thread.
 
@@ -48,8 +66,7 @@ class SoftmaxRows:
         self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
         self.rows = [first + 8 * i for i in range(2 * blocks)]
         self.positions = [p.position(k, batch, head, k.min(r, self.n_rows - 1)) for r in self.rows]
-        # Where products are scored by a factor alone, that factor goes into the exponent.
-        self.factor = p.scale * LOG2E if p.plain_scores else LOG2E
+        self.factor = exponent_factor(p)
 
     def start(self) -> tuple[list[Val], list[Val]]:
         """Maxima and sums of no keys."""
@@ -94,10 +111,10 @@ class SoftmaxRows:
             at = [4 * (i * self.columns + j) + 2 * half + e for j in range(self.columns) for e in range(2)]
             m = self._fold(k.max, [scores[x] for x in at])
             m = k.max(maximum[r], k.warp_reduce(k.max, m, 4))
-            shift = k.select(m.eq(float("-inf")), 0.0, m) * self.factor
-            rescale = power_of_two(k, maximum[r] * self.factor - shift)
-            for x in at:
-                out[x] = power_of_two(k, k.fma(scores[x], self.factor, -shift))
+            shift = k.select(m.eq(float("-inf")), 0.0, m)
+            rescale = power_of_two(k, (maximum[r] - shift) * self.factor)
+            for x, y in zip(at, exponentials(k, self.p, [scores[x] for x in at], shift), strict=True):
+                out[x] = y
             added = self._fold(lambda x, y: x + y, [out[x] for x in at])
             total[r] = k.fma(total[r], rescale, added)
             maximum[r] = m
@@ -165,7 +182,7 @@ class SoftmaxRows:
             with k.if_(row < self.n_rows):
                 sums, weights = layout.row(split, self.batch, self.head, row)
                 with k.if_((self.lane & 3).eq(0)):
-                    k.store(maximum[r] * self.factor, weights)
+                    k.store(maximum[r], weights)
                     k.store(weight, weights.at(1, "f32"))
                 for j in range(self.columns_v):
                     at = 4 * (i * self.columns_v + j) + 2 * half
@@ -194,8 +211,7 @@ def store_pair(
 
 
 class SplitLayout:
-    """The workspace of split keys: sums [splits, batch, head, row, depth_v], then (maximum in powers of two, weight) for each
-    row."""
+    """The workspace of split keys: sums [splits, batch, head, row, depth_v], then (maximum, weight) for each row."""
 
     def __init__(self, dk: DispatchKernel, p: AttentionProblem, splits: int) -> None:
         self.dk, self.p, self.splits = dk, p, splits
