@@ -53,12 +53,9 @@ Row = dict[str, Any]
 class Job:
     """A run of `engine_jobs.py` in the background. Its standard error is ours."""
 
-    def __init__(self, *arguments: Any, nice: int = 0) -> None:
-        command = [sys.executable, str(HERE / "engine_jobs.py"), *map(str, arguments)]
-        if nice:
-            command = ["nice", "-n", str(nice), *command]
-        self.command = command
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def __init__(self, *arguments: Any) -> None:
+        self.command = [sys.executable, str(HERE / "engine_jobs.py"), *map(str, arguments)]
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
 
     def result(self) -> dict[str, Any]:
         """What it printed. Raises RuntimeError where it failed."""
@@ -394,9 +391,10 @@ def main() -> int:
     names = [n for n in MODELS if not options.only or n in options.only]
     print(f"{torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}, PyTorch {torch.__version__}, "
           f"{len(os.sched_getaffinity(0))} cores")  # fmt: skip
-    preparing = {} if options.keep_engines else {
-        name: Job("prepare", name, "--folder", options.folder, "--cast", "fp16", "--cast", "fp32", nice=10) for name in names
-    }  # fmt: skip
+    casts = [word for cast in reversed(CASTS) for word in ("--cast", cast)]
+    preparing = {}
+    if not options.keep_engines:
+        preparing = {n: Job("prepare", n, "--folder", options.folder, "--nice", 10, *casts) for n in names}
     rows: list[Row] = []
     failed = 0
     with tempfile.TemporaryDirectory() as directory:

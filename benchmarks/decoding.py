@@ -68,6 +68,7 @@ def decode_with_session(session: ingot.Session, first: list[int], tokens: int = 
         captured, `compiled_late` (kernels compiled after the second token), `state_copies`, `same` (both chose equal tokens).
     """
     bound = session.bind(donate=True, capacity=CAPACITY)
+    graphs = session.stats().get("graphs", 0)
     compiled: list[int] = []
 
     def step(new: list[int], position: int) -> int:
@@ -88,7 +89,7 @@ def decode_with_session(session: ingot.Session, first: list[int], tokens: int = 
     stats = session.stats()
     return warm, {
         "cold": cold.tokens_per_second,
-        "graphs": stats.get("graphs", 0),
+        "graphs": stats.get("graphs", 0) - graphs,
         "compiled_late": compiled[-1] - compiled[1],
         "state_copies": stats["state_copies"],
         "same": cold.tokens == warm.tokens,

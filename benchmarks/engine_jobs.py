@@ -113,6 +113,7 @@ def main() -> int:
     p.add_argument("name")
     p.add_argument("--folder", type=Path, required=True)
     p.add_argument("--cast", dest="casts", action="append", choices=["fp32", "fp16", "bf16"], required=True)
+    p.add_argument("--nice", type=int, default=0, help="run at a lower priority")
     p = sub.add_parser("load")
     p.add_argument("engine", type=Path)
     p.add_argument("--device", default="cuda:0")
@@ -120,6 +121,7 @@ def main() -> int:
     p.add_argument("--cores", type=lambda text: [int(n) for n in text.split(",")], default=[])
     options = parser.parse_args()
     if options.job == "prepare":
+        os.nice(options.nice)
         report = prepare(options.name, options.folder, options.casts)
     else:
         report = load(options.engine, options.device, options.cache, options.cores)
