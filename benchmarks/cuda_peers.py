@@ -316,6 +316,8 @@ def summary(row: Row) -> str:
     if "jit" in row:
         text += f" JIT {row['jit']['jit_s']:.2f} s of {row['jit']['compiled']} kernels, "
         text += f"specialized in {number(row['jit']['specialize_s'], 2)} s ({row['jit']['specialized']} kernels)"
+    if "error" in row:
+        text += f", error {row['error']:.1e}"
     return text + "".join(f"; {p}" for p in problems(row))
 
 
