@@ -107,7 +107,7 @@ class BoundSession:
         for s in self._states.values():
             state = program.states[s.number]
             inputs[state.input] = outputs[state.output] = s.buffer
-        results = session._call(Call(sizes, inputs, outputs))
+        results = session._call(Call(sizes, inputs, outputs, stream=session._stream))
         for s in self._states.values():
             state = program.states[s.number]
             s.length = lengths[s.number]

@@ -29,12 +29,12 @@ class ContextPool:
         return self._made
 
     @contextmanager
-    def lease(self) -> Iterator[ExecutionContext]:
-        """A context for one call."""
+    def lease(self, fits: Callable[[ExecutionContext], bool] = lambda context: True) -> Iterator[ExecutionContext]:
+        """A context for one call: one that `fits` where there is such, or can be made, else any."""
         with self._changed:
             while not self._free and self._made == self.limit:
                 self._changed.wait()
-            context = self._free.pop() if self._free else None
+            context = self._take(fits)
             if context is None:
                 self._made += 1
         try:
@@ -51,6 +51,13 @@ class ContextPool:
             with self._changed:
                 self._free.append(context)
                 self._changed.notify()
+
+    def _take(self, fits: Callable[[ExecutionContext], bool]) -> ExecutionContext | None:
+        """A free context; None where a new one is better."""
+        for n, context in reversed(list(enumerate(self._free))):
+            if fits(context):
+                return self._free.pop(n)
+        return self._free.pop() if self._free and self._made == self.limit else None
 
     def close(self) -> None:
         """Close the contexts that are free."""

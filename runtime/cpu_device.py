@@ -123,6 +123,10 @@ class CpuContext:
         self._kinds = [(i, b.kind, b.index) for i, b in enumerate(self._program.buffers) if b.kind in ("input", "output")]
         self._types = [ONNX_TYPE_BY_NAME[o.onnx_type] for o in self._program.outputs]
 
+    def is_free_for(self, call: Call) -> bool:
+        """Always: calls end before they return."""
+        return True
+
     def run(self, call: Call) -> tuple[list[Any], int]:
         """See `ingot.runtime.device.ExecutionContext`."""
         executable = self._executable

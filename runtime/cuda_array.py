@@ -1,7 +1,7 @@
 """Arrays in a GPU's memory, exchanged with other libraries without copies.
 
-`CudaArray` offers `__cuda_array_interface__` (Numba, "CUDA Array Interface", version 3) and, for those who want numpy,
-`__array__`. `device_pointer` reads other libraries' arrays by the same interface or by DLPack.
+`CudaArray` offers `__cuda_array_interface__` (Numba, "CUDA Array Interface", version 3), DLPack and, for those who want numpy,
+`__array__`. `as_cuda_array` reads other libraries' arrays by the same interface or by DLPack.
 """
 
 from __future__ import annotations
@@ -14,24 +14,33 @@ import numpy as np
 
 from ingot import dims
 from ingot.errors import InputError
+from ingot.runtime import dlpack
 from ingot.runtime.cuda_driver import Cuda
+from ingot.runtime.cuda_stream import LEGACY_DEFAULT, CudaStream
 
 # Types that numpy lacks travel as unsigned integers of their width, as the interface has no code for them.
 _CARRIERS = {1: "|u1", 2: "<u2"}
 
 
 class DeviceMemory:
-    """A piece of device memory, freed when nothing refers to it any more."""
+    """A piece of device memory, freed when nothing refers to it any more.
 
-    def __init__(self, cuda: Cuda, nbytes: int) -> None:
-        self._cuda, self.nbytes = cuda, nbytes
-        self.address = cuda.allocate(nbytes)
+    With a stream it is allocated and freed in the stream's order, and neither waits for the GPU: work of another stream that
+    uses it must have ended when it goes.
+    """
+
+    def __init__(self, cuda: Cuda, nbytes: int, stream: CudaStream | None = None) -> None:
+        self._cuda, self.nbytes, self._stream = cuda, nbytes, stream
+        self.address = cuda.allocate(nbytes) if stream is None else cuda.allocate_async(nbytes, stream.handle)
 
     def __del__(self) -> None:
         address, self.address = getattr(self, "address", 0), 0
-        if address:
-            self._cuda.activate_quietly()
+        if not address or not self._cuda.activate_quietly():
+            return
+        if self._stream is None:
             self._cuda.free(address)
+        else:
+            self._cuda.free_async(address, self._stream.handle)
 
 
 class CudaArray:
@@ -42,6 +51,7 @@ class CudaArray:
         address: of element 0.
         shape, dtype: as numpy's.
         strides: in bytes.
+        ready: handle of the stream in whose order the contents are there; None where they are there already.
     """
 
     def __init__(
@@ -52,17 +62,21 @@ class CudaArray:
         shape: Sequence[int],
         dtype: np.dtype,
         strides: Sequence[int] | None = None,
+        ready: int | None = None,
     ) -> None:
-        self.cuda, self.memory, self.address = cuda, memory, address
+        self.cuda, self.memory, self.address, self.ready = cuda, memory, address, ready
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
         rows = [dims.evaluate(s, {}) for s in dims.row_major(self.shape)]
         self.strides = tuple(strides) if strides is not None else tuple(s * self.dtype.itemsize for s in rows)
 
     @staticmethod
-    def empty(cuda: Cuda, shape: Sequence[int], dtype: np.dtype) -> CudaArray:
-        """A new contiguous array with undefined contents. Raises DeviceError where there is no memory."""
-        memory = DeviceMemory(cuda, math.prod(shape) * np.dtype(dtype).itemsize)
-        return CudaArray(cuda, memory, memory.address, shape, dtype)
+    def empty(cuda: Cuda, shape: Sequence[int], dtype: np.dtype, stream: CudaStream | None = None) -> CudaArray:
+        """A new contiguous array with undefined contents, in `stream`'s order (see `DeviceMemory`) where one is given.
+
+        Raises DeviceError where there is no memory.
+        """
+        memory = DeviceMemory(cuda, math.prod(shape) * np.dtype(dtype).itemsize, stream)
+        return CudaArray(cuda, memory, memory.address, shape, dtype, ready=None if stream is None else stream.handle)
 
     @property
     def ndim(self) -> int:
@@ -100,7 +114,7 @@ class CudaArray:
             address += start * strides[axis]
             shape[axis] = max(0, -(-(stop - start) // step))
             strides[axis] *= step
-        return CudaArray(self.cuda, self.memory, address, shape, self.dtype, strides)
+        return CudaArray(self.cuda, self.memory, address, shape, self.dtype, strides, self.ready)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -111,7 +125,36 @@ class CudaArray:
             "data": (self.address, False),
             "strides": None if self.is_contiguous else self.strides,
             "version": 3,
+            "stream": self.ready,
         }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, self.cuda.ordinal
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule over this memory (Python array API, `__dlpack__`): work put on `stream` from now on finds the contents.
+
+        `stream` is a handle, None for the legacy default stream, or -1 for no order. `max_version` is accepted and an
+        unversioned capsule given, as is allowed. Raises BufferError where a copy or another device is asked for.
+        """
+        if copy:
+            raise BufferError("an array of Ingot is exported without a copy")
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            raise BufferError(f"cannot move from {self.__dlpack_device__()} to {dl_device}")
+        if stream == 0:
+            raise ValueError("stream 0 is ambiguous (array API, __dlpack__): 1 is the legacy default, 2 the thread's")
+        consumer = LEGACY_DEFAULT if stream is None else stream
+        if self.ready is not None and consumer not in (-1, self.ready):
+            self.cuda.activate()
+            self.cuda.order(self.ready, consumer)
+        return dlpack.capsule(self.address, self.shape, self.strides, self.dtype, self.__dlpack_device__(), self)
 
     def numpy(self) -> np.ndarray:
         """A copy in host memory."""
@@ -119,14 +162,15 @@ class CudaArray:
         out = np.empty(self.shape, self.dtype)
         if out.size == 0:
             return out
+        stream = self.ready or 0
         if self.is_contiguous:
-            self.cuda.download(out.ctypes.data, self.address, self.nbytes, 0)
-            self.cuda.synchronize(0)
+            self.cuda.download(out.ctypes.data, self.address, self.nbytes, stream)
+            self.cuda.synchronize(stream)
             return out
         extent = sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True)) + self.dtype.itemsize
         raw = np.empty(extent, np.uint8)
-        self.cuda.download(raw.ctypes.data, self.address, extent, 0)
-        self.cuda.synchronize(0)
+        self.cuda.download(raw.ctypes.data, self.address, extent, stream)
+        self.cuda.synchronize(stream)
         view = np.lib.stride_tricks.as_strided(raw[: self.dtype.itemsize].view(self.dtype), self.shape, self.strides)
         out[...] = view
         return out
@@ -169,7 +213,9 @@ def as_cuda_array(value: Any, name: str, cuda: Cuda, dtype: np.dtype) -> CudaArr
     if np.dtype(typestr) != dtype and typestr != _CARRIERS.get(dtype.itemsize):
         raise InputError(f"expects {dtype}, got an array of type {typestr}", node=name, cure="convert it first")
     address = interface["data"][0]
-    return CudaArray(cuda, value, address, interface["shape"], dtype, interface.get("strides"))
+    # Before version 3 the interface said nothing of streams: the default stream is what such libraries use.
+    ready = interface.get("stream") if interface.get("version", 0) >= 3 else LEGACY_DEFAULT
+    return CudaArray(cuda, value, address, interface["shape"], dtype, interface.get("strides"), ready)
 
 
 def _interface(value: Any) -> dict[str, Any] | None:
@@ -182,24 +228,27 @@ def _interface(value: Any) -> dict[str, Any] | None:
 def _from_dlpack(value: Any, name: str, cuda: Cuda, dtype: np.dtype) -> CudaArray:
     from cuda.core.utils import StridedMemoryView
 
-    view = StridedMemoryView.from_dlpack(value, stream_ptr=-1)
+    view = StridedMemoryView.from_dlpack(value, stream_ptr=LEGACY_DEFAULT)  # the producer's stream is made to come before it
     if view.device_id != cuda.ordinal:
         raise InputError(f"lies on cuda:{view.device_id}, the session runs on cuda:{cuda.ordinal}", node=name, cure="move it")
     if np.dtype(view.dtype).itemsize != dtype.itemsize:
         raise InputError(f"expects {dtype}, got {view.dtype}", node=name, cure="convert it first")
     strides = None if view.strides is None else [s * dtype.itemsize for s in view.strides]
-    return CudaArray(cuda, (value, view), view.ptr, view.shape, dtype, strides)
+    return CudaArray(cuda, (value, view), view.ptr, view.shape, dtype, strides, LEGACY_DEFAULT)
 
 
 def copy_strided(cuda: Cuda, target: CudaArray, source: CudaArray) -> None:
     """Copy between views of one shape in a GPU's memory, by as few two-dimensional copies as their strides allow.
 
-    Waits for the copy. Raises ValueError where the shapes differ or the innermost axis of a view has gaps.
+    Waits for both arrays' streams and for the copy.
+    Raises ValueError where the shapes differ or the innermost axis of a view has gaps.
     """
     if target.shape != source.shape or target.dtype != source.dtype:
         raise ValueError(f"cannot copy {source} to {target}")
     if target.size == 0:
         return
+    for stream in {target.ready, source.ready} - {None}:
+        cuda.synchronize(stream)
     rows, width = _rows(target, source)
     item = target.dtype.itemsize
     if len(rows) == 0:

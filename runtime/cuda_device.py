@@ -2,13 +2,17 @@
 
 The first call at new sizes launches kernel by kernel; from the second on, a call is one graph launch. States that grow from
 call to call keep their plan: the sizes that were seen to change become live, and kernels read them from the size table.
+
+A call on the user's stream returns while it is under way. Its context is then *pending*: the next call on another stream is put
+behind it by an event, and what the host frees waits for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,7 @@ from ingot.runtime.arrays import CALLER_ALIGNMENT, as_array, from_storage, stora
 from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array, copy_strided, is_device_array
 from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_plan import Plan, bucket
+from ingot.runtime.cuda_upload import WeightUpload
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.specialization import Specializer
@@ -32,10 +37,11 @@ _KEPT_PLANS = 32  # of a context; the one used longest ago is closed first
 
 
 class CudaDevice:
-    """GPU number `ordinal`. Raises DeviceError where it is missing or older than Ingot supports."""
+    """GPU number `ordinal`, with streams of a priority. Raises DeviceError where it is missing or older than Ingot supports."""
 
-    def __init__(self, ordinal: int = 0) -> None:
+    def __init__(self, ordinal: int = 0, priority: int = 0) -> None:
         self.cuda = Cuda(ordinal)
+        self._priority = priority
         self.facts = self.cuda.facts()
         self.name = f"cuda:{ordinal}"
         self.target = target_for(self.facts.capability)
@@ -43,8 +49,8 @@ class CudaDevice:
     def prepare(
         self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
     ) -> CudaExecutable:
-        """Upload the weights; `specializer` builds programs for the shapes that are called."""
-        return CudaExecutable(self.cuda, loaded, weights, specializer)
+        """Start the upload of the weights; `specializer` builds programs for the shapes that are called."""
+        return CudaExecutable(self.cuda, loaded, weights, specializer, self._priority)
 
 
 class CudaKernels:
@@ -53,20 +59,22 @@ class CudaKernels:
     def __init__(self, cuda: Cuda, loaded: LoadedProgram) -> None:
         self.program = loaded.program
         self._cuda, self._kernels = cuda, loaded.kernels
-        self._modules: dict[int, Any] = {}
+        self._modules: dict[str | int, Any] = {}
         self._functions: dict[tuple[int, str], Any] = {}
 
     def function(self, kernel: int, symbol: str, shared_bytes: int) -> Any:
         """A loaded kernel; its module is loaded when first used."""
         key = kernel, symbol
         if key not in self._functions:
-            if kernel not in self._modules:
-                self._modules[kernel] = self._cuda.load_module(self._kernels[kernel].code, symbol)
-            self._functions[key] = self._cuda.function(self._modules[kernel], symbol, shared_bytes)
+            code = self._kernels[kernel]
+            module = code.module or kernel  # small kernels share modules
+            if module not in self._modules:
+                self._modules[module] = self._cuda.load_module(code.code, symbol)
+            self._functions[key] = self._cuda.function(self._modules[module], symbol, shared_bytes)
         return self._functions[key]
 
     def close(self) -> None:
-        """Unload the modules."""
+        """Unload the modules; the GPU's context must be current."""
         for module in self._modules.values():
             self._cuda.unload_module(module)
         self._modules, self._functions = {}, {}
@@ -80,16 +88,22 @@ class CudaExecutable:
     """
 
     def __init__(
-        self, cuda: Cuda, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
+        self,
+        cuda: Cuda,
+        loaded: LoadedProgram,
+        weights: Mapping[str, Weight],
+        specializer: Specializer | None = None,
+        priority: int = 0,
     ) -> None:
-        self.cuda, self.program = cuda, loaded.program
+        self.cuda, self.program, self._priority = cuda, loaded.program, priority
         _check_steps(loaded.program)
         cuda.activate()
         self.graphs = 0
         self.kernels = CudaKernels(cuda, loaded)
         self._specializer = specializer
         self._variants: dict[Hashable, CudaKernels] = {}
-        self._memory, self.addresses = self._upload(weights)
+        self._memory: DeviceMemory | None
+        self._memory, self.addresses, self.upload = self._start_upload(weights)
 
     def kernels_for(self, key: Hashable, env: Mapping[str, int], live: frozenset[str], calls: int) -> CudaKernels:
         """The kernels for sizes: those of a specialized program where there is one, else for any shape."""
@@ -103,33 +117,31 @@ class CudaExecutable:
             found = self._variants.setdefault(key, CudaKernels(self.cuda, loaded))
         return found
 
-    def _upload(self, weights: Mapping[str, Weight]) -> tuple[DeviceMemory, list[int]]:
-        """All weights in one piece of memory; the base address of every buffer of the program, 0 for those of a call."""
+    def _start_upload(self, weights: Mapping[str, Weight]) -> tuple[DeviceMemory, list[int], WeightUpload]:
+        """One piece of memory for all weights, the base address of every buffer of the program (0 for those of a call), and the
+        upload under way."""
         offsets, total = {}, 0
         for number, buffer in enumerate(self.program.buffers):
             if buffer.kind != "weight":
                 continue
             if buffer.name not in weights:
                 raise DeviceError(f"weight {buffer.name!r} has no data", cure="refit the engine: it was saved without weights")
+            nbytes = weights[buffer.name].nbytes
+            if nbytes != buffer.bytes:
+                raise DeviceError(f"weight {buffer.name!r} has {nbytes} bytes, the program expects {buffer.bytes}")
             offsets[number] = total
             total += -(-dims.evaluate(buffer.bytes, {}) // _ALIGNMENT) * _ALIGNMENT
         memory = DeviceMemory(self.cuda, total)
         addresses = [0] * len(self.program.buffers)
-        stream = self.cuda.stream()
         for number, offset in offsets.items():
-            buffer = self.program.buffers[number]
-            view = np.frombuffer(weights[buffer.name].bytes_view(), np.uint8)
-            if view.nbytes != buffer.bytes:
-                raise DeviceError(f"weight {buffer.name!r} has {view.nbytes} bytes, the program expects {buffer.bytes}")
             addresses[number] = memory.address + offset
-            self.cuda.upload(addresses[number], view.ctypes.data, view.nbytes, stream)
-        self.cuda.synchronize(stream)
-        self.cuda.destroy_stream(stream)
-        return memory, addresses
+        names = {number: self.program.buffers[number].name for number in offsets}
+        upload = WeightUpload(self.cuda, [(name, weights[name], addresses[number]) for number, name in names.items()])
+        return memory, addresses, upload
 
-    def new_context(self, stream: int | None = None, priority: int = 0) -> CudaContext:
-        """A context on a stream of its own, or on the caller's."""
-        return CudaContext(self, stream, priority)
+    def new_context(self) -> CudaContext:
+        """A context with a stream of its own."""
+        return CudaContext(self, self._priority)
 
     def as_input(self, value: Any, name: str, onnx_type: OnnxType) -> Any:
         """See `ingot.runtime.device.Executable`."""
@@ -175,11 +187,12 @@ class CudaExecutable:
         """Free weights and kernels."""
         if self._specializer is not None:
             self._specializer.close()
-        self.cuda.activate_quietly()
-        for kernels in (self.kernels, *self._variants.values()):
-            kernels.close()
+        self.upload.close()
+        self._memory = None
+        if self.cuda.activate_quietly():
+            for kernels in (self.kernels, *self._variants.values()):
+                kernels.close()
         self._variants = {}
-        self._memory = DeviceMemory(self.cuda, 0)
 
 
 def _check_steps(program: LaunchProgram) -> None:
@@ -191,13 +204,15 @@ def _check_steps(program: LaunchProgram) -> None:
 class _Staging:
     """Device memory that a context keeps for one input or output of callers whose arrays are numpy's."""
 
-    def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
+    def __init__(self, cuda: Cuda, settle: Callable[[], None]) -> None:
+        self._cuda, self._settle = cuda, settle
         self._memory: DeviceMemory | None = None
 
     def address(self, nbytes: int) -> int:
-        """Memory of at least `nbytes`; its contents do not survive growing."""
+        """Memory of at least `nbytes`; its contents do not survive growing. Raises DeviceError where there is too little; a
+        later call may ask for less."""
         if self._memory is None or self._memory.nbytes < nbytes:
+            self._settle()
             self._memory = None  # the old one first goes
             self._memory = DeviceMemory(self._cuda, nbytes)
         return self._memory.address
@@ -206,14 +221,16 @@ class _Staging:
 class CudaContext:
     """A stream, an arena and plans: what one call at a time needs."""
 
-    def __init__(self, executable: CudaExecutable, stream: int | None = None, priority: int = 0) -> None:
+    def __init__(self, executable: CudaExecutable, priority: int = 0) -> None:
         self._executable, self._cuda, self._program = executable, executable.cuda, executable.program
         self._cuda.activate()
-        self._owns_stream = stream is None
-        self.stream = self._cuda.stream(priority) if stream is None else stream
-        self._arena = _Staging(self._cuda)
-        self._staged_inputs = [_Staging(self._cuda) for _ in self._program.inputs]
-        self._staged_outputs = [_Staging(self._cuda) for _ in self._program.outputs]
+        self.stream = self._cuda.stream(priority)
+        self._ended = self._cuda.event()
+        self._pending = 0  # the user's stream with a call that may be under way
+        self._held: Any = None  # what that call reads
+        self._arena = _Staging(self._cuda, self._settle)
+        self._staged_inputs = [_Staging(self._cuda, self._settle) for _ in self._program.inputs]
+        self._staged_outputs = [_Staging(self._cuda, self._settle) for _ in self._program.outputs]
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
         self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
         self._guards = [s for s in self._program.steps if isinstance(s, GuardStep)]
@@ -223,54 +240,102 @@ class CudaContext:
         self._last_env: Mapping[str, int] = {}
         self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
 
+    def is_free_for(self, call: Call) -> bool:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        if not self._pending or (call.stream is not None and call.stream.handle == self._pending):
+            return True
+        self._cuda.activate()
+        return self._cuda.is_past(self._ended)
+
+    def _settle(self) -> None:
+        """Wait for the call that is under way."""
+        if self._pending:
+            self._cuda.wait_event(self._ended)
+            self._pending, self._held = 0, None
+
+    def _follow(self, stream: int, call: Call) -> None:
+        """Put what comes on `stream` behind this context's call before, and behind the streams that make the inputs."""
+        if self._pending and self._pending != stream:
+            self._cuda.wait(stream, self._ended)
+        arrays = [*call.inputs, *call.outputs]
+        for other in {a.ready for a in arrays if isinstance(a, CudaArray)} - {None, stream}:
+            self._cuda.order(other, stream)
+
     def run(self, call: Call) -> tuple[list[Any], int]:
         """See `ingot.runtime.device.ExecutionContext`."""
         cuda = self._cuda
         cuda.activate()
+        stream = self.stream if call.stream is None else call.stream.handle
         env = call.sizes.env
         status = self._failed_guard(env)
         if status:
             return [None] * len(self._output_types), status
-        addresses, results, downloads = self._place(call)
+        try:
+            return self._run(call, stream), 0
+        except DeviceError:
+            with contextlib.suppress(DeviceError):
+                cuda.synchronize(stream)  # what was enqueued must not run into the next call
+            self._drop_plans()  # their parameters may be half written; and the memory may be wanted
+            raise
+
+    def _run(self, call: Call, stream: int) -> list[Any]:
+        cuda, env = self._cuda, call.sizes.env
+        self._follow(stream, call)
+        addresses, results, downloads = self._place(call, stream)
         plan = self._plan(env)
-        changed = plan.bind(addresses, self._arena.address(plan.arena_bytes), env, self.stream)
+        changed = plan.bind(addresses, self._arena.address(plan.arena_bytes), env, stream)
+        self._executable.upload.before(stream)
         if self._checked:
-            plan.run_checked(self.stream)
+            plan.run_checked(stream)
         elif plan.captured:
-            plan.replay(changed, self.stream)
+            plan.replay(changed, stream)
         elif plan.calls:
             plan.capture()
             self._executable.graphs += 1
-            plan.replay((), self.stream)
+            plan.replay((), stream)
         else:
-            plan.run(self.stream)
+            plan.run(stream)
         plan.calls += 1
         for host, address in downloads:
-            cuda.download(host.ctypes.data, address, host.nbytes, self.stream)
-        cuda.synchronize(self.stream)
+            cuda.download(host.ctypes.data, address, host.nbytes, stream)
+        if call.stream is None or downloads:
+            cuda.synchronize(stream)
+            self._pending, self._held = 0, None
+        else:
+            cuda.record(self._ended, stream)
+            self._pending, self._held = stream, call.inputs
         shapes = call.sizes.output_shapes
         return [
             from_storage(r, t, shape) if isinstance(r, np.ndarray) and given is None else r
             for r, given, t, shape in zip(results, call.outputs, self._output_types, shapes, strict=True)
-        ], 0
+        ]
 
     def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
         """Median time of each kernel launch at these sizes; see `Plan.profile`."""
         self._cuda.activate()
+        self._settle()
+        self._executable.upload.before(self.stream)
         plan = self._plan(call.sizes.env)
         rows = plan.profile(self.stream, repeats)
         self._cuda.synchronize(self.stream)
         return rows
 
     def close(self) -> None:
-        """Free the plans and the stream."""
-        self._cuda.activate_quietly()
-        for plan in self._plans.values():
-            plan.close()
-        self._plans.clear()
-        if self._owns_stream and self.stream:
-            self._cuda.destroy_stream(self.stream)
-            self.stream = 0
+        """Free the plans and the stream, after the call that is under way. A GPU that is lost has nothing to free."""
+        if not self.stream or not self._cuda.activate_quietly():
+            return
+        with contextlib.suppress(DeviceError):
+            self._settle()
+        self._drop_plans()
+        self._cuda.destroy_event(self._ended)
+        self._cuda.destroy_stream(self.stream)
+        self.stream = 0
+
+    def _drop_plans(self) -> None:
+        plans, self._plans = self._plans, OrderedDict()
+        if self._cuda.activate_quietly():
+            for plan in plans.values():
+                plan.close()
 
     def _failed_guard(self, env: Mapping[str, int]) -> int:
         for number, guard in enumerate(self._guards):
@@ -279,7 +344,7 @@ class CudaContext:
                 return number + 1
         return 0
 
-    def _place(self, call: Call) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
+    def _place(self, call: Call, stream: int) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
         """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
         cuda = self._cuda
         addresses = list(self._executable.addresses)
@@ -288,7 +353,7 @@ class CudaContext:
         for staging, array, t, spec in staged:
             if isinstance(array, np.ndarray):
                 address = staging.address(array.nbytes)
-                cuda.upload(address, array.ctypes.data, array.nbytes, self.stream)
+                cuda.upload(address, array.ctypes.data, array.nbytes, stream)
             else:
                 address = as_cuda_array(array, spec.name, cuda, onnx_numpy(t)).address
             inputs.append(address)
@@ -300,14 +365,16 @@ class CudaContext:
             stored, dtype = storage_shape(t.storage, shape)
             result: Any = given
             if given is None and call.on_device:
-                result = CudaArray.empty(cuda, stored, dtype)
+                result = CudaArray.empty(cuda, stored, dtype, call.stream)
             elif given is None:
                 result = np.empty(stored, dtype)
             if isinstance(result, np.ndarray):
                 address = staging.address(result.nbytes)
                 downloads.append((result, address))
             else:
-                address = as_cuda_array(result, "output", cuda, onnx_numpy(t)).address
+                array = as_cuda_array(result, "output", cuda, onnx_numpy(t))
+                array.ready = None if call.stream is None else stream
+                address = array.address
             outputs.append(address)
             results.append(result)
         for number, buffer in enumerate(self._program.buffers):
@@ -333,7 +400,8 @@ class CudaContext:
         else:
             kernels = self._executable.kernels_for(shape, env, live, calls)
         if plan is not None and plan.program is not kernels.program:
-            del self._plans[key]  # the call before has ended: nothing of the old plan is in flight
+            self._settle()
+            del self._plans[key]
             plan.close()
             plan = None
         if plan is None:
@@ -342,6 +410,7 @@ class CudaContext:
             plan = Plan(self._cuda, kernels.program, steps, kernels.function, env, live)
             self._plans[key] = plan
             if len(self._plans) > _KEPT_PLANS:
+                self._settle()
                 self._plans.popitem(last=False)[1].close()
         else:
             self._plans.move_to_end(key)

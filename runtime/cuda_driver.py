@@ -1,11 +1,13 @@
 """The CUDA driver, in the few calls the runtime needs; every failure is one `DeviceError` that says what to do.
 
-All calls act on the device's primary context, so that memory and streams are shared with other libraries in the process.
+All calls act on the device's primary context, so that memory and streams are shared with other libraries in the process. A
+fault of a kernel makes that context useless for good: from then on every call on this GPU fails at once with the same words.
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +30,10 @@ STICKY = (
     "CUDA_ERROR_ILLEGAL_INSTRUCTION",
     "CUDA_ERROR_ECC_UNCORRECTABLE",
     "CUDA_ERROR_CONTEXT_IS_DESTROYED",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+    "CUDA_ERROR_INVALID_PC",
+    "CUDA_ERROR_ASSERT",
 )
 _STICKY_CURE = "the GPU's context is lost: start a new process; run once with INGOT_SYNC=1 to name the kernel at fault"
 
@@ -55,9 +61,21 @@ def check(result: tuple, doing: str) -> Any:
         name = status.name
         _, text = driver().cuGetErrorString(status)
         words = text.decode() if isinstance(text, bytes) else name
-        cure = _STICKY_CURE if name in STICKY else _CURES.get(name)
-        raise DeviceError(f"{doing}: {words} ({name})", cure=cure)
+        if name in STICKY:
+            ordinal = getattr(_current, "ordinal", None)
+            _lost.setdefault(ordinal, f"{doing}: {words} ({name})")
+            raise _lost_error(ordinal)
+        raise DeviceError(f"{doing}: {words} ({name})", cure=_CURES.get(name))
     return values[0] if len(values) == 1 else tuple(values)
+
+
+_current = threading.local()  # `ordinal` of the GPU whose context is current on the thread
+_lost: dict[int | None, str] = {}  # what made a GPU's context useless
+
+
+def _lost_error(ordinal: int | None) -> DeviceError:
+    where = "the GPU" if ordinal is None else f"cuda:{ordinal}"
+    return DeviceError(f"{where} is lost to this process after {_lost[ordinal]}", cure=_STICKY_CURE)
 
 
 def device_count() -> int:
@@ -93,12 +111,19 @@ class Cuda:
         self.activate()
 
     def activate(self) -> None:
-        """Make this GPU's context current on the calling thread."""
+        """Make this GPU's context current on the calling thread. Raises DeviceError once a kernel's fault has spoiled it."""
+        if self.ordinal in _lost:
+            raise _lost_error(self.ordinal)
+        _current.ordinal = self.ordinal
         check(driver().cuCtxSetCurrent(self._context), "making the GPU's context current")
 
-    def activate_quietly(self) -> None:
-        """As `activate`, for clean-up that must not raise."""
+    def activate_quietly(self) -> bool:
+        """As `activate`, for clean-up that must not raise: False where the context is spoiled and nothing is left to free."""
+        if self.ordinal in _lost:
+            return False
+        _current.ordinal = self.ordinal
         driver().cuCtxSetCurrent(self._context)
+        return True
 
     def facts(self) -> DeviceFacts:
         """Name, compute capability and sizes."""
@@ -124,6 +149,15 @@ class Cuda:
         """Give device memory back, once no work in flight uses it."""
         if address:
             driver().cuMemFree(address)
+
+    def allocate_async(self, nbytes: int, stream: int) -> int:
+        """As `allocate`, in stream order: only work that follows on `stream` may use it."""
+        doing = f"allocating {nbytes / 1e6:.1f} MB on cuda:{self.ordinal}"
+        return int(check(driver().cuMemAllocAsync(max(nbytes, 256), stream), doing))
+
+    def free_async(self, address: int, stream: int) -> None:
+        """Give back what `allocate_async` gave, once the work on `stream` so far is done."""
+        driver().cuMemFreeAsync(address, stream)
 
     def pinned(self, nbytes: int) -> int:
         """The address of page-locked host memory, from which copies are asynchronous."""
@@ -175,6 +209,29 @@ class Cuda:
 
     def record(self, event: int, stream: int) -> None:
         check(driver().cuEventRecord(event, stream), "recording an event")
+
+    def wait(self, stream: int, event: int) -> None:
+        """Work put on `stream` from now on follows what was before `event`; the caller does not wait."""
+        check(driver().cuStreamWaitEvent(stream, event, 0), "ordering streams")
+
+    def order(self, before: int, after: int) -> None:
+        """Work put on stream `after` from now on follows what is on stream `before`."""
+        event = self.event()
+        self.record(event, before)
+        self.wait(after, event)
+        self.destroy_event(event)  # the driver keeps it until it is past
+
+    def wait_event(self, event: int) -> None:
+        """Wait until an event is past."""
+        check(driver().cuEventSynchronize(event), "running kernels")
+
+    def is_past(self, event: int) -> bool:
+        """True where an event is past."""
+        (status,) = driver().cuEventQuery(event)
+        if status.name == "CUDA_ERROR_NOT_READY":
+            return False
+        check((status,), "running kernels")
+        return True
 
     def elapsed_ms(self, start: int, end: int) -> float:
         """Milliseconds between two timing events, both past."""

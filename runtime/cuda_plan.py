@@ -231,13 +231,18 @@ class Plan:
     def capture(self) -> None:
         """Make a CUDA graph of the launches with their current parameters: a chain of kernel nodes."""
         d = driver()
-        self._graph = check(d.cuGraphCreate(0), "creating a CUDA graph")
+        graph = check(d.cuGraphCreate(0), "creating a CUDA graph")
         previous: list[Any] = []
-        for record in self.launches:
-            node = check(d.cuGraphAddKernelNode(self._graph, previous or None, len(previous), self._node_params(record)),
-                         f"adding {record.name} to a CUDA graph")  # fmt: skip
-            record.node, previous = node, [node]
-        self._executable = check(d.cuGraphInstantiate(self._graph, 0), "instantiating a CUDA graph")
+        try:
+            for record in self.launches:
+                node = check(d.cuGraphAddKernelNode(graph, previous or None, len(previous), self._node_params(record)),
+                             f"adding {record.name} to a CUDA graph")  # fmt: skip
+                record.node, previous = node, [node]
+            self._executable = check(d.cuGraphInstantiate(graph, 0), "instantiating a CUDA graph")
+        except DeviceError:  # memory may be there at the next call
+            d.cuGraphDestroy(graph)
+            raise
+        self._graph = graph
 
     def _node_params(self, record: _Launch) -> Any:
         p = driver().CUDA_KERNEL_NODE_PARAMS()

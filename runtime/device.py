@@ -15,6 +15,7 @@ import numpy as np
 from ingot.dtypes import OnnxType
 from ingot.engine import Weight
 from ingot.errors import DeviceError
+from ingot.runtime.cuda_stream import CudaStream
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader
 from ingot.runtime.specialization import Specializer
 from ingot.target import Target
@@ -46,16 +47,22 @@ class Call:
         inputs: an array for each input: of numpy, or of the device; contiguous, of the storage type.
         outputs: for each output an array to write to, or None for a new one. A donated state's output is its input's array.
         on_device: return the device's own arrays rather than numpy's.
+        stream: CUDA: the user's stream to run on; where nothing has to reach numpy's arrays, the call does not wait for it.
     """
 
     sizes: Sizes
     inputs: Sequence[Any]
     outputs: Sequence[Any | None]
     on_device: bool = False
+    stream: CudaStream | None = None
 
 
 class ExecutionContext(Protocol):
     """Memory and queues for one call at a time."""
+
+    def is_free_for(self, call: Call) -> bool:
+        """True where the call would not wait for an earlier one of this context that is still under way."""
+        ...
 
     def run(self, call: Call) -> tuple[list[Any], int]:
         """Run the program; its outputs, and 0, or 1 + the number of the guard that failed.
@@ -123,8 +130,13 @@ class Device(Protocol):
         ...
 
 
-def open_device(name: str | None, loader: ProgramLoader, *, threads: int | None = None) -> Device:
+def open_device(name: str | None, loader: ProgramLoader, *, threads: int | None = None, priority: int = 0) -> Device:
     """The device of a name; None takes the first GPU where there is one, else the CPU.
+
+    Args:
+        loader: knows the host's target.
+        threads: CPU: of a call.
+        priority: CUDA: of the streams that calls run on.
 
     Raises:
         DeviceError: no device has this name here.
@@ -141,5 +153,5 @@ def open_device(name: str | None, loader: ProgramLoader, *, threads: int | None 
     if kind == "cuda" and (ordinal or "0").isdigit():
         from ingot.runtime.cuda_device import CudaDevice
 
-        return CudaDevice(int(ordinal or "0"))
+        return CudaDevice(int(ordinal or "0"), priority)
     raise DeviceError(f"no device is named {name!r}", cure="use 'cpu', 'cuda' or 'cuda:N'")

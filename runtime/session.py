@@ -19,6 +19,7 @@ from ingot.launch_program import TensorSpec, guards
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
+from ingot.runtime.cuda_stream import CudaStream, as_stream
 from ingot.runtime.device import Call, Sizes, open_device
 from ingot.runtime.load_report import LoadReport
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
@@ -62,6 +63,8 @@ class Session:
         specialize: CUDA: when a shape gets kernels of its own: `lazy`, in the background once it was called twice; `eager`,
             at its first call, which waits; `none`.
         threads: CPU: threads a call uses; the cores by default.
+        stream: CUDA: the stream that calls run on unless they are given another (see `run`); by default the session's own.
+        priority: CUDA: of the session's own streams; lower numbers are more urgent.
         max_contexts: calls that run at the same time; others wait.
         cache: the runtime cache; by default the user's.
         client: the compile server; by default the process' own.
@@ -81,6 +84,8 @@ class Session:
         tf32: bool = False,
         specialize: str = "lazy",
         threads: int | None = None,
+        stream: Any = None,
+        priority: int = 0,
         max_contexts: int = 4,
         cache: RuntimeCache | None = None,
         client: CompileClient | None = None,
@@ -97,7 +102,7 @@ class Session:
         if tf32:
             loader.passes = ("ingot-allow-tf32",)
         with self._report.step("device"):
-            self.device = open_device(device, loader, threads=threads)
+            self.device = open_device(device, loader, threads=threads, priority=priority)
         loaded = loader.load(self.engine, self.device.target, self._report)
         self.counters.compiled_kernels = self._report.compiled
         self.program = loaded.program
@@ -110,6 +115,7 @@ class Session:
         self._outputs = {spec.name: i for i, spec in enumerate(self.program.outputs)}
         self._types = [ONNX_TYPE_BY_NAME[spec.onnx_type] for spec in self.program.inputs]
         self._lock = threading.Lock()
+        self._stream = self._as_stream(stream)
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs, in order."""
@@ -119,13 +125,16 @@ class Session:
         """The outputs, in order."""
         return list(map(_node_arg, self.program.outputs))
 
-    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], *, stream: Any = None) -> list[Any]:
         """Run the engine.
 
         Args:
             output_names: outputs to return, in this order; None for all.
             input_feed: an array for every input, by name: numpy, or anything with DLPack, `__cuda_array_interface__` or
                 `__array__`. Arrays in the GPU's memory are read where they lie, and make the outputs the GPU's arrays too.
+            stream: CUDA: the stream to run on: its handle, or an object with `__cuda_stream__` or `cuda_stream`. With inputs in
+                the GPU's memory the call returns at once, and the outputs are there in the stream's order. Inputs whose
+                library tells its stream are waited for, on the GPU. A stream given as a number must outlive the outputs.
 
         Raises:
             InputError: a name, type or shape is not what the engine expects; names the input and the cure.
@@ -136,7 +145,8 @@ class Session:
         sizes = self._binder.bind(tuple(a.shape for a in arrays))
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
         on_device = any(map(self._executable.is_resident, stored))
-        results = self._call(Call(sizes, stored, [None] * len(self.program.outputs), on_device))
+        on_stream = self._stream if stream is None else self._as_stream(stream)
+        results = self._call(Call(sizes, stored, [None] * len(self.program.outputs), on_device, on_stream))
         return [results[i] for i in wanted]
 
     def bind(
@@ -206,6 +216,11 @@ class Session:
     def _specialize(self, env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
         return self._loader.specialize(self.program, env, live, self.device.target)
 
+    def _as_stream(self, stream: Any) -> CudaStream | None:
+        if stream is not None and self.device.target.kind != "cuda":
+            raise InputError(f"{self.device.name} has no streams", cure="leave `stream` out, or use a GPU")
+        return None if stream is None else as_stream(stream)
+
     # Parts of a call, shared with BoundSession
 
     def _wanted(self, output_names: Sequence[str] | None) -> list[int]:
@@ -236,7 +251,7 @@ class Session:
         return stored
 
     def _call(self, call: Call) -> list[Any]:
-        with self._contexts.lease() as context:
+        with self._contexts.lease(lambda context: context.is_free_for(call)) as context:
             results, status = context.run(call)
         with self._lock:
             self.counters.runs += 1

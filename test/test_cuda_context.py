@@ -1,0 +1,345 @@
+"""Calls of the CUDA runtime in their order: streams, uploads, errors. Against a GPU that lies in host memory."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cuda import FakeCuda, FakeDriver
+
+from ingot import dims
+from ingot.dispatch import Dispatch, contiguous
+from ingot.engine import Weight
+from ingot.errors import DeviceError, InputError
+from ingot.kernel_code import KernelCode
+from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
+from ingot.launch_program import Binding, Buffer, BufferRef, DispatchStep, KernelEntry, LaunchProgram, TensorSpec
+from ingot.runtime import cuda_driver, cuda_plan
+from ingot.runtime.context_pool import ContextPool
+from ingot.runtime.cuda_array import CudaArray, as_cuda_array
+from ingot.runtime.cuda_device import CudaContext, CudaExecutable
+from ingot.runtime.cuda_stream import CudaStream, as_stream
+from ingot.runtime.cuda_upload import WeightUpload
+from ingot.runtime.device import Call
+from ingot.runtime.program_loader import LoadedProgram
+from ingot.runtime.shape_binding import ShapeBinder
+
+N = dims.symbol("N")
+WEIGHT = np.arange(8, dtype=np.float32)
+F32 = np.dtype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    fake = FakeDriver()
+    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
+    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
+    return fake
+
+
+def make_program() -> LaunchProgram:
+    """y = k2(k1(x)), by two kernels; k1's result lies in the arena; a weight that nothing reads."""
+    steps, entries = [], []
+    for i, name in enumerate(("k1", "k2")):
+        x = contiguous("f32", "d0")
+        dispatch = Dispatch("pointwise", (x,), (x,), (("number", i),), symbols=("d0",), multiples=(1,))
+        launch = KernelLaunch(name, (1, 1, 1), (BufferArg("operand"), BufferArg("result")), (128, 1, 1))
+        entries.append(KernelEntry(f"key{i}", KernelPlan((launch,)), dispatch.text))
+        steps.append(DispatchStep(i, (BufferRef(i),), (BufferRef(i + 1),), (N,), node=name))
+    buffers = (
+        Buffer("input", N * 4),
+        Buffer("arena", N * 4, 0),
+        Buffer("output", N * 4),
+        Buffer("weight", WEIGHT.nbytes, name="w"),
+    )
+    spec = (N,)
+    return LaunchProgram(
+        "sm_90a", (TensorSpec("x", "float", spec),), (TensorSpec("y", "float", spec),), (Binding("N", 0, 0),), buffers, tuple(entries),
+        tuple(steps), N * 4,
+    )  # fmt: skip
+
+
+def make(cuda: FakeCuda, module: str = "") -> tuple[CudaExecutable, ShapeBinder]:
+    program = make_program()
+    codes = tuple(KernelCode(e.plan, "cubin", b"both" if module else e.key.encode(), module=module) for e in program.kernels)
+    weights = {"w": Weight("f32", WEIGHT.shape, lambda: WEIGHT)}
+    cuda.on_launch = copy_kernel
+    return CudaExecutable(cuda, LoadedProgram(program, codes), weights), ShapeBinder(program)
+
+
+def copy_kernel(name: str, grid: tuple, values: list[int]) -> None:
+    """Adds 1 to each element; the size is the first entry of the table."""
+    source, target, table = values
+    n = ctypes.c_int64.from_address(table).value
+    for i in range(n):
+        ctypes.c_float.from_address(target + 4 * i).value = ctypes.c_float.from_address(source + 4 * i).value + 1
+
+
+def call(binder: ShapeBinder, x: Any, stream: CudaStream | None = None) -> Call:
+    return Call(binder.bind((tuple(x.shape),)), [x], [None], isinstance(x, CudaArray), stream)
+
+
+def on_device(cuda: FakeCuda, values: np.ndarray) -> CudaArray:
+    array = CudaArray.empty(cuda, values.shape, values.dtype)
+    ctypes.memmove(array.address, values.ctypes.data, values.nbytes)
+    return array
+
+
+def test_numpy_in_numpy_out():
+    cuda = FakeCuda()
+    executable, binder = make(cuda)
+    context = executable.new_context()
+    x = np.arange(5, dtype=np.float32)
+    ((y,), status) = context.run(call(binder, x))
+    assert status == 0
+    np.testing.assert_array_equal(y, x + 2)
+    assert cuda.named("synchronize")[-1] == ("synchronize", context.stream)
+    assert {entry[2] for entry in cuda.named("launch", "download")} == {context.stream}
+
+
+def test_kernels_that_share_a_module_load_it_once():
+    cuda = FakeCuda()
+    executable, binder = make(cuda, module="hash")
+    executable.new_context().run(call(binder, np.zeros(3, np.float32)))
+    assert cuda.named("load_module") == [("load_module", b"both")]
+    executable.close()
+    assert cuda.named("unload_module") == [("unload_module", b"both")]
+
+
+def test_a_call_on_a_users_stream_does_not_wait():
+    cuda = FakeCuda()
+    executable, binder = make(cuda)
+    executable.upload.close()
+    context = executable.new_context()
+    x = on_device(cuda, np.arange(4, dtype=np.float32))
+    user = CudaStream(7)
+    cuda.log.clear()
+    ((y,), _) = context.run(call(binder, x, user))
+    assert cuda.named("synchronize", "wait_event", "download") == []
+    assert cuda.named("launch") == [("launch", "k1", 7), ("launch", "k2", 7)]
+    assert ("allocate_async", 16, 7) in cuda.log
+    assert y.ready == 7
+    assert y.__cuda_array_interface__["stream"] == 7
+    assert context.is_free_for(call(binder, x, user))
+    assert not context.is_free_for(call(binder, x, CudaStream(8)))
+    assert not context.is_free_for(call(binder, x))
+    # Another stream is put behind it, and behind the stream that makes its input.
+    cuda.log.clear()
+    context.run(call(binder, y, CudaStream(8)))
+    (ended,) = [event for _, event, stream in cuda.named("record") if stream == 8]
+    assert ("wait", 8, ended) in cuda.log
+    assert ("order", 7, 8) in cuda.log
+    assert cuda.log.index(("wait", 8, ended)) < cuda.log.index(("record", ended, 8))
+    np.testing.assert_array_equal(y.numpy(), np.arange(4) + 2)
+    assert cuda.log[-1] == ("synchronize", 7)
+    address = y.address
+    del y
+    context.run(call(binder, x))  # the context holds what an asynchronous call reads until the next
+    assert ("free_async", address, 7) in cuda.log
+    cuda.past.add(ended)
+    context.run(call(binder, x, CudaStream(8)))
+    assert context.is_free_for(call(binder, x))
+
+
+def test_growing_waits_for_the_call_under_way():
+    cuda = FakeCuda()
+    executable, binder = make(cuda)
+    context = executable.new_context()
+    context.run(call(binder, on_device(cuda, np.zeros(4, np.float32)), CudaStream(7)))
+    cuda.log.clear()
+    context.run(call(binder, on_device(cuda, np.zeros(4000, np.float32)), CudaStream(7)))
+    freed = next(i for i, entry in enumerate(cuda.log) if entry[0] == "free")
+    assert cuda.log.index(cuda.named("wait_event")[0]) < freed
+
+
+def test_threads_on_two_streams_get_two_contexts():
+    cuda = FakeCuda()
+    executable, binder = make(cuda)
+    pool = ContextPool(executable.new_context, 2)
+    x = on_device(cuda, np.zeros(4, np.float32))
+    found = []
+    for handle in (7, 8, 7, 8, 9):
+        wanted = call(binder, x, CudaStream(handle))
+        with pool.lease(lambda context, wanted=wanted: context.is_free_for(wanted)) as context:
+            context.run(wanted)
+            found.append(context)
+    assert found[0] is found[2]
+    assert found[1] is found[3]
+    assert found[0] is not found[1]
+    assert pool.made == 2
+
+
+def test_numpy_outputs_are_waited_for_on_the_users_stream():
+    cuda = FakeCuda()
+    executable, binder = make(cuda)
+    context = executable.new_context()
+    ((y,), _) = context.run(call(binder, np.ones(3, np.float32), CudaStream(7)))
+    np.testing.assert_array_equal(y, [3, 3, 3])
+    assert cuda.named("synchronize")[-1] == ("synchronize", 7)
+    assert context.is_free_for(call(binder, y))
+
+
+def test_out_of_memory_leaves_the_context_usable(driver):
+    cuda = FakeCuda()
+    executable, binder = make(cuda)
+    executable.upload.close()
+    context = executable.new_context()
+    small = np.arange(4, dtype=np.float32)
+    for _ in range(3):
+        context.run(call(binder, small))
+    held = set(cuda.memory)
+    cuda.limit = 1 << 16
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="out of memory"):
+            context.run(call(binder, np.zeros(1 << 16, np.float32)))
+    for _ in range(3):
+        ((y,), _) = context.run(call(binder, small))
+        np.testing.assert_array_equal(y, small + 2)
+    assert len(cuda.memory) <= len(held)
+    assert driver.graphs == 1
+    driver.refuse = "instantiate"
+    context._drop_plans()
+    context.run(call(binder, small))
+    with pytest.raises(DeviceError, match="instantiating"):
+        context.run(call(binder, small))
+    assert driver.graphs == 0
+    driver.refuse = ""
+    for _ in range(3):
+        context.run(call(binder, small))
+    assert driver.graphs == 1
+
+
+def test_a_lost_gpu_is_one_error_and_closing_ends():
+    cuda = FakeCuda()
+    executable, binder = make(cuda)
+    context = executable.new_context()
+    context.run(call(binder, np.zeros(3, np.float32)))
+    cuda.fault = DeviceError("cuda:0 is lost")
+    cuda.log.clear()
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="cuda:0 is lost"):
+            context.run(call(binder, np.zeros(3, np.float32)))
+    context.close()
+    executable.close()
+    assert cuda.log == []
+
+
+class Status(int):
+    """A driver's status."""
+
+    name = "CUDA_ERROR_ILLEGAL_ADDRESS"
+
+
+def test_sticky_errors_end_every_call_on_their_gpu_alone(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    fake = SimpleNamespace(
+        cuGetErrorString=lambda status: (0, b"an illegal memory access was encountered"),
+        cuCtxSetCurrent=lambda context: calls.append(context) or (0,),
+        cuStreamSynchronize=lambda stream: (Status(700),),
+    )
+    monkeypatch.setattr(cuda_driver, "driver", lambda: fake)
+    monkeypatch.setattr(cuda_driver, "_lost", {})
+    gpus = [cuda_driver.Cuda.__new__(cuda_driver.Cuda) for _ in range(2)]
+    for ordinal, gpu in enumerate(gpus):
+        gpu.ordinal, gpu._context = ordinal, f"context {ordinal}"
+    gpus[1].activate()
+    words = r"cuda:1 is lost to this process after running kernels: an illegal memory access .*start a new process"
+    with pytest.raises(DeviceError, match=words):
+        gpus[1].synchronize(0)
+    calls.clear()
+    with pytest.raises(DeviceError, match=words):
+        gpus[1].activate()
+    assert not gpus[1].activate_quietly()
+    assert calls == []
+    gpus[0].activate()
+    assert gpus[0].activate_quietly()
+    assert calls == ["context 0", "context 0"]
+
+
+def test_weights_go_through_pinned_chunks():
+    cuda = FakeCuda()
+    arrays = [np.random.default_rng(i).integers(0, 255, n, dtype=np.uint8) for i, n in enumerate((1000, 7, 256, 2049))]
+    targets = [cuda.allocate(a.nbytes) for a in arrays]
+    weights = [(str(i), Weight("i8", a.shape, lambda a=a: a), t) for i, (a, t) in enumerate(zip(arrays, targets, strict=True))]
+    upload = WeightUpload(cuda, weights, chunk=256)
+    upload.before(7)
+    for array, target in zip(arrays, targets, strict=True):
+        assert ctypes.string_at(target, array.nbytes) == array.tobytes()
+    upload.close()
+    assert cuda.named("pinned") == [("pinned", 256)] * 2
+    assert len(cuda.named("free_pinned")) == 2
+    (stream,) = {entry[2] for entry in cuda.named("upload")}
+    assert ("destroy_stream", stream) in cuda.log
+    sizes = [entry[1] for entry in cuda.named("upload")]
+    assert sum(sizes) == sum(a.nbytes for a in arrays)
+    assert max(sizes) == 256
+    # A buffer is written again once its copy before is past, and the last event stands for all.
+    writes = cuda.named("upload", "wait_event")
+    assert [entry[0] for entry in writes[:4]] == ["upload", "upload", "wait_event", "upload"]
+
+
+def test_the_first_call_follows_an_upload_under_way():
+    cuda = FakeCuda()
+    gate = threading.Event()
+    synchronize = cuda.synchronize
+
+    def blocked(stream: int) -> None:
+        if threading.current_thread().name == "ingot-upload":
+            gate.wait(30)
+        synchronize(stream)
+
+    cuda.synchronize = blocked
+    executable, binder = make(cuda)
+    context = executable.new_context()
+    context.run(call(binder, np.zeros(3, np.float32)))
+    assert [stream for _, stream, _ in cuda.named("wait")] == [context.stream]
+    last_upload = max(i for i, e in enumerate(cuda.log) if e[0] == "upload" and e[1] == WEIGHT.nbytes)
+    recorded = next(i for i, e in enumerate(cuda.log) if e[0] == "record" and i > last_upload + 1)
+    assert cuda.log[recorded][1] == cuda.named("wait")[0][2]
+    gate.set()
+    executable.upload._thread.join(30)
+    cuda.log.clear()
+    context.run(call(binder, np.zeros(3, np.float32)))
+    assert cuda.named("wait") == []
+
+
+def test_an_upload_that_fails_is_the_first_calls_error():
+    cuda = FakeCuda()
+    upload = WeightUpload(cuda, [("w", Weight("f32", (4,), lambda: np.zeros(3, np.float32)), cuda.allocate(16))])
+    with pytest.raises(DeviceError, match="weight 'w' has 12 bytes, not 16"):
+        upload.before(7)
+    upload.close()
+    assert len(cuda.named("free_pinned")) == 2
+
+
+def test_streams_of_other_libraries():
+    torch_like = SimpleNamespace(cuda_stream=0)
+    core_like = SimpleNamespace(__cuda_stream__=lambda: (0, 55))
+    assert as_stream(9).handle == 9
+    assert as_stream(torch_like) == CudaStream(1, torch_like)
+    assert as_stream(core_like) == CudaStream(55, core_like)
+    for bad in ("s", -1, True, SimpleNamespace(__cuda_stream__=lambda: (1, 5))):
+        with pytest.raises(InputError, match=r"stream"):
+            as_stream(bad)
+
+
+@pytest.mark.parametrize(
+    ("version", "stream", "expected"), [(3, None, None), (3, 5, 5), (2, None, 1)]
+)  # before version 3 there is no word of streams
+def test_arrays_of_other_libraries_tell_their_stream(version, stream, expected):
+    interface = {"shape": (4,), "typestr": "<f4", "data": (0x1000, False), "version": version, "stream": stream}
+    array = as_cuda_array(SimpleNamespace(__cuda_array_interface__=interface), "x", FakeCuda(), F32)
+    assert array.ready == expected
+    assert array[1:].ready == expected
+
+
+def test_priority_reaches_the_streams():
+    cuda = FakeCuda()
+    executable, _ = make(cuda)
+    executable.upload.close()
+    context = CudaContext(executable, -3)
+    assert ("stream", context.stream, -3) in cuda.log
