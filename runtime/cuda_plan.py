@@ -290,9 +290,7 @@ class Plan:
 
 def arena_moved(program: LaunchProgram, old: Sequence[int], new: Sequence[int]) -> bool:
     """True where a buffer other than an input or output has another address than before."""
-    return any(
-        a != b for buffer, a, b in zip(program.buffers, old, new, strict=True) if buffer.kind not in ("input", "output")
-    )
+    return any(a != b for buffer, a, b in zip(program.buffers, old, new, strict=True) if buffer.kind not in ("input", "output"))
 
 
 _SYMBOLS: dict[str, tuple[str, ...]] = {}
@@ -306,5 +304,3 @@ def _symbols(dispatch_text: str) -> tuple[str, ...]:
 
         found = _SYMBOLS[dispatch_text] = tuple(json.loads(dispatch_text)["symbols"]) if dispatch_text else ()
     return found
-
-

@@ -56,11 +56,9 @@ def make_program() -> LaunchProgram:
         Buffer("output", N * 4),
         Buffer("weight", WEIGHT.nbytes, name="w"),
     )
-    spec = (N,)
-    return LaunchProgram(
-        "sm_90a", (TensorSpec("x", "float", spec),), (TensorSpec("y", "float", spec),), (Binding("N", 0, 0),), buffers, tuple(entries),
-        tuple(steps), N * 4,
-    )  # fmt: skip
+    inputs, outputs = (TensorSpec("x", "float", (N,)),), (TensorSpec("y", "float", (N,)),)
+    bindings = (Binding("N", 0, 0),)
+    return LaunchProgram("sm_90a", inputs, outputs, bindings, buffers, tuple(entries), tuple(steps), N * 4)
 
 
 def make(cuda: FakeCuda, module: str = "") -> tuple[CudaExecutable, ShapeBinder]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import json
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from fake_cuda import FakeCuda, FakeDriver
 
 from ingot import dims
 from ingot.dispatch import Dispatch, contiguous
@@ -18,71 +17,6 @@ from ingot.runtime import cuda_driver, cuda_plan
 
 N = dims.symbol("N")
 D0 = dims.symbol("d0")
-OK = 0
-
-
-class FakeDriver:
-    """The driver's graph calls; a graph node is the parameters it was made with."""
-
-    class CUDA_KERNEL_NODE_PARAMS(SimpleNamespace):
-        pass
-
-    def __init__(self) -> None:
-        self.updates: list[Any] = []
-        self.replays = 0
-
-    def cuGraphCreate(self, flags: int) -> tuple:
-        return OK, []
-
-    def cuGraphAddKernelNode(self, graph: list, previous: Any, count: int, params: Any) -> tuple:
-        assert count == len(previous or [])
-        graph.append(params)
-        return OK, len(graph) - 1
-
-    def cuGraphInstantiate(self, graph: list, flags: int) -> tuple:
-        return OK, graph
-
-    def cuGraphExecKernelNodeSetParams(self, executable: list, node: int, params: Any) -> tuple:
-        self.updates.append(node)
-        return (OK,)
-
-    def cuGraphLaunch(self, executable: list, stream: int) -> tuple:
-        self.replays += 1
-        return (OK,)
-
-    def cuGraphExecDestroy(self, executable: list) -> tuple:
-        return (OK,)
-
-    cuGraphDestroy = cuGraphExecDestroy
-
-
-class FakeCuda:
-    """Device memory is a counter; launches are recorded with the values of their parameters."""
-
-    def __init__(self) -> None:
-        self.next, self.freed = 0x1000, []
-        self.memory: dict[int, bytes] = {}
-        self.launched: list[tuple[Any, tuple, list[int]]] = []
-
-    def allocate(self, nbytes: int) -> int:
-        self.next += 0x1000
-        return self.next
-
-    def free(self, address: int) -> None:
-        self.freed.append(address)
-
-    def upload(self, device: int, host: int, nbytes: int, stream: int) -> None:
-        self.memory[device] = ctypes.string_at(host, nbytes)
-
-    def launch(self, function: Any, grid: tuple, block: tuple, shared: int, stream: int, params: int) -> None:
-        count = function["params"]
-        addresses = ctypes.cast(params, ctypes.POINTER(ctypes.c_void_p))
-        values = [ctypes.c_uint64.from_address(addresses[i]).value for i in range(count)]
-        self.launched.append((function["name"], grid, values))
-
-    def synchronize(self, stream: int) -> None:
-        if self.launched and self.launched[-1][0] == "faulty":
-            raise DeviceError("an illegal memory access was encountered")
 
 
 @pytest.fixture
@@ -114,17 +48,23 @@ def make_plan(cuda: FakeCuda, n: int, live: frozenset[str] = frozenset(), symbol
     return cuda_plan.Plan(cuda, program, program.steps, functions, {"N": n}, live)
 
 
+def size_table(plan: cuda_plan.Plan) -> list[int]:
+    return list((ctypes.c_int64 * len(plan._sizes)).from_address(plan._size_table))
+
+
 def test_parameters_grids_and_sizes(driver):
     cuda = FakeCuda()
+    launched = []
+    cuda.on_launch = lambda *launch: launched.append(launch)
     plan = make_plan(cuda, 1000)
     plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": 1000}, 0)
     plan.run(0)
     table = plan._size_table
-    assert cuda.launched == [
+    assert launched == [
         ("k", (8, 1, 1), [0xA0000, 0xC0000 + 256, table]),
         ("k", (8, 1, 1), [0xC0000 + 256, 0xB0000 + 4000, table + 8]),
     ]
-    assert list(memoryview(cuda.memory[table]).cast("q")) == [1000, 1001]
+    assert size_table(plan) == [1000, 1001]
     assert plan.arena_bytes == 4256
 
 
@@ -149,7 +89,7 @@ def test_live_sizes_keep_grid_and_arena_and_change_the_table(driver):
     assert plan.arena_bytes == 128 * 4 + 256
     for n in (100, 101, 128):
         plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": n}, 0)
-        assert list(memoryview(cuda.memory[plan._size_table]).cast("q")) == [n, n + 1]
+        assert size_table(plan) == [n, n + 1]
         assert plan.launches[1].storage[1][0].value == 0xB0000 + 4 * n
 
 
@@ -160,6 +100,11 @@ def test_empty_launches_are_dropped(driver):
 
 def test_a_fault_names_its_kernel_and_node(driver):
     cuda = FakeCuda()
+
+    def fault(name: str, grid: tuple, values: list[int]) -> None:
+        cuda.fault = DeviceError("an illegal memory access was encountered")
+
+    cuda.on_launch = fault
     plan = make_plan(cuda, 4, symbol="faulty")
     plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": 4}, 0)
     with pytest.raises(DeviceError, match=r"^first: kernel faulty failed: an illegal memory access"):
@@ -172,7 +117,8 @@ def test_closing_frees_the_size_table(driver):
     table = plan._size_table
     plan.capture()
     plan.close()
-    assert cuda.freed == [table]
+    assert cuda.named("free") == [("free", table)]
+    assert cuda.memory == {}
     assert not plan.captured
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +57,44 @@ def test_arrays_of_other_libraries_are_read_in_place(bert):
         for spec, result in zip(session.get_outputs(), results, strict=True):
             assert zoo.relative_error(torch.as_tensor(result, device=DEVICE).cpu().numpy(), reference[spec.name]) <= 1e-4
     assert session.stats()["copied_inputs"] == before
+
+
+def test_calls_on_a_users_stream(bert):
+    torch = pytest.importorskip("torch")
+    session, sets = bert
+    feeds, reference = sets[0]
+    stream = torch.cuda.Stream(device=DEVICE, priority=-1)
+    for _ in range(3):
+        with torch.cuda.stream(stream):
+            on_device = {k: torch.from_numpy(v).to(DEVICE) for k, v in feeds.items()}
+            results = session.run(None, on_device, stream=stream)
+            copies = [torch.from_dlpack(r).clone() for r in results]
+        stream.synchronize()
+        for spec, found, result in zip(session.get_outputs(), copies, results, strict=True):
+            assert result.ready == stream.cuda_stream
+            assert zoo.relative_error(found.cpu().numpy(), reference[spec.name]) <= 1e-4
+            assert zoo.relative_error(result.numpy(), reference[spec.name]) <= 1e-4
+    # PyTorch's default stream waits for results of another, by DLPack.
+    again = [torch.from_dlpack(r) for r in session.run(None, on_device, stream=stream)]
+    for spec, found in zip(session.get_outputs(), again, strict=True):
+        assert zoo.relative_error((found * 1).cpu().numpy(), reference[spec.name]) <= 1e-4
+
+
+def test_a_session_on_a_stream_and_with_a_priority(zoo_model):
+    torch = pytest.importorskip("torch")
+    folder = zoo_model("bert")
+    engine = ingot.compile(folder / "model.onnx")
+    stream = torch.cuda.Stream(device=DEVICE)
+    with contextlib.closing(ingot.Session(engine, device=DEVICE, stream=stream, priority=-1)) as session:
+        for _ in range(3):
+            check(session, zoo.input_sets(folder))
+
+
+def test_a_kernels_fault_is_one_error_and_nothing_hangs():
+    program = Path(__file__).parent / "fault_kernel.py"
+    run = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.endswith("done\n")
 
 
 def test_threads_share_a_session(bert):
