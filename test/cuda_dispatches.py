@@ -9,6 +9,7 @@ import numpy as np
 
 from ingot import dims
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg, contiguous
+from ingot.dtypes import DTYPES
 
 Size = int | str
 
@@ -100,6 +101,32 @@ def matmul(
         attrs["tf32"] = True
     result = contiguous(out, *batch, m, n)
     return make("matmul", operands, [result], [region or narrow(out, acc)], attrs, multiples)
+
+
+def quantized_matmul(
+    m: Size, n: Size, k: Size, a: str = "f16", b: str = "i4", *, scale: str = "", a_scale: str = "", block: int = 0, zero: bool = False,
+    b_transposed: bool = True, a_transposed: bool = False, unsigned: bool = False, out: str = "f32", batch: Sequence[Size] = (),
+    multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """C = A * B with elements of types `a` and `b`, and scales of types `a_scale` and `scale` for every `block` k (0: one for all)."""
+    x, y = contiguous(a, *batch, m, k), contiguous(b, *batch, k, n)
+    operands = [swapped(x) if a_transposed else x, swapped(y) if b_transposed else y]
+    count = dims.ceildiv(dims.as_dim(k), block) if block else 1
+    attrs: dict[str, object] = {"acc": "f32"}
+    if a_scale:
+        attrs["a_block"] = block
+        operands.append(contiguous(a_scale, *batch, m, count))
+    if scale:
+        attrs["b_block"] = block
+        s = contiguous(scale, *batch, count, n)
+        operands.append(swapped(s) if b_transposed else s)
+    if zero:
+        attrs["b_zero"] = True
+        z = contiguous(b, *batch, count, n)
+        operands.append(swapped(z) if b_transposed else z)
+    if unsigned:
+        attrs["b_unsigned"] = True
+    return make("matmul", operands, [contiguous(out, *batch, m, n)], [narrow(out)], attrs, multiples)
 
 
 def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str, int] | None = None) -> Dispatch:
@@ -208,10 +235,13 @@ def conv(
 
 def attention(
     batch: Size, heads: int, queries: Size, keys: Size, depth: int, dtype: str = "f16", *, kv_heads: int = 0, depth_v: int = 0,
-    causal: bool = False, mask: Sequence[Size] = (), interleaved: bool = False, multiples: Mapping[str, int] | None = None,
+    causal: bool = False, mask: Sequence[Size] = (), boolean: bool = False, interleaved: bool = False,
+    multiples: Mapping[str, int] | None = None,
 ) -> Dispatch:
-    """Attention; `mask` is the shape of an additive float mask; `interleaved`: heads lie within positions, [batch, S, heads,
-    depth]."""
+    """Attention; `mask` is the shape of a mask that is added to scores, or (`boolean`) keeps those where it is true.
+
+    `interleaved`: heads lie within positions, [batch, S, heads, depth].
+    """
     kv_heads, depth_v = kv_heads or heads, depth_v or depth
 
     def tensor(h: int, n: Size, d: int) -> TensorArg:
@@ -223,7 +253,11 @@ def attention(
     operands = [tensor(heads, queries, depth), tensor(kv_heads, keys, depth), tensor(kv_heads, keys, depth_v)]
     scores = Region("f32")
     value = 0
-    if mask:
+    if mask and boolean:
+        operands.append(contiguous("i1", *mask))
+        kept = scores.add("load", type="i1", operand=3)
+        value = scores.add("select", kept, 0, scores.add("const", value=float("-inf")))
+    elif mask:
         operands.append(contiguous(dtype, *mask))
         value = scores.add("addf", 0, scores.load(3, dtype))
     attrs: dict[str, object] = {"scale": depth**-0.5}
@@ -236,10 +270,19 @@ def attention(
 
 @dataclass(frozen=True)
 class Operand:
-    """An operand's memory (one-dimensional) and the view of it that the dispatch reads."""
+    """An operand's memory (one-dimensional; a byte for each element below 8 bits) and the view that the dispatch reads."""
 
     memory: np.ndarray
     view: np.ndarray
+
+    def packed(self) -> np.ndarray:
+        """The memory as kernels see it: elements of 4 bits lie in pairs, the first in the lower nibble."""
+        t = self.memory.dtype
+        if t not in (DTYPES["i4"].np, DTYPES["f4E2M1FN"].np):
+            return self.memory
+        codes = self.memory.view(np.uint8) & 15
+        codes = np.append(codes, np.zeros(len(codes) % 2, np.uint8))
+        return codes[::2] | codes[1::2] << 4
 
 
 def random_operands(d: Dispatch, sizes: Mapping[str, int], seed: int = 0) -> list[Operand]:
@@ -252,7 +295,9 @@ def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) ->
     shape = tuple(dims.evaluate(x, sizes) for x in t.shape)
     strides = tuple(dims.evaluate(x, sizes) for x in t.strides)
     extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
-    if t.type.kind == "float":
+    if t.dtype == "f8E8M0FNU":
+        memory = np.exp2(rng.integers(-3, 4, extent).astype(np.float32)).astype(t.type.np)
+    elif t.type.kind == "float":
         memory = rng.standard_normal(extent, np.float32).astype(t.type.np)
     elif t.type.kind == "bool":
         memory = rng.integers(0, 2, extent).astype(bool)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem
-from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, exponent_factor, store_pair
+from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, rescaling, store_pair
 from ingot.compiler.codegen.cuda_gemm_mma import mma_registers
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
@@ -277,7 +277,7 @@ def emit_combine(module: KernelModule, p: AttentionProblem, splits: int, launch:
         for x in maxima[1:]:
             m = k.max(m, x)
         shift = k.select(m.eq(float("-inf")), 0.0, m)
-        scales = [k.ex2((x - shift) * exponent_factor(p)) for x in maxima]
+        scales = [rescaling(k, p, x, shift) for x in maxima]
         total = k.const(0.0, "f32")
         for x, (_, weights) in zip(scales, parts, strict=True):
             total = k.fma(x, k.load(weights.at(1, "f32"), "f32"), total)

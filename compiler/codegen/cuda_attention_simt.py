@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score
-from ingot.compiler.codegen.cuda_attention_softmax import SplitLayout, exponent_factor, exponentials, power_of_two
+from ingot.compiler.codegen.cuda_attention_softmax import SplitLayout, exponentials, rescaling
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
 from ingot.compiler.codegen.cuda_kernel import (
@@ -249,7 +249,7 @@ class _Attention:
         self.chunks_v = self.tiles.v.chunks
         self.thread_chunks = -(-self.chunks_v // s.across)
         self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
-        self.folded, self.factor = p.plain_scores, exponent_factor(p)
+        self.folded = p.plain_scores
 
     def _copy(self, x: Matrix, shape: TileShape, thread: Val) -> TileCopy:
         if x.dtype == "f32":
@@ -433,7 +433,7 @@ class _Attention:
                 m = k.max(m, x)
             m = k.max(maximum[i], k.warp_reduce(k.max, m, s.across))
             shift = k.select(m.eq(float("-inf")), 0.0, m)
-            rescale = power_of_two(k, (maximum[i] - shift) * self.factor)
+            rescale = rescaling(k, self.p, maximum[i], shift)
             total[i] = total[i] * rescale
             for j, y in enumerate(exponentials(k, self.p, row, shift)):
                 total[i] = total[i] + y

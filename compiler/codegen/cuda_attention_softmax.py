@@ -41,6 +41,12 @@ def exponentials(k: Any, p: AttentionProblem, scores: Sequence[Val], shift: Val)
     return [power_of_two(k, k.fma(x, factor, low)) for x in scores]
 
 
+def rescaling(k: Any, p: AttentionProblem, maximum: Val, shift: Val) -> Val:
+    """e**(maximum - shift): what brings `exponentials` of one shift to another, rounded as those were, so that it cancels."""
+    factor = exponent_factor(p)
+    return power_of_two(k, maximum * factor - shift * factor if p.plain_scores else (maximum - shift) * factor)
+
+
 class SoftmaxRows:
     """Rows of queries of a thread.
 
@@ -66,7 +72,6 @@ class SoftmaxRows:
         self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
         self.rows = [first + 8 * i for i in range(2 * blocks)]
         self.positions = [p.position(k, batch, head, k.min(r, self.n_rows - 1)) for r in self.rows]
-        self.factor = exponent_factor(p)
 
     def start(self) -> tuple[list[Val], list[Val]]:
         """Maxima and sums of no keys."""
@@ -112,7 +117,7 @@ class SoftmaxRows:
             m = self._fold(k.max, [scores[x] for x in at])
             m = k.max(maximum[r], k.warp_reduce(k.max, m, 4))
             shift = k.select(m.eq(float("-inf")), 0.0, m)
-            rescale = power_of_two(k, (maximum[r] - shift) * self.factor)
+            rescale = rescaling(k, self.p, maximum[r], shift)
             for x, y in zip(at, exponentials(k, self.p, [scores[x] for x in at], shift), strict=True):
                 out[x] = y
             added = self._fold(lambda x, y: x + y, [out[x] for x in at])
