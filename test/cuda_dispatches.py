@@ -104,11 +104,11 @@ def matmul(
 
 
 def quantized_matmul(
-    m: Size, n: Size, k: Size, a: str = "f16", b: str = "i4", *, scale: str = "", a_scale: str = "", block: int = 0, zero: bool = False,
-    b_transposed: bool = True, a_transposed: bool = False, unsigned: bool = False, out: str = "f32", batch: Sequence[Size] = (),
-    multiples: Mapping[str, int] | None = None,
+    m: Size, n: Size, k: Size, a: str = "f16", b: str = "i4", *, scale: str = "", a_scale: str = "", block: int = 0,
+    zero: bool = False, b_transposed: bool = True, a_transposed: bool = False, unsigned: bool = False, out: str = "f32",
+    batch: Sequence[Size] = (), multiples: Mapping[str, int] | None = None,
 ) -> Dispatch:
-    """C = A * B with elements of types `a` and `b`, and scales of types `a_scale` and `scale` for every `block` k (0: one for all)."""
+    """C = A * B of types `a` and `b`, with scales of types `a_scale` and `scale` for every `block` k (0: one for all of k)."""
     x, y = contiguous(a, *batch, m, k), contiguous(b, *batch, k, n)
     operands = [swapped(x) if a_transposed else x, swapped(y) if b_transposed else y]
     count = dims.ceildiv(dims.as_dim(k), block) if block else 1

@@ -48,7 +48,7 @@ def run_emulated(
         plan = emitted.plan
         workspace = np.zeros(dims.evaluate(plan.workspace, sizes), np.uint8)
         arrays: dict[tuple[str, int], np.ndarray] = {("workspace", 0): workspace}
-        arrays |= {("operand", i): _aligned(o.memory) for i, o in enumerate(operands)}
+        arrays |= {("operand", i): _aligned(o.packed()) for i, o in enumerate(operands)}
         arrays |= {("result", i): r for i, r in enumerate(results)}
         table = np.array([sizes[s] for s in d.symbols], np.int64)
         # Parts of the workspace are buffers of their own, so that running over a part's end is found.

@@ -157,6 +157,11 @@ class MmaLoop:
         self.asynchronous = [c for c in copies if c.asynchronous]
         self.fetched = [c for c in copies if not c.asynchronous]
 
+    @property
+    def fragment_registers(self) -> int:
+        """How many registers `fragments` gives."""
+        return 4 * (self.blocks_m + self.blocks_n)
+
     def run(self, first: Val, last: Val) -> list[Val]:
         """Accumulators, four for each 16 x 8 of the warp's tile, rows first."""
         k, s = self.k, self.s
@@ -169,11 +174,11 @@ class MmaLoop:
         if self.asynchronous:
             k.cp_async_wait(s.stages - 2)
         k.barrier()
-        with k.if_else(first < last, ["i32"] * (4 * (self.blocks_m + self.blocks_n))) as filled:
+        with k.if_else(first < last, ["i32"] * self.fragment_registers) as filled:
             with filled.then:
                 filled.yield_(self.fragments(self.shared, 0))
             with filled.else_:  # a split without steps
-                filled.yield_([k.const(0, "i32")] * (4 * (self.blocks_m + self.blocks_n)))
+                filled.yield_([k.const(0, "i32")] * self.fragment_registers)
         fragments = filled.results
         ahead: list[Val] = []
         read, write = k.const(0, "i32"), k.const((s.stages - 1) * s.stage_bytes, "i32")

@@ -141,8 +141,8 @@ class GemmProblem:
 
     @property
     def quantized(self) -> bool:
-        """True where operands have scales, or b's type is narrower than a's: they are decoded before they are multiplied."""
-        return self.a_scales is not None or self.b_scales is not None or self.a.dtype != self.b.dtype
+        """True where operands must be decoded before they are multiplied: they have scales, less than 8 bits, or two types."""
+        return bool(self.a_scales or self.b_scales) or self.a.dtype != self.b.dtype or self.a.bits < 8
 
     @property
     def domain(self) -> tuple[Dim, ...]:

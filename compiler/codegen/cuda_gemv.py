@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ingot import dims
+from ingot.compiler.codegen.cuda_decode import QuantizedElements
+from ingot.compiler.codegen.cuda_gemm_decoded import elements_of, with_scales
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
@@ -55,13 +58,17 @@ class GemvSchedule:
 def gemv_lanes(p: GemmProblem) -> int:
     """Elements of B's widest vectors along its contiguous axis; 0 where B has none."""
     x = p.b
-    if x.major == "none" or x.bits < 8:
+    if x.major == "none" or (x.bits < 8 and not p.quantized):
         return 0
     lanes = 16 * 8 // x.bits
     extent = x.cols if x.major == "col" else x.rows
-    while lanes > 1 and not (x.aligned(lanes * x.bits // 8, p.dispatch) and divides(lanes, extent, p.dispatch)):
+    # Neighbours along k share a scale.
+    block = p.b_scales.block if p.b_scales is not None and x.major == "col" else 0
+    while lanes > 1 and not (
+        x.aligned(lanes * x.bits // 8, p.dispatch) and divides(lanes, extent, p.dispatch) and block % lanes == 0
+    ):
         lanes //= 2
-    return lanes
+    return lanes if lanes * x.bits >= 8 else 0
 
 
 def gemv_launch(p: GemmProblem, s: GemvSchedule, suffix: str = "") -> KernelLaunch:
@@ -69,7 +76,7 @@ def gemv_launch(p: GemmProblem, s: GemvSchedule, suffix: str = "") -> KernelLaun
     own = (BufferArg("operand", 0), BufferArg("operand", 1))
     rest = (BufferArg("workspace"),) if s.splits > 1 else region_buffers(p.dispatch, skip=(0, 1))
     grid: tuple[Dim, Dim, Dim] = (dims.ceildiv(p.n, s.tile_n), s.splits, dims.product(p.batch))
-    return KernelLaunch(symbol_of(p.dispatch, suffix), grid, (*own, *rest), (32 * WARPS, 1, 1), flops=p.flops)
+    return with_scales(p, KernelLaunch(symbol_of(p.dispatch, suffix), grid, (*own, *rest), (32 * WARPS, 1, 1), flops=p.flops))
 
 
 def emit_gemv(module: KernelModule, p: GemmProblem, s: GemvSchedule, launch: KernelLaunch) -> None:
@@ -101,9 +108,35 @@ class _Operand:
         p = self.base.at(row * self.row_step + k.cast(at, "i64") * self.k_step, name)
         return k.load(p, k.vector_of(name, lanes), align=lanes * self.x.bits // 8, invariant=True)
 
-    def wide(self, x: Val) -> Val:
-        """Raw elements in the accumulator's type."""
+    def wide(self, x: Val, row: Val | int, at: Val) -> Val:
+        """Raw elements at (row, k) in the accumulator's type."""
         return as_accumulator(self.dk, x, self.x.dtype, self.acc, self.unsigned)
+
+
+class _QuantizedOperand:
+    """An `_Operand` that is decoded; raw elements are lists of words."""
+
+    def __init__(self, dk: DispatchKernel, elements: QuantizedElements, batch: Sequence[Val]) -> None:
+        self.k, self.elements = dk.k, elements
+        elements.start(batch)
+
+    def raw(self, row: Val | int, at: Val, lanes: int) -> tuple[list[Val], int]:
+        """`lanes` elements along the contiguous axis, and their number."""
+        place = row if isinstance(row, Val) else self.k.const(row, "i32")
+        return self.elements.load(place, at, lanes), lanes
+
+    def wide(self, x: tuple[list[Val], int], row: Val | int, at: Val) -> Val:
+        """What raw elements at (row, k) stand for, in f32."""
+        place = row if isinstance(row, Val) else self.k.const(row, "i32")
+        return self.k.vector(self.elements.decode(x[0], place, at, x[1]))
+
+
+def _operands(dk: DispatchKernel, p: GemmProblem, batch: Sequence[Val]) -> tuple[Any, Any]:
+    """A and B."""
+    if p.quantized and p.acc == "f32":
+        a, b = elements_of(dk, p)
+        return _QuantizedOperand(dk, a, batch), _QuantizedOperand(dk, b, batch)
+    return _Operand(dk, p.a, batch, p.acc, p.unsigned[0]), _Operand(dk, p.b, batch, p.acc, p.unsigned[1])
 
 
 def _range(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, unit: int) -> tuple[Val, Val]:
@@ -120,7 +153,7 @@ def _range(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, unit: int) -> tu
 def _rows_of_columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequence[Val], out: object) -> None:
     """B is K-major: a warp takes two neighbouring columns, its lanes neighbouring vectors of k."""
     k = dk.k
-    a, b = _Operand(dk, p.a, batch, p.acc, p.unsigned[0]), _Operand(dk, p.b, batch, p.acc, p.unsigned[1])
+    a, b = _operands(dk, p, batch)
     lane = k.lane_id()
     n = dk.size(p.n, "i32")
     col = (k.block_id(0) * WARPS + k.warp_id()) * 2
@@ -128,20 +161,21 @@ def _rows_of_columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch:
     first, last = _range(dk, p, s, 32 * s.lanes)
     # A may be aligned less than B: its elements are read one by one then.
     whole = p.a.major == "col" and p.a.aligned(s.lanes * p.a.bits // 8, p.dispatch)
+    whole = whole and (p.a_scales is None or p.a_scales.block % s.lanes == 0)
     zero = k.const(0, p.acc)
     step = 32 * s.lanes
 
-    def load(at: Val) -> list[Val]:
+    def load(at: Val) -> list[Any]:
         return [b.raw(c, at, s.lanes) for c in cols]
 
-    def multiply(raw: Sequence[Val], at: Val, acc: list[Val]) -> list[Val]:
+    def multiply(raw: Sequence[Any], at: Val, acc: list[Val]) -> list[Val]:
         acc = list(acc)
-        columns = [k.elements(b.wide(x)) for x in raw]
+        columns = [k.elements(b.wide(x, c, at)) for x, c in zip(raw, cols, strict=True)]
         for r in range(s.rows):
             x = (
-                a.wide(a.raw(r, at, s.lanes))
+                a.wide(a.raw(r, at, s.lanes), r, at)
                 if whole
-                else k.vector([k.extract(a.wide(a.raw(r, at + j, 1)), 0) for j in range(s.lanes)])
+                else k.vector([k.extract(a.wide(a.raw(r, at + j, 1), r, at + j), 0) for j in range(s.lanes)])
             )
             values = k.elements(x)
             for c, column in enumerate(columns):
@@ -170,7 +204,7 @@ def _rows_of_columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch:
 def _columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequence[Val], out: object) -> None:
     """B is N-major: a thread takes `lanes` columns, warps take turns along k."""
     k = dk.k
-    a, b = _Operand(dk, p.a, batch, p.acc, p.unsigned[0]), _Operand(dk, p.b, batch, p.acc, p.unsigned[1])
+    a, b = _operands(dk, p, batch)
     lane, warp = k.lane_id(), k.warp_id()
     n = dk.size(p.n, "i32")
     col = (k.block_id(0) * 32 + lane) * s.lanes
@@ -178,11 +212,11 @@ def _columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequenc
     first, last = _range(dk, p, s, WARPS * UNROLL)
     zero = k.const(0, p.acc)
 
-    def multiply(raw: Val, at: Val, acc: list[Val]) -> list[Val]:
-        column = b.wide(raw)
+    def multiply(raw: Any, at: Val, acc: list[Val]) -> list[Val]:
+        column = b.wide(raw, at_col, at)
         out_acc = []
         for r in range(s.rows):
-            x = k.extract(a.wide(a.raw(r, at, 1)), 0)
+            x = k.extract(a.wide(a.raw(r, at, 1), r, at), 0)
             out_acc.append(k.fma(k.broadcast(x, s.lanes), column, acc[r]))
         return out_acc
 

@@ -2,11 +2,13 @@
 
 `emit` finds the products behind the dispatch (cuda_gemm_problem.py), asks the cost model for a schedule, and writes one of
 
-    cuda_gemm_wgmma.py   TMA and wgmma (sm_90a): operands whose lines TMA can read
-    cuda_gemm_mma.py     cp.async, ldmatrix and mma.sync (sm_80 and later; sm_75 through registers): everything else with an
-                         instruction row
-    cuda_gemm_simt.py    fused multiply-adds: exact float32 and float64, and any type
-    cuda_gemv.py         few rows: streams B once, from all SMs
+    cuda_gemm_wgmma.py        TMA and wgmma (sm_90a): operands whose lines TMA can read
+    cuda_gemm_mma.py          cp.async, ldmatrix and mma.sync (sm_80 and later; sm_75 through registers): everything else with
+                              an instruction row
+    cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
+    cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
+    cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
+    cuda_gemv.py              few rows: streams B once, from all SMs
 
 A product of few tiles is split along K; cuda_split_k.py adds the parts.
 """
@@ -14,11 +16,19 @@ A product of few tiles is split along K; cuda_split_k.py adds the parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ingot import dims
+from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule, block_scale_schedules, emit_block_scale
+from ingot.compiler.codegen.cuda_gemm_decoded import (
+    DecodedMmaSchedule,
+    DecodedSimtSchedule,
+    decoded_row,
+    emit_decoded_mma,
+    emit_decoded_simt,
+)
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
@@ -117,33 +127,48 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                     break
 
 
-def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of all mma.sync schedules that fit."""
-    row = mma_row(p, target)
-    if row is None:
-        return
-    steps = max(1, constant(p.k) * p.a.bits // 1024)
+def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
+    """Divisions of a product for mma.sync whose stages fit the target's shared memory."""
     for tile in MMA_TILES:
         stages = tile.stages if target.cp_async else 2
         for k_bytes in (128, 64):
             s = replace(tile, stages=stages, k_bytes=k_bytes)
-            if s.stages * s.stage_bytes > target.shared_bytes:
-                continue
-            blocks = min(
-                target.shared_bytes // (s.stages * s.stage_bytes),
-                target.max_threads // (32 * s.warps),
-                4 if s.warps <= 4 else 2,
-            )
-            area = s.tile_m * s.tile_n
-            share = (
-                0.75 * min(1.0, (area / (128 * 256)) ** 0.3) * (0.65 if target.wgmma else 1.0) * (1 if k_bytes == 128 else 0.9)
-            )
-            for splits in SPLITS:
-                if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
-                    break
-                seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
-                yield Estimate(seconds, replace(s, splits=splits))
-            break
+            if s.stages * s.stage_bytes <= target.shared_bytes:
+                yield s
+                break
+
+
+def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of all mma.sync schedules that fit."""
+    if mma_row(p, target) is not None:
+        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target))
+
+
+def mma_estimates(p: GemmProblem, target: Target, bits: int, tiles: Iterable[MmaSchedule]) -> Iterator[Estimate]:
+    """Estimates of schedules, each with all splits of K, for operands of `bits` bits in shared memory."""
+    steps = max(1, constant(p.k) * bits // 1024)
+    for s in tiles:
+        blocks = min(
+            target.shared_bytes // (s.stages * s.stage_bytes),
+            target.max_threads // (32 * s.warps),
+            4 if s.warps <= 4 else 2,
+        )
+        area = s.tile_m * s.tile_n
+        share = 0.75 * min(1.0, (area / (128 * 256)) ** 0.3) * (0.65 if target.wgmma else 1.0)
+        share *= 1.0 if s.k_bytes == 128 else 0.9
+        for splits in SPLITS:
+            if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
+                break
+            seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
+            yield Estimate(seconds, replace(s, splits=splits))
+
+
+def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
+    """Estimates for operands that are decoded, or that an instruction takes with their scales."""
+    found = list(mma_estimates(p, target, p.a.bits, block_scale_schedules(p, target)))
+    if not found and decoded_row(p, target) is not None:
+        found = [replace(e, schedule=DecodedMmaSchedule(e.schedule)) for e in mma_estimates(p, target, 16, mma_tiles(target))]
+    return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
 
 
 def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -194,6 +219,8 @@ def choose(p: GemmProblem, target: Target) -> Any:
     found = [*gemv_schedules(p, target)]
     if found and p.m in (1, 2, 3, 4):
         return found[0].schedule
+    if p.quantized and p.acc == "f32":
+        return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
     if target.wgmma:
         found += wgmma_schedules(p, target)
     found += mma_schedules(p, target)
@@ -207,7 +234,7 @@ def choose(p: GemmProblem, target: Target) -> Any:
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernels of a `matmul` dispatch. Raises NotImplementedError naming what no kernel can take."""
     p = gemm_problem(dispatch)
-    if min(p.a.bits, p.b.bits) < 8:
+    if p.acc != "f32" and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
     module = KernelModule(target.name, context=ir.Context.current)
@@ -250,6 +277,19 @@ def _write_gemv(module: KernelModule, p: GemmProblem, target: Target, s: GemvSch
     return launch
 
 
+def _write_block_scale(module: KernelModule, p: GemmProblem, target: Target, s: BlockScaleSchedule) -> KernelLaunch:
+    return emit_block_scale(module, p, s, target)
+
+
+def _write_decoded_mma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedMmaSchedule) -> KernelLaunch:
+    return emit_decoded_mma(module, p, s, target)
+
+
+def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s: DecodedSimtSchedule) -> KernelLaunch:
+    return emit_decoded_simt(module, p, s, target)
+
+
 _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, MmaSchedule: _write_mma, SimtSchedule: _write_simt, GemvSchedule: _write_gemv,
+    BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
 }  # fmt: skip

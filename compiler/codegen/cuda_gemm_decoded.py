@@ -1,0 +1,229 @@
+"""Matrix products of quantized operands where no instruction takes them: decoded to 16 bits on their way into shared memory.
+
+Each element is decoded once a block, by the thread that brings it, while the instructions of the step before run; the main loop
+is cuda_gemm_mma.py's, for any target with an instruction row of 16-bit floats. Without one (or where 16 bits do not hold what
+elements stand for), fused multiply-adds in f32 take their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ingot.compiler.codegen.cuda_decode import QUANTIZED, QuantizedElements
+from ingot.compiler.codegen.cuda_gemm_mma import MmaLoop, MmaSchedule, mma_launch
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, Scales
+from ingot.compiler.codegen.cuda_gemm_simt import SimtKernel, SimtLoader, SimtSchedule, simt_launch
+from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel
+from ingot.compiler.codegen.cuda_shared_tile import CHUNK, TileCopy, TileShape
+from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.mma_table import MmaRow, find_row
+from ingot.compiler.codegen.values import Val
+from ingot.kernel_plan import BufferArg, KernelLaunch
+from ingot.target import Target
+
+ELEMENTS = 8  # of 16 bits in a chunk of shared memory
+_HALF = ("f16", "bf16")
+
+
+@dataclass(frozen=True)
+class DecodedMmaSchedule:
+    """A product by mma.sync of decoded operands: `mma` divides it as if they were of 16 bits."""
+
+    mma: MmaSchedule
+
+    @property
+    def splits(self) -> int:
+        return self.mma.splits
+
+    @property
+    def tile_m(self) -> int:
+        return self.mma.tile_m
+
+    @property
+    def tile_n(self) -> int:
+        return self.mma.tile_n
+
+
+@dataclass(frozen=True)
+class DecodedSimtSchedule:
+    """A product by fused multiply-adds of decoded operands."""
+
+    simt: SimtSchedule
+
+    @property
+    def splits(self) -> int:
+        return self.simt.splits
+
+    @property
+    def tile_m(self) -> int:
+        return self.simt.tile_m
+
+    @property
+    def tile_n(self) -> int:
+        return self.simt.tile_n
+
+
+# Significant bits of what an element or a scale is: products of two have as many as both together, powers of two add none.
+_BITS = {"i8": 8, "i4": 4, "f8E4M3FN": 4, "f8E5M2": 3, "f4E2M1FN": 2}
+_SCALE_BITS = {"f8E4M3FN": 4, "f8E8M0FNU": 0}
+
+
+def _holds(dtype: str, x: Matrix, scales: Scales | None) -> bool:
+    """True where every element times its scale is a number of 16-bit type `dtype`."""
+    if scales is None:
+        return dtype == "f16" or _BITS[x.dtype] <= 8
+    if scales.zero is not None or scales.scale.dtype not in _SCALE_BITS:
+        return False
+    if dtype == "f16":  # whose exponents hold E4M3's, with a few bits to spare
+        return x.dtype in ("i4", "f4E2M1FN") and scales.scale.dtype == "f8E4M3FN"
+    return _BITS[x.dtype] + _SCALE_BITS[scales.scale.dtype] <= 8
+
+
+def decoded_row(p: GemmProblem, target: Target) -> MmaRow | None:
+    """The instruction that multiplies decoded operands, or None.
+
+    Decoded elements of b are of a's 16-bit type, by definition; where both operands are quantized, of one that holds them all.
+    """
+    if p.acc != "f32" or p.b.dtype not in QUANTIZED:
+        return None
+    if p.a.dtype in _HALF:
+        return find_row(target, p.a.dtype) if p.a_scales is None else None
+    if p.a.dtype not in QUANTIZED:
+        return None
+    for dtype in ("bf16", "f16"):
+        if _holds(dtype, p.a, p.a_scales) and _holds(dtype, p.b, p.b_scales):
+            row = find_row(target, dtype)
+            if row is not None:
+                return row
+    return None
+
+
+class DecodingCopy(TileCopy):
+    """Brings tiles of a quantized operand, decoded to 16-bit `dtype`, through registers."""
+
+    def __init__(
+        self, dk: DispatchKernel, elements: QuantizedElements, shape: TileShape, dtype: str, threads: int, thread: Val
+    ) -> None:
+        super().__init__(dk, elements.x, shape, threads, thread, asynchronous=False)
+        self.elements, self.dtype = elements, dtype
+        along = elements.x.major == ("col" if shape.k_major else "row")
+        self.lanes = elements.lanes(ELEMENTS) if along else 1
+
+    def start(self, row: Val, batch: Sequence[Val]) -> None:
+        """Begin with the tiles of rows from `row` on, of a batch."""
+        self.elements.start(batch)
+        self.row, self.row_size = row, self.dk.size(self.x.rows, "i32")
+
+    def fetch(self, step: Val) -> list[Val]:
+        """A step's chunks in registers, four i32 each, decoded."""
+        k, out = self.k, []
+        for i, (line, chunk) in enumerate(self.chunk_places):
+            values: list[Val] = []
+            for j in range(0, ELEMENTS, self.lanes):
+                inner = chunk * ELEMENTS + j
+                row, col = (line, inner) if self.shape.k_major else (inner, line)
+                row, col = self.row + row, step * self.shape.tile_k + col
+                valid = (row < self.row_size) & (col < self.k_size)
+                if not self.exact:
+                    valid = valid & self._inside(i)
+                words = self.elements.load(row, col, self.lanes, valid)
+                decoded = self.elements.decode(words, row, col, self.lanes, valid)
+                values += [k.select(valid, x, 0.0) for x in decoded]
+            narrow = k.cast(k.vector(values), self.dtype)
+            out += k.elements(k.bitcast(narrow, k.vector_of("i32", CHUNK // 4)))
+        return out
+
+
+def with_scales(p: GemmProblem, launch: KernelLaunch) -> KernelLaunch:
+    """The launch with the buffers of scales and zero points after those of a and b."""
+    found = [x.index for s in (p.a_scales, p.b_scales) if s is not None for x in (s.scale, s.zero) if x is not None]
+    return replace(launch, buffers=(*launch.buffers[:2], *(BufferArg("operand", i) for i in found), *launch.buffers[2:]))
+
+
+def elements_of(dk: DispatchKernel, p: GemmProblem) -> tuple[QuantizedElements, QuantizedElements]:
+    """What the elements of a and b stand for."""
+    narrow = p.a.dtype if p.a.dtype in _HALF else ""
+    return (
+        QuantizedElements(dk, p.a, p.a_scales, p.unsigned[0]),
+        QuantizedElements(dk, p.b, p.b_scales, p.unsigned[1], narrow),
+    )
+
+
+def emit_decoded_mma(module: KernelModule, p: GemmProblem, s: DecodedMmaSchedule, target: Target) -> KernelLaunch:
+    """Write the kernel of a schedule into `module`. Raises NotImplementedError where the target has no instruction for it."""
+    row = decoded_row(p, target)
+    if row is None:
+        raise NotImplementedError(f"{target.name} has no mma.sync for decoded operands of {p.a.dtype} and {p.b.dtype}")
+    launch = with_scales(p, mma_launch(p, s.mma))
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
+        k = dk.k
+        threads, thread = 32 * s.mma.warps, k.thread_id()
+        shapes, copies = [], []
+        for elements, rows in zip(elements_of(dk, p), (s.tile_m, s.tile_n), strict=True):
+            x = elements.x
+            shape = TileShape(rows, s.mma.k_bytes, 16, k_major=x.major != "row")
+            if x.dtype == row.dtype and elements.scales is None:
+                copies.append(TileCopy(dk, x, shape, threads, thread, target.cp_async))
+            else:
+                copies.append(DecodingCopy(dk, elements, shape, row.dtype, threads, thread))
+            shapes.append(shape)
+        order = TileOrder(dk, p, s, shapes[0].tile_k)
+        m0, n0, batch, split = order.tile(k.block_id())
+        for copy, line in zip(copies, (m0, n0), strict=True):
+            copy.start(line, batch)
+        loop = MmaLoop(dk, row, s.mma, shapes, copies)
+        loop.store(loop.run(*order.k_range(split)), sink(dk, p, s, split), batch, m0, n0)
+    return launch
+
+
+class _DecodedLoader(SimtLoader):
+    """Brings tiles of what a quantized operand's elements stand for."""
+
+    def __init__(self, dk: DispatchKernel, p: GemmProblem, elements: QuantizedElements, rows: int, s: SimtSchedule) -> None:
+        self.elements = elements
+        super().__init__(dk, p, elements.x, rows, s, elements.unsigned)
+
+    def widest(self) -> int:
+        """Neighbouring elements that may be read at once, at most 4."""
+        return self.elements.lanes(4)
+
+    def start(self, row: Val, batch: Sequence[Val]) -> None:
+        """Begin with rows from `row` on, of a batch."""
+        self.elements.start(batch)
+        self.row = row
+        self.row_count, self.k_count = self.dk.size(self.x.rows, "i32"), self.dk.size(self.x.cols, "i32")
+
+    def fetch(self, step: Val) -> list[Val]:
+        """This thread's elements of a step, decoded."""
+        k, out = self.k, []
+        for i in range(self.count):
+            row, depth, inside = self.place(i)
+            row, depth = self.row + row, step * self.s.tile_k + depth
+            valid = (row < self.row_count) & (depth < self.k_count)
+            if not self.exact:
+                valid = valid & inside
+            words = self.elements.load(row, depth, self.lanes, valid)
+            out += [k.select(valid, x, 0.0) for x in self.elements.decode(words, row, depth, self.lanes, valid)]
+        return out
+
+
+class _DecodedSimtKernel(SimtKernel):
+    def loaders(self) -> tuple[SimtLoader, SimtLoader]:
+        """What brings tiles of A and of B."""
+        a, b = elements_of(self.dk, self.p)
+        return (
+            _DecodedLoader(self.dk, self.p, a, self.s.tile_m, self.s),
+            _DecodedLoader(self.dk, self.p, b, self.s.tile_n, self.s),
+        )
+
+
+def emit_decoded_simt(module: KernelModule, p: GemmProblem, s: DecodedSimtSchedule, target: Target) -> KernelLaunch:
+    """Write the kernel of a schedule into `module`. Raises NotImplementedError for accumulators other than f32."""
+    if p.acc != "f32":
+        raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} accumulating in {p.acc} on {target.name}")
+    launch = with_scales(p, simt_launch(p, s.simt))
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
+        _DecodedSimtKernel(dk, p, s.simt).emit()
+    return launch
