@@ -59,7 +59,7 @@ def compile_stages(
     schedule: Any = None,
     *,
     name: str = "",
-    stop: str | None = None,
+    stop: str = "",
     dump_dir: str | Path | None = None,
     timings: Timings | None = None,
 ) -> tuple[KernelPlan, Any]:

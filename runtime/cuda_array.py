@@ -247,8 +247,9 @@ def copy_strided(cuda: Cuda, target: CudaArray, source: CudaArray) -> None:
         raise ValueError(f"cannot copy {source} to {target}")
     if target.size == 0:
         return
-    for stream in {target.ready, source.ready} - {None}:
-        cuda.synchronize(stream)
+    for stream in {target.ready, source.ready}:
+        if stream is not None:
+            cuda.synchronize(stream)
     rows, width = _rows(target, source)
     item = target.dtype.itemsize
     if len(rows) == 0:

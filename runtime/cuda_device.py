@@ -258,8 +258,9 @@ class CudaContext:
         if self._pending and self._pending != stream:
             self._cuda.wait(stream, self._ended)
         arrays = [*call.inputs, *call.outputs]
-        for other in {a.ready for a in arrays if isinstance(a, CudaArray)} - {None, stream}:
-            self._cuda.order(other, stream)
+        for other in {a.ready for a in arrays if isinstance(a, CudaArray)}:
+            if other is not None and other != stream:
+                self._cuda.order(other, stream)
 
     def run(self, call: Call) -> tuple[list[Any], int]:
         """See `ingot.runtime.device.ExecutionContext`."""

@@ -223,9 +223,9 @@ class _Attention:
 
         # The last tile, with nothing accumulated yet.
         last = self.tiles - 1
-        scores = self.issue_scores(zero)
+        products = self.issue_scores(zero)
         k.wgmma_wait(0)
-        scores = k.elements(settle(k, scores))
+        scores = k.elements(settle(k, products))
         self.release(2, zero)
         scores = rows.scored(scores, last * s.keys, True) if self.masks else self.scored(scores, last * s.keys)
         maximum, total, _, probabilities = rows.update(scores, maximum, total)
@@ -251,10 +251,10 @@ class _Attention:
         with k.for_(begin, end, carry=state) as loop:
             maximum, total, operand, acc = loop.carry
             self.bring_next(loop.iv)
-            scores = self.issue_scores(loop.iv)
+            products = self.issue_scores(loop.iv)
             acc = self.issue_values(acc, operand, loop.iv - 1)
             k.wgmma_wait(1)
-            scores = k.elements(settle(k, scores))
+            scores = k.elements(settle(k, products))
             self.release(2, loop.iv)
             first = (self.tiles - 1 - loop.iv) * s.keys
             scores = rows.scored(scores, first, True) if masked else self.scored(scores, first)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import collapse_domain, uses_index
@@ -26,7 +26,7 @@ from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
-from ingot.dispatch import Dispatch, ScalarRegion
+from ingot.dispatch import Dispatch, ScalarRegion, TensorArg
 from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
 
@@ -56,13 +56,11 @@ def choose(d: Dispatch) -> PointwiseSchedule:
     return PointwiseSchedule(lanes, 1 if small else 2)
 
 
-def whole_vectors(d: Dispatch, t: object, lanes: int) -> int:
+def whole_vectors(d: Dispatch, t: TensorArg, lanes: int) -> int:
     """Lanes of the widest vectors that never cross a row of `t`; a domain of one contiguous axis has a tail instead."""
-    from dataclasses import replace
-
-    if t.rank == 1 and t.strides == (1,):  # type: ignore[attr-defined]
-        t = replace(t, shape=(lanes,))  # type: ignore[type-var]
-    return vector_lanes(t, d, limit=lanes * t.type.bytes)  # type: ignore[attr-defined]
+    if t.rank == 1 and t.strides == (1,):
+        t = replace(t, shape=(lanes,))
+    return vector_lanes(t, d, limit=lanes * t.type.bytes)
 
 
 def emit(dispatch: Dispatch, target: Target, schedule: PointwiseSchedule | None = None) -> Emitted:

@@ -11,6 +11,7 @@ import math
 from ingot import dims
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, known_multiple, region_buffers, symbol_of
 from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import BufferArg, KernelLaunch
@@ -51,7 +52,7 @@ def emit_reduce(
             finish(dk, domain, first, total, lanes)
 
 
-def finish(dk: DispatchKernel, domain: tuple[Dim, ...], first: object, total: object, lanes: int) -> None:
+def finish(dk: DispatchKernel, domain: tuple[Dim, ...], first: Val, total: Val, lanes: int) -> None:
     """Run the dispatch's region on `lanes` accumulators at a row-major index of the domain, and store its results."""
     k = dk.k
     position = dk.split(first, domain)
