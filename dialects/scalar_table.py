@@ -286,6 +286,17 @@ def _cast(x: Any, dtype: Any) -> Any:
     return np.asarray(x).astype(dtype)
 
 
+def _truncf(x: Any, dtype: Any) -> Any:
+    """A narrower float; of 8 and 4 bits the largest finite one stands for all that exceed it (ONNX's Cast, `saturate`)."""
+    x, dtype = np.asarray(x), np.dtype(dtype)
+    if dtype.itemsize == 1:
+        import ml_dtypes
+
+        largest = float(ml_dtypes.finfo(dtype).max)
+        x = np.clip(x, -largest, largest)
+    return x.astype(dtype)
+
+
 def _fma(x: Any, y: Any, z: Any) -> Any:
     dtype = np.asarray(x).dtype
     return (np.asarray(x, np.float64) * np.asarray(y, np.float64) + np.asarray(z, np.float64)).astype(dtype)
@@ -371,7 +382,7 @@ ROWS: tuple[ScalarOp, ...] = (
     ScalarOp("select", "bxx", "same", np.where, "arith.select"),
     # Casts.
     ScalarOp("extf", "f", "cast", _cast, "arith.extf"),
-    ScalarOp("truncf", "f", "cast", _quiet(_cast), "arith.truncf"),
+    ScalarOp("truncf", "f", "cast", _quiet(_truncf), "arith.truncf"),
     ScalarOp("extsi", "i", "cast", _cast, "arith.extsi"),
     ScalarOp("extui", "i", "cast", lambda x, t: _unsigned(x).astype(t), "arith.extui"),
     ScalarOp("trunci", "i", "cast", _cast, "arith.trunci"),
