@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import cuda_dispatches as make
 import numpy as np
 import pytest
+from cuda_emulation import check as emulated_check
 from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_group_normalize import group_problem
@@ -17,20 +19,12 @@ from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import ir
-from ingot.dispatch import Dispatch
+from ingot.dispatch import Dispatch, TensorArg, contiguous
 
 
 def check(d: Dispatch, target: str = "sm_80", schedule: Any = None, sizes: Mapping[str, int] | None = None) -> int:
     """Run on the emulator and compare with the float64 reference; the number of launches."""
-    found = run_emulated(d, target, sizes, schedule)
-    exact = run_dispatch(make.unrounded(d), found.operands, sizes, float64=True)
-    peers = run_dispatch(d, found.operands, sizes)
-    for got, reference, peer in zip(found.results, exact, peers, strict=True):
-        if got.dtype.kind in "iub":
-            assert np.array_equal(got, peer)
-        else:
-            make.check_against(got, reference, peer)
-    return len(found.plan.launches)
+    return len(emulated_check(d, target, schedule, sizes).plan.launches)
 
 
 def ptx_of(d: Dispatch, target: str = "sm_90a") -> str:
@@ -58,6 +52,64 @@ def test_rows_in_chunks(kind: str) -> None:
     d = make.normalize(kind, "r", "c", dtype="f32")
     assert check(d, sizes={"r": 2, "c": 1300}, schedule=NormalizeSchedule(256, 1, 2, chunked=True)) == 2
     assert check(d, sizes={"r": 3, "c": 5}) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
+@pytest.mark.parametrize("cols", [31, 32, 33, 255, 1023, 1025])
+def test_lengths_of_rows(kind: str, dtype: str, cols: int) -> None:
+    """Around a warp and around what a warp holds, a thousand elements and more, so that the statistics say something."""
+    rows = max(3, 1 + 1000 // cols)
+    target = "sm_75" if dtype == "f16" else "sm_90a"
+    check(make.normalize(kind, rows, cols, dtype=dtype, affine=kind in ("layer", "rms")), target)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_one_and_of_two(kind: str) -> None:
+    for cols in (1, 2):
+        check(make.normalize(kind, 501, cols, dtype="f32", affine=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("axes", [(1,), (0,), (1, 2), (0, 2)], ids=str)
+def test_axes_that_are_not_the_last(kind: str, axes: tuple[int, ...]) -> None:
+    check(make.normalize(kind, 5, 37, 12, axes=axes, dtype="f32"))
+    check(make.normalize(kind, "a", "b", 12, axes=axes, dtype="f32"), sizes={"a": 3, "b": 41})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(4, 96), (2, 1536), ("r", "c")], ids=["warp", "block", "chunks"])
+def test_rows_with_nan_and_infinities(kind: str, shape: tuple[Any, ...]) -> None:
+    """They spoil their own row and no other."""
+
+    def spoil(views: list[np.ndarray]) -> None:
+        views[0][0, 5], views[0][1, 7] = np.nan, np.inf
+
+    d = make.normalize(kind, *shape, dtype="f32")
+    sizes = {"r": 3, "c": 700} if "r" in shape else None
+    found = run_emulated(d, "sm_80", sizes, prepare=spoil)
+    (exact,) = run_dispatch(d, found.operands, sizes, float64=True)
+    make.errors(found.results[0], exact)
+    assert np.isnan(exact).any()
+
+
+def test_map_and_result_of_other_types() -> None:
+    """The region before adds a bias to f16 elements, the region after rounds to bf16 and keeps f32 beside it."""
+    before, after = make.Region("f16"), make.Region("f32")
+    start = before.end(before.add("addf", before.wide(0, "f16"), before.load(1, "f32")))
+    finish = after.end(after.narrow(0, "bf16"), 0)
+    operands = [contiguous("f16", 5, 200), contiguous("f32", 200)]
+    results = [contiguous("bf16", 5, 200), contiguous("f32", 5, 200)]
+    for kind in KINDS:
+        attrs = {"kind": kind, "axes": (1,), "epsilon": 1e-5}
+        check(make.make("normalize", operands, results, [start, finish], attrs))
+
+
+def test_a_strided_operand() -> None:
+    """Rows that lie apart, and rows that are columns of their tensor."""
+    for t in (TensorArg("f32", (6, 96), (100, 1), 16), TensorArg("f32", (40, 96), (1, 40), 64)):
+        d = make.normalize("softmax", *t.shape, dtype="f32")
+        check(replace(d, operands=(t,)))
 
 
 def test_softmax_of_minus_infinity() -> None:
