@@ -556,6 +556,44 @@ def test_reshape_that_does_not_divide_is_guarded() -> None:
         lowered.run({"x": np.ones((3, 3), np.float32)})
 
 
+@pytest.mark.parametrize(
+    ("case", "good", "bad"),
+    [
+        (Case("y = Gather <axis = 1> (x, i)", {"x": ("f", ["N", "S"]), "i": ("l", ["K"])}, []),
+         [{"N": 2, "S": 3, "i": [1, -2]}, {"N": 2, "S": 0, "i": np.zeros(0)}], {"N": 2, "S": 0, "i": [0]}),
+        (Case("y = Gather <axis = 1> (x, i)", {"x": ("f", ["N", "S"])}, [], {"i": np.int64(2)}),
+         [{"N": 2, "S": 3}], {"N": 1, "S": 2}),
+        (Case("y = Gather <axis = 1> (x, i)", {"x": ("f", ["N", "S"])}, [], {"i": np.array([0, -3])}),
+         [{"N": 2, "S": 3}], {"N": 1, "S": 2}),
+        (Case("y = GatherElements (x, i)", {"x": ("f", ["S", "W"]), "i": ("l", ["K", "V"])}, []),
+         [{"S": 3, "W": 2, "i": [[2]]}], {"S": 0, "W": 2, "i": [[0]]}),
+        (Case("y = GatherElements (x, i)", {"x": ("f", ["S", "W"]), "i": ("l", ["K", "V"])}, []),
+         [{"S": 3, "W": 2, "i": [[2, 0]]}], {"S": 3, "W": 1, "i": [[0, 0]]}),
+        (Case("y = GatherND (x, i)", {"x": ("f", ["S", "W"]), "i": ("l", ["K", 1])}, []),
+         [{"S": 3, "W": 2, "i": [[2], [-1]]}, {"S": 0, "W": 2, "i": np.zeros((0, 1))}], {"S": 0, "W": 2, "i": [[0]]}),
+        (Case("y = Resize (x, , , s)", {"x": ("f", ["N", "S"])}, [], {"s": np.array([1, 4])}),
+         [{"N": 1, "S": 2}], {"N": 1, "S": 0}),
+        (Case("y = Pad <mode = \"edge\"> (x, p)", {"x": ("f", ["N", "S"])}, [], {"p": np.array([0, 1, 0, 0])}),
+         [{"N": 2, "S": 2}], {"N": 2, "S": 0}),
+    ],
+)  # fmt: skip
+def test_nothing_is_read_from_an_axis_that_is_too_short(case: Case, good: list, bad: dict) -> None:
+    """Indices are kept in range, which an empty axis does not have; what reads nothing is no error."""
+    lowered = Lowered(case.model())
+    runner = reference(case.model())
+    for seed, feed in enumerate(good):
+        arrays = case.arrays(feed, seed)
+        (expected,) = runner.run(None, arrays)
+        np.testing.assert_array_equal(lowered.run(arrays)["y"], expected)
+    with pytest.raises(InputError, match=rf"node_0_{case.model().graph.node[0].op_type}"):
+        lowered.run(case.arrays(bad, 0))
+
+
+def test_an_index_out_of_range_of_a_constant_axis_is_an_error_of_the_model() -> None:
+    with pytest.raises(ModelError, match="index 4 is out of range for axis 1 of size 4"):
+        Lowered(Case("y = Gather <axis = 1> (x, i)", {"x": ("f", ["N", 4])}, [], {"i": np.array([0, 4])}).model())
+
+
 def test_empty_tensors() -> None:
     check(Case("a = Mul (x, x)\n y = ReduceSum (a, ax)", MATRIX, [{"N": 0}], {"ax": np.array([0])}))
 

@@ -26,12 +26,24 @@ def _gather(node: Node) -> Tensor:
             if any(not -size <= i < size for i in at):
                 raise node.fail(f"indices {at} are out of range for axis {axis} of size {size}", "correct the model")
             return with_value(x.type, np.asarray(np.take(x.value, indices.value.astype(np.int64), axis), object))
+    count, what = 1, f"axis {axis} has no element to gather"
+    if indices.value is not None and all(isinstance(i, int) for i in indices.value.ravel().tolist()):
+        at = indices.value.ravel().tolist()
+        count = max((i + 1 if i >= 0 else -i for i in at), default=0)
+        what = f"index {next((i for i in at if count in (i + 1, -i)), 0)} is out of range for axis {axis}"
+    node.reads(x.shape[axis], count, shape, what)
     return Tensor(x.type, shape)
 
 
 @rule("GatherElements")
 def _gather_elements(node: Node) -> Tensor:
-    return Tensor(node.input(0).type, node.input(1).shape)
+    x, indices = node.input(0), node.input(1)
+    axis = node.axis(node.attr("axis"), x.rank)
+    for i, (size, read) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        if i != axis:
+            node.at_most(read, size, f"axis {i} of the indices is longer than that of the data")
+    node.reads(x.shape[axis], 1, indices.shape, f"axis {axis} has no element to gather")
+    return Tensor(x.type, indices.shape)
 
 
 @rule("GatherND")
@@ -44,7 +56,10 @@ def _gather_nd(node: Node) -> Tensor:
     if batch + depth > x.rank:
         raise node.fail(f"indices of {depth} coordinates for a tensor of rank {x.rank}", "correct the model")
     lead = [node.equal(a, b, "batch sizes differ") for a, b in zip(x.shape[:batch], indices.shape[:batch], strict=True)]
-    return Tensor(x.type, (*lead, *indices.shape[batch:-1], *x.shape[batch + depth :]))
+    shape = (*lead, *indices.shape[batch:-1], *x.shape[batch + depth :])
+    for axis in range(batch, batch + depth):
+        node.reads(x.shape[axis], 1, shape, f"axis {axis} has no element to gather")
+    return Tensor(x.type, shape)
 
 
 @rule("OneHot")
@@ -112,4 +127,8 @@ def _resize(node: Node) -> Tensor:
         sizes = [scaled(node, x.shape[a], s) for a, s in zip(axes, scales, strict=True)]
     for a, d in zip(axes, sizes, strict=True):
         shape[a] = d
+    if node.has(3):  # by scales an empty axis stays empty
+        for a in axes:
+            if shape[a] != x.shape[a]:
+                node.reads(x.shape[a], 1, shape, f"axis {a} has no element to resize")
     return Tensor(x.type, tuple(shape))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ingot import dims
 from ingot.dims import Dim, Expr
-from ingot.passes.onnx_inference.facts import Facts, Guard, ShapeConflict
+from ingot.passes.onnx_inference.facts import Facts, Guard, ShapeConflict, at_most
 from ingot.passes.onnx_inference.tensors import Tensor
 
 
@@ -118,6 +118,17 @@ class Node:
         except ShapeConflict as e:
             raise self.fail(f"{what}: {e}", "correct the model's shapes") from None
         self.guards += [guard] if guard else []
+
+    def reads(self, size: Dim, count: int, result: Sequence[Dim], what: str) -> None:
+        """State that an axis of `size` has at least `count` elements, unless the result of sizes `result` is empty and nothing
+        is read; guarded where that is not proven."""
+        if at_most(count, self.facts.canonical(size)):
+            return
+        if isinstance(size, int) and size > 0:
+            raise self.fail(f"{what} of size {size}", "correct the model")
+        # Constants other than 0 do not decide whether there are elements.
+        elements = dims.product(d for d in result if not isinstance(d, int) or d <= 0)
+        self.at_most(dims.minimum(count, count * elements), size, what)
 
     def broadcast(self, *shapes: Sequence[Dim]) -> tuple[Dim, ...]:
         """The shape that `shapes` broadcast to (ONNX, "Multidirectional Broadcasting"); guarded where needed."""

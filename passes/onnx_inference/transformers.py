@@ -43,4 +43,12 @@ def _rotary_embedding(node: Node) -> Tensor:
     x = node.input(0)
     if x.rank == 3 and not node.attr("num_heads"):
         raise node.fail("a 3-D input needs num_heads", "give the attribute")
+    steps = (x.shape[0], x.shape[2] if x.rank == 4 else x.shape[1])
+    caches = [node.input(1), node.input(2)]
+    for tensor in [node.input(3)] if node.has(3) else caches:
+        for size, step in zip(tensor.shape[:2], steps, strict=True):
+            node.equal(size, step, "positions are not those of the input")
+    if node.has(3):
+        for cache in caches:
+            node.reads(cache.shape[0], 1, x.shape, "the cache has no position")
     return Tensor(x.type, x.shape)

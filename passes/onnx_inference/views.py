@@ -315,6 +315,9 @@ def _pad(node: Node) -> Tensor:
     shape = list(x.shape)
     for k, axis in enumerate(axes):
         shape[axis] = shape[axis] + pads[k] + pads[k + len(axes)]
+    for k, axis in enumerate(axes):
+        if pads[k] != 0 or pads[k + len(axes)] != 0:
+            node.reads(x.shape[axis], 1, shape, f"axis {axis} is empty: padding it is not supported")
     return Tensor(x.type, tuple(shape))
 
 
