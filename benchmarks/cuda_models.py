@@ -99,8 +99,9 @@ def main() -> int:
         times = " ".join(f"{t:.2f}" for t in row["ms"])
         first = " ".join(f"{t:.2f}" for t in row["first_s"])
         more = f", kernels alone {row['kernel_ms']:.2f} ms" if "kernel_ms" in row else ""
-        print(f"{verdict}  {name}: error {row['error']:.1e} (at most {row['tolerance']:.0e}), AOT {row['aot_s']:.2f} s, "
-              f"JIT {row['jit_s']:.2f} s of {row['kernels']} kernels, first calls {first} s, then {times} ms{more}", flush=True)  # fmt: skip
+        print(f"{verdict}  {name}: error {row['error']:.1e} (at most {row['tolerance']:.0e}), AOT {row['aot_s']:.2f} s, JIT "
+              f"{row['jit_s']:.2f} s of {row['kernels']} kernels, first calls {first} s, then {times} ms{more}",
+              flush=True)  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     return 1 if failed else 0

@@ -118,7 +118,8 @@ def from_json(data: dict[str, Any]) -> KernelPlan:
                             b["swizzle"], im2col, dims.as_dim(b["offset"]))  # fmt: skip
 
     def launch(x: dict) -> KernelLaunch:
+        work = dims.as_dim(x["flops"]), dims.as_dim(x["bytes"])
         return KernelLaunch(x["symbol"], ds(x["grid"]), tuple(map(buffer, x["buffers"])), tuple(x["block"]),
-                            tuple(x["cluster"]), x["shared_bytes"], dims.as_dim(x["flops"]), dims.as_dim(x["bytes"]))  # fmt: skip
+                            tuple(x["cluster"]), x["shared_bytes"], *work)  # fmt: skip
 
     return KernelPlan(tuple(map(launch, data["launches"])), dims.as_dim(data["workspace"]))
