@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink, tile_count
@@ -129,6 +130,24 @@ def mma_registers(row: MmaRow, dk: DispatchKernel, a: Sequence[Val], b: Sequence
     return acc
 
 
+class StageCopy(Protocol):
+    """What the main loop asks of a `TileCopy`, or of what copies more than a tile.
+
+    Attributes:
+        asynchronous: steps are brought by `copy`; else by `fetch` and `put`.
+        count: chunks of 16 bytes that a thread fetches.
+    """
+
+    asynchronous: bool
+    count: int
+
+    def copy(self, stage: Val, step: Val) -> None: ...
+
+    def fetch(self, step: Val) -> list[Val]: ...
+
+    def put(self, stage: Val, registers: Sequence[Val]) -> None: ...
+
+
 class MmaLoop:
     """The main loop: accumulators of a block's tile over a range of steps.
 
@@ -141,7 +160,7 @@ class MmaLoop:
     """
 
     def __init__(
-        self, dk: DispatchKernel, row: MmaRow, s: MmaSchedule, shapes: Sequence[TileShape], copies: Sequence[TileCopy]
+        self, dk: DispatchKernel, row: MmaRow, s: MmaSchedule, shapes: Sequence[TileShape], copies: Sequence[StageCopy]
     ) -> None:
         self.dk, self.k, self.row, self.s, self.copies = dk, dk.k, row, s, copies
         k = dk.k
