@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import struct
 import subprocess
 import sys
 import time
@@ -12,6 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ingot.cuda_targets import target
+from ingot.engine import Engine
+from ingot.runtime.cache import RuntimeCache
+from ingot.runtime.compile_client import CompileClient
+from ingot.runtime.program_loader import ProgramLoader
 from ingot.tools.ingot import COMMANDS, main
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -134,6 +140,28 @@ def test_compile_fills_the_cache_for_a_target(tmp_path, capsys, monkeypatch):
     assert first.startswith("cpu: ")
     assert ", of which 0 were compiled" not in first
     assert ", of which 0 were compiled" in again
+
+
+def test_compile_for_gpus_that_are_not_here(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("INGOT_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "m.ingot"
+    command = ["compile", str(MODEL), "-o", str(path), "--target", "sm_86", "--target", "sm_120a"]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split(":")[0] for line in lines] == ["sm_86", "sm_120a"]
+    assert not any(", of which 0 were compiled" in line for line in lines)
+    assert main(command) == 0
+    assert capsys.readouterr().out.count(", of which 0 were compiled") == 2
+    client = CompileClient()
+    client.start = None  # everything is in the cache: no server may be started
+    for name, number in (("sm_86", 86), ("sm_120a", 120)):
+        loaded = ProgramLoader(RuntimeCache(tmp_path / "cache" / "cache.sqlite"), client).load(Engine.load(path), target(name))
+        assert len(loaded.kernels) > 3
+        for kernel in loaded.kernels:
+            machine, flags = struct.unpack_from("<18xH28xI", kernel.code)
+            assert (machine, flags >> 8 & 0xFF) == (190, number)  # EM_CUDA and the compute capability
+    assert main([*command, "--target", "sm_12"]) == 1
+    assert "no target 'sm_12'" in capsys.readouterr().err
 
 
 def test_run_takes_a_model_and_random_inputs(capsys):
