@@ -105,6 +105,10 @@ class CudaExecutable:
         self._memory: DeviceMemory | None
         self._memory, self.addresses, self.upload = self._start_upload(weights)
 
+    def has_variant(self, key: Hashable) -> bool:
+        """True where the sizes of a key have a specialized program."""
+        return key in self._variants
+
     def kernels_for(self, key: Hashable, env: Mapping[str, int], live: frozenset[str], calls: int) -> CudaKernels:
         """The kernels for sizes: those of a specialized program where there is one, else for any shape."""
         if self._specializer is None:
@@ -236,7 +240,8 @@ class CudaContext:
         self._guards = [s for s in self._program.steps if isinstance(s, GuardStep)]
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._calls: dict[Hashable, int] = {}
-        self._live: set[str] = set()
+        self._grown: frozenset[str] = frozenset()
+        self._live_sets: list[frozenset[str]] = []
         self._last_env: Mapping[str, int] = {}
         self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
 
@@ -388,18 +393,13 @@ class CudaContext:
     def _plan(self, env: Mapping[str, int]) -> Plan:
         """The plan for these sizes."""
         donated = [n for n in range(len(self._program.states)) if env[f"donated_{n}"]]
-        if donated:
-            self._learn(env)
-        live = frozenset(self._live) if donated else frozenset()
+        live = self._live_names(env, donated)
+        shape = _shape(env, live)
+        self._calls[shape] = calls = self._calls.get(shape, -1) + 1
+        # A state that grows comes back in the same shape at the next call, so its kernels are asked for at once.
+        kernels = self._executable.kernels_for(shape, env, live, 1 if donated and self._grown else calls)
         key = tuple(sorted((name, bucket(v) if name in live else v) for name, v in env.items())), live
         plan = self._plans.get(key)
-        # Sizes in a bucket are one shape to kernels: what is live stays in the size table.
-        shape = tuple((name, v) for name, v in sorted(env.items()) if name not in live), live
-        self._calls[shape] = calls = self._calls.get(shape, -1) + 1
-        if donated and not live:
-            kernels = self._executable.kernels  # which sizes are live is known from the second call on
-        else:
-            kernels = self._executable.kernels_for(shape, env, live, calls)
         if plan is not None and plan.program is not kernels.program:
             self._settle()
             del self._plans[key]
@@ -417,9 +417,34 @@ class CudaContext:
             self._plans.move_to_end(key)
         return plan
 
-    def _learn(self, env: Mapping[str, int]) -> None:
-        """Sizes that grew since the call before by as much as a donated state did are live from now on."""
-        growth = {name: env[name] - self._last_env.get(name, env[name]) for name in env}
-        steps = {growth[name] for name in self._program.live if growth[name] > 0}
-        self._live |= {name for name, n in growth.items() if n in steps}
+    def _live_names(self, env: Mapping[str, int], donated: Sequence[int]) -> frozenset[str]:
+        """The sizes that stay in the size table: none, but with donated states their lengths and what grows with them.
+
+        A program specialized when less was known to grow serves its sizes still.
+        """
+        if not donated:
+            return frozenset()
+        self._learn(env, donated)
+        live = frozenset(self._program.live) | self._grown
+        if live not in self._live_sets:
+            self._live_sets.append(live)
+        if not self._executable.has_variant(_shape(env, live)):
+            for earlier in self._live_sets:
+                if self._executable.has_variant(_shape(env, earlier)):
+                    return earlier
+        return live
+
+    def _learn(self, env: Mapping[str, int], donated: Sequence[int]) -> None:
+        """Sizes that changed since the call before, and were a state's length in both calls, grow with it (a mask's length)."""
+        if self._last_env:
+            for n in donated:
+                length = self._program.states[n].length
+                now, before = dims.evaluate(length, env), dims.evaluate(length, self._last_env)
+                if now != before:
+                    self._grown |= {name for name, v in env.items() if v == now and self._last_env.get(name) == before}
         self._last_env = dict(env)
+
+
+def _shape(env: Mapping[str, int], live: frozenset[str]) -> Hashable:
+    """What is one shape to kernels: the sizes that are not live, and which are."""
+    return tuple((name, v) for name, v in sorted(env.items()) if name not in live), live

@@ -101,3 +101,30 @@ def test_the_workspace_is_placed_anew():
     again = link(draft, ["a", "b"], plans)
     assert again.buffers[-1].bytes == 4096
     assert dims.evaluate(again.arena_bytes, {"N": 1000}) == dims.evaluate(again.buffers[-1].offset, {"N": 1000}) + 4096
+
+
+def test_decoding_settles_on_two_shapes():
+    """A prompt, then token by token, twice: one program for the prompt, one for tokens, asked for by the second call."""
+    from types import SimpleNamespace
+
+    from ingot.launch_program import State
+    from ingot.runtime.cuda_device import CudaContext, _shape
+
+    past, new = dims.symbol("past"), dims.symbol("new")
+    variants: set = set()
+    context = object.__new__(CudaContext)
+    context._program = SimpleNamespace(states=(State(0, 0, 2, past, past + new),), live=("past",))
+    context._executable = SimpleNamespace(has_variant=variants.__contains__)
+    context._grown, context._live_sets, context._last_env = frozenset(), [], {}
+    asked = []
+    for _ in range(2):
+        length = 0
+        for count in (8, *([1] * 20)):
+            env = {"past": length, "new": count, "mask": length + count, "batch": 1, "donated_0": 1}
+            shape = _shape(env, context._live_names(env, [0]))
+            if shape not in variants:
+                variants.add(shape)
+                asked.append(len(asked))
+            length += count
+    assert asked == [0, 1]
+    assert len(variants) == 2
