@@ -11,12 +11,14 @@ kernels read the true values from the size table.
 from __future__ import annotations
 
 import ctypes
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ingot import dims
 from ingot.dims import Dim
+from ingot.dispatch import from_json
 from ingot.errors import DeviceError
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.launch_program import BufferRef, DispatchStep, LaunchProgram
@@ -262,7 +264,8 @@ class Plan:
         check(d.cuGraphLaunch(self._executable, stream), "launching a CUDA graph")
 
     def profile(self, stream: int, repeats: int = 10) -> list[dict[str, Any]]:
-        """Median time of each launch, in ms, with the flops and bytes its plan counts."""
+        """Median time of each launch, in ms, with the flops and bytes its plan counts, and in which arithmetic (see
+        `ingot.cuda_targets.DeviceFacts.peak`)."""
         rows = []
         cuda = self.cuda
         events = [(cuda.event(timing=True), cuda.event(timing=True)) for _ in self.launches]
@@ -282,6 +285,7 @@ class Plan:
                 "ms": sorted(samples)[len(samples) // 2],
                 "flops": dims.evaluate(record.launch.flops, local),
                 "bytes": dims.evaluate(record.launch.bytes, local),
+                "arithmetic": _arithmetic(self.program.kernels[record.step.kernel].dispatch),
             })  # fmt: skip
             for event in pair:
                 cuda.destroy_event(event)
@@ -293,6 +297,17 @@ def arena_moved(program: LaunchProgram, old: Sequence[int], new: Sequence[int]) 
     return any(a != b for buffer, a, b in zip(program.buffers, old, new, strict=True) if buffer.kind not in ("input", "output"))
 
 
+def _arithmetic(dispatch_text: str) -> str:
+    """What a dispatch's flops are: `f32`, `tf32`, `f64`, or the bits of a tensor core's operands."""
+    dispatch = from_json(json.loads(dispatch_text))
+    if dispatch.root not in ("matmul", "conv", "attention"):
+        return "f32"
+    bits = max(x.type.bits for x in dispatch.operands[:2])
+    if bits == 32:
+        return "tf32" if dispatch.attr("tf32", False) else "f32"
+    return "f64" if bits == 64 else str(bits)
+
+
 _SYMBOLS: dict[str, tuple[str, ...]] = {}
 
 
@@ -300,7 +315,5 @@ def _symbols(dispatch_text: str) -> tuple[str, ...]:
     """The symbols of a kernel's dispatch, in size-table order."""
     found = _SYMBOLS.get(dispatch_text)
     if found is None:
-        import json
-
         found = _SYMBOLS[dispatch_text] = tuple(json.loads(dispatch_text)["symbols"]) if dispatch_text else ()
     return found

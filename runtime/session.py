@@ -192,7 +192,7 @@ class Session:
 
         Returns:
             for each kernel launch, in order: `kernel`, `node` (the ONNX nodes it implements), `ms`, and the `flops` and `bytes`
-            that its plan counts (0 where it counts none).
+            that its plan counts (0 where it counts none); on a GPU also `arithmetic`, the type of the flops.
 
         Raises:
             InputError: as for `run`.

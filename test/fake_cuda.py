@@ -149,6 +149,9 @@ class FakeCuda:
 
     def destroy_event(self, event: int) -> None: ...
 
+    def elapsed_ms(self, start: int, end: int) -> float:
+        return 0.5
+
     def record(self, event: int, stream: int) -> None:
         self.log.append(("record", event, stream))
 

@@ -18,6 +18,8 @@ from ingot.engine import Engine
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient
 from ingot.runtime.program_loader import ProgramLoader
+from ingot.target import Target
+from ingot.tools.commands.bench import print_profile, with_ceilings
 from ingot.tools.ingot import COMMANDS, main
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -188,6 +190,21 @@ def test_bench_reports_and_profiles(engine, capsys):
     assert {"conv", "matmul"} <= kernels.keys()
     assert kernels["matmul"]["flops"] >= 2 * 512 * 10
     assert all(row["ms"] > 0 for row in report["profile"])
+
+
+def test_profiles_of_gpus_have_ceilings(capsys):
+    def row(flops: float, nbytes: float, arithmetic: str) -> dict:
+        return {"kernel": "k", "node": "n", "ms": 1.0, "flops": flops, "bytes": nbytes, "arithmetic": arithmetic}
+
+    rows = [row(989e9 / 2, 0, "16"), row(989e9 / 2, 0, "8"), row(66.9e9, 0, "f32"), row(1e6, 1.2e9, "f32"), row(0, 0, "f32"),
+            row(1e12, 0, "f64")]  # fmt: skip
+    found = with_ceilings(rows, target("sm_90a"))
+    assert [r.get("ceiling") for r in found] == pytest.approx([0.5, 0.25, 1.0, 0.25, None, None])
+    print_profile(found)
+    text = capsys.readouterr().out
+    assert " 50.0%  k n" in text
+    assert "       -  k n" in text
+    assert with_ceilings(rows, Target("cpu", "cpu")) == rows
 
 
 def test_inspect(engine, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+from dataclasses import replace
 
 import pytest
 from fake_cuda import FakeCuda, FakeDriver
@@ -120,6 +121,26 @@ def test_closing_frees_the_size_table(driver):
     assert cuda.named("free") == [("free", table)]
     assert cuda.memory == {}
     assert not plan.captured
+
+
+@pytest.mark.parametrize(
+    ("root", "dtypes", "attrs", "expected"),
+    [
+        ("pointwise", ("f16", "f16"), (), "f32"), ("matmul", ("f32", "f32"), (), "f32"),
+        ("matmul", ("f32", "f32"), (("tf32", True),), "tf32"), ("conv", ("f16", "f16"), (), "16"),
+        ("matmul", ("bf16", "i8"), (), "16"), ("matmul", ("f8E4M3FN", "f8E4M3FN"), (), "8"),
+        ("matmul", ("f64", "f64"), (), "f64"),
+    ],
+)  # fmt: skip
+def test_profiles_say_in_which_arithmetic(driver, root, dtypes, attrs, expected):
+    cuda = FakeCuda()
+    plan = make_plan(cuda, 4)
+    plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": 4}, 0)
+    operands = tuple(contiguous(t, 4, 4) for t in dtypes)
+    text = Dispatch(root, operands, operands[:1], attrs, symbols=("d0",), multiples=(1,)).text
+    plan.program = replace(plan.program, kernels=(replace(plan.program.kernels[0], dispatch=text),))
+    rows = plan.profile(0, 2)
+    assert [(r["ms"], r["arithmetic"]) for r in rows] == [(0.5, expected)] * 2
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, 64), (1, 64), (64, 64), (65, 128), (1000, 1024), (1024, 1024)])

@@ -91,27 +91,35 @@ class DeviceFacts:
         l2_bytes: second-level cache.
         bandwidth: bytes per second of device memory.
         tflops: dense 16-bit tensor-core rate in 1e12/s.
+        f32_tflops: rate of f32 multiply-adds outside tensor cores in 1e12/s.
     """
 
     sms: int
     l2_bytes: int
     bandwidth: float
     tflops: float
+    f32_tflops: float
+
+    def peak(self, arithmetic: str) -> float:
+        """Floating-point operations per second of an `arithmetic`: `f32`, `tf32`, or bits of a tensor core's operands: `16`,
+        `8`, `4`. Each halving of the bits doubles a tensor core's rate. Raises KeyError for others."""
+        tensor = {"tf32": 0.5, "16": 1.0, "8": 2.0, "4": 4.0}
+        return 1e12 * (self.f32_tflops if arithmetic == "f32" else self.tflops * tensor[arithmetic])
 
 
 # Facts of a typical GPU of each target (whitepapers of the named product), for choosing schedules with no device at hand.
 TYPICAL: dict[str, DeviceFacts] = {
-    "sm_75": DeviceFacts(40, 4 << 20, 320e9, 65),  # T4
-    "sm_80": DeviceFacts(108, 40 << 20, 1555e9, 312),  # A100
-    "sm_86": DeviceFacts(84, 6 << 20, 768e9, 155),  # A40
-    "sm_87": DeviceFacts(16, 4 << 20, 204e9, 43),  # Jetson AGX Orin
-    "sm_88": DeviceFacts(16, 4 << 20, 204e9, 43),
-    "sm_89": DeviceFacts(128, 72 << 20, 1008e9, 330),  # RTX 4090
-    "sm_90a": DeviceFacts(132, 50 << 20, 4800e9, 989),  # H200
-    "sm_100a": DeviceFacts(148, 126 << 20, 8000e9, 2250),  # B200
-    "sm_103a": DeviceFacts(148, 126 << 20, 8000e9, 2250),
-    "sm_120a": DeviceFacts(170, 96 << 20, 1792e9, 419),  # RTX 5090
-    "sm_121a": DeviceFacts(48, 24 << 20, 273e9, 125),  # DGX Spark
+    "sm_75": DeviceFacts(40, 4 << 20, 320e9, 65, 8.1),  # T4
+    "sm_80": DeviceFacts(108, 40 << 20, 1555e9, 312, 19.5),  # A100
+    "sm_86": DeviceFacts(84, 6 << 20, 768e9, 155, 37.4),  # A40
+    "sm_87": DeviceFacts(16, 4 << 20, 204e9, 43, 5.3),  # Jetson AGX Orin
+    "sm_88": DeviceFacts(16, 4 << 20, 204e9, 43, 5.3),
+    "sm_89": DeviceFacts(128, 72 << 20, 1008e9, 330, 82.6),  # RTX 4090
+    "sm_90a": DeviceFacts(132, 50 << 20, 4800e9, 989, 66.9),  # H200
+    "sm_100a": DeviceFacts(148, 126 << 20, 8000e9, 2250, 74.5),  # B200
+    "sm_103a": DeviceFacts(148, 126 << 20, 8000e9, 2250, 74.5),
+    "sm_120a": DeviceFacts(170, 96 << 20, 1792e9, 419, 104.8),  # RTX 5090
+    "sm_121a": DeviceFacts(48, 24 << 20, 273e9, 125, 31),  # DGX Spark
 }
 
 

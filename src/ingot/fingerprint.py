@@ -17,7 +17,7 @@ TOOLS = ("torch-mlir", "llvmlite", "nvidia-nvjitlink")
 # Files below the package `ingot` that decide the code of a kernel, and those that decide a launch program besides.
 KERNEL_SOURCES = ("compiler/codegen", "compiler/toolchain", "compiler/compile_kernel.py", "compiler/compile_batch.py",
                   "compiler/thread_pool_code.py", "thread_pool_layout.py", "dialects/scalar_table.py",
-                  "kernel_plan.py", "kernel_code.py", "dispatch.py", "target.py")  # fmt: skip
+                  "kernel_plan.py", "kernel_code.py", "cuda_targets.py", "dispatch.py", "target.py")  # fmt: skip
 PROGRAM_SOURCES = (
     "passes", "dialects", "compiler/dispatch_builder.py", "compiler/launch_builder.py", "compiler/jit.py",
     "compiler/native_program.py", "launch_program.py", "program_linking.py", "strided_view.py", "dims.py",

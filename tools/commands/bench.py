@@ -107,7 +107,7 @@ def measure(
 def print_profile(rows: Sequence[Mapping[str, Any]]) -> None:
     """A table of kernels, the slowest first: time, share of the call, rates of arithmetic and memory traffic, ONNX nodes.
 
-    On a GPU also the share of what its kind can do, by arithmetic or by traffic, whichever is greater.
+    On a GPU also the share of what its kind can do, by arithmetic of the operands' type or by traffic, whichever is greater.
     """
     total = sum(r["ms"] for r in rows) or 1.0
     click.echo(f"{'ms':>9} {'share':>6} {'GFLOP/s':>10} {'GB/s':>8} {'ceiling':>7}  kernel, node")
@@ -119,7 +119,10 @@ def print_profile(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def with_ceilings(rows: Sequence[Mapping[str, Any]], target: Target) -> list[dict[str, Any]]:
-    """The rows of a GPU's profile with `ceiling`: work per second over what a typical GPU of the target can do."""
+    """The rows of a GPU's profile with `ceiling`: work per second over what a typical GPU of the target can do.
+
+    Rows whose kernels count no work have none, and arithmetic without a known rate (f64) does not count.
+    """
     if target.kind != "cuda":
         return [dict(r) for r in rows]
     from ingot.cuda_targets import facts
@@ -127,8 +130,9 @@ def with_ceilings(rows: Sequence[Mapping[str, Any]], target: Target) -> list[dic
     limits = facts(target)
     found = []
     for r in rows:
-        least = max(r["flops"] / (limits.tflops * 1e12), r["bytes"] / limits.bandwidth)
-        found.append({**r, "ceiling": least / max(r["ms"] / 1e3, 1e-12)})
+        compute = 0.0 if r["arithmetic"] == "f64" else r["flops"] / limits.peak(r["arithmetic"])
+        least = max(compute, r["bytes"] / limits.bandwidth)
+        found.append({**r, "ceiling": least / max(r["ms"] / 1e3, 1e-12)} if least else dict(r))
     return found
 
 
