@@ -136,6 +136,12 @@ class DecodingCopy(TileCopy):
         return out
 
 
+def decodes(p: GemmProblem) -> bool:
+    """True for products whose operands these kernels (and cuda_gemv.py) decode: quantized, or of two types of floats."""
+    known = (*QUANTIZED, *_HALF, "f32")
+    return p.quantized and p.acc == "f32" and p.a.dtype in known and p.b.dtype in known
+
+
 def with_scales(p: GemmProblem, launch: KernelLaunch) -> KernelLaunch:
     """The launch with the buffers of scales and zero points after those of a and b."""
     found = [x.index for s in (p.a_scales, p.b_scales) if s is not None for x in (s.scale, s.zero) if x is not None]
@@ -220,8 +226,8 @@ class _DecodedSimtKernel(SimtKernel):
 
 
 def emit_decoded_simt(module: KernelModule, p: GemmProblem, s: DecodedSimtSchedule, target: Target) -> KernelLaunch:
-    """Write the kernel of a schedule into `module`. Raises NotImplementedError for accumulators other than f32."""
-    if p.acc != "f32":
+    """Write the kernel of a schedule into `module`. Raises NotImplementedError for what is not decoded to f32."""
+    if not decodes(p):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} accumulating in {p.acc} on {target.name}")
     launch = with_scales(p, simt_launch(p, s.simt))
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:

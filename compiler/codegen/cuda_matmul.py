@@ -26,6 +26,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     DecodedMmaSchedule,
     DecodedSimtSchedule,
     decoded_row,
+    decodes,
     emit_decoded_mma,
     emit_decoded_simt,
 )
@@ -219,7 +220,7 @@ def choose(p: GemmProblem, target: Target) -> Any:
     found = [*gemv_schedules(p, target)]
     if found and p.m in (1, 2, 3, 4):
         return found[0].schedule
-    if p.quantized and p.acc == "f32":
+    if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
     if target.wgmma:
         found += wgmma_schedules(p, target)
@@ -234,7 +235,7 @@ def choose(p: GemmProblem, target: Target) -> Any:
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernels of a `matmul` dispatch. Raises NotImplementedError naming what no kernel can take."""
     p = gemm_problem(dispatch)
-    if p.acc != "f32" and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
+    if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
     module = KernelModule(target.name, context=ir.Context.current)
