@@ -168,7 +168,9 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
     """Estimates for operands that are decoded, or that an instruction takes with their scales."""
     found = list(mma_estimates(p, target, p.a.bits, block_scale_schedules(p, target)))
     if not found and decoded_row(p, target) is not None:
-        found = [replace(e, schedule=DecodedMmaSchedule(e.schedule)) for e in mma_estimates(p, target, 16, mma_tiles(target))]
+        # Decoding takes registers: beside 64 x 64 accumulators they spill.
+        tiles = (s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32)
+        found = [replace(e, schedule=DecodedMmaSchedule(e.schedule)) for e in mma_estimates(p, target, 16, tiles)]
     return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
 
 
