@@ -181,10 +181,10 @@ def only(target: Target, row: MmaRow) -> Target:
     return replace(target, mma=(row.name,))
 
 
-def ptx_name(row: MmaRow, n: int) -> str:
+def ptx_name(row: MmaRow) -> str:
     """A pattern of the instruction in PTX."""
     name = "wgmma.mma_async.sync.aligned" if row.engine == "wgmma" else "mma.sync.aligned"
-    columns = n if row.engine == "wgmma" else row.n
+    columns = r"\d+" if row.engine == "wgmma" else row.n
     return rf"\b{re.escape(name)}\S*\.m{row.m}n{columns}k{row.k}\.\S*{row.ptx}\.{row.ptx}"
 
 
@@ -205,7 +205,7 @@ def check_code(family: Family, row: MmaRow, target: Target) -> None:
     launch = emitted.plan.launches[-1]
     assert launch.shared_bytes <= target.shared_bytes
     counts = innermost_counts(ptx, launch.symbol, r"\b(?:wgmma\.mma_async|mma)\.sync\.aligned\.")
-    named = innermost_counts(ptx, launch.symbol, ptx_name(row, "\\d+"))
+    named = innermost_counts(ptx, launch.symbol, ptx_name(row))
     assert counts == named
     assert set(counts) == {family.in_loop(row, s)}
 
