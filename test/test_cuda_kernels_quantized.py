@@ -163,6 +163,13 @@ def test_weights_of_one_type_without_scales() -> None:
     check(make.quantized_matmul(40, 48, 64, "f32", "i4", scale="f32", block=16))
 
 
+def test_zero_points_that_are_floats() -> None:
+    """Between integers, as calibration may leave them, and with unsigned weights."""
+    for schedule in (MMA, SIMT):
+        d = make.quantized_matmul(40, 48, 64, "f16", "i4", scale="f16", block=32, zero=True, unsigned=True)
+        check(replace(d, operands=(*d.operands[:3], replace(d.operands[3], dtype="f16"))), schedule=schedule)
+
+
 def test_unsigned_weights() -> None:
     for weights in ("i8", "i4"):
         d = make.quantized_matmul(40, 48, 64, "f16", weights, scale="f16", block=32, zero=True, unsigned=True)
