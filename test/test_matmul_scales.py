@@ -5,6 +5,8 @@ from __future__ import annotations
 import cuda_dispatches as make
 import numpy as np
 import pytest
+from cuda_emulation import run_emulated
+from test_dispatch_builder import build
 
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
@@ -47,6 +49,28 @@ def test_block_scaled_operands_are_not_rounded() -> None:
     a, b = np.full((1, 32), 1.5, four), np.full((32, 1), 3, four)
     scales = [np.full((1, 1), 2.0**-100, DTYPES["f8E8M0FNU"].np), np.full((1, 1), 2.0**99, DTYPES["f8E8M0FNU"].np)]
     assert run_dispatch(d, [a, b, *scales])[0] == 32 * 4.5 / 2
+
+
+def test_dispatches_of_the_operation() -> None:
+    """Weights [n, k] with scales [n, blocks], as models store them, transposed by views."""
+    (built,) = build(
+        {},
+        """%x = "ingot.weight"() {name = "x"} : () -> tensor<3x64xf16>
+        %w = "ingot.weight"() {name = "w"} : () -> tensor<8x64xi4>
+        %s = "ingot.weight"() {name = "s"} : () -> tensor<8x2xf16>
+        %z = "ingot.weight"() {name = "z"} : () -> tensor<8x2xf16>
+        %wt = "ingot.transpose"(%w) {perm = array<i64: 1, 0>} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+        %st = "ingot.transpose"(%s) {perm = array<i64: 1, 0>} : (tensor<8x2xf16>) -> tensor<2x8xf16>
+        %zt = "ingot.transpose"(%z) {perm = array<i64: 1, 0>} : (tensor<8x2xf16>) -> tensor<2x8xf16>
+        %y = "ingot.matmul"(%x, %wt, %st, %zt) ({ ^bb0(%e: f32): "ingot.yield"(%e) : (f32) -> () })
+          {acc = "f32", b_block = 32, b_zero, b_unsigned}
+          : (tensor<3x64xf16>, tensor<64x8xi4>, tensor<2x8xf16>, tensor<2x8xf16>) -> tensor<3x8xf32>""",
+    )
+    d = built.dispatch
+    assert matmul_scales(dict(d.attrs)) == MatmulScales(b_scale=2, b_zero=3, b_block=32)
+    assert [t.strides for t in d.operands] == [(64, 1), (1, 64), (1, 2), (1, 2)]
+    found = run_emulated(d, "sm_80")
+    np.testing.assert_allclose(found.results[0], run_dispatch(d, found.operands, float64=True)[0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_cpu_refuses_scales() -> None:
