@@ -334,11 +334,11 @@ def test_a_region_reads_from_loaders():
 
 
 def test_prmt_reaches_ptx_with_its_selector_last():
-    """PTX ISA, "prmt": d, a, b, c, where c selects. The emulator cannot tell: it reads the same operation that is emitted here."""
+    """PTX ISA, "prmt": d, a, b, c, where c selects. The emulator cannot tell: it runs the operation, not the PTX."""
     with KernelModule("sm_90a") as m:
         with m.kernel("f", [Param("p", "ptr<1>")], threads=32) as k:
             (p,) = k.args
             k.store(k.prmt(k.load(p, "i32"), k.load(p + 4, "i32"), 0x7440), p + 8)
         ptx = compile_kernels(m.module, "sm_90a", stop="ptx")
     low, high = re.findall(r"ld\.global\.b32\s+(%r\d+), \[%rd\d+(?:\+4)?\]", ptx)
-    assert re.search(rf"prmt\.b32\s+%r\d+, {low}, {high}, {0x7440}", ptx), ptx
+    assert re.search(rf"prmt\.b32\s+%r\d+, {low}, {high}, 0x7440", ptx), ptx
