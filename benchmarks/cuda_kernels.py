@@ -503,7 +503,7 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
         *(Speed(f"quantized {w} {m}x4096x4096 f16",
                 make.quantized_matmul(m, 4096, 4096, "f16", w, scale="f16", block=128, out="f16"))
-          for m in (1, 4) for w in ("i4", "i8", "f8E4M3FN", "f4E2M1FN")),
+          for m in (1, 4, 16) for w in ("i4", "i8", "f8E4M3FN", "f4E2M1FN")),
         *(Speed(f"quantized {w} 2048x4096x4096 f16",
                 make.quantized_matmul(2048, 4096, 4096, "f16", w, scale="f16", block=128, out="f16"), 0.0, torch_half_matmul)
           for w in ("i4", "i8", "f8E4M3FN")),

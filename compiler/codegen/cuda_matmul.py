@@ -48,6 +48,7 @@ from ingot.target import Target
 
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
+DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
@@ -170,7 +171,10 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
     if not found and decoded_row(p, target) is not None:
         # Decoding takes registers: beside 64 x 64 accumulators they spill.
         tiles = (s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32)
-        found = [replace(e, schedule=DecodedMmaSchedule(e.schedule)) for e in mma_estimates(p, target, 16, tiles)]
+        for e in mma_estimates(p, target, 16, tiles):
+            s = e.schedule
+            latency = constant(p.k) * 16 / (8 * s.k_bytes * s.splits) * DECODE_SECONDS + (4e-6 if s.splits > 1 else 1e-6)
+            found.append(Estimate(max(e.seconds, latency), DecodedMmaSchedule(s)))
     return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
 
 
@@ -193,7 +197,9 @@ def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     batch = max(1, constant(dims.product(p.batch)))
     traffic = batch * n * k * p.b.bits / 8
     share = min(1.0, blocks * splits / (2 * f.sms)) * lanes * p.b.bits / 128
-    arithmetic = batch * n * k * p.m / (f.sms * 128 * 1.5e9)
+    # Decoded elements take about six instructions more, and one more for each row of A.
+    each = 6 + 2 * p.m if decodes(p) else p.m
+    arithmetic = batch * n * k * each / (f.sms * 128 * 1.5e9)
     seconds = max(traffic / (f.bandwidth * 0.85 * share), arithmetic) + 1e-6 + (2e-6 if splits > 1 else 0)
     yield Estimate(seconds, replace(s, splits=splits))
 
@@ -220,7 +226,7 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     found = [*gemv_schedules(p, target)]
-    if found and p.m in (1, 2, 3, 4):
+    if found and p.m in ((1,) if decodes(p) else (1, 2, 3, 4)):
         return found[0].schedule
     if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
