@@ -245,6 +245,31 @@ def _func(op: ir.Operation) -> Fault:
     return None
 
 
+def _if(op: ir.Operation) -> Fault:
+    condition, *captured = op.operands
+    if dtype_of(condition) != "i1" or dims.product(shape_of(condition)) != 1:
+        return f"takes one i1 as its condition, got {condition.type}"
+    taken = [str(v.type) for v in captured]
+    return _first(lambda: _control_region(op, 0, taken), lambda: _control_region(op, 1, taken))
+
+
+def _control_region(op: ir.Operation, number: int, taken: Sequence[str]) -> Fault:
+    """Faults of a region of a control operation that takes values of types `taken` and gives the operation's results."""
+    name = DEFS[op.name].regions[number]
+    blocks = op.regions[number].blocks
+    if len(blocks) != 1:
+        return f"region '{name}' has {len(blocks)} blocks, expected 1"
+    found = [str(a.type) for a in blocks[0].arguments]
+    if found != list(taken):
+        return f"region '{name}' takes ({', '.join(found)}), expected ({', '.join(taken)})"
+    operations = [inner.operation for inner in blocks[0].operations]
+    if not operations or operations[-1].name != "ingot.return":
+        return f"region '{name}' does not end in ingot.return"
+    given = [str(inner.operands[0].type) for inner in operations if inner.name == "ingot.result"]
+    expected = [str(r.type) for r in op.results]
+    return None if given == expected else f"region '{name}' gives ({', '.join(given)}), expected ({', '.join(expected)})"
+
+
 def _onnx_type(what: str, name: str, storage: str) -> Fault:
     row_ = ONNX_TYPE_BY_NAME.get(name)
     if row_ is None:
@@ -495,6 +520,7 @@ def _pool(op: ir.Operation) -> Fault:
 
 RULES: dict[str, Callable[[ir.Operation], Fault]] = {
     "ingot.func": _func,
+    "ingot.if": _if,
     "ingot.output": _output,
     "ingot.guard": _guard,
     "ingot.weight": _weight,

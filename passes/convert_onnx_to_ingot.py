@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from ingot.dialects.onnx_types import onnx_type_of, shape_of
 from ingot.dtypes import onnx_numpy
 from ingot.errors import ModelError
 from ingot.passes.infer_shapes import model_error
+from ingot.passes.onnx_inference import control
 from ingot.passes.onnx_inference.annotations import node_label, read_guards, read_tensor
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import Node, Unsupported
@@ -50,7 +51,13 @@ class ConvertOnnxToIngot(Pass):
 
 def is_lowered(op_type: str) -> bool:
     """Whether an operator (with its domain unless that is ai.onnx) has a lowering, or disappears in shape inference."""
-    return op_type in RULES or op_type in _KNOWN
+    return op_type in RULES or op_type in _KNOWN or op_type == "If"
+
+
+def is_weight(source: TypedValue) -> bool:
+    """Whether a tensor is read by name."""
+    owner = source.value.owner
+    return not isinstance(owner, ir.Block) and owner.operation.name == "ingot.weight"
 
 
 @dataclass
@@ -68,24 +75,84 @@ class _Conversion:
         for old, new in zip(block.arguments, body.arguments, strict=True):
             tensor = self._tensor(old)
             self.sources[old] = TypedValue(new, tensor.type, tensor.shape)
+        self._operations(block)
+        if self.problems:
+            raise model_error(self.problems)
+        self._end()
+
+    def _end(self) -> None:
+        self.build.location = ir.Location.unknown()
+        self.build.create("return", [], [])
+        self._erase_dead()
+
+    def _operations(self, block: ir.Block) -> None:
         operations = [view.operation for view in block.operations]
         self._guards(operations)
         for op in operations:
             self.build.location, self.build.node = op.location, node_label(op)
-            if op.name == onnx.OUTPUT:
+            if op.name == onnx.OUTPUT and "type" in op.attributes:  # else a subgraph's: see `_region`
                 self._output(op)
             elif op.name == onnx.WEIGHT:
                 tensor = self._tensor(op.results[0])
                 self.sources[op.results[0]] = self.build.weight(op.attributes["name"].value, tensor.type, tensor.shape)
             elif op.name == onnx.CONSTANT:
                 self.sources[op.results[0]] = self._constant(op)
+            elif op.name == "onnx.If":
+                self._if(op)
             elif onnx.is_onnx(op):
                 self._node(op)
-        if self.problems:
-            raise model_error(self.problems)
-        self.build.location = ir.Location.unknown()
-        self.build.create("return", [], [])
-        self._erase_dead()
+
+    def _if(self, op: ir.Operation) -> None:
+        """An `ingot.if` of what both branches read; weights and known elements they read by themselves."""
+        condition = self.sources[op.operands[0]]
+        outer = {v: self.sources[v] for v in control.captured(op)}
+        tensors = [self._tensor(v) for v in op.results]
+        known = [self._known(t) for t in tensors]
+        self.sources.update(zip(op.results, known, strict=True))
+        if condition is None or None in outer.values():
+            return
+        data = {v: s for v, s in outer.items() if isinstance(s, TypedValue) and not is_weight(s)}
+        wanted = [i for i, elements in enumerate(known) if elements is None]
+        operands = [self.build.tensor(condition).value, *(s.value for s in data.values())]
+        types = [self.build.type(tensors[i].type.storage, tensors[i].shape) for i in wanted]
+        try:
+            new = self.build.control("if", operands, types)
+        except ValueError as e:
+            self._problem(op, f"If: {e}", "split the branches")
+            return
+        for source, target in zip(control.branches(op), new.regions, strict=True):
+            results = [control.outputs(op, source)[i].operands[0] for i in wanted]
+            self._region(source.blocks[0], target, data, outer, results)
+        values = zip(wanted, new.results, strict=True)
+        self.sources.update((op.results[i], TypedValue(v, tensors[i].type, tensors[i].shape)) for i, v in values)
+
+    def _region(
+        self,
+        source: ir.Block,
+        target: ir.Region,
+        data: Mapping[ir.Value, TypedValue],
+        outer: Mapping[ir.Value, Source | None],
+        results: Sequence[ir.Value],
+    ) -> None:
+        """Lower a subgraph into a region whose arguments are `data`; `outer` is all that it captures."""
+        around, at = self.build, target.owner.location
+        block = target.blocks.append(*(s.value.type for s in data.values()), arg_locs=[at] * len(data))
+        self.build = GraphBuilder(block, self.ctx.weights)
+        for value, found in outer.items():
+            if isinstance(found, TypedValue) and value not in data:
+                self.build.location = found.value.owner.location
+                name = found.value.owner.operation.attributes["name"].value
+                self.sources[value] = self.build.weight(name, found.type, found.shape)
+        for (value, found), argument in zip(data.items(), block.arguments, strict=True):
+            self.sources[value] = TypedValue(argument, found.type, found.shape)
+        self._operations(source)
+        self.build.location = at
+        for value in results:
+            if (found_ := self.sources[value]) is not None:
+                self.build.create("result", [self.build.tensor(found_).value], [])
+        self._end()
+        self.build = around
+        self.sources.update(outer)
 
     def _function(self, module: ir.Module, graph: ir.Operation, block: ir.Block) -> ir.Block:
         types, names = [], []

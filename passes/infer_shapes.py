@@ -12,7 +12,7 @@ from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tensor_type
 from ingot.dims import Dim
 from ingot.errors import ModelError
-from ingot.passes.onnx_inference import constants, elementwise, indexing, linear, transformers, views
+from ingot.passes.onnx_inference import constants, control, elementwise, indexing, linear, transformers, views
 from ingot.passes.onnx_inference.annotations import node_label, read_guards, write_guards, write_values
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
@@ -79,12 +79,44 @@ class _Inference:
         return Tensor(onnx_type, shape)
 
     def _nodes(self, block: ir.Block) -> None:
-        for view in block.operations:
-            op = view.operation
+        self._operations([view.operation for view in block.operations])
+
+    def _operations(self, operations: Sequence[ir.Operation]) -> None:
+        for op in operations:
             if op.name == onnx.WEIGHT:
                 self.tensors[op.results[0]] = self._weight(op)
+            elif op.name == "onnx.If":
+                self._if(op)
             elif onnx.is_onnx(op):
                 self._node(op)
+
+    def _if(self, op: ir.Operation) -> None:
+        """Inline the branch that is always taken, else give both branches' results one type."""
+        condition = self.tensors[op.operands[0]]
+        if condition is not None and condition.value is not None and condition.value.size == 1:
+            taken = condition.value.item()
+            if isinstance(taken, bool):
+                self._operations(control.inline(op, control.branches(op)[0 if taken else 1]))
+                return
+        facts, found = self.facts, []
+        for region in control.branches(op):
+            self.facts = facts.branch()
+            self._nodes(region.blocks[0])
+            found.append([self.tensors[o.operands[0]] for o in control.outputs(op, region)])
+        self.facts = facts
+        tensors: list[Tensor | None] = []
+        for i, (a, b) in enumerate(zip(*found, strict=True)):
+            try:
+                tensors.append(None if a is None or b is None or condition is None else control.unified(i, a, b))
+            except Unsupported as e:
+                self._problem(op, f"If: {e.message}", e.cure)
+                tensors.append(None)
+        self.tensors.update(zip(op.results, tensors, strict=True))
+        present = [t for t in tensors if t is not None]
+        if len(present) == len(tensors):
+            for value, tensor in zip(op.results, present, strict=True):
+                value.set_type(self._type(tensor))
+            write_values(op, present)
 
     def _weight(self, op: ir.Operation) -> Tensor:
         value = op.results[0]
@@ -122,7 +154,7 @@ class _Inference:
                 shapes = ", ".join(f"{t.type.name}[{', '.join(map(str, t.shape))}]" for t in inputs if t is not None)
                 self._problem(op, f"{kind}: operands {shapes} do not fit: {e}", "check the model with onnx.checker")
             if node.guards:
-                write_guards(op, [*read_guards(op), *node.guards])
+                write_guards(op, dict.fromkeys([*read_guards(op), *node.guards]))
         if inferred is None:
             self.tensors.update((v, None) for v in results if v is not None)
             return

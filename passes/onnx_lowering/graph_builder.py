@@ -66,6 +66,12 @@ class GraphBuilder:
         self.created.append(op)
         return op
 
+    def control(self, name: str, operands: Sequence[ir.Value], types: Sequence[ir.Type]) -> ir.Operation:
+        """Append a control operation with empty regions. Raises ValueError where it has more values than slots."""
+        op = dialect.create_control(name, operands, types, loc=self.location, ip=self._ip)
+        self.created.append(op)
+        return op
+
     def root(
         self,
         name: str,
