@@ -194,6 +194,10 @@ class _Run:
             condition, *captured = (self.values[v] for v in op.operands)
             region = op.regions[0 if condition.item() else 1]
             self.values.update(zip(op.results, self._region(region, captured), strict=True))
+        elif name == "loop":
+            self._loop(op)
+        elif name == "host_read":
+            self.symbols[op.attributes["symbol"].value] = self.values[op.operands[0]].item()
         elif name == "result":
             self.given.append(self.values[op.operands[0]])
         elif name == "guard":
@@ -202,6 +206,17 @@ class _Run:
             array = np.asarray(self.values[op.operands[0]], order="C")
             onnx_type = ONNX_TYPE_BY_NAME[op.attributes["type"].value]
             self.outputs[op.attributes["name"].value] = array.view(onnx_numpy(onnx_type))
+
+    def _loop(self, op: ir.Operation) -> None:
+        count = op.attributes["carried"].value
+        values = [self.values[v] for v in op.operands]
+        carried, captured = values[:count], values[count:]
+        for i in range(dims.evaluate(dims.parse(op.attributes["trips"].value), self.symbols)):
+            if "while" in op.attributes and not carried[0].item():
+                break
+            self.symbols[op.attributes["symbol"].value] = i
+            carried = self._region(op.regions[0], [*carried, *captured])
+        self.values.update(zip(op.results, carried, strict=True))
 
     def _region(self, region: ir.Region, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run a region of a control operation; its results."""

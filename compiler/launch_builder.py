@@ -27,9 +27,11 @@ from ingot.launch_program import (
     BufferRef,
     DispatchStep,
     GuardStep,
+    HostReadStep,
     IfStep,
     KernelEntry,
     LaunchProgram,
+    LoopStep,
     State,
     Step,
     TensorSpec,
@@ -130,10 +132,18 @@ class _Builder:
                 then, otherwise = (self._region(op, region) for region in op.regions)
                 self.steps.append(IfStep(self._reference(self.places.place(op.operands[0])), then, otherwise))
 
+            elif op.name == "ingot.loop":
+                condition = self._reference(self.places.place(op.operands[0])) if "while" in op.attributes else None
+                trips, symbol = (str(attribute(op.attributes[a])) for a in ("trips", "symbol"))
+                self.steps.append(LoopStep(dims.as_dim(trips), condition, symbol, self._region(op, op.regions[0])))
+            elif op.name == "ingot.host_read":
+                source = self._reference(self.places.place(op.operands[0]))
+                self.steps.append(HostReadStep(str(attribute(op.attributes["symbol"])), source))
+
     def _region(self, op: ir.Operation, region: ir.Region) -> tuple[Step, ...]:
         """The steps of a region of a control operation."""
         block = region.blocks[0]
-        for argument, value in zip(block.arguments, list(op.operands)[1:], strict=True):
+        for argument, value in zip(block.arguments, dialect.captured(op), strict=True):
             self.places.bind(argument, value)
         around, self.steps = self.steps, []
         self._steps(block)

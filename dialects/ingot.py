@@ -97,6 +97,13 @@ OPS: tuple[OpDef, ...] = (
     # Control
     OpDef("if", ("condition", "+captured"), ("+results",), ("then", "else"), kind="control",
           doc="The results of `then` where `condition` (one i1) holds, else those of `else`; both regions take `captured`."),
+    OpDef("loop", ("+tensors",), ("+results",), ("body",), ("trips", "symbol", "carried"), kind="control",
+          doc="Runs `body` `trips` (a shape expression) times; `symbol` counts from 0 inside. The first `carried` tensors are "
+          "what the first iteration takes, the rest is captured; the results of an iteration are what the next one takes, those "
+          "of the last are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
+          "only where it holds. A result that is a chain of `move ... into` the argument of its number is written in place."),
+    OpDef("host_read", ("value",), attrs=("symbol",), kind="effect",
+          doc="The host waits for the i64 scalar `value` and binds `symbol` to it, for what follows in the block."),
     # Dispatches
     OpDef("pointwise", (), ("*results",), ("body",),
           doc="Every element of the results (all of one type) from `body`, whose domain is the results' shape."),
@@ -329,6 +336,11 @@ def blocks(func: ir.Operation) -> list[ir.Block]:
             if op.operation.name in CONTROL:
                 found += [region.blocks[0] for region in op.operation.regions]
     return found[::-1]
+
+
+def captured(op: ir.Operation) -> list[ir.Value]:
+    """The operands of a control operation that the arguments of its regions stand for."""
+    return list(op.operands)[len(DEFS[op.name].operands) - 1 :]
 
 
 def region_results(region: ir.Region) -> list[ir.Operation]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
+from ingot import dims
 from ingot.dialects import ingot as dialect
 from ingot.dialects import onnx
 from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import onnx_type_of, shape_of
+from ingot.dialects.plain import to_attribute
+from ingot.dims import Dim
 from ingot.dtypes import onnx_numpy
 from ingot.errors import ModelError
 from ingot.passes.infer_shapes import model_error
@@ -18,7 +22,7 @@ from ingot.passes.onnx_inference import control
 from ingot.passes.onnx_inference.annotations import node_label, read_guards, read_tensor
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import Node, Unsupported
-from ingot.passes.onnx_inference.tensors import MAX_ELEMENTS, Tensor
+from ingot.passes.onnx_inference.tensors import BOOL, MAX_ELEMENTS, Tensor
 from ingot.passes.onnx_lowering import elementwise, indexing, linear, reductions, transformers, views, windows
 from ingot.passes.onnx_lowering.graph_builder import GraphBuilder, strings
 from ingot.passes.onnx_lowering.lowering import RULES, Lowering
@@ -51,7 +55,7 @@ class ConvertOnnxToIngot(Pass):
 
 def is_lowered(op_type: str) -> bool:
     """Whether an operator (with its domain unless that is ai.onnx) has a lowering, or disappears in shape inference."""
-    return op_type in RULES or op_type in _KNOWN or op_type == "If"
+    return op_type in RULES or op_type in _KNOWN or op_type in ("If", "Loop")
 
 
 def is_weight(source: TypedValue) -> bool:
@@ -76,6 +80,8 @@ class _Conversion:
             tensor = self._tensor(old)
             self.sources[old] = TypedValue(new, tensor.type, tensor.shape)
         self._operations(block)
+        for op in onnx.outputs(graph.regions[0]):
+            self._output(op)
         if self.problems:
             raise model_error(self.problems)
         self._end()
@@ -90,15 +96,15 @@ class _Conversion:
         self._guards(operations)
         for op in operations:
             self.build.location, self.build.node = op.location, node_label(op)
-            if op.name == onnx.OUTPUT and "type" in op.attributes:  # else a subgraph's: see `_region`
-                self._output(op)
-            elif op.name == onnx.WEIGHT:
+            if op.name == onnx.WEIGHT:
                 tensor = self._tensor(op.results[0])
                 self.sources[op.results[0]] = self.build.weight(op.attributes["name"].value, tensor.type, tensor.shape)
             elif op.name == onnx.CONSTANT:
                 self.sources[op.results[0]] = self._constant(op)
             elif op.name == "onnx.If":
                 self._if(op)
+            elif op.name == "onnx.Loop":
+                self._loop(op)
             elif onnx.is_onnx(op):
                 self._node(op)
 
@@ -126,6 +132,57 @@ class _Conversion:
         values = zip(wanted, new.results, strict=True)
         self.sources.update((op.results[i], TypedValue(v, tensors[i].type, tensors[i].shape)) for i, v in values)
 
+    def _loop(self, op: ir.Operation) -> None:
+        """An `ingot.loop` that carries the condition where it is not known, the carried values, and the scan outputs."""
+        symbol = op.attributes[control.SYMBOL].value
+        block = op.regions[0].blocks[0]
+        first, ends = control.carried(op), [o.operands[0] for o in onnx.outputs(op.regions[0])]
+        operands = onnx.onnx_operands(op)
+        outer = {v: self.sources[v] for v in control.captured(op)}
+        self.sources.update((r, None) for r in op.results)
+        if any(v is not None and self.sources[v] is None for v in operands) or None in outer.values():
+            return
+        for argument, tensor in zip(block.arguments, control.arguments(symbol, [self._tensor(v) for v in first]), strict=True):
+            self.tensors[argument] = tensor
+            if (elements := self._known(tensor)) is not None:
+                self.sources[argument] = elements
+        trips, begins = control.loop_facts(op, {v: self._tensor(v) for v in operands if v is not None})
+        is_while = not (begins and control.holds(self._tensor(ends[0])))
+        count: Dim | None = control.known_trips(trips)
+        if count is None and operands[0] is not None:
+            count = dims.symbol(f"trips_{symbol}")
+            scalar = self.build.tensor(self.sources[operands[0]])  # type: ignore[arg-type]
+            self.build.create("host_read", [scalar.value], [], {"symbol": ir.StringAttr.get(str(count))})
+        carried = [self.build.tensor(self.sources[v]) for v in first]  # type: ignore[arg-type]
+        if is_while:
+            condition = Known(BOOL, (), (True,)) if operands[1] is None else self.sources[operands[1]]
+            assert condition is not None
+            carried.insert(0, self.build.tensor(self.build.reshape(condition, ())))
+        for value in ends[1 + len(first) :]:
+            element = self._tensor(value)
+            assert count is not None, "inference refuses scan outputs of unknown length"
+            carried.append(self.build.empty(element.type, (dims.maximum(count, 0), *element.shape)))
+        data = {v: s for v, s in outer.items() if isinstance(s, TypedValue) and not is_weight(s)}
+        attrs = {"trips": str(2**62 if count is None else count), "symbol": symbol, "carried": len(carried)}
+        values = [*(s.value for s in carried), *(s.value for s in data.values())]
+        try:
+            stored = {n: to_attribute(a) for n, a in attrs.items()}
+            new = self.build.control("loop", values, [s.value.type for s in carried], stored)
+        except ValueError as e:
+            self._problem(op, f"Loop: {e}", "split the loop")
+            return
+        if is_while:
+            new.attributes["while"] = ir.UnitAttr.get()
+        arguments: list[ir.Value | None] = [None] * len(carried)
+        arguments[is_while : is_while + len(first)] = list(block.arguments)[2:]
+        scans = {n: s for n, s in enumerate(carried) if n >= is_while + len(first)}
+        taken = list(zip(arguments, carried, strict=True))
+        self._region(block, new.regions[0], data, outer, ends if is_while else ends[1:], taken, scans, symbol)
+        results = list(zip(new.results, carried, strict=True))[is_while:]
+        present = [r for r, size in zip(results, op.attributes["resultSegmentSizes"], strict=False) if size]
+        for old, (value, like) in zip(op.results, present, strict=True):
+            self.sources[old] = TypedValue(value, like.type, like.shape)
+
     def _region(
         self,
         source: ir.Block,
@@ -133,23 +190,46 @@ class _Conversion:
         data: Mapping[ir.Value, TypedValue],
         outer: Mapping[ir.Value, Source | None],
         results: Sequence[ir.Value],
+        carried: Sequence[tuple[ir.Value | None, TypedValue]] = (),
+        scans: Mapping[int, TypedValue] = MappingProxyType({}),
+        symbol: str = "",
     ) -> None:
-        """Lower a subgraph into a region whose arguments are `data`; `outer` is all that it captures."""
+        """Lower a subgraph into a region.
+
+        Args:
+            data: its arguments; `outer` is all that it captures.
+            results: values of the subgraph that it gives.
+            carried: its first arguments: what they are in the subgraph, and what the first iteration takes for them.
+            scans: results, by number, that are moved into the argument of their number, at position `symbol`.
+        """
         around, at = self.build, target.owner.location
-        block = target.blocks.append(*(s.value.type for s in data.values()), arg_locs=[at] * len(data))
+        types = [*(s.value.type for _, s in carried), *(s.value.type for s in data.values())]
+        block = target.blocks.append(*types, arg_locs=[at] * len(types))
         self.build = GraphBuilder(block, self.ctx.weights)
         for value, found in outer.items():
             if isinstance(found, TypedValue) and value not in data:
                 self.build.location = found.value.owner.location
                 name = found.value.owner.operation.attributes["name"].value
                 self.sources[value] = self.build.weight(name, found.type, found.shape)
-        for (value, found), argument in zip(data.items(), block.arguments, strict=True):
-            self.sources[value] = TypedValue(argument, found.type, found.shape)
+        for (inner, found), argument in zip([*carried, *data.items()], block.arguments, strict=True):
+            if inner is not None:
+                self.sources[inner] = TypedValue(argument, found.type, found.shape)
         self._operations(source)
         self.build.location = at
-        for value in results:
-            if (found_ := self.sources[value]) is not None:
-                self.build.create("result", [self.build.tensor(found_).value], [])
+        given = []
+        for number, value in enumerate(results):
+            if (lowered := self.sources[value]) is None:
+                continue
+            given.append(self.build.tensor(lowered))
+            if number in scans:
+                whole = TypedValue(block.arguments[number], scans[number].type, scans[number].shape)
+                element = whole.shape[1:]
+                part = self.build.tensor(self.build.reshape(given[-1], (1, *element)))
+                given[-1] = self.build.move_into(part, whole, [dims.symbol(symbol), *[0] * len(element)])
+            elif carried and given[-1].shape != carried[number][1].shape:  # a condition
+                given[-1] = self.build.tensor(self.build.reshape(given[-1], carried[number][1].shape))
+        for typed in given:
+            self.build.create("result", [typed.value], [])
         self._end()
         self.build = around
         self.sources.update(outer)
@@ -255,6 +335,7 @@ class _Conversion:
         source = self.sources[op.operands[0]]
         if source is None:
             return
+        self.build.location, self.build.node = op.location, node_label(op)
         value = self.build.tensor(source)
         attrs = {"name": op.attributes["name"], "type": ir.StringAttr.get(value.type.name)}
         self.build.create("output", [value.value], [], attrs)

@@ -52,6 +52,7 @@ class _Inference:
     tensors: dict[ir.Value, Tensor | None] = field(default_factory=dict)  # None: the producer failed
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # node, message, cure
     types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = field(default_factory=dict)
+    loops: int = 0
 
     def run(self, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
@@ -87,8 +88,41 @@ class _Inference:
                 self.tensors[op.results[0]] = self._weight(op)
             elif op.name == "onnx.If":
                 self._if(op)
+            elif op.name == "onnx.Loop":
+                self._loop(op)
             elif onnx.is_onnx(op):
                 self._node(op)
+
+    def _loop(self, op: ir.Operation) -> None:
+        """Infer the body once: what a loop carries keeps its type."""
+        trips, begins = control.loop_facts(op, self.tensors)
+        first = [self.tensors[v] for v in control.carried(op)]
+        self.tensors.update((r, None) for r in op.results)
+        known = [t for t in first if t is not None]
+        if len(known) != len(first):
+            return
+        symbol = op.attributes[control.SYMBOL].value if control.SYMBOL in op.attributes else f"iteration_{self.loops}"
+        self.loops += 1
+        op.attributes[control.SYMBOL] = ir.StringAttr.get(symbol)
+        block = op.regions[0].blocks[0]
+        for argument, tensor in zip(block.arguments, control.arguments(symbol, known), strict=True):
+            self.tensors[argument] = tensor
+            argument.set_type(self._type(tensor))
+        facts, self.facts = self.facts, self.facts.branch()
+        self._nodes(block)
+        self.facts = facts
+        given = [self.tensors[o.operands[0]] for o in onnx.outputs(op.regions[0])]
+        if None in given:
+            return
+        try:
+            found = control.loop_results(op, control.known_trips(trips), begins, known, [t for t in given if t is not None])
+        except Unsupported as e:
+            self._problem(op, f"Loop: {e.message}", e.cure)
+            return
+        present = [t for t, size in zip(found, op.attributes["resultSegmentSizes"], strict=False) if size]
+        for value, tensor in zip(op.results, present, strict=True):
+            self.tensors[value] = tensor
+            value.set_type(self._type(tensor))
 
     def _if(self, op: ir.Operation) -> None:
         """Inline the branch that is always taken, else give both branches' results one type."""

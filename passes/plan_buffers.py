@@ -62,6 +62,8 @@ class PlanBuffers(Pass):
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         func = dialect.main_func(module)
         block = body(func)
+        for loop in [op.operation for b in dialect.blocks(func) for op in b.operations if op.operation.name == "ingot.loop"]:
+            _carry_in_place(loop)
         ctx.changed("outputs copied", sum(map(_own_outputs, dialect.blocks(func))))
         plan = _Plan(block)
         states = _states(block, plan)
@@ -83,6 +85,44 @@ class PlanBuffers(Pass):
         ctx.changed("slots", len(slots))
 
 
+def _carry_in_place(loop: ir.Operation) -> None:
+    """Let the tensors that a loop carries lie in memory of their own, into which every iteration moves what it gives.
+
+    All of that is computed before any is moved: one result may be the argument of another.
+    """
+    block = loop.regions[0].blocks[0]
+    results = dialect.region_results(loop.regions[0])
+    for number in range(len(results)):
+        value = loop.operands[number]
+        source = defining(value)
+        if source is None or source.name != "ingot.empty" or len(list(value.uses)) > 1:
+            loop.operands[number] = _copy(value, loop)
+    moved = [n for n, op in enumerate(results) if not _is_moved_into(op.operands[0], block.arguments[n])]
+    copies = {n: _copy(results[n].operands[0], results[0]) for n in moved}
+    for n, copy in copies.items():
+        offsets = {"offsets": to_attribute(("0",) * len(dialect.shape_of(copy)))}
+        tensors = [copy, block.arguments[n]]
+        move = create_root("move", tensors, [copy.type], offsets, [identity(dialect.dtype_of(copy))], tensors,
+                           loc=loop.location, ip=ir.InsertionPoint(results[0]))  # fmt: skip
+        results[n].operands[0] = move.results[0]
+
+
+def _copy(value: ir.Value, before: ir.Operation) -> ir.Value:
+    move = create_root("move", [value], [value.type], {}, [identity(dialect.dtype_of(value))], [value], loc=before.location,
+                       ip=ir.InsertionPoint(before))  # fmt: skip
+    return move.results[0]
+
+
+def _is_moved_into(value: ir.Value, memory: ir.Value) -> bool:
+    """True where a value is `memory` with parts replaced, by a chain of `move ... into`, and nothing else uses that."""
+    moved = False
+    while (op := defining(value)) is not None and op.name == "ingot.move" and len(op.operands) == 2:
+        value, moved = op.operands[1], True
+        if len(list(value.uses)) > 1:
+            return False
+    return moved and value == memory
+
+
 def _own_outputs(block: ir.Block) -> int:
     """Make every output of a function or result of a region the whole of what a dispatch of its own writes; the number of moves
     added."""
@@ -90,16 +130,12 @@ def _own_outputs(block: ir.Block) -> int:
     count = 0
     for view in list(block.operations):
         op = view.operation
-        if op.name not in ("ingot.output", "ingot.result"):
+        if op.name not in ("ingot.output", "ingot.result") or block.owner.operation.name == "ingot.loop":
             continue
         value = op.operands[0]
         base = _whole_base(value)
         if base is None or base in taken:
-            dtype = dialect.dtype_of(value)
-            move = create_root("move", [value], [value.type], {}, [identity(dtype)], [value], loc=op.location,
-                               ip=ir.InsertionPoint(op))  # fmt: skip
-            op.operands[0] = move.results[0]
-            base = move.results[0]
+            base = op.operands[0] = _copy(value, op)
             count += 1
         taken.add(base)
     return count
@@ -156,10 +192,11 @@ class _Plan:
         """Enter the operations of a block; a control operation stands after those of its regions."""
         for view in block.operations:
             op = view.operation
+            entry = len(self.operations)
             if op.name in dialect.CONTROL:
                 for region in op.regions:
                     inner = region.blocks[0]
-                    for argument, value in zip(inner.arguments, list(op.operands)[1:], strict=True):
+                    for argument, value in zip(inner.arguments, dialect.captured(op), strict=True):
                         self.base[argument] = self.base.get(value, value)
                     self._visit(inner)
             i = len(self.operations)
@@ -176,8 +213,13 @@ class _Plan:
                 for r in op.results:
                     start = _NEVER if op.name == "ingot.empty" else i
                     self.buffers[r] = _Buffer(_nbytes(r), start, i)
-            elif kind == "control":
+            elif op.name == "ingot.if":
                 self._join(op, i)
+            elif op.name == "ingot.loop":
+                for value, r in zip(op.operands, op.results, strict=False):
+                    self.base[r] = self.base.get(value, value)
+                    buffer = self.buffer(value)
+                    buffer.start, buffer.is_joined = min(buffer.start, entry), True
             elif op.name == "ingot.output":
                 self.buffer(op.operands[0]).output = self.outputs
                 self.outputs += 1

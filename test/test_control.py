@@ -17,6 +17,7 @@ from ingot.errors import ModelError
 
 RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((4, 4), dtype=np.float32)
+START = np.array([0.0, 1.0, 2.0, 3.0], np.float32)
 
 
 def graph(name: str, nodes: Sequence, outputs: Sequence[str], **types: tuple) -> onnx.GraphProto:
@@ -41,7 +42,7 @@ def check(made: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> ingot.Engin
     engine = ingot.compile(made)
     with new_context(), ir.Location.unknown():
         module = ir.Module.parse(engine.ir_text())
-        weights = {"w": WEIGHT}
+        weights = {"w": WEIGHT, "start": START}
         interpreted = list(interpret(module, feeds, weights | dict(evaluate_weights(module, weights))).values())
     session = ingot.Session(engine, "cpu")
     for found in (session.run(None, dict(feeds)), interpreted):
@@ -112,8 +113,8 @@ def test_if_on_a_constant_is_inlined(taken: bool) -> None:
 
 
 def test_an_inlined_branch_may_have_another_shape() -> None:
-    then = graph("then", [helper.make_node("Squeeze", ["x", "axes"], ["t"])], ["t"], t=(TensorProto.FLOAT, None))
-    other = graph("else", [helper.make_node("Identity", ["x"], ["e"])], ["e"], e=(TensorProto.FLOAT, None))
+    then = graph("then", [helper.make_node("ReduceSum", ["x"], ["t"], keepdims=0)], ["t"], t=(TensorProto.FLOAT, []))
+    other = graph("else", [helper.make_node("Identity", ["x"], ["e"])], ["e"])
     nodes = [
         helper.make_node("Constant", [], ["axes"], value_ints=[1]),
         helper.make_node("Shape", ["x"], ["shape"]),
@@ -122,7 +123,7 @@ def test_an_inlined_branch_may_have_another_shape() -> None:
         helper.make_node("Squeeze", ["c1"], ["c"]),
         helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
     ]
-    check(model(nodes, ["y"], y=(TensorProto.FLOAT, None)), {"x": x(2)})
+    check(model(nodes, ["y"]), {"x": x(2)})
 
 
 @pytest.mark.parametrize(("outer", "inner"), [(True, True), (True, False), (False, True)])
@@ -151,3 +152,107 @@ def test_branches_of_different_shapes_are_refused() -> None:
     node = helper.make_node("If", ["c"], ["y"], name="choice", then_branch=then, else_branch=other)
     with pytest.raises(ModelError, match=r"choice.*output 0 is float\[N, 4\] in one branch and float\[4, 4\] in the other"):
         ingot.compile(model([node], ["y"], c=CONDITION))
+
+
+def body(nodes: Sequence, outputs: Sequence[str], condition: str = "going", **types: tuple) -> onnx.GraphProto:
+    """A loop's body: iteration `i`, condition `going`, and the carried values of `types`; gives `condition` and `outputs`."""
+    inputs = [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+        *(helper.make_tensor_value_info(n, *t) for n, t in types.items()),
+    ]
+    goes_on = helper.make_node("Identity", [condition], ["goes_on"])
+    found = [helper.make_tensor_value_info("goes_on", TensorProto.BOOL, [])]
+    found += [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs]
+    return helper.make_graph([*nodes, goes_on], "body", inputs, found)
+
+
+MATRIX = (TensorProto.FLOAT, [None, 4])
+COUNT = (TensorProto.INT64, [])
+
+
+@pytest.mark.parametrize("trips", [0, 1, 4])
+def test_loop_with_a_trip_count_input(trips: int) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["a", "w"], ["p"]),
+        helper.make_node("Tanh", ["p"], ["t"]),
+        helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["b", "f"], ["bf"]),
+        helper.make_node("Add", ["bf", "h"], ["b1"]),
+    ]
+    loop = body(nodes, ["t", "b1"], a=MATRIX, b=MATRIX)
+    main = [
+        helper.make_node("Exp", ["x"], ["h"]),
+        helper.make_node("Loop", ["m", "", "x", "h"], ["y", "z"], body=loop),
+        helper.make_node("Add", ["y", "z"], ["s"]),
+    ]
+    check(model(main, ["s", "y"], m=COUNT), {"x": x(3), "m": np.array(trips)})
+
+
+@pytest.mark.parametrize("trips", [1, 2, 5])
+def test_loop_carries_values_that_change_places(trips: int) -> None:
+    loop = body([helper.make_node("Identity", [n], [f"{n}1"]) for n in "ab"], ["b1", "a1"], a=MATRIX, b=MATRIX)
+    main = [helper.make_node("Exp", ["x"], ["h"]), helper.make_node("Loop", ["m", "", "x", "h"], ["y", "z"], body=loop)]
+    check(model(main, ["y", "z"], m=COUNT), {"x": x(3), "m": np.array(trips)})
+
+
+@pytest.mark.parametrize("limit", [-1.0, 5.0, 1e9])
+@pytest.mark.parametrize("with_count", [True, False])
+def test_loop_that_ends_early(limit: float, with_count: bool) -> None:
+    nodes = [
+        helper.make_node("Add", ["a", "a"], ["d"]),
+        helper.make_node("ReduceSum", ["d"], ["total"], keepdims=0),
+        helper.make_node("Less", ["total", "limit"], ["less"]),
+    ]
+    loop = body(nodes, ["d"], "less", a=MATRIX)
+    count = "m" if with_count else ""
+    main = [helper.make_node("Exp", ["x"], ["h"]), helper.make_node("Loop", [count, "c", "h"], ["y"], body=loop)]
+    types = {"limit": (TensorProto.FLOAT, []), "c": CONDITION} | ({"m": COUNT} if with_count else {})
+    feeds = {"x": x(2), "limit": np.array(limit, np.float32), "c": np.array(True)} | ({"m": np.array(6)} if with_count else {})
+    check(model(main, ["y"], **types), feeds)
+    check(model(main, ["y"], **types), feeds | {"c": np.array(False)})
+
+
+def test_loop_scans_rows_of_an_input() -> None:
+    nodes = [
+        helper.make_node("Gather", ["h", "i"], ["row"], axis=0),
+        helper.make_node("Add", ["a", "row"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "w"], ["out"]),
+    ]
+    loop = body(nodes, ["sum", "out"], a=(TensorProto.FLOAT, [4]))
+    main = [
+        helper.make_node("Exp", ["x"], ["h"]),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Constant", [], ["zero"], value_int=0),
+        helper.make_node("Gather", ["shape", "zero"], ["m"]),
+        helper.make_node("Constant", [], ["start"], value_floats=START.tolist()),
+        helper.make_node("Loop", ["m", "", "start"], ["last", "y"], body=loop),
+        helper.make_node("Relu", ["y"], ["r"]),
+    ]
+    check(model(main, ["r", "y"]), {"x": x(5)})
+
+
+@pytest.mark.parametrize("trips", [3])
+def test_if_in_a_loop(trips: int) -> None:
+    then = graph("then", [helper.make_node("Mul", ["a", "h"], ["t"])], ["t"])
+    other = graph("else", [helper.make_node("Add", ["a", "h"], ["e"])], ["e"])
+    nodes = [
+        helper.make_node("Mod", ["i", "two"], ["odd"]),
+        helper.make_node("Cast", ["odd"], ["is_odd"], to=TensorProto.BOOL),
+        helper.make_node("If", ["is_odd"], ["b"], then_branch=then, else_branch=other),
+    ]
+    main = [
+        helper.make_node("Constant", [], ["two"], value_int=2),
+        helper.make_node("Exp", ["x"], ["h"]),
+        helper.make_node("Loop", ["m", "", "x"], ["y"], body=body(nodes, ["b"], a=MATRIX)),
+    ]
+    check(model(main, ["y"], m=COUNT), {"x": x(2), "m": np.array(trips)})
+
+
+def test_loops_that_grow_are_refused() -> None:
+    grow = body([helper.make_node("Concat", ["a", "a"], ["b"], axis=0)], ["b"], a=MATRIX)
+    scan = body([helper.make_node("Exp", ["a"], ["b"]), helper.make_node("Neg", ["a"], ["s"])], ["b", "s"], a=MATRIX)
+    for loop, outputs, message in ((grow, ["y"], "carried value 0 is"), (scan, ["y", "z"], "length of its scan outputs")):
+        node = helper.make_node("Loop", ["m", "", "x"], outputs, name="repeat", body=loop)
+        with pytest.raises(ModelError, match=f"repeat.*{message}"):
+            ingot.compile(model([node], ["y"], m=COUNT))
