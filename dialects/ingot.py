@@ -99,8 +99,8 @@ OPS: tuple[OpDef, ...] = (
           doc="The results of `then` where `condition` (one i1) holds, else those of `else`; both regions take `captured`."),
     OpDef("loop", ("+tensors",), ("+results",), ("body",), ("trips", "symbol", "carried"), kind="control",
           doc="Runs `body` `trips` (a shape expression) times; `symbol` counts from 0 inside. The first `carried` tensors are "
-          "what the first iteration takes, the rest is captured; the results of an iteration are what the next one takes, those "
-          "of the last are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
+          "what the first iteration takes, the rest is captured; an iteration's results are what the next one takes, the last "
+          "one's are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
           "only where it holds. A result that is a chain of `move ... into` the argument of its number is written in place."),
     OpDef("host_read", ("value",), attrs=("symbol",), kind="effect",
           doc="The host waits for the i64 scalar `value` and binds `symbol` to it, for what follows in the block."),

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 import ingot
 from ingot.compiler.interpreter import evaluate_weights, interpret
 from ingot.dialects.mlir import ir, new_context
-from ingot.errors import ModelError
+from ingot.errors import InputError, ModelError
 
 RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((4, 4), dtype=np.float32)
@@ -256,3 +256,18 @@ def test_loops_that_grow_are_refused() -> None:
         node = helper.make_node("Loop", ["m", "", "x"], outputs, name="repeat", body=loop)
         with pytest.raises(ModelError, match=f"repeat.*{message}"):
             ingot.compile(model([node], ["y"], m=COUNT))
+
+
+def test_guards_of_a_branch_count_only_where_it_runs() -> None:
+    then = graph("then", [helper.make_node("MatMul", ["x", "v"], ["t"])], ["t"])
+    other = graph("else", [helper.make_node("Neg", ["x"], ["e"])], ["e"])
+    nodes = [
+        helper.make_node("If", ["c"], ["a"], then_branch=then, else_branch=other),
+        helper.make_node("Exp", ["a"], ["y"]),
+    ]
+    made = model(nodes, ["y"], c=CONDITION, v=(TensorProto.FLOAT, ["K", 4]))
+    feeds = {"x": x(3), "c": np.array(True), "v": x(4)}
+    check(made, feeds)
+    check(made, feeds | {"c": np.array(False), "v": x(5)})
+    with pytest.raises(InputError, match="K"):
+        ingot.Session(ingot.compile(made), "cpu").run(None, feeds | {"v": x(5)})
