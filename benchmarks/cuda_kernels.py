@@ -96,7 +96,7 @@ def run_check(case: Check, default: Target) -> str:
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
     nbytes = [make.extent(r, case.sizes)[2] * r.type.bytes for r in d.results]
     out = [torch.full((n,), 0xFF, dtype=torch.uint8, device="cuda") for n in nbytes]
-    kernel.bind([upload(o.memory) for o in operands], out, case.sizes)()
+    kernel.bind([upload(o.packed()) for o in operands], out, case.sizes)()
     torch.cuda.synchronize()
     views = [o.view for o in operands]
     reference = run_dispatch(make.unrounded(d), views, case.sizes, float64=True)
@@ -114,6 +114,8 @@ def run_check(case: Check, default: Target) -> str:
 def random_tensor(t: Any) -> torch.Tensor:
     """Normally distributed values with the strides of a TensorArg of constant sizes."""
     extent = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True))
+    if t.dtype not in TORCH:  # 4-bit elements and scales that are powers of two: random bytes, as no peer reads them
+        return torch.randint(100, 120, (t.type.nbytes(extent),), dtype=torch.uint8, device="cuda")
     x = torch.randn(extent, device="cuda", dtype=torch.float32)
     x = (x * 10).to(torch.int8) if t.type.kind == "int" else x.to(TORCH[t.dtype])
     return torch.as_strided(x, t.shape, t.strides)
@@ -224,6 +226,22 @@ def mma_checks() -> list[Check]:
     return cases
 
 
+def quantized_checks() -> list[Check]:
+    """Decoded operands: weights of 4 and 8 bits, and block-scaled operands where no instruction takes them."""
+    cases = []
+    for weights in ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"):
+        options: dict[str, Any] = {"scale": "f16", "block": 64, "zero": weights[0] == "i"}
+        for m in (1, 3, 200):
+            for nt in (True, False):
+                d = make.quantized_matmul(m, 336, 512, "f16", weights, b_transposed=nt, **options)
+                cases.append(Check(f"quantized {weights} {m}x336x512 {'NT' if nt else 'NN'}", d))
+    for dtype, scale, block in (("f4E2M1FN", "f8E4M3FN", 16), ("f4E2M1FN", "f8E8M0FNU", 32), ("f8E4M3FN", "f8E8M0FNU", 32)):
+        d = make.quantized_matmul(200, 336, 512, dtype, dtype, scale=scale, a_scale=scale, block=block)
+        cases.append(Check(f"quantized {dtype} with {scale} scales", d))
+    any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
+    return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
+
+
 def attention_checks() -> list[Check]:
     return [
         Check("attention f16 2x4x256x256x64", make.attention(2, 4, 256, 256, 64)),
@@ -304,7 +322,7 @@ def other_checks() -> list[Check]:
 
 
 def all_checks() -> list[Check]:
-    return [*matmul_checks(), *mma_checks(), *attention_checks(), *conv_checks(), *other_checks()]
+    return [*matmul_checks(), *mma_checks(), *quantized_checks(), *attention_checks(), *conv_checks(), *other_checks()]
 
 
 def conv_checks() -> list[Check]:
@@ -360,6 +378,18 @@ def torch_scaled_mm(operands: list[torch.Tensor], result: torch.Tensor) -> Calla
     a, b = operands
     one = torch.ones((), device="cuda")
     return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
+
+
+def torch_half_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+    """A product with weights that are of 16 bits already; its values are others, hence no result is given to compare."""
+    a = operands[0]
+    b = torch.randn(result.shape[1], a.shape[1], device="cuda", dtype=a.dtype).T
+    out = torch.empty_like(result)
+
+    def call() -> None:
+        torch.matmul(a, b, out=out)
+
+    return call
 
 
 def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
@@ -471,6 +501,12 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 1x4096x4096", make.matmul(1, 4096, 4096, "f16"), 0.0, torch_matmul),
         Speed("matmul f16 1x4096x4096 NT", make.matmul(1, 4096, 4096, "f16", b_transposed=True), 0.0, torch_matmul),
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
+        *(Speed(f"quantized {w} {m}x4096x4096 f16",
+                make.quantized_matmul(m, 4096, 4096, "f16", w, scale="f16", block=128, out="f16"))
+          for m in (1, 4) for w in ("i4", "i8", "f8E4M3FN", "f4E2M1FN")),
+        *(Speed(f"quantized {w} 2048x4096x4096 f16",
+                make.quantized_matmul(2048, 4096, 4096, "f16", w, scale="f16", block=128, out="f16"), 0.0, torch_half_matmul)
+          for w in ("i4", "i8", "f8E4M3FN")),
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),

@@ -1,8 +1,8 @@
 """The two compilers timed in processes of their own, as a user meets them; `cuda_peers.py` is made of these.
 
-    python benchmarks/engine_jobs.py prepare bert_full --folder /tmp/zoo --cast fp32 --cast fp16    # fill, AOT, save
-    python benchmarks/engine_jobs.py load /tmp/zoo/bert_full/fp16.ingot --device cuda:0             # JIT from an empty cache
-    python benchmarks/engine_jobs.py load /tmp/zoo/bert_full/fp16.ingot --cores 0,1                 # the same with two cores
+    python benchmarks/engine_jobs.py prepare bert_full --folder build/zoo --cast fp32 --cast fp16    # fill, AOT, save
+    python benchmarks/engine_jobs.py load build/zoo/bert_full/fp16.ingot --device cuda:0             # JIT from an empty cache
+    python benchmarks/engine_jobs.py load build/zoo/bert_full/fp16.ingot --cores 0,1                 # the same with two cores
 
 Each prints one JSON object.
 """

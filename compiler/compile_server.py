@@ -136,6 +136,7 @@ class Server:
     client: socket.socket
     limit: int
     job_seconds: float = math.inf
+    warmed: set[str] = field(default_factory=set)
     waiting: deque[tuple[dict[str, Any], list[bytes]]] = field(default_factory=deque)
     workers: list[_Worker] = field(default_factory=list)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -182,6 +183,25 @@ class Server:
                 self.waiting.appendleft(worker.job)
                 worker.job = None
                 self._remove(worker)
+            else:
+                self._warm(worker.job[0])
+
+    def _warm(self, message: dict[str, Any]) -> None:
+        """Import a kind of target's kernel families while a worker does the first job that names it.
+
+        That job is the draft of the launch program, and workers forked for its kernels then have them.
+        """
+        from ingot.compiler.codegen.family import FAMILIES
+        from ingot.dialects.mlir import upstream
+
+        kind = (message.get("target") or {}).get("kind", "")
+        if kind in self.warmed:
+            return
+        self.warmed.add(kind)
+        for family in FAMILIES:
+            if family.kind == kind:
+                importlib.import_module(family.module)
+        upstream("llvm")  # what translates to LLVM IR
 
     def _fork(self) -> _Worker:
         ours, theirs = socket.socketpair()

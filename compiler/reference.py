@@ -196,7 +196,9 @@ def _dequantized(x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, bloc
 
 
 def _unsigned(x: np.ndarray) -> np.ndarray:
-    """Integers of storage types i8 and i4 read as unsigned."""
+    """Integers of storage types i8 and i4 read as unsigned; floats as they are."""
+    if x.dtype not in (DTYPES["i8"].np, DTYPES["i4"].np):
+        return x
     return x.astype(np.int8).view(np.uint8) & (15 if x.dtype == DTYPES["i4"].np else 255)
 
 

@@ -113,8 +113,8 @@ OPS: tuple[OpDef, ...] = (
           "same memory, and `into` must have no other use."),
     OpDef("matmul", ("a", "b", "*scales"), ("*results",), ("epilogue",), ("acc",),
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
-          "`epilogue` maps it to the results. With the attributes `a_block` and `b_block`, a and b are quantized and their "
-          "scales (and with `b_zero` the zero points of b) are further operands: see ingot.matmul_scales."),
+          "`epilogue` maps it to the results. With the attribute `b_block`, b is quantized and its scales are a further "
+          "operand, with `b_zero` zero points of their type another (ingot.matmul_scales; dispatches may have a's too)."),
     OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
           doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
           "`pads`: all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: "

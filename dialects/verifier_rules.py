@@ -408,25 +408,21 @@ def _matmul(op: ir.Operation) -> Fault:
 
 
 def _matmul_scales(op: ir.Operation, a: Shape, b: Shape) -> Fault:
-    """Scales and zero points: one for each block of k, and otherwise of the shape of what they scale."""
-    values = {n: op.attributes[n].value for n in ("a_block", "b_block") if n in op.attributes}
+    """Scales and zero points of b: one for each block of k and column. What follows b is of one type: there are none of a."""
+    attrs = {n: attribute(op.attributes[n]) for n in ("a_block", "b_block", "b_zero") if n in op.attributes}
+    if "a_block" in attrs:
+        return "has attribute 'a_block': scales of a are for dispatches alone"
     try:
-        scales = matmul_scales(values | {"b_zero": "b_zero" in op.attributes})
+        scales = matmul_scales(attrs)
     except ValueError as error:
         return str(error)
     if len(op.operands) != 2 + scales.count:
         return f"has {len(op.operands)} operands, its attributes ask for {2 + scales.count}"
-    for name, number, block, wanted in (
-        ("scales of a", scales.a_scale, scales.a_block, lambda n: (*a[:-1], n)),
-        ("scales of b", scales.b_scale, scales.b_block, lambda n: (*b[:-2], n, b[-1])),
-        ("zero points of b", scales.b_zero, scales.b_block, lambda n: (*b[:-2], n, b[-1])),
-    ):
-        if number is not None:
-            fault = _same_shape(name, shape_of(op.operands[number]), wanted(dims.ceildiv(a[-1], block) if block else 1))
-            if fault is not None:
-                return fault
-    if scales.b_zero is not None and dtype_of(op.operands[scales.b_zero]) != dtype_of(op.operands[1]):
-        return f"has zero points of {dtype_of(op.operands[scales.b_zero])} for {dtype_of(op.operands[1])}"
+    blocks = dims.ceildiv(a[-1], scales.b_block) if scales.b_block else 1
+    for number in range(2, len(op.operands)):
+        fault = _same_shape(f"operand {number}", shape_of(op.operands[number]), (*b[:-2], blocks, b[-1]))
+        if fault is not None:
+            return fault
     return None
 
 

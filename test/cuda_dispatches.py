@@ -349,7 +349,7 @@ def errors(result: np.ndarray, reference: np.ndarray) -> Errors:
     assert np.array_equal(finite, np.isfinite(x)), f"{np.sum(finite != np.isfinite(x))} values differ in being finite"
     assert np.array_equal(r[~finite], x[~finite], equal_nan=True), "infinities and NaN differ"
     scale = max(1e-30, float(np.sqrt(np.mean(r[finite] ** 2))) if finite.any() else 1.0)
-    e = (x - r)[finite] / scale
+    e = (x[finite] - r[finite]) / scale
     return Errors(float(e.mean()), float(e.std()), float(np.abs(e).max(initial=0.0))) if e.size else Errors(0.0, 0.0, 0.0)
 
 

@@ -51,8 +51,8 @@ def blocks_of(ptx: str, kernel: str) -> list[Block]:
             _start(blocks, falls)
         else:
             blocks[-1].lines.append(line)
-    for block, label in jumps:
-        blocks[block].next.append(labels[label])
+    for number, name in jumps:
+        blocks[number].next.append(labels[name])
     return blocks
 
 

@@ -85,7 +85,7 @@ def test_masks_of_the_lowest_number(target: str, dtype: str, schedule: Any, hidd
 
     def hide(views: list[np.ndarray]) -> None:
         views[3][...] = 0
-        where = {"right": np.s_[:, 40:], "left": np.s_[:, :40], "a query": np.s_[5, :]}[hidden]
+        where: Any = {"right": np.s_[:, 40:], "left": np.s_[:, :40], "a query": np.s_[5, :]}[hidden]
         views[3][where] = ml_dtypes.finfo(views[3].dtype).min
 
     check(make.attention(1, 2, 33, 80, 64, dtype, mask=(33, 80)), target, schedule, prepare=hide)

@@ -181,10 +181,10 @@ def only(target: Target, row: MmaRow) -> Target:
     return replace(target, mma=(row.name,))
 
 
-def ptx_name(row: MmaRow, n: int) -> str:
+def ptx_name(row: MmaRow) -> str:
     """A pattern of the instruction in PTX."""
     name = "wgmma.mma_async.sync.aligned" if row.engine == "wgmma" else "mma.sync.aligned"
-    columns = n if row.engine == "wgmma" else row.n
+    columns = r"\d+" if row.engine == "wgmma" else row.n
     return rf"\b{re.escape(name)}\S*\.m{row.m}n{columns}k{row.k}\.\S*{row.ptx}\.{row.ptx}"
 
 
@@ -205,7 +205,7 @@ def check_code(family: Family, row: MmaRow, target: Target) -> None:
     launch = emitted.plan.launches[-1]
     assert launch.shared_bytes <= target.shared_bytes
     counts = innermost_counts(ptx, launch.symbol, r"\b(?:wgmma\.mma_async|mma)\.sync\.aligned\.")
-    named = innermost_counts(ptx, launch.symbol, ptx_name(row, "\\d+"))
+    named = innermost_counts(ptx, launch.symbol, ptx_name(row))
     assert counts == named
     assert set(counts) == {family.in_loop(row, s)}
 
@@ -243,6 +243,34 @@ FIRST = {
 def test_blocks_of_ones(family: Family, row: MmaRow, target: Target, seed: int) -> None:
     """Zeros with a block of ones at a random offset, compared exactly: an element out of place shows, however small."""
     check_blocks(family, row, target, seed)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(1, (9, 11), 6, 10, (3, 3), strides=(2, 1), pads=SAME, dtype="f32"),
+        make.conv(1, (9, 11), 16, 16, (3, 3), pads=SAME, groups=16),
+        make.conv(1, (9, 11), 32, 48, (3, 3), dilations=(1, 2), pads=SAME, groups=2),
+        make.conv(1, (5, 6), 16, 24, (4, 4), strides=(2, 2), pads=SAME, transposed=True),
+        make.conv(1, (20, 20), 3, 32, (7, 7), strides=(2, 2), pads=(3,) * 4),
+        make.conv(1, (3, 5, 6), 16, 24, (3, 3, 3), pads=(1,) * 6),
+    ],
+    ids=["float32", "depthwise", "groups", "transposed", "stem", "3d"],
+)
+def test_blocks_of_ones_in_other_convolutions(d: Dispatch, seed: int) -> None:
+    for target in ("sm_75", "sm_80", "sm_90a"):
+        rng = np.random.default_rng(seed)
+        axes = tuple(range(1, d.operands[0].rank))
+
+        def ones(views: list[np.ndarray], rng: np.random.Generator = rng, axes: tuple[int, ...] = axes) -> None:
+            block(rng, views[0], wide=axes)
+            block(rng, views[1], wide=(0, *axes))
+
+        found = run_emulated(d, target, prepare=ones)
+        (exact,) = run_dispatch(d, found.operands, float64=True)
+        assert exact.any()
+        assert np.array_equal(found.results[0], exact)
 
 
 ADDED = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -329,3 +331,14 @@ def test_a_region_reads_from_loaders():
     assert np.array_equal(out, codes.astype(np.float32) * 3 + np.arange(8, dtype=np.float32))
     assert (twos == 2).all()
     assert whole.tolist() == [0, 7, -8, -1] * 2
+
+
+def test_prmt_reaches_ptx_with_its_selector_last():
+    """PTX ISA, "prmt": d, a, b, c, where c selects. The emulator cannot tell: it runs the operation, not the PTX."""
+    with KernelModule("sm_90a") as m:
+        with m.kernel("f", [Param("p", "ptr<1>")], threads=32) as k:
+            (p,) = k.args
+            k.store(k.prmt(k.load(p, "i32"), k.load(p + 4, "i32"), 0x7440), p + 8)
+        ptx = compile_kernels(m.module, "sm_90a", stop="ptx")
+    low, high = re.findall(r"ld\.global\.b32\s+(%r\d+), \[%rd\d+(?:\+4)?\]", ptx)
+    assert re.search(rf"prmt\.b32\s+%r\d+, {low}, {high}, 0x7440", ptx), ptx

@@ -3,12 +3,13 @@
 Where a target has a conversion (`cvt` from 8-bit floats on sm_89 and later, from 4-bit ones on sm_100 and later), it is used.
 Elsewhere:
 
-- an integer's byte becomes the lowest byte of the float 2^23, from which 2^23 and the integer's bias are taken;
+- an integer's byte becomes the lowest byte of the float 2^23 (of f16's 2^10), from which that and the integer's bias are taken;
 - E5M2 is the upper half of an f16; E4M3 is one after its exponent has been moved to the f16's place and the value multiplied by
   2^8, the difference of the biases, which also makes subnormals right;
 - an E2M1 code selects the upper byte of its f16 from a table of eight bytes in two registers (`prmt`).
 
-What an element stands for is defined in ingot.matmul_scales.
+What an element stands for is defined in ingot.matmul_scales. Where that is an f16 (scales of f16, or none), it is computed two
+at a time in f16: differences of small integers are exact, and the one rounding is that of the product.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ingot.compiler.codegen.small_floats import SMALL_FLOATS
 from ingot.compiler.codegen.values import Val
 
 QUANTIZED = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
+_INTEGERS = ("i8", "i4")
 _E2M1_UPPER = (0x00, 0x38, 0x3C, 0x3E, 0x40, 0x42, 0x44, 0x46)  # upper bytes of 0, 0.5, 1, 1.5, 2, 3, 4, 6 in f16
 _TO_UPPER = (0x1404, 0x3424)  # prmt selectors: bytes 0 and 1 (2 and 3) to the upper bytes of two f16, zeros below
 
@@ -32,7 +34,7 @@ def _word(bytes_: Sequence[int]) -> int:
 
 def decode_words(k: Any, words: Sequence[Val], dtype: str, unsigned: bool) -> list[Val]:
     """The elements of i32 `words`, lowest bits first, as f32."""
-    if dtype in ("i8", "i4"):
+    if dtype in _INTEGERS:
         return [x for w in words for x in _integers(k, w, dtype, unsigned)]
     return [k.cast(x, "f32") for w in words for pair in _pairs(k, w, dtype) for x in k.elements(pair)]
 
@@ -47,6 +49,19 @@ def _integers(k: Any, word: Val, dtype: str, unsigned: bool) -> list[Val]:
     offset = float((1 << 23) + bias)
     upper = k.const(0x4B000000, "i32")
     return [k.bitcast(k.prmt(g, upper, 0x7440 + i), "f32") - offset for i in range(4) for g in groups]
+
+
+def _integer_pairs(k: Any, word: Val, dtype: str, unsigned: bool) -> tuple[list[Val], int]:
+    """(integers of a word, each plus an offset, as vectors of two f16; that offset)."""
+    half, upper = k.vector_of("f16", 2), k.const(_word([0x64] * 4), "i32")
+    bias = 0 if unsigned else 1 << (7 if dtype == "i8" else 3)
+    if dtype == "i8":
+        biased = word ^ _word([bias] * 4)
+        return [k.bitcast(k.prmt(biased, upper, s), half) for s in (0x4140, 0x4342)], 1024 + bias
+    low = _word([0x0F] * 4)
+    even, odd = ((part & low) ^ _word([bias] * 4) for part in (word, word >> 4))
+    words = [k.prmt(even, odd, 4 << 12 | (4 + i) << 8 | 4 << 4 | i) for i in range(4)]
+    return [k.bitcast((w & _word([0xFF, 0] * 2)) | _word([0, 0x64] * 2), half) for w in words], 1024 + bias
 
 
 def _pairs(k: Any, word: Val, dtype: str) -> list[Val]:
@@ -100,6 +115,9 @@ class QuantizedElements:
     def __init__(self, dk: DispatchKernel, x: Matrix, scales: Scales | None, unsigned: bool, narrow: str = "") -> None:
         self.dk, self.k, self.x, self.scales, self.unsigned = dk, dk.k, x, scales, unsigned
         self.narrow = narrow if scales is not None else ""
+        exact = scales is None or (narrow == "f16" and scales.scale.dtype == "f16")
+        whole = scales is None or scales.zero is None or {x.dtype, scales.zero.dtype} <= set(_INTEGERS)
+        self.in_f16 = x.dtype in QUANTIZED and exact and whole
 
     def start(self, batch: Sequence[Val]) -> None:
         """Begin with a batch."""
@@ -152,18 +170,47 @@ class QuantizedElements:
 
     def decode(self, words: Sequence[Val], row: Val, col: Val, lanes: int, valid: Val | None = None) -> list[Val]:
         """What `lanes` raw elements from (row, col) on stand for, in f32."""
-        k, x = self.k, self.x
+        k = self.k
+        if self.in_f16:
+            pairs = self.pairs(words, row, col, lanes, valid)
+            return [k.cast(x, "f32") for pair in pairs for x in k.elements(pair)][:lanes]
         values = self.raw(words, lanes)
         if self.scales is None:
             return values
-        if x.major == "row" and lanes > 1:
-            scales = [self.scale(row + i, col, valid) for i in range(lanes)]
-        else:  # `lanes` divides a block
-            scales = [self.scale(row, col, valid)] * lanes
         out = []
-        for value, (scale, zero) in zip(values, scales, strict=True):
+        for value, (scale, zero) in zip(values, self.scales_of(row, col, lanes, valid), strict=True):
             y = (value if zero is None else value - zero) * scale
             out.append(k.cast(k.cast(y, self.narrow), "f32") if self.narrow else y)
+        return out
+
+    def scales_of(self, row: Val, col: Val, lanes: int, valid: Val | None) -> list[tuple[Val, Val | None]]:
+        """(scale, zero point or None) of each of `lanes` elements from (row, col) on."""
+        if self.x.major == "row" and lanes > 1:
+            return [self.scale(row + i, col, valid) for i in range(lanes)]
+        return [self.scale(row, col, valid)] * lanes  # `lanes` divides a block
+
+    def pairs(self, words: Sequence[Val], row: Val, col: Val, lanes: int, valid: Val | None = None) -> list[Val]:
+        """What raw elements stand for as vectors of two f16, where `in_f16`; of an odd number the last is a pair, too."""
+        k, dtype = self.k, self.x.dtype
+        count = -(-lanes // 2)
+        offset = 0
+        if dtype in _INTEGERS:
+            found = [_integer_pairs(k, w, dtype, self.unsigned) for w in words]
+            values, offset = [p for pairs, _ in found for p in pairs][:count], found[0][1]
+        else:
+            values = [p for w in words for p in _pairs(k, w, dtype)][:count]
+        if self.scales is None:
+            return [p - float(offset) if offset else p for p in values]
+        scales = self.scales_of(row, col, lanes, valid)
+        out = []
+        for i, value in enumerate(values):
+            two = [scales[min(2 * i + e, lanes - 1)] for e in range(2)]
+            zeros = [zero for _, zero in two if zero is not None]
+            if zeros:
+                value = value - k.vector([k.cast(zero + float(offset), "f16") for zero in zeros])
+            elif offset:
+                value = value - float(offset)
+            out.append(value * k.vector([k.cast(scale, "f16") for scale, _ in two]))
         return out
 
     def raw(self, words: Sequence[Val], lanes: int) -> list[Val]:

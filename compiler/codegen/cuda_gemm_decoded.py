@@ -120,7 +120,7 @@ class DecodingCopy(TileCopy):
         """A step's chunks in registers, four i32 each, decoded."""
         k, out = self.k, []
         for i, (line, chunk) in enumerate(self.chunk_places):
-            values: list[Val] = []
+            registers: list[Val] = []
             for j in range(0, ELEMENTS, self.lanes):
                 inner = chunk * ELEMENTS + j
                 row, col = (line, inner) if self.shape.k_major else (inner, line)
@@ -128,12 +128,28 @@ class DecodingCopy(TileCopy):
                 valid = (row < self.row_size) & (col < self.k_size)
                 if not self.exact:
                     valid = valid & self._inside(i)
-                words = self.elements.load(row, col, self.lanes, valid)
-                decoded = self.elements.decode(words, row, col, self.lanes, valid)
-                values += [k.select(valid, x, 0.0) for x in decoded]
-            narrow = k.cast(k.vector(values), self.dtype)
-            out += k.elements(k.bitcast(narrow, k.vector_of("i32", CHUNK // 4)))
+                registers += [k.select(valid, x, 0) for x in self.decoded(row, col, valid)]
+            if self.lanes == 1:
+                registers = k.elements(k.bitcast(k.vector(registers), k.vector_of("i32", CHUNK // 4)))
+            out += registers
         return out
+
+    def decoded(self, row: Val, col: Val, valid: Val) -> list[Val]:
+        """What the elements from (row, col) on that are read at once stand for: i32, two in each; a lone one as i16."""
+        k, elements, lanes = self.k, self.elements, self.lanes
+        words = elements.load(row, col, lanes, valid)
+        if elements.in_f16 and self.dtype == "f16" and lanes > 1:
+            return [k.bitcast(x, "i32") for x in elements.pairs(words, row, col, lanes, valid)]
+        values = k.cast(k.vector(elements.decode(words, row, col, lanes, valid)), self.dtype)
+        if lanes == 1:
+            return [k.bitcast(k.extract(values, 0), "i16")]
+        return list(k.elements(k.bitcast(values, k.vector_of("i32", lanes // 2))))
+
+
+def decodes(p: GemmProblem) -> bool:
+    """True for products whose operands these kernels (and cuda_gemv.py) decode: quantized, or of two types of floats."""
+    known = (*QUANTIZED, *_HALF, "f32")
+    return p.quantized and p.acc == "f32" and p.a.dtype in known and p.b.dtype in known
 
 
 def with_scales(p: GemmProblem, launch: KernelLaunch) -> KernelLaunch:
@@ -220,8 +236,8 @@ class _DecodedSimtKernel(SimtKernel):
 
 
 def emit_decoded_simt(module: KernelModule, p: GemmProblem, s: DecodedSimtSchedule, target: Target) -> KernelLaunch:
-    """Write the kernel of a schedule into `module`. Raises NotImplementedError for accumulators other than f32."""
-    if p.acc != "f32":
+    """Write the kernel of a schedule into `module`. Raises NotImplementedError for what is not decoded to f32."""
+    if not decodes(p):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} accumulating in {p.acc} on {target.name}")
     launch = with_scales(p, simt_launch(p, s.simt))
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_decode import QuantizedElements
-from ingot.compiler.codegen.cuda_gemm_decoded import elements_of, with_scales
+from ingot.compiler.codegen.cuda_gemm_decoded import decodes, elements_of, with_scales
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
@@ -58,7 +58,7 @@ class GemvSchedule:
 def gemv_lanes(p: GemmProblem) -> int:
     """Elements of B's widest vectors along its contiguous axis; 0 where B has none."""
     x = p.b
-    if x.major == "none" or (x.bits < 8 and not p.quantized):
+    if x.major == "none" or (p.quantized and not decodes(p)):
         return 0
     lanes = 16 * 8 // x.bits
     extent = x.cols if x.major == "col" else x.rows
@@ -133,7 +133,7 @@ class _QuantizedOperand:
 
 def _operands(dk: DispatchKernel, p: GemmProblem, batch: Sequence[Val]) -> tuple[Any, Any]:
     """A and B."""
-    if p.quantized and p.acc == "f32":
+    if decodes(p):
         a, b = elements_of(dk, p)
         return _QuantizedOperand(dk, a, batch), _QuantizedOperand(dk, b, batch)
     return _Operand(dk, p.a, batch, p.acc, p.unsigned[0]), _Operand(dk, p.b, batch, p.acc, p.unsigned[1])

@@ -26,6 +26,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     DecodedMmaSchedule,
     DecodedSimtSchedule,
     decoded_row,
+    decodes,
     emit_decoded_mma,
     emit_decoded_simt,
 )
@@ -167,7 +168,9 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
     """Estimates for operands that are decoded, or that an instruction takes with their scales."""
     found = list(mma_estimates(p, target, p.a.bits, block_scale_schedules(p, target)))
     if not found and decoded_row(p, target) is not None:
-        found = [replace(e, schedule=DecodedMmaSchedule(e.schedule)) for e in mma_estimates(p, target, 16, mma_tiles(target))]
+        # Decoding takes registers: beside 64 x 64 accumulators they spill.
+        tiles = (s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32)
+        found = [replace(e, schedule=DecodedMmaSchedule(e.schedule)) for e in mma_estimates(p, target, 16, tiles)]
     return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
 
 
@@ -219,7 +222,7 @@ def choose(p: GemmProblem, target: Target) -> Any:
     found = [*gemv_schedules(p, target)]
     if found and p.m in (1, 2, 3, 4):
         return found[0].schedule
-    if p.quantized and p.acc == "f32":
+    if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
     if target.wgmma:
         found += wgmma_schedules(p, target)
@@ -234,7 +237,7 @@ def choose(p: GemmProblem, target: Target) -> Any:
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernels of a `matmul` dispatch. Raises NotImplementedError naming what no kernel can take."""
     p = gemm_problem(dispatch)
-    if p.acc != "f32" and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
+    if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
     module = KernelModule(target.name, context=ir.Context.current)

@@ -446,7 +446,7 @@ class NvvmBuilder(MatrixOps):
     def prmt(self, lo: Val, hi: Val, selector: Operand) -> Val:
         """`prmt.b32`: four bytes chosen from the eight of `hi:lo` by the selector's nibbles."""
         mode = {"mode": self.attr("#nvvm.permute_mode<default>")}
-        return self.emit("nvvm.prmt", (lo, self.value(selector, self.i32), hi), self.i32, mode)
+        return self.emit("nvvm.prmt", (lo, hi, self.value(selector, self.i32)), self.i32, mode)
 
     # --- small floats in hardware ("cvt", sm_89: 8 bits; sm_100a and sm_120a: 4 bits)
 

@@ -481,7 +481,7 @@ def _prmt(op: Op) -> Run:
     if op.keyword("mode") != "default":
         raise NotImplementedError(f"nvvm.prmt with mode {op.attr('mode')}")
 
-    def permute(lo: np.ndarray, selector: np.ndarray, hi: np.ndarray) -> np.ndarray:
+    def permute(lo: np.ndarray, hi: np.ndarray, selector: np.ndarray) -> np.ndarray:
         both = unsigned(lo).astype(np.uint64) | unsigned(hi).astype(np.uint64) << np.uint64(32)
         s = unsigned(selector).astype(np.uint64)
         out = np.zeros(np.broadcast_shapes(both.shape, s.shape), np.uint64)

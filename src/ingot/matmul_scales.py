@@ -3,12 +3,12 @@
 Attributes:
     a_block, b_block: a (b) is quantized, with a scale for each so many neighbours along k; 0: one for all of k.
     b_zero: b has zero points.
-    a_unsigned, b_unsigned: the operand's integers are unsigned, its zero points too.
+    a_unsigned, b_unsigned: the operand's integers are unsigned, its zero points too where they are integers.
 
 The operands that hold them follow a and b in the order a's scales, b's scales, b's zero points. Scales of a have the shape
-[..., m, blocks], those of b and its zero points [..., blocks, n], where blocks = ceil(k / block). An element then stands for
-(element - zero) * scale, computed in f32; elements of b are rounded to a's type where that is f16 or bf16, which is what ONNX's
-DequantizeLinear to that type gives.
+[..., m, blocks], those of b and its zero points (of b's type, or floats) [..., blocks, n], where blocks = ceil(k / block). An
+element then stands for (element - zero) * scale, computed in f32; elements of b are rounded to a's type where that is f16 or
+bf16, which is what ONNX's DequantizeLinear to that type gives.
 """
 
 from __future__ import annotations

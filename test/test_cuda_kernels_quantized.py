@@ -1,0 +1,304 @@
+"""Quantized products for NVIDIA GPUs without one: block scales, decoded weights, every code of a type, instructions in PTX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import cuda_dispatches as make
+import numpy as np
+import pytest
+from cuda_emulation import run_emulated
+
+from ingot.compiler.codegen import mma_table
+from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule
+from ingot.compiler.codegen.cuda_gemm_decoded import DecodedMmaSchedule, DecodedSimtSchedule
+from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
+from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
+from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule
+from ingot.compiler.codegen.cuda_gemv import GemvSchedule
+from ingot.compiler.codegen.cuda_matmul import choose
+from ingot.compiler.codegen.family import emit
+from ingot.compiler.codegen.mma_table import MMA_ROWS, MmaRow
+from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.stages import compile_kernels
+from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
+from ingot.dialects.mlir import ir
+from ingot.dispatch import Dispatch, TensorArg
+from ingot.dtypes import DTYPES
+from ingot.target import Target
+
+WEIGHTS = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
+MMA = DecodedMmaSchedule(MmaSchedule(64, 64, 32, 32))
+SIMT = DecodedSimtSchedule(SimtSchedule(32, 32, 32))
+SCALED_ROWS = [r for r in MMA_ROWS if r.scale is not None and r.bits == DTYPES[r.dtype].bits]
+scaled_rows = pytest.mark.parametrize("row", SCALED_ROWS, ids=lambda r: r.name)
+
+
+def positive_scales(d: Dispatch) -> Any:
+    """Makes scales positive, as unsigned formats of instructions read them."""
+
+    def prepare(views: list[np.ndarray]) -> None:
+        for view in views[2:]:
+            if DTYPES["f8E8M0FNU"].np != view.dtype and view.dtype.kind in "fV":
+                view[...] = np.abs(view.astype(np.float32)).astype(view.dtype)
+
+    return prepare
+
+
+def check(
+    d: Dispatch, target: str | Target = "sm_90a", schedule: Any = None, sizes: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Run on the emulator and compare with the float64 reference; the matrix instructions that were executed."""
+    found = run_emulated(d, target, sizes, schedule, prepare=positive_scales(d))
+    (exact,) = run_dispatch(make.unrounded(d), found.operands, sizes, float64=True)
+    (peer,) = run_dispatch(d, found.operands, sizes)
+    e = make.check_against(found.results[0], exact, peer)
+    if d.results[0].dtype == "f32":
+        assert e.spread < 1e-6, e  # what elements stand for is exact; only sums are rounded
+    return found.executed
+
+
+def scaled(row: MmaRow, m: Any, n: Any, k: Any, **options: Any) -> Dispatch:
+    """A product of two operands that `row` takes."""
+    assert row.scale is not None
+    s = row.scale
+    return make.quantized_matmul(m, n, k, row.dtype, row.dtype, scale=s.dtype, a_scale=s.dtype, block=s.vector, **options)
+
+
+def name_of(row: MmaRow) -> str:
+    """As the emulator counts the instruction."""
+    assert row.scale is not None
+    scale = {"f8E8M0FNU": "ue8m0", "f8E4M3FN": "ue4m3"}[row.scale.dtype]
+    return f"mma.{row.scale.kind}.m{row.m}n{row.n}k{row.k}.{row.ptx}.{row.ptx}.{scale}"
+
+
+# Block scales -----------------------------------------------------------------------------------------------------------
+
+
+@scaled_rows
+@pytest.mark.parametrize("target", ["sm_120a", "sm_121a"])
+@pytest.mark.parametrize("size", [(64, 64, 256), (70, 88, 160), (16, 8, 32), (33, 130, 96)], ids=str)
+def test_block_scales(row: MmaRow, target: str, size: tuple[int, int, int]) -> None:
+    assert set(check(scaled(row, *size), target)) >= {name_of(row)}
+
+
+@scaled_rows
+@pytest.mark.parametrize("tile", [(128, 128, 64, 32, 2, 128), (16, 64, 16, 16, 4, 128), (64, 64, 32, 32, 2, 64)], ids=str)
+def test_block_scales_of_tiles(row: MmaRow, tile: tuple[int, ...]) -> None:
+    assert row.scale is not None
+    width = tile[-1] * 8 // row.bits // row.scale.vector
+    for splits in (1, 3):
+        check(scaled(row, 130, 72, 512), "sm_120a", BlockScaleSchedule(*tile, splits=splits, scale_bytes=width))
+
+
+@scaled_rows
+def test_block_scales_of_batches_and_any_size(row: MmaRow) -> None:
+    check(scaled(row, 40, 24, 96, batch=(3,)), "sm_120a")
+    check(scaled(row, "m", "n", 96), "sm_120a", sizes={"m": 41, "n": 23})
+    check(scaled(row, "m", 64, "k", multiples={"k": 32}), "sm_120a", sizes={"m": 20, "k": 224})
+
+
+def test_block_scales_of_operands_that_lie_the_other_way() -> None:
+    row = SCALED_ROWS[0]
+    check(scaled(row, 48, 80, 96, a_transposed=True, b_transposed=False), "sm_120a")
+
+
+@scaled_rows
+@pytest.mark.parametrize("target", ["sm_75", "sm_89", "sm_90a", "sm_100a"])
+def test_block_scales_without_an_instruction_are_decoded(row: MmaRow, target: str) -> None:
+    """Through 16 bits where they hold element times scale: on sm_75, that is so of NVFP4 alone."""
+    executed = check(scaled(row, 70, 88, 160), target)
+    assert bool(executed) == (target != "sm_75" or row.scale == SCALED_ROWS[-1].scale), executed
+    check(scaled(row, 2, 88, 160), target)
+
+
+def test_four_bit_rows_that_begin_within_a_byte_are_decoded() -> None:
+    d = scaled(SCALED_ROWS[-1], 20, 24, 33)
+    assert not any("block" in x or "mxf4" in x for x in check(d, "sm_120a"))
+
+
+# Weights ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize(("dtype", "target"), [
+    ("f16", "sm_75"), ("bf16", "sm_75"), ("f16", "sm_80"), ("bf16", "sm_89"), ("bf16", "sm_120a"),
+])  # fmt: skip
+def test_weights(weights: str, dtype: str, target: str) -> None:
+    """Per-channel and per-block scales, zero points of integers, both layouts, sizes that fill tiles and sizes that do not."""
+    zero = weights[0] == "i"
+    per_block = make.quantized_matmul(70, 40, 96, dtype, weights, scale=dtype, block=32, zero=zero)
+    executed = check(per_block, target)
+    assert bool(executed) == (dtype == "f16" or target != "sm_75")
+    check(make.quantized_matmul(64, 32, 64, dtype, weights, scale="f32", b_transposed=False), target)
+    check(make.quantized_matmul(33, 33, 50, dtype, weights, scale="f32", zero=zero, b_transposed=False), target)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("layout", [True, False], ids=["NT", "NN"])
+@pytest.mark.parametrize("target", ["sm_75", "sm_90a"])
+def test_weights_of_few_rows(weights: str, rows: int, layout: bool, target: str) -> None:
+    zero = weights[0] == "i"
+    d = make.quantized_matmul(rows, 96, 256, "f16", weights, scale="f16", block=64, zero=zero, b_transposed=layout)
+    assert not check(d, target)
+
+
+@pytest.mark.parametrize("layout", [True, False], ids=["NT", "NN"])
+def test_weights_of_few_rows_and_long_sums(layout: bool) -> None:
+    """Blocks share the sums, a part of K each."""
+    d = make.quantized_matmul(2, 72, 4096, "f16", "i4", scale="f16", block=128, b_transposed=layout, out="f16")
+    with ir.Context():
+        assert len(emit(d, BY_NAME["sm_90a"]).plan.launches) == 2
+    check(d)
+
+
+def test_weights_of_one_type_without_scales() -> None:
+    check(make.quantized_matmul(40, 48, 64, "bf16", "i8"))
+    check(make.quantized_matmul(40, 48, 64, "f16", "f8E4M3FN", b_transposed=False), "sm_80")
+    check(make.quantized_matmul(40, 48, 64, "f4E2M1FN", "f4E2M1FN"))
+    check(make.quantized_matmul(40, 48, 64, "f32", "i4", scale="f32", block=16))
+
+
+def test_zero_points_that_are_floats() -> None:
+    """Between integers, as calibration may leave them, and with unsigned weights."""
+    for schedule in (MMA, SIMT):
+        d = make.quantized_matmul(40, 48, 64, "f16", "i4", scale="f16", block=32, zero=True, unsigned=True)
+        check(replace(d, operands=(*d.operands[:3], replace(d.operands[3], dtype="f16"))), schedule=schedule)
+
+
+def test_unsigned_weights() -> None:
+    for weights in ("i8", "i4"):
+        d = make.quantized_matmul(40, 48, 64, "f16", weights, scale="f16", block=32, zero=True, unsigned=True)
+        check(d)
+        check(replace(d, operands=(replace(d.operands[0], dtype="f32"), *d.operands[1:])), schedule=SIMT)
+
+
+def test_weights_of_any_size_and_of_batches() -> None:
+    d = make.quantized_matmul("m", 72, "k", "f16", "i4", scale="f16", block=32, multiples={"k": 32})
+    check(d, sizes={"m": 19, "k": 160})
+    check(make.quantized_matmul(20, 40, 64, "f16", "i4", scale="f16", block=32, batch=(2,)))
+    check(make.quantized_matmul(20, 40, 60, "f16", "i4", scale="f16", block=12, zero=True), schedule=MMA)
+
+
+def test_strided_scales() -> None:
+    """Scales as a model stores them: [blocks, n] beside weights [n, k]."""
+    d = make.quantized_matmul(40, 48, 64, "f16", "i4", scale="f16", block=16)
+    a, b, s = d.operands
+    d = replace(d, operands=(a, b, TensorArg(s.dtype, s.shape, (50, 1), 2)))
+    check(d)
+    check(replace(d, operands=(TensorArg("f16", (2, 64), (64, 1)), *d.operands[1:]),
+                  results=(TensorArg("f32", (2, 48), (48, 1)),)))  # fmt: skip
+
+
+ROUTES = {
+    "mma sm_75": ("sm_75", DecodedMmaSchedule(MmaSchedule(16, 64, 16, 16, 2))),
+    "mma sm_90a": ("sm_90a", DecodedMmaSchedule(MmaSchedule(16, 64, 16, 16))),
+    "mma sm_120a": ("sm_120a", DecodedMmaSchedule(MmaSchedule(16, 64, 16, 16))),
+    "simt": ("sm_80", SIMT),
+    "few rows": ("sm_80", None),
+}
+
+
+@pytest.mark.parametrize(("target", "schedule"), ROUTES.values(), ids=ROUTES)
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_every_code(weights: str, target: str, schedule: Any) -> None:
+    """All codes of a type, infinities and NaN among them, come out as they are."""
+    t = DTYPES[weights]
+    count = 1 << t.bits
+    d = make.quantized_matmul(1, count, 1, "f16", weights, b_transposed=False)
+
+    def fill(views: list[np.ndarray]) -> None:
+        views[0][...] = 1
+        codes = np.arange(count, dtype=np.uint8)
+        if weights == "i4":
+            codes = (codes ^ 8) - 8
+        views[1][0, :] = codes.view(t.np)
+
+    found = run_emulated(d, target, schedule=schedule, prepare=fill)
+    assert np.array_equal(found.results[0], found.operands[1].astype(np.float32), equal_nan=True)
+
+
+# The table and the code -------------------------------------------------------------------------------------------------
+
+
+def test_a_row_added_to_the_table_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instruction that no target lists (mma.m16n8k16 of int8, sm_80) needs its row and nothing else."""
+    row = MmaRow("mma.m16n8k16.s8", "mma", 16, 8, 16, "i8", "s8", "i32", 80, 8, tag="IMMA")
+    monkeypatch.setitem(mma_table.MMA_BY_NAME, row.name, row)
+    target = replace(BY_NAME["sm_80"], mma=(row.name,))
+    for size in ((64, 64, 64), (70, 88, 48)):
+        d = make.matmul(*size, "i8", acc="i32", b_transposed=True)
+        found = run_emulated(d, target)
+        assert np.array_equal(found.results[0], run_dispatch(d, found.operands)[0])
+        assert {name for name in found.executed if name.startswith("mma")} == {"mma.m16n8k16.s8.s8"}
+
+
+def test_a_block_scaled_row_added_to_the_table_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The instruction of NVFP4 in its other form, with an E8M0 scale for 32 elements (`scale_vec::2X`)."""
+    known = SCALED_ROWS[-1]
+    assert known.scale is not None
+    row = replace(known, name="mma.m16n8k64.test", scale=replace(known.scale, dtype="f8E8M0FNU", vector=32, size=2))
+    monkeypatch.setitem(mma_table.MMA_BY_NAME, row.name, row)
+    assert set(check(scaled(row, 48, 40, 192), replace(BY_NAME["sm_120a"], mma=(row.name,)))) >= {name_of(row)}
+
+
+@scaled_rows
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS if t.sm >= 120])
+def test_code_of_block_scales(row: MmaRow, target: str) -> None:
+    """Exactly the instructions of a warp's tile in the loop, and machine code."""
+    assert row.scale is not None
+    schedule = BlockScaleSchedule(128, 128, 64, 32, 2, 128, 1, 128 * 8 // row.bits // row.scale.vector)
+    with ir.Context():
+        module = emit(scaled(row, 256, 256, 1024), BY_NAME[target], schedule).module
+        text = compile_kernels(module, target, stop="ptx")
+    kind = rf"mma\.sync\.aligned\.(m16n8k\d+\.row\.col\.)?kind::{row.scale.kind}\.block_scale"
+    assert len(re.findall(kind, text)) == 4 * 4 * 4  # 16 x 8 blocks of a warp, and steps of 32 bytes of 128
+    with ir.Context():
+        module = emit(scaled(row, 256, 256, 1024), BY_NAME[target], schedule).module
+        assert compile_kernels(module, target)[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_code_of_weights(target: str, weights: str) -> None:
+    """The instruction of a's type in the loop, conversions by hardware where there are any, and machine code."""
+    d = make.quantized_matmul(256, 256, 1024, "f16", weights, scale="f16", block=128)
+    schedule = DecodedMmaSchedule(MmaSchedule(64, 64, 32, 32, 2))
+    with ir.Context():
+        text = compile_kernels(emit(d, BY_NAME[target], schedule).module, target, stop="ptx")
+    shape, steps = ("m16n8k8", 8) if target == "sm_75" else ("m16n8k16", 4)
+    assert len(re.findall(rf"mma\.sync\.aligned\.{shape}\.row\.col\.f32\.f16", text)) == 2 * 4 * steps
+    sm = BY_NAME[target].sm
+    hardware = {"f8E4M3FN": sm >= 89, "f8E5M2": sm >= 89, "f4E2M1FN": sm >= 100}.get(weights, False)
+    assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware
+    with ir.Context():
+        d = make.quantized_matmul(1, 256, 1024, "f16", weights, scale="f16", block=128)
+        module = emit(d, BY_NAME[target]).module
+        assert compile_kernels(module, target)[:4] == b"\x7fELF"
+
+
+def test_choices() -> None:
+    """Few rows are streamed; more take the block-scaled instruction, or 16 bits, or f32."""
+    h200, consumer = BY_NAME["sm_90a"], BY_NAME["sm_120a"]
+    for d, target, kind in (
+        (make.quantized_matmul(1, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, GemvSchedule),
+        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, DecodedMmaSchedule),
+        (make.quantized_matmul(512, 512, 512, "f32", "i4", scale="f32", block=128), h200, DecodedSimtSchedule),
+        (scaled(SCALED_ROWS[-1], 512, 512, 512), consumer, BlockScaleSchedule),
+        (scaled(SCALED_ROWS[-1], 512, 512, 512), h200, DecodedMmaSchedule),
+    ):
+        assert type(choose(gemm_problem(d), target)) is kind
+
+
+@pytest.mark.parametrize(("d", "target", "schedule", "names"), [
+    (make.quantized_matmul(16, 16, 16, "f64", "i4"), "sm_90a", None, "f64 and i4"),
+    (scaled(SCALED_ROWS[0], 64, 64, 64), "sm_90a", BlockScaleSchedule(64, 64, 32, 32), "block-scaled instruction for f8E4M3FN"),
+    (make.quantized_matmul(64, 64, 64, "bf16", "i4"), "sm_75", MMA, "decoded operands of bf16 and i4"),
+], ids=["f64", "block scales", "bf16"])  # fmt: skip
+def test_what_a_target_lacks_is_named(d: Dispatch, target: str, schedule: Any, names: str) -> None:
+    with ir.Context(), pytest.raises(NotImplementedError, match=names):
+        emit(d, BY_NAME[target], schedule)
