@@ -88,6 +88,10 @@ class PlaceResolver:
             found = self._places[value] = self._resolve(value)
         return found
 
+    def bind(self, argument: ir.Value, value: ir.Value) -> None:
+        """Let a region's argument lie where `value` does."""
+        self._places[argument] = self.place(value)
+
     def _resolve(self, value: ir.Value) -> Place:
         owner = value.owner
         dtype, shape = dialect.dtype_of(value), dialect.shape_of(value)

@@ -98,7 +98,7 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
     func = dialect.main_func(module)
     operations = [op.operation for op in func.regions[0].blocks[0].operations]
     used = {}
-    for op in operations:
+    for op in [op.operation for block in dialect.blocks(func) for op in block.operations]:
         if op.name == "ingot.weight":
             result = op.results[0]
             used[_text(op, "name")] = dialect.dtype_of(result), tuple(int(str(d)) for d in dialect.shape_of(result))

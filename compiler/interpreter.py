@@ -7,7 +7,7 @@ are the derived weights, one at a time and each from its sources alone, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -150,6 +150,7 @@ class _Run:
     values: dict[ir.Value, np.ndarray] = field(default_factory=dict)
     outputs: dict[str, np.ndarray] = field(default_factory=dict)
     float64: bool = False
+    given: list[np.ndarray] = field(default_factory=list)  # results of the region that runs
 
     def run(self, block: ir.Block) -> dict[str, np.ndarray]:
         """Run a block in order; values are dropped after their last use."""
@@ -189,12 +190,42 @@ class _Run:
         elif name == "empty":
             dtype, shape = self._type(op.results[0])
             self.values[op.results[0]] = np.zeros(shape, DTYPES[dtype].np)
+        elif name == "if":
+            condition, *captured = (self.values[v] for v in op.operands)
+            region = op.regions[0 if condition.item() else 1]
+            self.values.update(zip(op.results, self._region(region, captured), strict=True))
+        elif name == "loop":
+            self._loop(op)
+        elif name == "host_read":
+            self.symbols[op.attributes["symbol"].value] = self.values[op.operands[0]].item()
+        elif name == "result":
+            self.given.append(self.values[op.operands[0]])
         elif name == "guard":
             self._guard(op)
         elif name == "output":
             array = np.asarray(self.values[op.operands[0]], order="C")
             onnx_type = ONNX_TYPE_BY_NAME[op.attributes["type"].value]
             self.outputs[op.attributes["name"].value] = array.view(onnx_numpy(onnx_type))
+
+    def _loop(self, op: ir.Operation) -> None:
+        count = op.attributes["carried"].value
+        values = [self.values[v] for v in op.operands]
+        carried, captured = values[:count], values[count:]
+        for i in range(dims.evaluate(dims.parse(op.attributes["trips"].value), self.symbols)):
+            if "while" in op.attributes and not carried[0].item():
+                break
+            self.symbols[op.attributes["symbol"].value] = i
+            carried = self._region(op.regions[0], [*carried, *captured])
+        self.values.update(zip(op.results, carried, strict=True))
+
+    def _region(self, region: ir.Region, arguments: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run a region of a control operation; its results."""
+        block = region.blocks[0]
+        self.values.update(zip(block.arguments, arguments, strict=True))
+        around, self.given = self.given, []
+        self.run(block)
+        results, self.given = self.given, around
+        return results
 
     def _type(self, value: ir.Value) -> tuple[str, tuple[int, ...]]:
         shape = tuple(dims.evaluate(d, self.symbols) for d in dialect.shape_of(value))

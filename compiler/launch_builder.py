@@ -27,8 +27,11 @@ from ingot.launch_program import (
     BufferRef,
     DispatchStep,
     GuardStep,
+    HostReadStep,
+    IfStep,
     KernelEntry,
     LaunchProgram,
+    LoopStep,
     State,
     Step,
     TensorSpec,
@@ -93,14 +96,10 @@ class _Builder:
         inputs, bindings = self._inputs()
         self._memory(outputs)
         live = frozenset(s for state in self.states for s in dims.symbols(state.kept))
-        copies: dict[int, list[int]] = {}
-        for op in operations:
-            if op.name in dialect.ROOTS:
-                if "ingot.state_copy" in op.attributes and self.states:
-                    copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))
-                self._dispatch(build_dispatch(op, self.places, live=live, is_callers=self._is_callers), op)
-            elif op.name == "ingot.guard":
-                self.steps.append(_guard(op))
+        self.live = live
+        self.copies: dict[int, list[int]] = {}
+        self._steps(block)
+        copies = self.copies
         states = tuple(
             State(s.input, s.output, s.axis, s.kept, s.length, s.kept_capacity, s.capacity, tuple(copies.get(n, ())))
             for n, s in enumerate(self.states)
@@ -118,6 +117,38 @@ class _Builder:
             tuple(sorted(live)),
         )
         return DraftProgram(program, tuple(self.dispatches))
+
+    def _steps(self, block: ir.Block) -> None:
+        """Append the steps of a block."""
+        for view in block.operations:
+            op = view.operation
+            if op.name in dialect.ROOTS:
+                if "ingot.state_copy" in op.attributes and self.states:
+                    self.copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))
+                self._dispatch(build_dispatch(op, self.places, live=self.live, is_callers=self._is_callers), op)
+            elif op.name == "ingot.guard":
+                self.steps.append(_guard(op))
+            elif op.name == "ingot.if":
+                then, otherwise = (self._region(op, region) for region in op.regions)
+                self.steps.append(IfStep(self._reference(self.places.place(op.operands[0])), then, otherwise))
+
+            elif op.name == "ingot.loop":
+                condition = self._reference(self.places.place(op.operands[0])) if "while" in op.attributes else None
+                trips, symbol = (str(attribute(op.attributes[a])) for a in ("trips", "symbol"))
+                self.steps.append(LoopStep(dims.as_dim(trips), condition, symbol, self._region(op, op.regions[0])))
+            elif op.name == "ingot.host_read":
+                source = self._reference(self.places.place(op.operands[0]))
+                self.steps.append(HostReadStep(str(attribute(op.attributes["symbol"])), source))
+
+    def _region(self, op: ir.Operation, region: ir.Region) -> tuple[Step, ...]:
+        """The steps of a region of a control operation."""
+        block = region.blocks[0]
+        for argument, value in zip(block.arguments, dialect.captured(op), strict=True):
+            self.places.bind(argument, value)
+        around, self.steps = self.steps, []
+        self._steps(block)
+        steps, self.steps = tuple(self.steps), around
+        return steps
 
     @staticmethod
     def _planned(op: ir.Operation, name: str) -> ir.Attribute:

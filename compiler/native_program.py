@@ -35,6 +35,7 @@ from ingot.launch_program import (
     LaunchProgram,
     LoopStep,
     Step,
+    all_steps,
     dim_names,
     guards,
     kernel_symbols,
@@ -84,7 +85,9 @@ class _Emitter:
             self.symbols[name] = k.load(self.dims + 8 * i, "i64")
         self.parallel_for = k.load(self.pool + thread_pool_layout.PARALLEL_FOR, "ptr")
         known = set(names)
-        self.early = {g for g in self.guard_numbers if dims.symbols_of((g.left, g.right)) <= known}
+        # A guard inside a branch or loop counts only where that runs.
+        outermost = {step for step in program.steps if isinstance(step, GuardStep)}
+        self.early = {g for g in outermost if dims.symbols_of((g.left, g.right)) <= known}
         failed = k.const(0, "i64")
         for guard in sorted(self.early, key=self.guard_numbers.__getitem__, reverse=True):
             failed = k.select(self._holds(guard), failed, k.const(self.guard_numbers[guard] + 1, "i64"))
@@ -139,6 +142,10 @@ class _Emitter:
                                     self._pop()
                     case LoopStep():
                         self._loop(step)
+                if isinstance(step, IfStep | LoopStep) and any(isinstance(s, GuardStep) for s in all_steps((step,))):
+                    nested.enter_context(k.if_(k.load(self.status, "i64").eq(0)))
+                    self._push()
+                    depth += 1
             for _ in range(depth):
                 self._pop()
 
@@ -149,6 +156,8 @@ class _Emitter:
 
         def goes_on(carry: list[Val]) -> Val:
             more = carry[0] < trips
+            if any(isinstance(s, GuardStep) for s in all_steps(step.body)):
+                more = more & k.load(self.status, "i64").eq(0)
             return more if condition is None else more & k.load(self._address(condition), "i8").ne(0)
 
         with k.while_([k.const(0, "i64")], goes_on) as loop:

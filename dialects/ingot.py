@@ -5,6 +5,7 @@ Small and closed. A module holds one `ingot.func`; its body is a sequence of
 - *sources*: `weight` (by name; bytes live beside the IR) and `empty`;
 - *views*: `reshape`, `transpose`, `slice`, `expand`: another way to read the same memory, never a kernel;
 - *dispatches*: one root operation each with its full semantics, and *scalar regions* that hold what is fused into it;
+- *control*: `if` and `loop`, whose regions are sequences of the same kind;
 - `guard`s, `output`s and the terminator `return`.
 
 The weights program, where there is one, is a second function, `weights`, after the main one: its outputs are the derived
@@ -26,6 +27,11 @@ themselves, a root's operands are only those its semantics need:
       "ingot.yield"(%s) : (f32) -> ()
     }) : (tensor<?x768xf32, #ingot.dims<["N"]>>, tensor<768x768xf32>) -> tensor<?x768xf32, #ingot.dims<["N"]>>
 
+Control. A region of `if` or `loop` is isolated: what it reads of the values around it are operands, which its block arguments
+stand for; weights it reads by name. Its results are `result`s, in order, before `return`, as a function's are `output`s.
+IRDL gives all values of a variadic one type, so both lists are `SLOTS` optional slots, and the attributes `operandSegmentSizes`
+and `resultSegmentSizes` say how many are filled: build these operations with `create_control`.
+
 The semantics of each operation stand in its row of `OPS`; `ingot.compiler.interpreter` executes them on numpy.
 """
 
@@ -41,6 +47,7 @@ from ingot.dialects.scalar_table import ROWS
 from ingot.dims import Dim
 
 NAME = "ingot"
+SLOTS = 64  # the most tensors that a control operation takes, and that it gives
 WEIGHTS_FUNC = "weights"  # the function that is the weights program: its outputs are the derived weights
 
 
@@ -50,11 +57,12 @@ class OpDef:
 
     Attributes:
         name: without the dialect's prefix.
-        operands: names of the operands; `?x` is optional, `*x` variadic (of one type), at most one of these, last.
+        operands: names of the operands; `?x` is optional, `*x` variadic (of one type), at most one of these, last; or `+x`,
+            `SLOTS` optional ones of any types, last.
         results: as operands.
         regions: names of its regions.
         attrs: names of the attributes it must have.
-        kind: `structure`, `source`, `view`, `root`, `scalar` or `effect`.
+        kind: `structure`, `source`, `view`, `root`, `control`, `scalar` or `effect`.
         doc: its semantics.
     """
 
@@ -72,7 +80,8 @@ OPS: tuple[OpDef, ...] = (
           doc="An engine's function. Block arguments are the inputs, `inputs` their names, `input_types` their ONNX types."),
     OpDef("output", ("value",), attrs=("name", "type"), kind="effect",
           doc="`value` is the engine's output `name` of ONNX type `type`; outputs stand in the model's order."),
-    OpDef("return", kind="structure", doc="Terminator of `func`."),
+    OpDef("return", kind="structure", doc="Terminator of `func`, and of the regions of control operations."),
+    OpDef("result", ("value",), kind="effect", doc="A result of a region of a control operation; they stand in order."),
     OpDef("yield", ("*values",), kind="structure", doc="Terminator of a scalar region."),
     OpDef("guard", attrs=("left", "right", "relation", "message"), kind="effect",
           doc="At run time, `left` `relation` (eq, le) `right` over shape expressions, or the call fails with `message`."),
@@ -85,6 +94,16 @@ OPS: tuple[OpDef, ...] = (
     OpDef("slice", ("x",), ("result",), attrs=("starts", "steps"), kind="view",
           doc="result[i...] = x[starts + i*steps...]; `starts` are shape expressions (strings), `steps` non-zero integers."),
     OpDef("expand", ("x",), ("result",), kind="view", doc="x, right-aligned, repeated along axes where it has size 1 or none."),
+    # Control
+    OpDef("if", ("condition", "+captured"), ("+results",), ("then", "else"), kind="control",
+          doc="The results of `then` where `condition` (one i1) holds, else those of `else`; both regions take `captured`."),
+    OpDef("loop", ("+tensors",), ("+results",), ("body",), ("trips", "symbol", "carried"), kind="control",
+          doc="Runs `body` `trips` (a shape expression) times; `symbol` counts from 0 inside. The first `carried` tensors are "
+          "what the first iteration takes, the rest is captured; an iteration's results are what the next one takes, the last "
+          "one's are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
+          "only where it holds. A result that is a chain of `move ... into` the argument of its number is written in place."),
+    OpDef("host_read", ("value",), attrs=("symbol",), kind="effect",
+          doc="The host waits for the i64 scalar `value` and binds `symbol` to it, for what follows in the block."),
     # Dispatches
     OpDef("pointwise", (), ("*results",), ("body",),
           doc="Every element of the results (all of one type) from `body`, whose domain is the results' shape."),
@@ -125,6 +144,7 @@ OPS: tuple[OpDef, ...] = (
 
 DEFS: dict[str, OpDef] = {f"{NAME}.{op.name}": op for op in OPS}
 ROOTS = frozenset(name for name, op in DEFS.items() if op.kind == "root")
+CONTROL = frozenset(name for name, op in DEFS.items() if op.kind == "control")
 VIEWS = frozenset(name for name, op in DEFS.items() if op.kind == "view")
 SCALARS = frozenset(name for name, op in DEFS.items() if op.kind == "scalar")
 _TERMINATORS = ("return", "yield")
@@ -140,6 +160,8 @@ def _irdl_text() -> str:
         # Operands and results each need a constraint of their own: one constraint is one type.
         body = []
         for kind, names in (("operands", op.operands), ("results", op.results)):
+            if names and names[-1].startswith("+"):
+                names = (*names[:-1], *(f"?{names[-1][1:]}_{i}" for i in range(SLOTS)))
             if names:
                 constraints = [f"%{kind}{i}" for i in range(len(names))]
                 body += [f"    {c} = irdl.any" for c in constraints]
@@ -172,7 +194,8 @@ def load() -> None:
         verifier.attach(name)
     for name in _TERMINATORS:
         ir.IsTerminatorTrait.attach(f"{NAME}.{name}")
-    ir.IsIsolatedFromAboveTrait.attach(f"{NAME}.func")
+    for name in (f"{NAME}.func", *CONTROL):
+        ir.IsIsolatedFromAboveTrait.attach(name)
 
 
 # Types ----------------------------------------------------------------------------------------------------------------
@@ -232,6 +255,36 @@ def scalar_type(dtype: str) -> ir.Type:
     return ir.Type.parse(dtype)
 
 
+# Building -------------------------------------------------------------------------------------------------------------
+
+
+def create_control(
+    name: str,
+    operands: Sequence[ir.Value],
+    result_types: Sequence[ir.Type],
+    attrs: dict[str, ir.Attribute] | None = None,
+    *,
+    loc: ir.Location,
+    ip: ir.InsertionPoint,
+) -> ir.Operation:
+    """Create the control operation `name` (without the dialect's prefix), whose regions are empty yet, at `ip`.
+
+    Raises:
+        ValueError: more operands or results than there are slots.
+    """
+    row = DEFS[f"{NAME}.{name}"]
+    fixed = len(row.operands) - 1
+    if len(operands) - fixed > SLOTS or len(result_types) > SLOTS:
+        raise ValueError(f"{len(operands) - fixed} tensors in and {len(result_types)} out, the most are {SLOTS}")
+    filled = {"operandSegmentSizes": len(operands), "resultSegmentSizes": len(result_types)}
+    slots = {"operandSegmentSizes": fixed + SLOTS, "resultSegmentSizes": SLOTS}
+    sizes = {n: ir.DenseI32ArrayAttr.get([1] * count + [0] * (slots[n] - count)) for n, count in filled.items()}
+    return ir.Operation.create(
+        f"{NAME}.{name}", results=list(result_types), operands=list(operands), attributes={**(attrs or {}), **sizes},
+        regions=len(row.regions), loc=loc, ip=ip,
+    )  # fmt: skip
+
+
 # Walking --------------------------------------------------------------------------------------------------------------
 
 
@@ -272,3 +325,24 @@ def inputs(op: ir.Operation) -> list[ir.Value]:
         if tensor not in out:
             out.append(tensor)
     return out
+
+
+def blocks(func: ir.Operation) -> list[ir.Block]:
+    """The body of a function, and the blocks of the control operations in it, inner ones first: those of an operation may be
+    changed before the operation itself is erased."""
+    found = [func.regions[0].blocks[0]]
+    for block in found:
+        for op in block.operations:
+            if op.operation.name in CONTROL:
+                found += [region.blocks[0] for region in op.operation.regions]
+    return found[::-1]
+
+
+def captured(op: ir.Operation) -> list[ir.Value]:
+    """The operands of a control operation that the arguments of its regions stand for."""
+    return list(op.operands)[len(DEFS[op.name].operands) - 1 :]
+
+
+def region_results(region: ir.Region) -> list[ir.Operation]:
+    """The `result` operations of a region of a control operation, in order."""
+    return [op.operation for op in region.blocks[0].operations if op.operation.name == f"{NAME}.result"]

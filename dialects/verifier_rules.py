@@ -40,6 +40,7 @@ _ATTRIBUTE_KINDS: dict[str, str] = {
     "sym_name": "a string", "name": "a string", "type": "a string", "left": "a string", "right": "a string",
     "relation": "a string", "message": "a string", "kind": "a string", "acc": "a string", "dim": "a string",
     "groups": "an integer", "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
+    "trips": "a string", "symbol": "a string", "carried": "an integer",
     "strides": "an array of integers",
 }  # fmt: skip
 
@@ -243,6 +244,50 @@ def _func(op: ir.Operation) -> Fault:
     if not operations or operations[-1].operation.name != "ingot.return":
         return "does not end in ingot.return"
     return None
+
+
+def _if(op: ir.Operation) -> Fault:
+    condition, *captured = op.operands
+    if dtype_of(condition) != "i1" or dims.product(shape_of(condition)) != 1:
+        return f"takes one i1 as its condition, got {condition.type}"
+    taken = [str(v.type) for v in captured]
+    return _first(lambda: _control_region(op, 0, taken), lambda: _control_region(op, 1, taken))
+
+
+def _loop(op: ir.Operation) -> Fault:
+    dims.parse(op.attributes["trips"].value)
+    carried, tensors = op.attributes["carried"].value, list(op.operands)
+    if carried != len(op.results) or carried > len(tensors):
+        return f"carries {carried} of {len(tensors)} tensors, and has {len(op.results)} results"
+    for tensor, result in zip(tensors, op.results, strict=False):
+        if tensor.type != result.type:
+            return f"carries {tensor.type}, its result is {result.type}"
+    if "while" in op.attributes and (not carried or dtype_of(tensors[0]) != "i1" or dims.product(shape_of(tensors[0])) != 1):
+        return f"takes one i1 first, as its condition, got {tensors[0].type if tensors else 'nothing'}"
+    return _control_region(op, 0, [str(v.type) for v in tensors])
+
+
+def _host_read(op: ir.Operation) -> Fault:
+    value = op.operands[0]
+    one = dtype_of(value) == "i64" and dims.product(shape_of(value)) == 1
+    return None if one else f"reads one i64, got {value.type}"
+
+
+def _control_region(op: ir.Operation, number: int, taken: Sequence[str]) -> Fault:
+    """Faults of a region of a control operation that takes values of types `taken` and gives the operation's results."""
+    name = DEFS[op.name].regions[number]
+    blocks = op.regions[number].blocks
+    if len(blocks) != 1:
+        return f"region '{name}' has {len(blocks)} blocks, expected 1"
+    found = [str(a.type) for a in blocks[0].arguments]
+    if found != list(taken):
+        return f"region '{name}' takes ({', '.join(found)}), expected ({', '.join(taken)})"
+    operations = [inner.operation for inner in blocks[0].operations]
+    if not operations or operations[-1].name != "ingot.return":
+        return f"region '{name}' does not end in ingot.return"
+    given = [str(inner.operands[0].type) for inner in operations if inner.name == "ingot.result"]
+    expected = [str(r.type) for r in op.results]
+    return None if given == expected else f"region '{name}' gives ({', '.join(given)}), expected ({', '.join(expected)})"
 
 
 def _onnx_type(what: str, name: str, storage: str) -> Fault:
@@ -491,6 +536,9 @@ def _pool(op: ir.Operation) -> Fault:
 
 RULES: dict[str, Callable[[ir.Operation], Fault]] = {
     "ingot.func": _func,
+    "ingot.if": _if,
+    "ingot.loop": _loop,
+    "ingot.host_read": _host_read,
     "ingot.output": _output,
     "ingot.guard": _guard,
     "ingot.weight": _weight,

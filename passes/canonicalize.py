@@ -12,7 +12,7 @@ from ingot.dims import Dim
 from ingot.dispatch import ScalarInst, ScalarRegion
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting import views
-from ingot.passes.rewriting.ops import Root, body, defining, erase_all_dead, functions, operand_number, replace, replace_root
+from ingot.passes.rewriting.ops import Root, defining, erase_all_dead, functions, operand_number, replace, replace_root
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
 
 
@@ -25,8 +25,7 @@ class Canonicalize(Pass):
     name: ClassVar[str] = "ingot-canonicalize"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        for func in functions(module):
-            block = body(func)
+        for block in [block for func in functions(module) for block in dialect.blocks(func)]:
             # In order, so that every operation sees operands that are canonical already.
             for view in list(block.operations):
                 op = view.operation

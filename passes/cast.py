@@ -12,6 +12,8 @@ from ingot.dialects.layout import base_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import create_root
 from ingot.dispatch import ScalarInst, ScalarRegion
+from ingot.errors import CompileError
+from ingot.passes.diagnostics import node_name
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
 from ingot.passes.rewriting import views
@@ -43,6 +45,11 @@ class Cast(Pass):
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         block = body(dialect.main_func(module))
         narrow, limit = _TYPES[self.to]
+        for view in block.operations:
+            op = view.operation
+            if op.name in dialect.CONTROL:
+                cure = "compile without cast, or convert the model to the narrow type"
+                raise CompileError(f"{self.name} does not cast the regions of {op.name}", node=node_name(op), cure=cure)
         choice = _Choice(block, limit)
         for op, reason in choice.kept:
             ctx.remark(f"kept in f32: {reason}", op)

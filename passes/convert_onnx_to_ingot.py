@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
+from ingot import dims
 from ingot.dialects import ingot as dialect
 from ingot.dialects import onnx
 from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import onnx_type_of, shape_of
+from ingot.dialects.plain import to_attribute
+from ingot.dims import Dim
 from ingot.dtypes import onnx_numpy
 from ingot.errors import ModelError
 from ingot.passes.infer_shapes import model_error
+from ingot.passes.onnx_inference import control
 from ingot.passes.onnx_inference.annotations import node_label, read_guards, read_tensor
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import Node, Unsupported
-from ingot.passes.onnx_inference.tensors import MAX_ELEMENTS, Tensor
+from ingot.passes.onnx_inference.tensors import BOOL, MAX_ELEMENTS, Tensor
 from ingot.passes.onnx_lowering import elementwise, indexing, linear, reductions, transformers, views, windows
 from ingot.passes.onnx_lowering.graph_builder import GraphBuilder, strings
 from ingot.passes.onnx_lowering.lowering import RULES, Lowering
@@ -50,7 +55,13 @@ class ConvertOnnxToIngot(Pass):
 
 def is_lowered(op_type: str) -> bool:
     """Whether an operator (with its domain unless that is ai.onnx) has a lowering, or disappears in shape inference."""
-    return op_type in RULES or op_type in _KNOWN
+    return op_type in RULES or op_type in _KNOWN or op_type in ("If", "Loop")
+
+
+def is_weight(source: TypedValue) -> bool:
+    """Whether a tensor is read by name."""
+    owner = source.value.owner
+    return not isinstance(owner, ir.Block) and owner.operation.name == "ingot.weight"
 
 
 @dataclass
@@ -68,24 +79,160 @@ class _Conversion:
         for old, new in zip(block.arguments, body.arguments, strict=True):
             tensor = self._tensor(old)
             self.sources[old] = TypedValue(new, tensor.type, tensor.shape)
+        self._operations(block)
+        for op in onnx.outputs(graph.regions[0]):
+            self._output(op)
+        if self.problems:
+            raise model_error(self.problems)
+        self._end()
+
+    def _end(self) -> None:
+        self.build.location = ir.Location.unknown()
+        self.build.create("return", [], [])
+        self._erase_dead()
+
+    def _operations(self, block: ir.Block) -> None:
         operations = [view.operation for view in block.operations]
         self._guards(operations)
         for op in operations:
             self.build.location, self.build.node = op.location, node_label(op)
-            if op.name == onnx.OUTPUT:
-                self._output(op)
-            elif op.name == onnx.WEIGHT:
+            if op.name == onnx.WEIGHT:
                 tensor = self._tensor(op.results[0])
                 self.sources[op.results[0]] = self.build.weight(op.attributes["name"].value, tensor.type, tensor.shape)
             elif op.name == onnx.CONSTANT:
                 self.sources[op.results[0]] = self._constant(op)
+            elif op.name == "onnx.If":
+                self._if(op)
+            elif op.name == "onnx.Loop":
+                self._loop(op)
             elif onnx.is_onnx(op):
                 self._node(op)
-        if self.problems:
-            raise model_error(self.problems)
-        self.build.location = ir.Location.unknown()
-        self.build.create("return", [], [])
-        self._erase_dead()
+
+    def _if(self, op: ir.Operation) -> None:
+        """An `ingot.if` of what both branches read; weights and known elements they read by themselves."""
+        condition = self.sources[op.operands[0]]
+        outer = {v: self.sources[v] for v in control.captured(op)}
+        tensors = [self._tensor(v) for v in op.results]
+        known = [self._known(t) for t in tensors]
+        self.sources.update(zip(op.results, known, strict=True))
+        if condition is None or None in outer.values():
+            return
+        data = {v: s for v, s in outer.items() if isinstance(s, TypedValue) and not is_weight(s)}
+        wanted = [i for i, elements in enumerate(known) if elements is None]
+        operands = [self.build.tensor(condition).value, *(s.value for s in data.values())]
+        types = [self.build.type(tensors[i].type.storage, tensors[i].shape) for i in wanted]
+        try:
+            new = self.build.control("if", operands, types)
+        except ValueError as e:
+            self._problem(op, f"If: {e}", "split the branches")
+            return
+        for source, target in zip(control.branches(op), new.regions, strict=True):
+            results = [control.outputs(op, source)[i].operands[0] for i in wanted]
+            self._region(source.blocks[0], target, data, outer, results)
+        values = zip(wanted, new.results, strict=True)
+        self.sources.update((op.results[i], TypedValue(v, tensors[i].type, tensors[i].shape)) for i, v in values)
+
+    def _loop(self, op: ir.Operation) -> None:
+        """An `ingot.loop` that carries the condition where it is not known, the carried values, and the scan outputs."""
+        symbol = op.attributes[control.SYMBOL].value
+        block = op.regions[0].blocks[0]
+        first, ends = control.carried(op), [o.operands[0] for o in onnx.outputs(op.regions[0])]
+        operands = onnx.onnx_operands(op)
+        outer = {v: self.sources[v] for v in control.captured(op)}
+        self.sources.update((r, None) for r in op.results)
+        if any(v is not None and self.sources[v] is None for v in operands) or None in outer.values():
+            return
+        for argument, tensor in zip(block.arguments, control.arguments(symbol, [self._tensor(v) for v in first]), strict=True):
+            self.tensors[argument] = tensor
+            if (elements := self._known(tensor)) is not None:
+                self.sources[argument] = elements
+        trips, begins = control.loop_facts(op, {v: self._tensor(v) for v in operands if v is not None})
+        is_while = not (begins and control.holds(self._tensor(ends[0])))
+        count: Dim | None = control.known_trips(trips)
+        if count is None and operands[0] is not None:
+            count = dims.symbol(f"trips_{symbol}")
+            scalar = self.build.tensor(self.sources[operands[0]])  # type: ignore[arg-type]
+            self.build.create("host_read", [scalar.value], [], {"symbol": ir.StringAttr.get(str(count))})
+        carried = [self.build.tensor(self.sources[v]) for v in first]  # type: ignore[arg-type]
+        if is_while:
+            condition = Known(BOOL, (), (True,)) if operands[1] is None else self.sources[operands[1]]
+            assert condition is not None
+            carried.insert(0, self.build.tensor(self.build.reshape(condition, ())))
+        for value in ends[1 + len(first) :]:
+            element = self._tensor(value)
+            assert count is not None, "inference refuses scan outputs of unknown length"
+            carried.append(self.build.empty(element.type, (dims.maximum(count, 0), *element.shape)))
+        data = {v: s for v, s in outer.items() if isinstance(s, TypedValue) and not is_weight(s)}
+        attrs = {"trips": str(2**62 if count is None else count), "symbol": symbol, "carried": len(carried)}
+        values = [*(s.value for s in carried), *(s.value for s in data.values())]
+        try:
+            stored = {n: to_attribute(a) for n, a in attrs.items()}
+            new = self.build.control("loop", values, [s.value.type for s in carried], stored)
+        except ValueError as e:
+            self._problem(op, f"Loop: {e}", "split the loop")
+            return
+        if is_while:
+            new.attributes["while"] = ir.UnitAttr.get()
+        arguments: list[ir.Value | None] = [None] * len(carried)
+        arguments[is_while : is_while + len(first)] = list(block.arguments)[2:]
+        scans = {n: s for n, s in enumerate(carried) if n >= is_while + len(first)}
+        taken = list(zip(arguments, carried, strict=True))
+        self._region(block, new.regions[0], data, outer, ends if is_while else ends[1:], taken, scans, symbol)
+        results = list(zip(new.results, carried, strict=True))[is_while:]
+        present = [r for r, size in zip(results, op.attributes["resultSegmentSizes"], strict=False) if size]
+        for old, (value, like) in zip(op.results, present, strict=True):
+            self.sources[old] = TypedValue(value, like.type, like.shape)
+
+    def _region(
+        self,
+        source: ir.Block,
+        target: ir.Region,
+        data: Mapping[ir.Value, TypedValue],
+        outer: Mapping[ir.Value, Source | None],
+        results: Sequence[ir.Value],
+        carried: Sequence[tuple[ir.Value | None, TypedValue]] = (),
+        scans: Mapping[int, TypedValue] = MappingProxyType({}),
+        symbol: str = "",
+    ) -> None:
+        """Lower a subgraph into a region.
+
+        Args:
+            data: its arguments; `outer` is all that it captures.
+            results: values of the subgraph that it gives.
+            carried: its first arguments: what they are in the subgraph, and what the first iteration takes for them.
+            scans: results, by number, that are moved into the argument of their number, at position `symbol`.
+        """
+        around, at = self.build, target.owner.location
+        types = [*(s.value.type for _, s in carried), *(s.value.type for s in data.values())]
+        block = target.blocks.append(*types, arg_locs=[at] * len(types))
+        self.build = GraphBuilder(block, self.ctx.weights)
+        for value, found in outer.items():
+            if isinstance(found, TypedValue) and value not in data:
+                self.build.location = found.value.owner.location
+                name = found.value.owner.operation.attributes["name"].value
+                self.sources[value] = self.build.weight(name, found.type, found.shape)
+        for (inner, found), argument in zip([*carried, *data.items()], block.arguments, strict=True):
+            if inner is not None:
+                self.sources[inner] = TypedValue(argument, found.type, found.shape)
+        self._operations(source)
+        self.build.location = at
+        given = []
+        for number, value in enumerate(results):
+            if (lowered := self.sources[value]) is None:
+                continue
+            given.append(self.build.tensor(lowered))
+            if number in scans:
+                whole = TypedValue(block.arguments[number], scans[number].type, scans[number].shape)
+                element = whole.shape[1:]
+                part = self.build.tensor(self.build.reshape(given[-1], (1, *element)))
+                given[-1] = self.build.move_into(part, whole, [dims.symbol(symbol), *[0] * len(element)])
+            elif carried and given[-1].shape != carried[number][1].shape:  # a condition
+                given[-1] = self.build.tensor(self.build.reshape(given[-1], carried[number][1].shape))
+        for typed in given:
+            self.build.create("result", [typed.value], [])
+        self._end()
+        self.build = around
+        self.sources.update(outer)
 
     def _function(self, module: ir.Module, graph: ir.Operation, block: ir.Block) -> ir.Block:
         types, names = [], []
@@ -188,6 +335,7 @@ class _Conversion:
         source = self.sources[op.operands[0]]
         if source is None:
             return
+        self.build.location, self.build.node = op.location, node_label(op)
         value = self.build.tensor(source)
         attrs = {"name": op.attributes["name"], "type": ir.StringAttr.get(value.type.name)}
         self.build.create("output", [value.value], [], attrs)

@@ -43,7 +43,7 @@ class FoldConstants(Pass):
             ctx.changed("derived weights", len(frontier))
         erase_all_dead(block)
         if program is not None or frontier:
-            _drop_unused(module, block)
+            _drop_unused(module)
 
 
 # What is constant -----------------------------------------------------------------------------------------------------
@@ -240,9 +240,9 @@ class _Program:
             self.values[old] = new
 
 
-def _drop_unused(module: ir.Module, main: ir.Block) -> None:
+def _drop_unused(module: ir.Module) -> None:
     """Remove derived weights that the main function no longer reads."""
-    operations = (op.operation for op in main.operations)
+    operations = (op.operation for block in dialect.blocks(dialect.main_func(module)) for op in block.operations)
     read = {op.attributes["name"].value for op in operations if op.name == "ingot.weight"}
     program = dialect.find_func(module, dialect.WEIGHTS_FUNC)
     assert program is not None

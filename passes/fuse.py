@@ -16,7 +16,6 @@ from ingot.passes.patterns import fused_location
 from ingot.passes.rewriting import domains, views
 from ingot.passes.rewriting.ops import (
     Root,
-    body,
     defining,
     erase_all_dead,
     operand_number,
@@ -51,12 +50,12 @@ class Fuse(Pass):
     max_ops: int = 96
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        erase_all_dead(block)
-        fuser = _Fuser(self.max_ops, ctx)
-        for op in roots(block):
-            fuser.visit(op)
-        erase_all_dead(block)
+        for block in dialect.blocks(dialect.main_func(module)):
+            erase_all_dead(block)
+            fuser = _Fuser(self.max_ops, ctx)
+            for op in roots(block):
+                fuser.visit(op)
+            erase_all_dead(block)
 
 
 @dataclass

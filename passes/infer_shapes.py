@@ -12,7 +12,7 @@ from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tensor_type
 from ingot.dims import Dim
 from ingot.errors import ModelError
-from ingot.passes.onnx_inference import constants, elementwise, indexing, linear, transformers, views
+from ingot.passes.onnx_inference import constants, control, elementwise, indexing, linear, transformers, views
 from ingot.passes.onnx_inference.annotations import node_label, read_guards, write_guards, write_values
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
@@ -52,6 +52,7 @@ class _Inference:
     tensors: dict[ir.Value, Tensor | None] = field(default_factory=dict)  # None: the producer failed
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # node, message, cure
     types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = field(default_factory=dict)
+    loops: int = 0
 
     def run(self, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
@@ -79,12 +80,77 @@ class _Inference:
         return Tensor(onnx_type, shape)
 
     def _nodes(self, block: ir.Block) -> None:
-        for view in block.operations:
-            op = view.operation
+        self._operations([view.operation for view in block.operations])
+
+    def _operations(self, operations: Sequence[ir.Operation]) -> None:
+        for op in operations:
             if op.name == onnx.WEIGHT:
                 self.tensors[op.results[0]] = self._weight(op)
+            elif op.name == "onnx.If":
+                self._if(op)
+            elif op.name == "onnx.Loop":
+                self._loop(op)
             elif onnx.is_onnx(op):
                 self._node(op)
+
+    def _loop(self, op: ir.Operation) -> None:
+        """Infer the body once: what a loop carries keeps its type."""
+        trips, begins = control.loop_facts(op, self.tensors)
+        first = [self.tensors[v] for v in control.carried(op)]
+        self.tensors.update((r, None) for r in op.results)
+        known = [t for t in first if t is not None]
+        if len(known) != len(first):
+            return
+        symbol = op.attributes[control.SYMBOL].value if control.SYMBOL in op.attributes else f"iteration_{self.loops}"
+        self.loops += 1
+        op.attributes[control.SYMBOL] = ir.StringAttr.get(symbol)
+        block = op.regions[0].blocks[0]
+        for argument, tensor in zip(block.arguments, control.arguments(symbol, known), strict=True):
+            self.tensors[argument] = tensor
+            argument.set_type(self._type(tensor))
+        facts, self.facts = self.facts, self.facts.branch()
+        self._nodes(block)
+        self.facts = facts
+        given = [self.tensors[o.operands[0]] for o in onnx.outputs(op.regions[0])]
+        if None in given:
+            return
+        try:
+            found = control.loop_results(op, control.known_trips(trips), begins, known, [t for t in given if t is not None])
+        except Unsupported as e:
+            self._problem(op, f"Loop: {e.message}", e.cure)
+            return
+        present = [t for t, size in zip(found, op.attributes["resultSegmentSizes"], strict=False) if size]
+        for value, tensor in zip(op.results, present, strict=True):
+            self.tensors[value] = tensor
+            value.set_type(self._type(tensor))
+
+    def _if(self, op: ir.Operation) -> None:
+        """Inline the branch that is always taken, else give both branches' results one type."""
+        condition = self.tensors[op.operands[0]]
+        if condition is not None and condition.value is not None and condition.value.size == 1:
+            taken = condition.value.item()
+            if isinstance(taken, bool):
+                self._operations(control.inline(op, control.branches(op)[0 if taken else 1]))
+                return
+        facts, found = self.facts, []
+        for region in control.branches(op):
+            self.facts = facts.branch()
+            self._nodes(region.blocks[0])
+            found.append([self.tensors[o.operands[0]] for o in control.outputs(op, region)])
+        self.facts = facts
+        tensors: list[Tensor | None] = []
+        for i, (a, b) in enumerate(zip(*found, strict=True)):
+            try:
+                tensors.append(None if a is None or b is None or condition is None else control.unified(i, a, b))
+            except Unsupported as e:
+                self._problem(op, f"If: {e.message}", e.cure)
+                tensors.append(None)
+        self.tensors.update(zip(op.results, tensors, strict=True))
+        present = [t for t in tensors if t is not None]
+        if len(present) == len(tensors):
+            for value, tensor in zip(op.results, present, strict=True):
+                value.set_type(self._type(tensor))
+            write_values(op, present)
 
     def _weight(self, op: ir.Operation) -> Tensor:
         value = op.results[0]
@@ -122,7 +188,7 @@ class _Inference:
                 shapes = ", ".join(f"{t.type.name}[{', '.join(map(str, t.shape))}]" for t in inputs if t is not None)
                 self._problem(op, f"{kind}: operands {shapes} do not fit: {e}", "check the model with onnx.checker")
             if node.guards:
-                write_guards(op, [*read_guards(op), *node.guards])
+                write_guards(op, dict.fromkeys([*read_guards(op), *node.guards]))
         if inferred is None:
             self.tensors.update((v, None) for v in results if v is not None)
             return

@@ -10,7 +10,6 @@ from ingot.dialects.layout import layout_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import create_root
 from ingot.passes.pass_base import Pass, PassContext
-from ingot.passes.rewriting.ops import body
 from ingot.passes.rewriting.scalar_regions import identity
 from ingot.strided_view import StridedView
 
@@ -27,7 +26,7 @@ _CONTIGUOUS_AXES: dict[str, tuple[tuple[int, int], ...]] = {
 @dataclass(frozen=True, kw_only=True)
 class MaterializeViews(Pass):
     """Insert a move where a reshape's elements cannot be reached by strides, and where a matmul, convolution, attention or
-    pooling would read an operand without a contiguous axis.
+    pooling would read an operand without a contiguous axis, or a region of a control operation a tensor with gaps.
 
     Every other view stays what it is: strides of the operands of the dispatches that read it.
     """
@@ -35,26 +34,37 @@ class MaterializeViews(Pass):
     name: ClassVar[str] = "ingot-materialize-views"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        copies: dict[ir.Value, ir.Value] = {}
+        for block in dialect.blocks(dialect.main_func(module)):
+            _materialize(block, ctx)
 
-        def copy_of(value: ir.Value, user: ir.Operation, kind: str) -> ir.Value:
-            found = copies.get(value)
-            if found is None:
-                found = copies[value] = _move(value, user)
-                ctx.changed(kind)
-            return found
 
-        for view in list(block.operations):
-            op = view.operation
-            if op.name == "ingot.reshape" and layout_of(op.results[0]) is None:
-                op.operands[0] = copy_of(op.operands[0], op, "reshapes")
-            for number, axes in _CONTIGUOUS_AXES.get(op.name, ()):
-                value = op.operands[number]
+def _materialize(block: ir.Block, ctx: PassContext) -> None:
+    copies: dict[ir.Value, ir.Value] = {}
+
+    def copy_of(value: ir.Value, user: ir.Operation, kind: str) -> ir.Value:
+        found = copies.get(value)
+        if found is None:
+            found = copies[value] = _move(value, user)
+            ctx.changed(kind)
+        return found
+
+    for view in list(block.operations):
+        op = view.operation
+        if op.name == "ingot.reshape" and layout_of(op.results[0]) is None:
+            op.operands[0] = copy_of(op.operands[0], op, "reshapes")
+        for number, axes in _CONTIGUOUS_AXES.get(op.name, ()):
+            value = op.operands[number]
+            found = layout_of(value)
+            assert found is not None, "an earlier reshape was made readable"
+            if not _has_unit_stride(found[1], axes):
+                op.operands[number] = copy_of(value, op, "operands")
+        if op.name in dialect.CONTROL:
+            # A region takes its arguments for contiguous.
+            for number, value in enumerate(op.operands):
                 found = layout_of(value)
                 assert found is not None, "an earlier reshape was made readable"
-                if not _has_unit_stride(found[1], axes):
-                    op.operands[number] = copy_of(value, op, "operands")
+                if not found[1].is_contiguous:
+                    op.operands[number] = copy_of(value, op, "captured")
 
 
 def _has_unit_stride(layout: StridedView, axes: int) -> bool:

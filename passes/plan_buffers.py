@@ -1,7 +1,7 @@
 """Which memory every dispatch writes, as attributes on the IR that the launch program is built from.
 
 Attributes it leaves
-    on every root operation and every `empty`
+    on every root operation, every control operation and every `empty`
         `ingot.buffers`: one string for each result, the memory it is written to, contiguous and row-major: `arena:SLOT` or
         `output:K`, K numbering the function's `output` operations. A `move ... into` repeats the buffer of `into`.
     on the function
@@ -14,7 +14,8 @@ Attributes it leaves
         `ingot.state_copy`: the number of its state: with one donated buffer for both, this dispatch is skipped.
 
 Views take no memory: a value lies in its base's buffer (`ingot.dialects.layout`). After the pass every `output` reads the whole
-of a buffer that is that output's; where it did not, a `move` was added.
+of a buffer that is that output's; where it did not, a `move` was added. So does every result of a region, and a control
+operation's result is the buffer that its regions write.
 
 The plan: buffers live from the first write to the last read; a pointwise result takes over the memory of an operand that dies
 there where both have one element for each other and lie alike; then slots are filled in order of decreasing size, each buffer
@@ -43,6 +44,7 @@ from ingot.passes.rewriting.scalar_regions import identity, loaded
 
 ALIGNMENT = 256  # bytes: what every target's copies and loads are content with
 _MAX_TERMS = 8  # of `max` in a slot's size: the host evaluates it for every new shape
+_NEVER = 2**62  # a position after all
 _TYPICAL = 64  # stands for every dimension where sizes are only put in an order
 
 
@@ -60,7 +62,9 @@ class PlanBuffers(Pass):
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         func = dialect.main_func(module)
         block = body(func)
-        ctx.changed("outputs copied", _own_outputs(block))
+        for loop in [op.operation for b in dialect.blocks(func) for op in b.operations if op.operation.name == "ingot.loop"]:
+            _carry_in_place(loop)
+        ctx.changed("outputs copied", sum(map(_own_outputs, dialect.blocks(func))))
         plan = _Plan(block)
         states = _states(block, plan)
         if self.in_place:
@@ -81,22 +85,57 @@ class PlanBuffers(Pass):
         ctx.changed("slots", len(slots))
 
 
+def _carry_in_place(loop: ir.Operation) -> None:
+    """Let the tensors that a loop carries lie in memory of their own, into which every iteration moves what it gives.
+
+    All of that is computed before any is moved: one result may be the argument of another.
+    """
+    block = loop.regions[0].blocks[0]
+    results = dialect.region_results(loop.regions[0])
+    for number in range(len(results)):
+        value = loop.operands[number]
+        source = defining(value)
+        if source is None or source.name != "ingot.empty" or len(list(value.uses)) > 1:
+            loop.operands[number] = _copy(value, loop)
+    moved = [n for n, op in enumerate(results) if not _is_moved_into(op.operands[0], block.arguments[n])]
+    copies = {n: _copy(results[n].operands[0], results[0]) for n in moved}
+    for n, copy in copies.items():
+        offsets = {"offsets": to_attribute(("0",) * len(dialect.shape_of(copy)))}
+        tensors = [copy, block.arguments[n]]
+        move = create_root("move", tensors, [copy.type], offsets, [identity(dialect.dtype_of(copy))], tensors,
+                           loc=loop.location, ip=ir.InsertionPoint(results[0]))  # fmt: skip
+        results[n].operands[0] = move.results[0]
+
+
+def _copy(value: ir.Value, before: ir.Operation) -> ir.Value:
+    move = create_root("move", [value], [value.type], {}, [identity(dialect.dtype_of(value))], [value], loc=before.location,
+                       ip=ir.InsertionPoint(before))  # fmt: skip
+    return move.results[0]
+
+
+def _is_moved_into(value: ir.Value, memory: ir.Value) -> bool:
+    """True where a value is `memory` with parts replaced, by a chain of `move ... into`, and nothing else uses that."""
+    moved = False
+    while (op := defining(value)) is not None and op.name == "ingot.move" and len(op.operands) == 2:
+        value, moved = op.operands[1], True
+        if len(list(value.uses)) > 1:
+            return False
+    return moved and value == memory
+
+
 def _own_outputs(block: ir.Block) -> int:
-    """Make every output the whole of a dispatch's result that is no other output's; the number of moves added."""
+    """Make every output of a function or result of a region the whole of what a dispatch of its own writes; the number of moves
+    added."""
     taken: set[ir.Value] = set()
     count = 0
     for view in list(block.operations):
         op = view.operation
-        if op.name != "ingot.output":
+        if op.name not in ("ingot.output", "ingot.result") or block.owner.operation.name == "ingot.loop":
             continue
         value = op.operands[0]
         base = _whole_base(value)
         if base is None or base in taken:
-            dtype = dialect.dtype_of(value)
-            move = create_root("move", [value], [value.type], {}, [identity(dtype)], [value], loc=op.location,
-                               ip=ir.InsertionPoint(op))  # fmt: skip
-            op.operands[0] = move.results[0]
-            base = move.results[0]
+            base = op.operands[0] = _copy(value, op)
             count += 1
         taken.add(base)
     return count
@@ -118,13 +157,18 @@ def _whole_base(value: ir.Value) -> ir.Value | None:
 
 @dataclass
 class _Buffer:
-    """A piece of memory from its first write to its last read, as positions in the block."""
+    """A piece of memory from its first write to its last read, as positions in the function.
+
+    Attributes:
+        is_joined: the regions of a control operation write it, each in its own way.
+    """
 
     size: Dim
     start: int
     end: int
     output: int | None = None
     slot: int = -1
+    is_joined: bool = False
 
     @property
     def text(self) -> str:
@@ -141,9 +185,22 @@ class _Plan:
     buffers: dict[ir.Value, _Buffer] = field(default_factory=dict)  # by base; in-place results share one object
 
     def __post_init__(self) -> None:
-        self.operations = [op.operation for op in self.block.operations]
-        outputs = 0
-        for i, op in enumerate(self.operations):
+        self.outputs = 0
+        self._visit(self.block)
+
+    def _visit(self, block: ir.Block) -> None:
+        """Enter the operations of a block; a control operation stands after those of its regions."""
+        for view in block.operations:
+            op = view.operation
+            entry = len(self.operations)
+            if op.name in dialect.CONTROL:
+                for region in op.regions:
+                    inner = region.blocks[0]
+                    for argument, value in zip(inner.arguments, dialect.captured(op), strict=True):
+                        self.base[argument] = self.base.get(value, value)
+                    self._visit(inner)
+            i = len(self.operations)
+            self.operations.append(op)
             for value in dialect.inputs(op):
                 buffer = self.buffers.get(self.base.get(value, value))
                 if buffer is not None:
@@ -154,11 +211,28 @@ class _Plan:
                 self.base[op.results[0]] = self.base.get(source, source)
             elif kind == "root" or op.name == "ingot.empty":
                 for r in op.results:
-                    start = len(self.operations) if op.name == "ingot.empty" else i
+                    start = _NEVER if op.name == "ingot.empty" else i
                     self.buffers[r] = _Buffer(_nbytes(r), start, i)
+            elif op.name == "ingot.if":
+                self._join(op, i)
+            elif op.name == "ingot.loop":
+                for value, r in zip(op.operands, op.results, strict=False):
+                    self.base[r] = self.base.get(value, value)
+                    buffer = self.buffer(value)
+                    buffer.start, buffer.is_joined = min(buffer.start, entry), True
             elif op.name == "ingot.output":
-                self.buffer(op.operands[0]).output = outputs
-                outputs += 1
+                self.buffer(op.operands[0]).output = self.outputs
+                self.outputs += 1
+
+    def _join(self, op: ir.Operation, position: int) -> None:
+        """Let the results of a control operation be the memory that its regions write."""
+        for result, *given in zip(op.results, *map(dialect.region_results, op.regions), strict=True):
+            parts = {id(b): b for b in (self.buffer(g.operands[0]) for g in given)}
+            joined = _Buffer(_nbytes(result), min(b.start for b in parts.values()), position, is_joined=True)
+            for value, buffer in self.buffers.items():
+                if id(buffer) in parts:
+                    self.buffers[value] = joined
+            self.buffers[result] = joined
 
     def buffer(self, value: ir.Value) -> _Buffer:
         """The memory of a value that a dispatch writes."""
@@ -186,7 +260,7 @@ class _Plan:
                 own = self.buffers[r]
                 for entry in dying:
                     base, buffer = entry
-                    if own.output is None and buffer.size == own.size:
+                    if own.output is None and not own.is_joined and buffer.size == own.size:
                         dying.remove(entry)
                         buffer.end = own.end
                         self.buffers[r] = buffer
@@ -218,7 +292,7 @@ class _Plan:
     def annotate(self) -> None:
         """Write `ingot.buffers`."""
         for op in self.operations:
-            if dialect.DEFS[op.name].kind == "root" or op.name == "ingot.empty":
+            if dialect.DEFS[op.name].kind in ("root", "control") or op.name == "ingot.empty":
                 op.attributes["ingot.buffers"] = to_attribute(tuple(self.buffer(r).text for r in op.results))
 
 

@@ -30,6 +30,12 @@ class Facts:
         self._known: set[tuple[Dim, str, Dim]] = set()
         self._replaced: dict[Dim, Dim] = {}  # the larger sides of equalities
 
+    def branch(self) -> Facts:
+        """A copy, to learn in what holds only where a branch is taken."""
+        found = Facts()
+        found._equal, found._known, found._replaced = self._equal.copy(), self._known.copy(), self._replaced.copy()
+        return found
+
     @property
     def has_equalities(self) -> bool:
         """True where a guard made two different dimensions equal."""

@@ -66,6 +66,14 @@ class GraphBuilder:
         self.created.append(op)
         return op
 
+    def control(
+        self, name: str, operands: Sequence[ir.Value], types: Sequence[ir.Type], attrs: dict[str, ir.Attribute] | None = None
+    ) -> ir.Operation:
+        """Append a control operation with empty regions. Raises ValueError where it has more values than slots."""
+        op = dialect.create_control(name, operands, types, attrs, loc=self.location, ip=self._ip)
+        self.created.append(op)
+        return op
+
     def root(
         self,
         name: str,
@@ -204,14 +212,24 @@ class GraphBuilder:
             return self.tensor(parts[0])
         tensors = [self.tensor(p) for p in parts]
         type, shape = tensors[0].type, tuple(shape)
-        into = self.create("empty", [], [self.type(type.storage, shape)]).results[0]
+        into = self.empty(type, shape)
         at: Dim = 0
-        identity = ScalarRegion((type.storage,), (), (0,))
         for x in tensors:
-            attrs: dict[str, ir.Attribute] = {"offsets": strings(str(at) if i == axis else "0" for i in range(len(shape)))}
-            into = self.root("move", [x.value, into], type, shape, attrs, [identity], [x.value, into]).value
+            into = self.move_into(x, into, [at if i == axis else 0 for i in range(len(shape))])
             at = at + x.shape[axis]
-        return TypedValue(into, type, shape)
+        return into
+
+    def empty(self, type: OnnxType, shape: Sequence[Dim]) -> TypedValue:
+        """Memory to move into."""
+        shape = tuple(shape)
+        return TypedValue(self.create("empty", [], [self.type(type.storage, shape)]).results[0], type, shape)
+
+    def move_into(self, x: TypedValue, into: TypedValue, offsets: Sequence[Dim]) -> TypedValue:
+        """`into` with the part at `offsets` replaced by `x`."""
+        attrs: dict[str, ir.Attribute] = {"offsets": strings(map(str, offsets))}
+        identity = ScalarRegion((x.type.storage,), (), (0,))
+        operands = [x.value, into.value]
+        return self.root("move", operands, into.type, into.shape, attrs, [identity], operands)
 
     def reduce(
         self,

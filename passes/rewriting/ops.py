@@ -154,7 +154,7 @@ def erase_dead(op: ir.Operation) -> int:
     work = [op]
     while work:
         op = work.pop()
-        if dialect.DEFS[op.name].kind not in ("root", "view", "source") or not is_unused(op):
+        if dialect.DEFS[op.name].kind not in ("root", "view", "source", "control") or not is_unused(op):
             continue
         sources = {operation_key(d): d for v in dialect.inputs(op) if (d := defining(v)) is not None}
         op.erase()
@@ -168,7 +168,7 @@ def erase_all_dead(block: ir.Block) -> int:
     count = 0
     for view in reversed(list(block.operations)):
         op = view.operation
-        if dialect.DEFS[op.name].kind in ("root", "view", "source") and is_unused(op):
+        if dialect.DEFS[op.name].kind in ("root", "view", "source", "control") and is_unused(op):
             op.erase()
             count += 1
     return count

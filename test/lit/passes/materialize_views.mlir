@@ -58,3 +58,35 @@
   "ingot.output"(%m) {name = "y", type = "float"} : (tensor<?x16xf32, #ingot.dims<["4*S"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// A region takes what it captures for contiguous.
+// CHECK:       "ingot.transpose"
+// CHECK-NEXT:  %[[COPY:.*]] = "ingot.move"
+// CHECK:       "ingot.if"(%{{.*}}, %[[COPY]])
+"ingot.func"() ({
+^bb0(%x: tensor<6x4xf32>, %c: tensor<i1>, %m: tensor<i64>):
+  %t = "ingot.transpose"(%x) {perm = array<i64: 1, 0>} : (tensor<6x4xf32>) -> tensor<4x6xf32>
+  %r = "ingot.if"(%c, %t) ({
+  ^bb0(%a: tensor<4x6xf32>):
+    %v = "ingot.pointwise"() ({
+      %e = "ingot.load"(%a) : (tensor<4x6xf32>) -> f32
+      %n = "ingot.negf"(%e) : (f32) -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    "ingot.result"(%v) : (tensor<4x6xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }, {
+  ^bb0(%b: tensor<4x6xf32>):
+    %v = "ingot.pointwise"() ({
+      %e = "ingot.load"(%b) : (tensor<4x6xf32>) -> f32
+      %n = "ingot.absf"(%e) : (f32) -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    "ingot.result"(%v) : (tensor<4x6xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>, resultSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>} : (tensor<i1>, tensor<4x6xf32>) -> tensor<4x6xf32>
+  "ingot.output"(%r) {name = "y", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "m"], input_types = ["float", "bool", "int64"]} : () -> ()

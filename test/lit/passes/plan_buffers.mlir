@@ -126,3 +126,63 @@
   "ingot.output"(%p1) {name = "present", type = "float"} : (tensor<2x?xf32, #ingot.dims<["P + 1"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["past", "new", "n"], input_types = ["float", "float", "bool"]} : () -> ()
+
+// -----
+
+// The branches of an `if` write its result where they compute it; what a branch only passes on is copied.
+// CHECK:       "ingot.if"
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["output:0"]
+// CHECK:       }, {
+// CHECK:       "ingot.move"
+// CHECK:       ingot.buffers = ["output:0"]
+// CHECK:       ingot.buffers = ["output:0"]
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %c: tensor<i1>, %m: tensor<i64>):
+  %r = "ingot.if"(%c, %x) ({
+  ^bb0(%a: tensor<4x6xf32>):
+    %v = "ingot.pointwise"() ({
+      %e = "ingot.load"(%a) : (tensor<4x6xf32>) -> f32
+      %n = "ingot.negf"(%e) : (f32) -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    "ingot.result"(%v) : (tensor<4x6xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }, {
+  ^bb0(%b: tensor<4x6xf32>):
+    "ingot.result"(%b) : (tensor<4x6xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>, resultSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>} : (tensor<i1>, tensor<4x6xf32>) -> tensor<4x6xf32>
+  "ingot.output"(%r) {name = "y", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "m"], input_types = ["float", "bool", "int64"]} : () -> ()
+
+// -----
+
+// What a loop carries has memory of its own, to which an iteration copies what it computed.
+// CHECK:       "ingot.move"
+// CHECK:       ingot.buffers = ["output:0"]
+// CHECK:       "ingot.loop"
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["arena:[[N:[0-9]+]]"]
+// CHECK:       "ingot.move"
+// CHECK:       ingot.buffers = ["arena:{{[0-9]+}}"]
+// CHECK:       "ingot.move"
+// CHECK:       ingot.buffers = ["output:0"], offsets = ["0", "0"]
+// CHECK:       ingot.buffers = ["output:0"]
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %c: tensor<i1>, %m: tensor<i64>):
+  "ingot.host_read"(%m) {symbol = "M"} : (tensor<i64>) -> ()
+  %r = "ingot.loop"(%x, %x) ({
+  ^bb0(%a: tensor<4x6xf32>, %b: tensor<4x6xf32>):
+    %v = "ingot.pointwise"() ({
+      %e = "ingot.load"(%a) : (tensor<4x6xf32>) -> f32
+      %n = "ingot.negf"(%e) : (f32) -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    "ingot.result"(%v) : (tensor<4x6xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "M", symbol = "i", carried = 1, operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>, resultSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>} : (tensor<4x6xf32>, tensor<4x6xf32>) -> tensor<4x6xf32>
+  "ingot.output"(%r) {name = "y", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "m"], input_types = ["float", "bool", "int64"]} : () -> ()
