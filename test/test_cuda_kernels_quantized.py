@@ -11,6 +11,7 @@ import cuda_dispatches as make
 import numpy as np
 import pytest
 from cuda_emulation import run_emulated
+from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen import mma_table
 from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule
@@ -101,6 +102,25 @@ def test_block_scales_of_batches_and_any_size(row: MmaRow) -> None:
     check(scaled(row, "m", 64, "k", multiples={"k": 32}), "sm_120a", sizes={"m": 20, "k": 224})
 
 
+@pytest.mark.parametrize(("a", "b"), [("f8E4M3FN", "f4E2M1FN"), ("f4E2M1FN", "f8E5M2"), ("f8E5M2", "f8E4M3FN")])
+@pytest.mark.parametrize("layout", [True, False], ids=["NT", "NN"])
+def test_block_scales_of_two_types(a: str, b: str, layout: bool) -> None:
+    """One instruction takes them; 4-bit elements lie in bytes of their own."""
+    for size in ((64, 64, 128), (33, 24, 96), (20, 21, 65)):
+        d = make.quantized_matmul(
+            *size, a, b, scale="f8E8M0FNU", a_scale="f8E8M0FNU", block=32, b_transposed=layout, a_transposed=not layout
+        )
+        ptx = {r.dtype: r.ptx for r in MMA_ROWS}
+        assert f"mma.mxf8f6f4.m16n8k32.{ptx[a]}.{ptx[b]}.ue8m0" in check(d, "sm_120a")
+
+
+def test_four_bits_in_bytes_where_no_instruction_takes_pairs() -> None:
+    target = replace(BY_NAME["sm_120a"], mma=("mma.m16n8k32.mxf8f6f4.e2m1",))
+    row = mma_table.MMA_BY_NAME["mma.m16n8k32.mxf8f6f4.e2m1"]
+    for size in ((64, 64, 128), (33, 24, 96), (20, 21, 65)):
+        assert name_of(row) in check(scaled(row, *size), target)
+
+
 def test_block_scales_of_operands_that_lie_the_other_way() -> None:
     row = SCALED_ROWS[0]
     check(scaled(row, 48, 80, 96, a_transposed=True, b_transposed=False), "sm_120a")
@@ -166,6 +186,9 @@ def test_weights_of_one_type_without_scales() -> None:
     check(make.quantized_matmul(40, 48, 64, "bf16", "i8"))
     check(make.quantized_matmul(40, 48, 64, "f16", "f8E4M3FN", b_transposed=False), "sm_80")
     check(make.quantized_matmul(40, 48, 64, "f4E2M1FN", "f4E2M1FN"))
+    for size, layout in (((40, 48, 64), True), ((17, 33, 65), True), ((64, 64, 64), False)):
+        d = make.quantized_matmul(*size, "f4E2M1FN", "f4E2M1FN", b_transposed=layout)
+        assert "mma.m16n8k32.e2m1.e2m1" in check(d, "sm_120a")
     check(make.quantized_matmul(40, 48, 64, "f32", "i4", scale="f32", block=16))
 
 
@@ -228,6 +251,31 @@ def test_every_code(weights: str, target: str, schedule: Any) -> None:
     assert np.array_equal(found.results[0], found.operands[1].astype(np.float32), equal_nan=True)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", ["sm_120a", "sm_90a", "weights", "few rows"])
+def test_blocks_of_ones(case: str, seed: int) -> None:
+    """Zeros with one block of ones in each operand, and scales that are powers of two: sums are exact, wrong places are not."""
+    rng = np.random.default_rng(seed)
+
+    def ones(views: list[np.ndarray]) -> None:
+        for view in views[:2]:
+            row, col = (int(rng.integers(0, n // 2 + 1)) for n in view.shape)
+            view[...] = 0
+            view[row : row + view.shape[0] // 2 + 1, col : col + view.shape[1] // 2 + 1] = 1
+        for view in views[2:]:
+            view[...] = np.exp2(rng.integers(-3, 4, view.shape)).astype(view.dtype)
+
+    if case.startswith("sm"):
+        d, target, schedule = scaled(SCALED_ROWS[-1], 40, 56, 160), case, None
+    else:
+        m, schedule = (40, MMA) if case == "weights" else (2, None)
+        d, target = make.quantized_matmul(m, 56, 160, "f16", "i4", scale="f16", block=32), "sm_80"
+    found = run_emulated(d, target, schedule=schedule, prepare=ones)
+    (exact,) = run_dispatch(d, found.operands, float64=True)
+    assert exact.any()
+    assert np.array_equal(found.results[0], exact)
+
+
 # The table and the code -------------------------------------------------------------------------------------------------
 
 
@@ -252,20 +300,37 @@ def test_a_block_scaled_row_added_to_the_table_is_used(monkeypatch: pytest.Monke
     assert set(check(scaled(row, 48, 40, 192), replace(BY_NAME["sm_120a"], mma=(row.name,)))) >= {name_of(row)}
 
 
-@scaled_rows
+@pytest.mark.parametrize("row", [r for r in MMA_ROWS if r.scale is not None], ids=lambda r: r.name)
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS if t.sm >= 120])
 def test_code_of_block_scales(row: MmaRow, target: str) -> None:
-    """Exactly the instructions of a warp's tile in the loop, and machine code."""
+    """Exactly the instructions of a warp's tile in the innermost loop, and machine code."""
     assert row.scale is not None
+    only = replace(BY_NAME[target], mma=(row.name,))
+    d = scaled(row, 256, 256, 1024)
     schedule = BlockScaleSchedule(128, 128, 64, 32, 2, 128, 1, 128 * 8 // row.bits // row.scale.vector)
     with ir.Context():
-        module = emit(scaled(row, 256, 256, 1024), BY_NAME[target], schedule).module
-        text = compile_kernels(module, target, stop="ptx")
-    kind = rf"mma\.sync\.aligned\.(m16n8k\d+\.row\.col\.)?kind::{row.scale.kind}\.block_scale"
-    assert len(re.findall(kind, text)) == 4 * 4 * 4  # 16 x 8 blocks of a warp, and steps of 32 bytes of 128
+        emitted = emit(d, only, schedule)
+        text = compile_kernels(emitted.module, target, stop="ptx")
+    shape = rf"mma\.sync\.aligned\.m{row.m}n{row.n}k{row.k}\.row\.col"
+    name = rf"{shape}\.kind::{row.scale.kind}\.block_scale\.\S*{row.ptx}\.{row.ptx}"
+    # 16 x 8 blocks of a warp, and steps of 32 bytes of 128.
+    assert innermost_counts(text, emitted.plan.launches[0].symbol, name) == [4 * 4 * 4]
     with ir.Context():
-        module = emit(scaled(row, 256, 256, 1024), BY_NAME[target], schedule).module
-        assert compile_kernels(module, target)[:4] == b"\x7fELF"
+        assert compile_kernels(emit(d, only, schedule).module, target)[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS if t.sm >= 120])
+def test_code_of_four_bit_floats(target: str) -> None:
+    """Without scales, 4-bit floats take the instruction that reads them from bytes."""
+    d = make.quantized_matmul(256, 256, 1024, "f4E2M1FN", "f4E2M1FN")
+    schedule = DecodedMmaSchedule(MmaSchedule(64, 64, 32, 32, 2))
+    with ir.Context():
+        emitted = emit(d, BY_NAME[target], schedule)
+        text = compile_kernels(emitted.module, target, stop="ptx")
+    name = r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.e2m1\.e2m1"
+    assert innermost_counts(text, emitted.plan.launches[0].symbol, name) == [2 * 4 * 4]
+    with ir.Context():
+        assert compile_kernels(emit(d, BY_NAME[target], schedule).module, target)[:4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
@@ -275,9 +340,11 @@ def test_code_of_weights(target: str, weights: str) -> None:
     d = make.quantized_matmul(256, 256, 1024, "f16", weights, scale="f16", block=128)
     schedule = DecodedMmaSchedule(MmaSchedule(64, 64, 32, 32, 2))
     with ir.Context():
-        text = compile_kernels(emit(d, BY_NAME[target], schedule).module, target, stop="ptx")
+        emitted = emit(d, BY_NAME[target], schedule)
+        text = compile_kernels(emitted.module, target, stop="ptx")
     shape, steps = ("m16n8k8", 8) if target == "sm_75" else ("m16n8k16", 4)
-    assert len(re.findall(rf"mma\.sync\.aligned\.{shape}\.row\.col\.f32\.f16", text)) == 2 * 4 * steps
+    name = rf"mma\.sync\.aligned\.{shape}\.row\.col\.f32\.f16"
+    assert innermost_counts(text, emitted.plan.launches[0].symbol, name) == [2 * 4 * steps]
     sm = BY_NAME[target].sm
     hardware = {"f8E4M3FN": sm >= 89, "f8E5M2": sm >= 89, "f4E2M1FN": sm >= 100}.get(weights, False)
     assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware

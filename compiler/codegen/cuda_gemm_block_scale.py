@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ingot import dims
-from ingot.compiler.codegen.cuda_gemm_decoded import with_scales
+from ingot.compiler.codegen.cuda_decode import QuantizedElements
+from ingot.compiler.codegen.cuda_gemm_decoded import PaddingCopy, with_scales
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaLoop, MmaSchedule, mma_launch, tile_shape
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink
@@ -37,33 +38,37 @@ class BlockScaleSchedule(MmaSchedule):
         return (self.tile_m + self.tile_n) * (self.k_bytes + self.scale_bytes)
 
 
-def block_scale_row(p: GemmProblem, target: Target) -> MmaRow | None:
-    """The instruction that takes both operands with their scales, or None."""
+def block_scale_rows(p: GemmProblem, target: Target) -> tuple[MmaRow, MmaRow] | None:
+    """The instruction that takes both operands with their scales, as the rows of a's and of b's type, or None.
+
+    They are one row, or two of a kind that takes operands of two types (`mxf8f6f4`). Rows that hold elements as they lie in
+    memory come before those that spread 4 bits over a byte.
+    """
     a, b = p.a_scales, p.b_scales
-    if a is None or b is None or b.zero is not None or p.a.dtype != p.b.dtype or p.acc != "f32":
+    if a is None or b is None or b.zero is not None or p.acc != "f32":
         return None
-    if not all(_in_bytes(x, p) for x in (p.a, p.b)):
-        return None
-    for row in rows_for(target):
-        s = row.scale
-        if s is not None and row.dtype == p.a.dtype and row.bits == p.a.bits and a.block == b.block == s.vector:
-            if a.scale.dtype == b.scale.dtype == s.dtype:
-                return row
+    rows = [
+        r for r in rows_for(target)
+        if r.scale is not None and a.block == b.block == r.scale.vector and a.scale.dtype == b.scale.dtype == r.scale.dtype
+    ]  # fmt: skip
+    for bits in (4, 8):
+        of_a, of_b = (
+            next((r for r in rows if r.dtype == x.dtype and r.bits == bits >= x.bits), None) for x in (p.a, p.b)
+        )
+        if of_a is not None and of_b is not None and of_a.scale == of_b.scale:
+            if bits == 8 or all(_in_bytes(x, p) for x in (p.a, p.b)):
+                return of_a, of_b
     return None
 
 
 def _in_bytes(x: Matrix, p: GemmProblem) -> bool:
-    """True where the operand's elements are bytes, or pairs of them along k are."""
-    if x.bits == 8:
-        return True
+    """True where pairs of the operand's elements along k are bytes."""
     steps = (x.cols, x.row_stride, *x.batch_strides)
     return x.major == "col" and all(divides(2, d, p.dispatch) for d in steps)
 
 
 def bytes_of(x: Matrix) -> Matrix:
-    """The operand with bytes for elements."""
-    if x.bits == 8:
-        return x
+    """The operand of 4-bit elements with bytes for elements."""
 
     def half(d: dims.Dim) -> dims.Dim:
         return dims.floordiv(d, 2)
@@ -75,9 +80,10 @@ def bytes_of(x: Matrix) -> Matrix:
 
 def block_scale_schedules(p: GemmProblem, target: Target) -> list[BlockScaleSchedule]:
     """Schedules that fit the target's shared memory, largest tiles first; none where it has no instruction."""
-    row = block_scale_row(p, target)
-    if row is None:
+    rows = block_scale_rows(p, target)
+    if rows is None:
         return []
+    row, _ = rows
     assert row.scale is not None
     out = []
     for tile in MMA_TILES:
@@ -92,8 +98,8 @@ def block_scale_schedules(p: GemmProblem, target: Target) -> list[BlockScaleSche
 
 def emit_block_scale(module: KernelModule, p: GemmProblem, s: BlockScaleSchedule, target: Target) -> KernelLaunch:
     """Write the kernel of a schedule into `module`. Raises NotImplementedError where the target has no instruction for it."""
-    row = block_scale_row(p, target)
-    if row is None:
+    found = block_scale_rows(p, target)
+    if found is None:
         raise NotImplementedError(f"{target.name} has no block-scaled instruction for {p.a.dtype} and {p.b.dtype}")
     assert p.a_scales is not None
     assert p.b_scales is not None
@@ -101,19 +107,28 @@ def emit_block_scale(module: KernelModule, p: GemmProblem, s: BlockScaleSchedule
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
         k = dk.k
         threads, thread = 32 * s.warps, k.thread_id()
-        order = TileOrder(dk, p, s, s.k_bytes * 8 // row.bits)
+        order = TileOrder(dk, p, s, s.k_bytes * 8 // found[0].bits)
         m0, n0, batch, split = order.tile(k.block_id())
         shapes, copies, scales = [], [], []
-        for x, of, rows, line in ((p.a, p.a_scales, s.tile_m, m0), (p.b, p.b_scales, s.tile_n, n0)):
-            shape = tile_shape(bytes_of(x), rows, s.k_bytes)
-            copy = TileCopy(dk, bytes_of(x), shape, threads, thread, target.cp_async)
+        for x, rows, line in ((p.a, s.tile_m, m0), (p.b, s.tile_n, n0)):
+            if x.bits < found[0].bits:
+                shape = tile_shape(replace(x, bits=found[0].bits), rows, s.k_bytes)
+                copy: TileCopy = PaddingCopy(dk, QuantizedElements(dk, x, None, False), shape, threads, thread)
+            else:
+                packed = bytes_of(x) if x.bits < 8 else x
+                shape = tile_shape(packed, rows, s.k_bytes)
+                copy = TileCopy(dk, packed, shape, threads, thread, target.cp_async)
             copy.start(line, batch)
-            scale = ScaleCopy(dk, of.scale, rows, s.scale_bytes, threads, thread)
-            scale.start(line, batch)
             shapes.append(shape)
             copies.append(copy)
+        # Scales are copied with B's tile, in its group of asynchronous copies if it has one.
+        for of, rows, line in ((p.a_scales, s.tile_m, m0), (p.b_scales, s.tile_n, n0)):
+            scale = ScaleCopy(dk, of.scale, rows, s.scale_bytes, threads, thread, copies[1].asynchronous)
+            scale.start(line, batch)
             scales.append(scale)
-        loop = _BlockScaleLoop(dk, row, s, shapes, [copies[0], _TileAndScales(copies[1], shapes[1], scales)])
+        both = [copies[0], _TileAndScales(copies[1], shapes[1], scales)]
+        loop = _BlockScaleLoop(dk, found[0], s, shapes, both)
+        loop.b_type = found[1].ptx
         loop.store(loop.run(*order.k_range(split)), sink(dk, p, s, split), batch, m0, n0)
     return launch
 
@@ -121,10 +136,12 @@ def emit_block_scale(module: KernelModule, p: GemmProblem, s: BlockScaleSchedule
 class ScaleCopy:
     """Copies scales, `width` a row, of `rows` rows into shared memory; zeros where there are none."""
 
-    def __init__(self, dk: DispatchKernel, x: Matrix, rows: int, width: int, threads: int, thread: Val) -> None:
+    def __init__(
+        self, dk: DispatchKernel, x: Matrix, rows: int, width: int, threads: int, thread: Val, asynchronous: bool
+    ) -> None:
         self.dk, self.k, self.x, self.rows, self.width = dk, dk.k, x, rows, width
         self.threads, self.thread = threads, thread
-        pieces = (w for w in (16, 8, 4) if width % w == 0 and x.major == "col" and x.aligned(w, dk.d))
+        pieces = (w for w in (16, 8, 4) if asynchronous and width % w == 0 and x.major == "col" and x.aligned(w, dk.d))
         self.piece = next(pieces, 1)
         self.per_row = width // self.piece
         self.count = -(-rows * self.per_row // threads)
@@ -194,6 +211,7 @@ class _BlockScaleLoop(MmaLoop):
     """The main loop with registers of scales among the fragments."""
 
     s: BlockScaleSchedule
+    b_type: str
 
     @property
     def fragment_registers(self) -> int:
@@ -225,7 +243,7 @@ class _BlockScaleLoop(MmaLoop):
                 b = registers[4 * self.blocks_m + 4 * (j // 2) :][:4][2 * (j % 2) :][:2]
                 at = slice(4 * (i * columns + j), 4 * (i * columns + j) + 4)
                 acc[at] = self.k.mma_block_scale(
-                    (row.m, row.n, row.k), registers[4 * i : 4 * i + 4], b, acc[at], row.ptx, row.ptx, kind=row.scale.kind,
+                    (row.m, row.n, row.k), registers[4 * i : 4 * i + 4], b, acc[at], row.ptx, self.b_type, kind=row.scale.kind,
                     scale_vector=row.scale.size, scale_type=_PTX_SCALES[row.scale.dtype], a_scale=scales[i],
                     b_scale=scales[self.blocks_m + j],
                 )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ingot.compiler.codegen.cuda_decode import QUANTIZED, QuantizedElements
-from ingot.compiler.codegen.cuda_gemm_mma import MmaLoop, MmaSchedule, mma_launch
+from ingot.compiler.codegen.cuda_gemm_mma import MmaLoop, MmaSchedule, mma_launch, tile_shape
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, Scales
 from ingot.compiler.codegen.cuda_gemm_simt import SimtKernel, SimtLoader, SimtSchedule, simt_launch
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink
@@ -29,7 +29,7 @@ _HALF = ("f16", "bf16")
 
 @dataclass(frozen=True)
 class DecodedMmaSchedule:
-    """A product by mma.sync of decoded operands: `mma` divides it as if they were of 16 bits."""
+    """A product by mma.sync of decoded operands, which `mma` divides as what they are decoded to."""
 
     mma: MmaSchedule
 
@@ -84,7 +84,8 @@ def _holds(dtype: str, x: Matrix, scales: Scales | None) -> bool:
 def decoded_row(p: GemmProblem, target: Target) -> MmaRow | None:
     """The instruction that multiplies decoded operands, or None.
 
-    Decoded elements of b are of a's 16-bit type, by definition; where both operands are quantized, of one that holds them all.
+    Decoded elements of b are of a's 16-bit type, by definition; where both operands are quantized, of one that holds them all,
+    or of their own type where the target multiplies that in a wider form.
     """
     if p.acc != "f32" or p.b.dtype not in QUANTIZED:
         return None
@@ -92,6 +93,10 @@ def decoded_row(p: GemmProblem, target: Target) -> MmaRow | None:
         return find_row(target, p.a.dtype) if p.a_scales is None else None
     if p.a.dtype not in QUANTIZED:
         return None
+    if p.a.dtype == p.b.dtype and p.a_scales is None and p.b_scales is None:
+        row = find_row(target, p.a.dtype)
+        if row is not None and row.acc == p.acc:
+            return row  # 4-bit floats, in bytes
     for dtype in ("bf16", "f16"):
         if _holds(dtype, p.a, p.a_scales) and _holds(dtype, p.b, p.b_scales):
             row = find_row(target, dtype)
@@ -146,6 +151,47 @@ class DecodingCopy(TileCopy):
         return list(k.elements(k.bitcast(values, k.vector_of("i32", lanes // 2))))
 
 
+class PaddingCopy(TileCopy):
+    """Brings tiles of 4-bit floats as bytes, through registers: each code in bits 2 to 5, as `kind::f8f6f4` reads E2M1."""
+
+    def __init__(
+        self, dk: DispatchKernel, elements: QuantizedElements, shape: TileShape, threads: int, thread: Val
+    ) -> None:
+        super().__init__(dk, elements.x, shape, threads, thread, asynchronous=False)
+        self.elements = elements
+        along = elements.x.major == ("col" if shape.k_major else "row")
+        lanes = elements.lanes(CHUNK) if along else 1
+        self.lanes = lanes if lanes >= 8 else 1
+
+    def start(self, row: Val, batch: Sequence[Val]) -> None:
+        """Begin with the tiles of rows from `row` on, of a batch."""
+        self.elements.start(batch)
+        self.row, self.row_size = row, self.dk.size(self.x.rows, "i32")
+
+    def fetch(self, step: Val) -> list[Val]:
+        """A step's chunks in registers, four i32 each."""
+        k, low = self.k, 0x0F0F0F0F
+        out: list[Val] = []
+        for i, (line, chunk) in enumerate(self.chunk_places):
+            parts: list[Val] = []
+            for j in range(0, CHUNK, self.lanes):
+                inner = chunk * CHUNK + j
+                row, col = (line, inner) if self.shape.k_major else (inner, line)
+                row, col = self.row + row, step * self.shape.tile_k + col
+                valid = (row < self.row_size) & (col < self.k_size)
+                if not self.exact:
+                    valid = valid & self._inside(i)
+                for word in self.elements.load(row, col, self.lanes, valid):
+                    codes = k.select(valid, word, 0)
+                    if self.lanes == 1:
+                        parts.append(k.cast(codes << 2, "i8"))
+                        continue
+                    even, odd = ((codes << 2) & (low << 2), (codes >> 2) & (low << 2))
+                    parts += [k.prmt(even, odd, 0x5140), k.prmt(even, odd, 0x7362)]
+            out += parts if self.lanes > 1 else k.elements(k.bitcast(k.vector(parts), k.vector_of("i32", CHUNK // 4)))
+        return out
+
+
 def decodes(p: GemmProblem) -> bool:
     """True for products whose operands these kernels (and cuda_gemv.py) decode: quantized, or of two types of floats."""
     known = (*QUANTIZED, *_HALF, "f32")
@@ -179,8 +225,10 @@ def emit_decoded_mma(module: KernelModule, p: GemmProblem, s: DecodedMmaSchedule
         shapes, copies = [], []
         for elements, rows in zip(elements_of(dk, p), (s.tile_m, s.tile_n), strict=True):
             x = elements.x
-            shape = TileShape(rows, s.mma.k_bytes, 16, k_major=x.major != "row")
-            if x.dtype == row.dtype and elements.scales is None:
+            shape = tile_shape(replace(x, bits=row.bits), rows, s.mma.k_bytes)
+            if x.dtype == row.dtype and x.bits < row.bits:
+                copies.append(PaddingCopy(dk, elements, shape, threads, thread))
+            elif x.dtype == row.dtype and elements.scales is None:
                 copies.append(TileCopy(dk, x, shape, threads, thread, target.cp_async))
             else:
                 copies.append(DecodingCopy(dk, elements, shape, row.dtype, threads, thread))
