@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ingot import dims
 from ingot.compiler.codegen.cuda_decode import QuantizedElements
 from ingot.compiler.codegen.cuda_gemm_decoded import PaddingCopy, with_scales
-from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaLoop, MmaSchedule, mma_launch, tile_shape
+from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaLoop, MmaSchedule, StageCopy, mma_launch, tile_shape
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides
@@ -126,7 +126,7 @@ def emit_block_scale(module: KernelModule, p: GemmProblem, s: BlockScaleSchedule
             scale = ScaleCopy(dk, of.scale, rows, s.scale_bytes, threads, thread, copies[1].asynchronous)
             scale.start(line, batch)
             scales.append(scale)
-        both = [copies[0], _TileAndScales(copies[1], shapes[1], scales)]
+        both: list[StageCopy] = [copies[0], _TileAndScales(copies[1], shapes[1], scales)]
         loop = _BlockScaleLoop(dk, found[0], s, shapes, both)
         loop.b_type = found[1].ptx
         loop.store(loop.run(*order.k_range(split)), sink(dk, p, s, split), batch, m0, n0)

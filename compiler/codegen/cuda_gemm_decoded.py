@@ -222,7 +222,8 @@ def emit_decoded_mma(module: KernelModule, p: GemmProblem, s: DecodedMmaSchedule
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
         k = dk.k
         threads, thread = 32 * s.mma.warps, k.thread_id()
-        shapes, copies = [], []
+        shapes: list[TileShape] = []
+        copies: list[TileCopy] = []
         for elements, rows in zip(elements_of(dk, p), (s.tile_m, s.tile_n), strict=True):
             x = elements.x
             shape = tile_shape(replace(x, bits=row.bits), rows, s.mma.k_bytes)
