@@ -323,7 +323,7 @@ def _shuffle(op: Op) -> Run:
     return elementwise(op, shuffle)
 
 
-_REDUCE = {
+_REDUCE: dict[str, Any] = {  # ufuncs, whose types differ between versions of numpy
     "add": np.add, "mul": np.multiply, "minsi": np.minimum, "maxsi": np.maximum, "minui": np.minimum, "maxui": np.maximum,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor,
 }  # fmt: skip

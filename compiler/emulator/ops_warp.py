@@ -85,17 +85,22 @@ def _shfl(op: Op) -> Run:
     return run
 
 
+def _folded(ufunc: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Each warp's values folded by a ufunc."""
+    return lambda a: ufunc.reduce(a, axis=1)
+
+
 _REDUX: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "add": lambda a: a.sum(axis=1, dtype=a.dtype),
     "min": lambda a: a.min(axis=1),
     "max": lambda a: a.max(axis=1),
     "umin": lambda a: unsigned(a).min(axis=1).view(a.dtype),
     "umax": lambda a: unsigned(a).max(axis=1).view(a.dtype),
-    "fmin": lambda a: np.fmin.reduce(a, axis=1),
-    "fmax": lambda a: np.fmax.reduce(a, axis=1),
-    "and": lambda a: np.bitwise_and.reduce(a, axis=1),
-    "or": lambda a: np.bitwise_or.reduce(a, axis=1),
-    "xor": lambda a: np.bitwise_xor.reduce(a, axis=1),
+    "fmin": _folded(np.fmin),
+    "fmax": _folded(np.fmax),
+    "and": _folded(np.bitwise_and),
+    "or": _folded(np.bitwise_or),
+    "xor": _folded(np.bitwise_xor),
 }
 
 

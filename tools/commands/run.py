@@ -44,4 +44,4 @@ def summary(value: np.ndarray) -> str:
     if not value.size or value.dtype.kind not in "fV":
         return " ".join(map(str, value.ravel()[:8]))
     wide = value.astype(np.float64)
-    return f"mean {wide.mean():.6g}, min {wide.min():.6g}, max {wide.max():.6g}"
+    return f"mean {np.mean(wide):.6g}, min {np.min(wide):.6g}, max {np.max(wide):.6g}"
