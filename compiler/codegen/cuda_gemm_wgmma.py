@@ -146,7 +146,7 @@ def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
     """Write the kernel of `plan` into `module`."""
     with dispatch_kernel(
-        module, p.dispatch, plan.launch, exact_threads=True, min_blocks=_blocks_per_sm(plan.schedule, target)
+        module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=_blocks_per_sm(plan.schedule, target)
     ) as dk:
         WgmmaKernel(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
 
@@ -196,6 +196,7 @@ class WgmmaKernel:
             for tensor_map in self.dk.maps:
                 k.tma_prefetch_descriptor(tensor_map)
         k.barrier()
+        self.dk.begin()
         with k.if_else(group.eq(0)) as role:
             with role.then:
                 if self.registers:
