@@ -33,7 +33,8 @@ class FoldConstants(Pass):
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         block = body(dialect.main_func(module))
-        folded = _constant_roots(block)
+        kept = {"ingot.weight", *dialect.VIEWS}
+        folded = {v for v in constant_values(block) if v.owner.operation.name not in kept}
         frontier = _frontier(block, folded)
         program = dialect.find_func(module, dialect.WEIGHTS_FUNC)
         if frontier:
@@ -49,9 +50,9 @@ class FoldConstants(Pass):
 # What is constant -----------------------------------------------------------------------------------------------------
 
 
-def _constant_roots(block: ir.Block) -> set[ir.Value]:
-    """The results of roots, and the `empty`s, that the weights program can compute."""
-    constant: set[ir.Value] = set()  # views and weights too
+def constant_values(block: ir.Block) -> set[ir.Value]:
+    """Weights, and what the weights program can compute of them: results of roots, `empty`s, and views."""
+    constant: set[ir.Value] = set()
 
     for view in block.operations:
         op = view.operation
@@ -63,8 +64,7 @@ def _constant_roots(block: ir.Block) -> set[ir.Value]:
                 constant.update(op.results)
             elif op.name == "ingot.move" and len(op.operands) == 2:
                 _forget_chain(op, constant)
-    kept = {"ingot.weight", *dialect.VIEWS}
-    return {v for v in constant if v.owner.operation.name not in kept}
+    return constant
 
 
 def _forget_chain(move: ir.Operation, constant: set[ir.Value]) -> None:
