@@ -76,7 +76,7 @@ def _is_column_major(weight: ir.Value) -> bool:
     return found is not None and found[1].strides[0] == 1
 
 
-def _key(root: Root, constant: set[ir.Value]) -> Hashable | None:
+def _key(root: Root, constant: set[ir.Value]) -> tuple[Hashable, ...] | None:
     """What products that may become one have in common, besides what they multiply; None for a product that stays alone."""
     op = root.op
     if len(op.operands) != 2 or len(op.results) != 1 or op.operands[1] not in constant or op.operands[0] in constant:
