@@ -27,6 +27,7 @@ from ingot.passes.onnx_lowering import (
     elementwise,
     indexing,
     linear,
+    microsoft_attention,
     quantization,
     quantized_elementwise,
     quantized_products,
@@ -41,8 +42,8 @@ from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    elementwise, indexing, linear, quantization, quantized_elementwise, quantized_products, reductions, transformers, views,
-    windows,
+    elementwise, indexing, linear, microsoft_attention, quantization, quantized_elementwise, quantized_products, reductions,
+    transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 
