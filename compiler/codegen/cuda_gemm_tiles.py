@@ -72,12 +72,13 @@ class TileOrder:
         row = group * GROUP + (rest - col * rows)
         return row * s.tile_m, col * s.tile_n, batch, split
 
-    def k_range(self, split: Val) -> tuple[Val, Val]:
-        """Steps of K of a split."""
+    def k_range(self, split: Val, splits: int = 0) -> tuple[Val, Val]:
+        """Steps of K of one of `splits` parts, by default the schedule's."""
         k = self.k
-        if self.s.splits == 1:
+        splits = splits or self.s.splits
+        if splits == 1:
             return k.const(0, "i32"), self.steps
-        per = (self.steps + (self.s.splits - 1)) // self.s.splits
+        per = (self.steps + (splits - 1)) // splits
         first = k.min(split * per, self.steps)
         return first, k.min(first + per, self.steps)
 

@@ -12,7 +12,7 @@ bits leave through shared memory and TMA stores, others straight from registers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ingot import dims
@@ -185,17 +185,10 @@ class WgmmaKernel:
         return k.select(last, 0, stage + 1), k.select(last, parity ^ 1, parity)
 
     def emit(self) -> None:
-        k, s = self.k, self.s
+        k = self.k
         thread = k.thread_id()
         group = k.warp_id() >> 2
-        with k.if_(thread.eq(0)):
-            for i in range(s.stages):
-                k.mbarrier_init(self.full(i), self.arrivals)
-                k.mbarrier_init(self.empty(i), self.consumers)
-            k.fence_mbarrier_init()
-            for tensor_map in self.dk.maps:
-                k.tma_prefetch_descriptor(tensor_map)
-        k.barrier()
+        self.initialize(thread)
         with k.if_else(group.eq(0)) as role:
             with role.then:
                 if self.registers:
@@ -205,6 +198,18 @@ class WgmmaKernel:
                 if self.registers:
                     k.set_max_registers(self.registers[1], increase=True)
                 self.consume(thread, group - 1)
+
+    def initialize(self, thread: Val) -> None:
+        """Set up the barriers, and wait until that is done."""
+        k = self.k
+        with k.if_(thread.eq(0)):
+            for i in range(self.s.stages):
+                k.mbarrier_init(self.full(i), self.arrivals)
+                k.mbarrier_init(self.empty(i), self.consumers)
+            k.fence_mbarrier_init()
+            for tensor_map in self.dk.maps:
+                k.tma_prefetch_descriptor(tensor_map)
+        k.barrier()
 
     # --- producer
 
@@ -220,18 +225,23 @@ class WgmmaKernel:
         with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
             row, col, batch, split = self.order.tile(tiles.iv)
             first, last = self.order.k_range(split)
-            with k.for_(first, last, carry=tiles.carry) as steps:
-                stage, parity = steps.carry
-                k.mbarrier_wait(self.empty(stage), parity ^ 1)
-                full = self.full(stage)
-                k.mbarrier_arrive_expect(full, stage_bytes(self.s))
-                base = self.shared + stage * stage_bytes(self.s)
-                at = steps.iv * self.tile_k
-                assert self.map_a is not None, "a gathered A has its own producer"
-                self.load(base, self.p.a, self.map_a, self.s.tile_m, row, at, batch, full)
-                self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, col, at, batch, full)
-                steps.yield_(list(self.next_stage(stage, parity)))
-            tiles.yield_(steps.results)
+            tiles.yield_(self.fill(row, col, batch, first, last, tiles.carry))
+
+    def fill(self, row: Val, col: Val, batch: Sequence[Val], first: Val, last: Val, state: list[Val]) -> list[Val]:
+        """Fill a stage for each step of a tile's K; `state` is (stage, parity), before and after."""
+        k = self.k
+        with k.for_(first, last, carry=state) as steps:
+            stage, parity = steps.carry
+            k.mbarrier_wait(self.empty(stage), parity ^ 1)
+            full = self.full(stage)
+            k.mbarrier_arrive_expect(full, stage_bytes(self.s))
+            base = self.shared + stage * stage_bytes(self.s)
+            at = steps.iv * self.tile_k
+            assert self.map_a is not None, "a gathered A has its own producer"
+            self.load(base, self.p.a, self.map_a, self.s.tile_m, row, at, batch, full)
+            self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, col, at, batch, full)
+            steps.yield_(list(self.next_stage(stage, parity)))
+        return list(steps.results)
 
     def load(
         self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val
@@ -262,20 +272,39 @@ class WgmmaKernel:
 
     def consume(self, thread: Val, consumer: Val) -> None:
         """Multiply what the producer brings, and write each tile."""
-        k, s, p, row = self.k, self.s, self.p, self.row
+        k, s, p = self.k, self.s, self.p
         local = thread & 127
+        zero = k.const(0, "i32")
+        multiply = self.multiplier(local, consumer)
+        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
+            m0, n0, batch, split = self.order.tile(tiles.iv)
+            first, last = self.order.k_range(split)
+            values, state = multiply(first, last, tiles.carry)
+            out = sink(self.dk, p, s, split)
+            if isinstance(out, FragmentEpilogue):
+                self.store_results(out, values, local, consumer, m0, n0, batch)
+            else:
+                self.store_partial(out, values, local, consumer, m0, n0, batch)
+            tiles.yield_(state)
+        if any(m is not None for m in self.maps_out):
+            with k.if_(local.eq(0)):
+                k.bulk_wait(0)
+
+    def multiplier(
+        self, local: Val, consumer: Val
+    ) -> Callable[[Val, Val, list[Val]], tuple[list[Val], list[Val]]]:
+        """The main loop: from a range of steps and (stage, parity) to the accumulators and (stage, parity)."""
+        k, s, p, row = self.k, self.s, self.p, self.row
         # A consumer's 64 rows are 64 swizzled lines, or one box of rows.
         bytes_64 = 64 * SWIZZLE if p.a.major == "col" else self.tile_k * SWIZZLE
         base_a = self.descriptor(self.shared + consumer * bytes_64, p.a)
         base_b = self.descriptor(self.shared + self.bytes_a, p.b)
         transposed = {"a_transposed": p.a.major == "row", "b_transposed": p.b.major == "row"}
         shape = (64, s.tile_n, row.k)
-        zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
-            m0, n0, batch, split = self.order.tile(tiles.iv)
-            first, last = self.order.k_range(split)
+
+        def multiply(first: Val, last: Val, state: list[Val]) -> tuple[list[Val], list[Val]]:
             acc = k.wgmma_accumulator(s.tile_n, row.acc)
-            with k.for_(first, last, carry=[*tiles.carry, acc, zero]) as steps:
+            with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")]) as steps:
                 stage, parity, acc, previous = steps.carry
                 k.mbarrier_wait(self.full(stage), parity)
                 self.ready()
@@ -295,16 +324,9 @@ class WgmmaKernel:
             k.wgmma_wait(0)
             with k.if_(local.eq(0) & (first < last)):
                 k.mbarrier_arrive(self.empty(previous))
-            values = k.elements(acc)
-            out = sink(self.dk, p, s, split)
-            if isinstance(out, FragmentEpilogue):
-                self.store_results(out, values, local, consumer, m0, n0, batch)
-            else:
-                self.store_partial(out, values, local, consumer, m0, n0, batch)
-            tiles.yield_([stage, parity])
-        if any(m is not None for m in self.maps_out):
-            with k.if_(local.eq(0)):
-                k.bulk_wait(0)
+            return k.elements(acc), [stage, parity]
+
+        return multiply
 
     def lane_position(self, local: Val, consumer: Val) -> tuple[Val, Val]:
         """Row in the tile and column in eight of a thread's first accumulator."""

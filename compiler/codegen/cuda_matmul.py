@@ -3,6 +3,7 @@
 `emit` finds the products behind the dispatch (cuda_gemm_problem.py), asks the cost model for a schedule, and writes one of
 
     cuda_gemm_wgmma.py        TMA and wgmma (sm_90a): operands whose lines TMA can read
+    cuda_gemm_cluster.py      the same for few tiles or few rows: clusters of blocks share tiles, sums through shared memory
     cuda_gemm_mma.py          cp.async, ldmatrix and mma.sync (sm_80 and later; sm_75 through registers): everything else with
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
@@ -22,6 +23,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule, block_scale_schedules, emit_block_scale
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule, emit_cluster, plan_cluster
 from ingot.compiler.codegen.cuda_gemm_decoded import (
     DecodedMmaSchedule,
     DecodedSimtSchedule,
@@ -49,6 +51,10 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+# Shares of the peak rate that wgmma tiles reach, by area: smaller ones read shared memory more often for each multiplication.
+WGMMA_SHARES = {128 * 256: 0.85, 128 * 192: 0.8, 128 * 128: 0.72, 64 * 256: 0.72, 128 * 64: 0.55, 64 * 128: 0.55}
+CLUSTERS = (1, 2, 3, 4, 6, 8)
+SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
@@ -71,11 +77,13 @@ class _Typical(dict):
 
 
 def tensor_core_seconds(
-    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float
+    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float,
+    adding: float | None = None,
 ) -> float:
     """Time of a tiled product: waves of tiles at the machine's rate, operands from memory, and the splits' partial sums.
 
-    `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself.
+    `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself;
+    `adding` the seconds it takes to add the splits' parts, by default by a second launch.
     """
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
@@ -92,8 +100,8 @@ def tensor_core_seconds(
     a_elements = m * k if p.a_elements is None else constant(p.a_elements)
     traffic = batch * (a_elements * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
     memory = traffic / (0.85 * f.bandwidth * min(1.0, tiles / f.sms))
-    extra = 0.0
-    if splits > 1:
+    extra = adding or 0.0
+    if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
     return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
@@ -115,18 +123,38 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(s) + 2048 + 2 * tile_m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks = 1 if alone else 2
-                    # Smaller tiles read shared memory more often for each multiplication.
-                    efficiency = {
-                        128 * 256: 0.85,
-                        128 * 192: 0.8,
-                        128 * 128: 0.72,
-                        64 * 256: 0.72,
-                        128 * 64: 0.55,
-                        64 * 128: 0.55,
-                    }
-                    share = efficiency.get(tile_m * tile_n, 0.4)
+                    share = WGMMA_SHARES.get(tile_m * tile_n, 0.4)
                     yield Estimate(tensor_core_seconds(p, target, (tile_m, tile_n), splits, blocks, share), s)
                     break
+
+
+def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
+    m, n = max(1, constant(p.m)), max(1, constant(p.n))
+    batch = max(1, constant(dims.product(p.batch)))
+    sms = facts(target).sms
+    tile_k = 1024 // p.a.bits
+    steps = max(1, -(-constant(p.k) // tile_k))
+    columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
+    tiles = [(rows, columns, True) for rows in (64, 128) if columns]
+    tiles += [(rows, cols, False) for rows, cols in WGMMA_TILES if m > 32]
+    for tile_m, tile_n, swapped in tiles:
+        rows, cols = (tile_n, tile_m) if swapped else (tile_m, tile_n)
+        count = -(-m // rows) * -(-n // cols) * batch
+        for cluster in CLUSTERS:
+            blocks = count * cluster
+            if cluster > max(1, steps // 2) or (cluster == 1 and not swapped) or blocks > 4 * sms:
+                continue
+            alone = tile_m * tile_n > 128 * 64 or blocks <= sms
+            budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
+            stages = min(budget // ((tile_m + tile_n) * 128 + 16), max(3, -(-steps // cluster)))
+            s = ClusterSchedule(tile_m, tile_n, stages, cluster, swapped)
+            if stages >= 3 and plan_cluster(p, target, s):
+                share = 0.4 if swapped else WGMMA_SHARES.get(tile_m * tile_n, 0.4)
+                # Parts go through shared memory of all blocks, at about 50 bytes a nanosecond and SM.
+                adding = 1e-6 + 0.1e-6 * cluster + rows * cols * 4 / 50e9 if cluster > 1 else 0.5e-6
+                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, 1 if alone else 2, share, adding)
+                yield Estimate(seconds, s)
 
 
 def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
@@ -223,6 +251,14 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             yield Estimate(waves * blocks * work / (peak / f.sms * share) + 1e-6 + extra, replace(s, splits=splits))
 
 
+def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
+    """Estimates of the schedules of a product that is not decoded, but for those without tensor cores."""
+    found: list[Estimate] = [*gemv_schedules(p, target), *mma_schedules(p, target)]
+    if target.wgmma:
+        found += [*wgmma_schedules(p, target), *cluster_schedules(p, target)]
+    return found
+
+
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     found = [*gemv_schedules(p, target)]
@@ -230,12 +266,8 @@ def choose(p: GemmProblem, target: Target) -> Any:
         return found[0].schedule
     if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
-    if target.wgmma:
-        found += wgmma_schedules(p, target)
-    found += mma_schedules(p, target)
-    if not found:
-        found = list(simt_schedules(p, target))
-    elif all(isinstance(e.schedule, GemvSchedule) for e in found):
+    found = estimates(p, target)
+    if all(isinstance(e.schedule, GemvSchedule) for e in found):
         found += simt_schedules(p, target)
     return min(found, key=lambda e: e.seconds).schedule
 
@@ -263,6 +295,14 @@ def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaS
     if plan is None:
         raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
     emit_wgmma(module, p, plan, target)
+    return plan.launch
+
+
+def _write_cluster(module: KernelModule, p: GemmProblem, target: Target, s: ClusterSchedule) -> KernelLaunch:
+    plan = plan_cluster(p, target, s)
+    if plan is None:
+        raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
+    emit_cluster(module, p, s, plan)
     return plan.launch
 
 
@@ -299,6 +339,7 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
 
 
 _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
-    WgmmaSchedule: _write_wgmma, MmaSchedule: _write_mma, SimtSchedule: _write_simt, GemvSchedule: _write_gemv,
+    WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
+    GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
 }  # fmt: skip
