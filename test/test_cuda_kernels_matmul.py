@@ -21,6 +21,7 @@ from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule
 from ingot.compiler.codegen.cuda_gemv import GemvSchedule
 from ingot.compiler.codegen.cuda_matmul import choose
+from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
@@ -177,6 +178,59 @@ def test_splits_give_the_same_sum_each_time(target: str, schedule: Any) -> None:
     d = product(40, 72, 512, "f16", out="f32")
     first, second = (run_emulated(d, target, None, split(schedule, 3)).results[0] for _ in range(2))
     assert first.tobytes() == second.tobytes()
+
+
+STREAMED = {name: KERNELS[name] for name in ("wgmma", "mma", "registers")}
+every_streamed = pytest.mark.parametrize(("target", "schedule"), STREAMED.values(), ids=STREAMED)
+
+
+@every_streamed
+@pytest.mark.parametrize("blocks", [1, 5, 7, 9, 40])
+def test_shares_of_steps(target: str, schedule: Any, blocks: int) -> None:
+    """Whole waves and shares, shares alone, tiles of one share and of several, more blocks than there are shares."""
+    d = product(136, 200, 392, bias=True)
+    s = replace(schedule, stream=blocks)
+    found = check(d, target, s)
+    stream = stream_of(gemm_problem(d), s)
+    assert stream is not None
+    assert found.plan.launches[0].grid[0] <= blocks
+    assert len(found.plan.launches) == (2 if stream.divided else 1)
+    assert found.plan.workspace == stream.slots * s.tile_m * s.tile_n * 4
+
+
+@every_streamed
+def test_shares_of_steps_of_any_dispatch(target: str, schedule: Any) -> None:
+    """Batches, odd sizes, layouts, regions with positions and two results; the same sums each time."""
+    s = replace(schedule, stream=3)
+    check(product(40, 72, 328, batch=(3,), out="f32"), target, s)
+    check(product(72, 136, 264, layout="TT"), target, s)
+    check(index_and_two_results(), target, s)
+    if target != "sm_90a":
+        check(product(35, 67, 301, out="f32"), target, s)
+    d = product(72, 72, 520, out="f32")
+    first, second = (run_emulated(d, target, None, s).results[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+    with ir.Context(), pytest.raises(NotImplementedError, match="known at run time"):
+        emit(product("m", 72, 64, multiples={"m": 8}), BY_NAME[target], s)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 8, 108, 132, 264])
+@pytest.mark.parametrize(("tiles", "steps"), [(1, 1), (3, 7), (132, 20), (144, 128), (1024, 64), (400, 3)])
+def test_shares_cover_all_steps_once(tiles: int, steps: int, blocks: int) -> None:
+    """What blocks and the second launch take for granted: shares follow each other, and every part has a slot of its own."""
+    stream = StreamK(tiles, steps, blocks)
+    assert stream.whole + stream.divided == tiles
+    assert stream.divided < blocks
+    seen, slots = [], []
+    for block in range(stream.shares):
+        begin, end = block * stream.share, min((block + 1) * stream.share, stream.divided * steps)
+        assert begin < end
+        seen += range(begin, end)
+        slots += [block + tile for tile in range(begin // steps, (end - 1) // steps + 1)]
+    assert seen == list(range(stream.divided * steps))
+    assert len(set(slots)) == len(slots)
+    assert all(slot < stream.slots for slot in slots)
+    assert stream.shares <= stream.blocks
 
 
 # Schedules ------------------------------------------------------------------------------------------------------------
@@ -374,6 +428,25 @@ def test_code_of_clusters(s: ClusterSchedule) -> None:
     assert "ld.shared::cluster.v2" in ptx
     assert f".reqnctapercluster {s.cluster}" in ptx
     assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+def test_code_of_shares(target: str) -> None:
+    """A large product as stream-K: both launches assemble, and nothing spills."""
+    row = BY_NAME[target]
+    if row.wgmma:
+        s: Any = WgmmaSchedule(128, 256, 4, stream=132)
+    else:
+        s = MmaSchedule(128, 128, 64, 64, stages=3 if row.cp_async else 2, k_bytes=128 if row.cp_async else 64, stream=108)
+    with ir.Context():
+        emitted = emit(product(1536, 1536, 8192, bias=True), row, s)
+        ptx = compile_kernels(emitted.module, target, stop="ptx")
+    first, second = emitted.plan.launches
+    wanted = r"wgmma\.mma_async" if row.wgmma else r"\bmma\.sync"
+    assert set(innermost_counts(ptx, first.symbol, wanted)) == {4 if row.wgmma else 128}
+    assert not innermost_counts(ptx, second.symbol, wanted)
+    assert "ld.local" not in ptx
+    assert compile_kernels(ptx, target, start="ptx")[:4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
-from ingot.compiler.codegen.cuda_gemm_tiles import tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import Work, tile_count
 from ingot.compiler.codegen.cuda_gemm_wgmma import ATOM, WgmmaKernel, WgmmaPlan, WgmmaSchedule, plan_wgmma, stage_bytes
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -115,14 +115,14 @@ class _ClusterKernel(WgmmaKernel):
         block = k.block_id()
         row, col, batch, _ = self.order.tile(block // s.cluster if s.cluster > 1 else block)
         rank = k.cluster_rank() if s.cluster > 1 else k.const(0, "i32")
-        first, last = self.order.k_range(rank, s.cluster)
+        work = Work(row, col, batch, *self.order.k_range(rank, s.cluster), rank)
         state = [k.const(0, "i32"), k.const(0, "i32")]
         with k.if_else(group.eq(0)) as role:
             with role.then, k.if_(thread.eq(0)):
-                self.fill(row, col, batch, first, last, state)
+                self.fill(work, state)
             with role.else_:
                 consumer = group - 1
-                acc, _ = self.multiplier(thread & 127, consumer)(first, last, state)
+                acc, _ = self.multiplier(thread & 127, consumer)(work, state)
                 # The accumulators lie over the stages, which the other consumers may still read.
                 if self.consumers > 1:
                     k.barrier(1, 128 * self.consumers)

@@ -11,7 +11,8 @@
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
 
-A product of few tiles is split along K; cuda_split_k.py adds the parts.
+A product of few tiles is split along K; cuda_split_k.py adds the parts. Where tiles leave a part of the last wave idle, their
+steps are shared instead (cuda_stream_k.py).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
 from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
+from ingot.compiler.codegen.cuda_stream_k import emit_stream_finish, stream_launch, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.cuda_targets import facts
@@ -78,12 +80,13 @@ class _Typical(dict):
 
 def tensor_core_seconds(
     p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float,
-    adding: float | None = None,
+    adding: float | None = None, turns: float = 0.0,
 ) -> float:
     """Time of a tiled product: waves of tiles at the machine's rate, operands from memory, and the splits' partial sums.
 
     `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself;
-    `adding` the seconds it takes to add the splits' parts, by default by a second launch.
+    `adding` the seconds it takes to add the splits' parts, by default by a second launch; `turns` the tiles that an SM works on
+    one after the other, by default all SMs in step.
     """
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
@@ -91,7 +94,7 @@ def tensor_core_seconds(
     rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
-    rounds = math.ceil(tiles / f.sms)
+    rounds = turns or math.ceil(tiles / f.sms)
     waves = math.ceil(tiles / (f.sms * blocks))
     tile_k = 1024 // p.a.bits
     steps = math.ceil(k / (splits * tile_k))
@@ -105,6 +108,21 @@ def tensor_core_seconds(
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
     return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+
+
+def streamed_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
+    """The estimate of a schedule as stream-K with `blocks` on each SM; None where tiles fill whole waves, nearly, or sizes are
+    not constant."""
+    f = facts(target)
+    s = replace(s, stream=f.sms * blocks)
+    if not all(isinstance(d, int) for d in (p.m, p.n, p.k, *p.batch)):
+        return None
+    stream = stream_of(p, s)
+    if stream is None or not stream.divided or stream.share > 0.9 * stream.steps:
+        return None
+    adding = 3e-6 + 2 * stream_workspace(p, s, stream) / f.bandwidth
+    turns = blocks * (stream.waves + stream.share / stream.steps)
+    return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
 
 def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -125,6 +143,8 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                     blocks = 1 if alone else 2
                     share = WGMMA_SHARES.get(tile_m * tile_n, 0.4)
                     yield Estimate(tensor_core_seconds(p, target, (tile_m, tile_n), splits, blocks, share), s)
+                    if splits == 1 and (streamed := streamed_estimate(p, target, s, blocks, share)):
+                        yield streamed
                     break
 
 
@@ -171,11 +191,13 @@ def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
 def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of all mma.sync schedules that fit."""
     if mma_row(p, target) is not None:
-        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target))
+        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams=True)
 
 
-def mma_estimates(p: GemmProblem, target: Target, bits: int, tiles: Iterable[MmaSchedule]) -> Iterator[Estimate]:
-    """Estimates of schedules, each with all splits of K, for operands of `bits` bits in shared memory."""
+def mma_estimates(
+    p: GemmProblem, target: Target, bits: int, tiles: Iterable[MmaSchedule], streams: bool = False
+) -> Iterator[Estimate]:
+    """Estimates of schedules, each with all splits of K (and as stream-K), for operands of `bits` bits in shared memory."""
     steps = max(1, constant(p.k) * bits // 1024)
     for s in tiles:
         blocks = min(
@@ -191,6 +213,8 @@ def mma_estimates(p: GemmProblem, target: Target, bits: int, tiles: Iterable[Mma
                 break
             seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
             yield Estimate(seconds, replace(s, splits=splits))
+        if streams and (streamed := streamed_estimate(p, target, s, blocks, share)):
+            yield streamed
 
 
 def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
@@ -287,7 +311,13 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
             reduce = reduce_launch(p.dispatch, p.domain, "")
             emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
             launches.append(reduce)
-        return Emitted(KernelPlan(tuple(launches), split_workspace(p, schedule)), module.module)
+        workspace = split_workspace(p, schedule)
+        if (stream := stream_of(p, schedule)) is not None and stream.divided:
+            finish = stream_launch(p.dispatch, schedule, stream)
+            emit_stream_finish(module, p, schedule, stream, finish)
+            launches.append(finish)
+            workspace = stream_workspace(p, schedule, stream)
+        return Emitted(KernelPlan(tuple(launches), workspace), module.module)
 
 
 def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaSchedule) -> KernelLaunch:
