@@ -94,7 +94,7 @@ def plan_cluster(p: GemmProblem, target: Target, s: ClusterSchedule) -> WgmmaPla
 
 def emit_cluster(module: KernelModule, p: GemmProblem, s: ClusterSchedule, plan: WgmmaPlan) -> None:
     """Write the kernel of `plan` into `module`."""
-    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, min_blocks=1) as dk:
+    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, min_blocks=1, prologue=True) as dk:
         _ClusterKernel(dk, p, s, plan).emit()
 
 

@@ -151,7 +151,7 @@ def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
     """Write the kernel of `plan` into `module`."""
     with dispatch_kernel(
-        module, p.dispatch, plan.launch, exact_threads=True, min_blocks=_blocks_per_sm(plan.schedule, target)
+        module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=_blocks_per_sm(plan.schedule, target)
     ) as dk:
         WgmmaKernel(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
 
@@ -205,7 +205,7 @@ class WgmmaKernel:
                 self.consume(thread, group - 1)
 
     def initialize(self, thread: Val) -> None:
-        """Set up the barriers, and wait until that is done."""
+        """Set up the barriers, and wait until that is done and operands may be read."""
         k = self.k
         with k.if_(thread.eq(0)):
             for i in range(self.s.stages):
@@ -215,6 +215,7 @@ class WgmmaKernel:
             for tensor_map in self.dk.maps:
                 k.tma_prefetch_descriptor(tensor_map)
         k.barrier()
+        self.dk.begin()
 
     # --- producer
 
