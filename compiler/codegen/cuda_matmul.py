@@ -8,6 +8,7 @@
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
+    cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
 
@@ -36,6 +37,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
+from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
 from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
@@ -368,8 +370,13 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
+    return emit_streamed(module, p, s, target)
+
+
 _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
+    StreamedSchedule: _write_streamed,
 }  # fmt: skip
