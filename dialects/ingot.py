@@ -138,7 +138,7 @@ OPS: tuple[OpDef, ...] = (
     OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
           doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
           "`pads`: all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: "
-          "w [C, kernel..., M/groups], and `output_padding`. Integers are signed but with `a_unsigned` (x) or `b_unsigned` (w)."),
+          "w [C, kernel..., M/groups], and `output_padding`. Integers are signed but with `a_unsigned` (x), `b_unsigned` (w)."),
     OpDef("attention", ("q", "k", "v"), ("*results",), ("score", "epilogue"), ("scale",),
           doc="softmax over t of score(q[b, h, s, :] . k[b, h/g, t, :] * scale), times v[b, h/g, t, :], where g = heads of q / "
           "heads of k. `score` maps a product (f32) over the domain [B, H, S, T]; `epilogue` the result over [B, H, S, Dv]. "

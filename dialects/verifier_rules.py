@@ -39,7 +39,8 @@ _ATTRIBUTE_KINDS: dict[str, str] = {
     "starts": "an array of strings", "inputs": "an array of strings", "input_types": "an array of strings",
     "sym_name": "a string", "name": "a string", "type": "a string", "left": "a string", "right": "a string",
     "relation": "a string", "message": "a string", "kind": "a string", "acc": "a string", "dim": "a string",
-    "groups": "an integer", "a_block": "an integer", "b_block": "an integer", "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
+    "groups": "an integer", "a_block": "an integer", "b_block": "an integer",
+    "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
     "trips": "a string", "symbol": "a string", "carried": "an integer",
     "strides": "an array of integers",
 }  # fmt: skip

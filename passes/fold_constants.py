@@ -24,9 +24,9 @@ _SMALL = 4096  # bytes that a derived weight may always take
 class FoldConstants(Pass):
     """Move computations over weights and constants into the weights program, whose outputs the main function reads by name.
 
-    Folded are pointwise operations, moves, maxima and minima, and sums of integers, where every scalar operation gives the same bits on every
-    machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are not: they are
-    strides of whoever reads them.
+    Folded are pointwise operations, moves, maxima and minima, and sums of integers, where every scalar operation gives the same
+    bits on every machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are
+    not: they are strides of whoever reads them.
     """
 
     name: ClassVar[str] = "ingot-fold-constants"

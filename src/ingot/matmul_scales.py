@@ -17,9 +17,9 @@ The forms, by what a, b and their scales are:
     MXFP4, MXFP8    f4E2M1FN, f8 x f4E2M1FN, f8         a_block = b_block = 32    f8E8M0FNU
     W8A8, FP8       i8 x i8 in i32, f8 x f8 in f32      none: scales are the epilogue's
 
-The operations: `matmul` has the scales and zero points of b, which are of one type and shape, because IRDL lets a variadic have no
-other; integer zero points become floats, which hold them exactly. `scaled_matmul` has the scales of both. Dispatches are `matmul`
-either way.
+The operations: `matmul` has the scales and zero points of b, which are of one type and shape, because IRDL lets a variadic have
+no other; integer zero points become floats, which hold them exactly. `scaled_matmul` has the scales of both. Dispatches are
+`matmul` either way.
 """
 
 from __future__ import annotations
