@@ -103,7 +103,8 @@ OPS: tuple[OpDef, ...] = (
     OpDef("guard", attrs=("left", "right", "relation", "message"), kind="effect",
           doc="At run time, `left` `relation` (eq, le) `right` over shape expressions, or the call fails with `message`."),
     # Sources
-    OpDef("weight", results=("result",), attrs=("name",), kind="source", doc="The tensor stored under `name`."),
+    OpDef("weight", results=("result",), attrs=("name",), kind="source",
+          doc="The tensor stored under `name`; bytes (i8) that hold packed elements of another type are read as that type."),
     OpDef("empty", results=("result",), kind="source", doc="Memory with undefined contents, to `move` into."),
     # Views
     OpDef("reshape", ("x",), ("result",), kind="view", doc="The same elements in row-major order under another shape."),

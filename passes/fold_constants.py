@@ -24,7 +24,7 @@ _SMALL = 4096  # bytes that a derived weight may always take
 class FoldConstants(Pass):
     """Move computations over weights and constants into the weights program, whose outputs the main function reads by name.
 
-    Folded are pointwise operations, moves, maxima and minima, and sums of integers, where every scalar operation gives the same
+    Folded are pointwise operations, moves, maxima, minima, and sums of integers, where every scalar operation gives the same
     bits on every machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are
     not: they are strides of whoever reads them.
     """
@@ -80,9 +80,8 @@ def _forget_chain(move: ir.Operation, constant: set[ir.Value]) -> None:
 def _is_foldable(op: ir.Operation) -> bool:
     root = Root.read(op)
     if root.name == "reduce":
-        # A sum of integers is the same in any order.
-        element = root.regions[0].type_of(root.regions[0].results[0])
-        if root.attr("kind") not in ("max", "min") and not (root.attr("kind") == "sum" and DTYPES[element].kind == "int"):
+        mapped = root.regions[0].type_of(root.regions[0].results[0])
+        if root.attr("kind") not in ("max", "min") and DTYPES[mapped].kind != "int":  # sums of floats depend on the order
             return False
     elif root.name not in ("pointwise", "move"):
         return False
