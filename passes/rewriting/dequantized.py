@@ -3,7 +3,8 @@
 A dequantization is one pointwise operation: q is loaded and converted (`sitofp`, `uitofp`: this is where signedness is said;
 `extf` of 8- and 4-bit floats), a zero point converted alike may be subtracted, the difference is multiplied by a scale, and the
 product may be rounded to a narrower float. Scales that serve blocks of neighbours are loaded over an axis split in two. Views
-that stand between the operation and its reader are followed: q and its parameters are given in the reader's axes.
+and casts of floats that stand between the operation and its reader are followed: q and its parameters are given in the reader's
+axes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = ["Dequantized", "Parameter", "ZeroPoint", "read_dequantized"]
 
 INTEGERS = frozenset({"i8", "i4"})
 FLOATS = frozenset({"f8E4M3FN", "f8E5M2", "f4E2M1FN"})
+_COMPUTED = frozenset({"f32", "f16", "bf16"})
 _CONVERSIONS = {"sitofp": INTEGERS, "uitofp": INTEGERS, "extf": FLOATS}
 _READ_ELEMENTS = 1 << 16  # of a zero point that is read to see whether it is one number
 
@@ -104,9 +106,14 @@ def read_dequantized(value: ir.Value, before: ir.Operation, weights: Any = None)
     """
     chain: list[views.View] = []
     tensor = value
-    while (op := defining(tensor)) is not None and op.name in dialect.VIEWS:
-        chain.insert(0, views.read(op))
-        tensor = op.operands[0]
+    while (op := defining(tensor)) is not None:
+        if op.name in dialect.VIEWS:
+            chain.insert(0, views.read(op))
+            tensor = op.operands[0]
+        elif (source := _cast_from(op)) is not None:
+            tensor = source
+        else:
+            break
     if op is None or op.name != "ingot.pointwise" or len(op.results) != 1:
         return None
     root = Root.read(op)
@@ -139,6 +146,20 @@ def read_dequantized(value: ir.Value, before: ir.Operation, weights: Any = None)
     if dialect.dtype_of(scale.tensor) not in ("f32", "f16", "bf16", "f8E4M3FN", "f8E8M0FNU"):
         return None
     return Dequantized(q, found.unsigned, scale, zero, outer)
+
+
+def _cast_from(op: ir.Operation) -> ir.Value | None:
+    """The tensor that a pointwise operation does nothing to but cast from f32 to f16 or bf16, or back."""
+    if op.name != "ingot.pointwise" or len(op.results) != 1:
+        return None
+    root = Root.read(op)
+    (region,) = root.regions
+    cast = _inst(region, region.results[0])
+    if cast is None or cast.op not in ("truncf", "extf") or not {cast.type, region.type_of(cast.args[0])} <= _COMPUTED:
+        return None
+    operand = _loaded(region, cast.args[0])
+    source = None if operand is None else root.tensors[operand]
+    return source if source is not None and dialect.shape_of(source) == root.domain else None
 
 
 # The region -----------------------------------------------------------------------------------------------------------
