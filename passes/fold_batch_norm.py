@@ -97,7 +97,7 @@ class _Decomposition:
                 raise _NotAffine
             if owner.name == "ingot.pointwise":
                 return self.value_of(owner)
-            if not Root.read(owner).regions[0].is_identity or self.product not in (None, owner):
+            if not Root.read(owner).regions[0].is_identity or (self.product is not None and self.product != owner):
                 raise _NotAffine
             self.product = owner
             return _Value(self.builder.const(0.0, "f32"), self.builder.const(1.0, "f32"))

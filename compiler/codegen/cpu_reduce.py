@@ -19,7 +19,7 @@ from ingot.compiler.codegen.cpu_region import (
     RegionEmitter,
     domain_strides,
     indexed_axes,
-    load_lanes,
+    load_elements,
     loaded_operands,
     storage_type,
     store_lanes,
@@ -103,10 +103,8 @@ class ReductionRegions:
     def element(self, ck: CpuKernel, at: Position) -> Val:
         """The element of the input at a position."""
         x = self.dispatch.operands[0]
-        storage = storage_type(x.dtype)
-        base = ck.operand(0).at(ck.offset(at.index, self.x_strides), storage)
         step = ck.dim(self.x_strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
-        return load_lanes(ck, base, x.dtype, step, at)
+        return load_elements(ck, ck.operand(0), ck.offset(at.index, self.x_strides), x.dtype, step, at)
 
     def store(self, ck: CpuKernel, values: list[Val], at: Position) -> None:
         """Store the results at a position."""

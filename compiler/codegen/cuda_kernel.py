@@ -19,24 +19,11 @@ from ingot.compiler.codegen.kernel_builder import KernelModule, Param
 from ingot.compiler.codegen.scalar_lowering import emit_region
 from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
-from ingot.dispatch import Dispatch, ScalarRegion, TensorArg
+from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, known_multiple
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import OVERLAP_SM
 
 NARROW = 1 << 31  # offsets below it are computed in 32 bits
-
-
-def known_multiple(d: Dim, dispatch: Dispatch) -> int:
-    """The largest constant known to divide `d` (0 for 0), counting what the dispatch says about its symbols."""
-    if isinstance(d, int):
-        return abs(d)
-    of = dict(zip(dispatch.symbols, dispatch.multiples, strict=True))
-    parts = []
-    for monomial, c in d.terms:
-        for atom in monomial:
-            c *= of.get(atom.text, 1) if atom.function is None else 1
-        parts.append(c)
-    return math.gcd(*parts)
 
 
 def divides(n: int, d: Dim, dispatch: Dispatch) -> bool:
