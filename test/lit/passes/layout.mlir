@@ -113,3 +113,66 @@
   "ingot.output"(%f) {name = "y", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires in the body of a loop: one transpose is left, of what the body gives.
+// CHECK:      "ingot.loop"
+// CHECK:      "ingot.conv"
+// CHECK-NOT:  "ingot.transpose"
+// CHECK:      "ingot.normalize"
+// CHECK-NOT:  "ingot.transpose"
+// CHECK:      "ingot.conv"
+// CHECK:      %[[T:.*]] = "ingot.transpose"{{.*}} {perm = array<i64: 0, 2, 1>}
+// CHECK-NEXT: "ingot.result"(%[[T]])
+#in = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+#out = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%m_z0: tensor<1x4x4xf32>, %m_x: tensor<1x8x4xf32>):
+  %r = "ingot.loop"(%m_z0, %m_x) ({
+  ^bb0(%z0: tensor<1x4x4xf32>, %x: tensor<1x8x4xf32>):
+    %w = "ingot.weight"() {name = "w"} : () -> tensor<4x3x4xf32>
+    %v = "ingot.weight"() {name = "v"} : () -> tensor<4x3x8xf32>
+    %b = "ingot.weight"() {name = "b"} : () -> tensor<4x1xf32>
+    %c = "ingot.conv"(%x, %w) ({
+    ^bb0(%a: f32):
+      "ingot.yield"(%a) : (f32) -> ()
+    }) {acc = "f32", strides = array<i64: 1>, dilations = array<i64: 1>, pads = array<i64: 0, 0>, groups = 1} : (tensor<1x8x4xf32>, tensor<4x3x4xf32>) -> tensor<1x6x4xf32>
+    %t = "ingot.transpose"(%c) {perm = array<i64: 0, 2, 1>} : (tensor<1x6x4xf32>) -> tensor<1x4x6xf32>
+    %s = "ingot.pointwise"() ({
+      %e = "ingot.load"(%t) : (tensor<1x4x6xf32>) -> f32
+      %f = "ingot.load"(%b) : (tensor<4x1xf32>) -> f32
+      %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+      "ingot.yield"(%g) : (f32) -> ()
+    }) : () -> tensor<1x4x6xf32>
+    %e = "ingot.empty"() : () -> tensor<1x8x6xf32>
+    %e0 = "ingot.move"(%t, %e) ({
+    ^bb0(%a: f32):
+      "ingot.yield"(%a) : (f32) -> ()
+    }) {offsets = ["0", "0", "0"]} : (tensor<1x4x6xf32>, tensor<1x8x6xf32>) -> tensor<1x8x6xf32>
+    %e1 = "ingot.move"(%s, %e0) ({
+    ^bb0(%a: f32):
+      "ingot.yield"(%a) : (f32) -> ()
+    }) {offsets = ["0", "4", "0"]} : (tensor<1x4x6xf32>, tensor<1x8x6xf32>) -> tensor<1x8x6xf32>
+    %g = "ingot.reshape"(%e1) : (tensor<1x8x6xf32>) -> tensor<1x2x4x6xf32>
+    %n = "ingot.normalize"(%g) ({
+    ^bb0(%a: f32):
+      "ingot.yield"(%a) : (f32) -> ()
+    }, {
+    ^bb0(%a: f32):
+      "ingot.yield"(%a) : (f32) -> ()
+    }) {axes = array<i64: 2, 3>, kind = "layer", epsilon = 1.0e-5} : (tensor<1x2x4x6xf32>) -> tensor<1x2x4x6xf32>
+    %m = "ingot.reshape"(%n) : (tensor<1x2x4x6xf32>) -> tensor<1x8x6xf32>
+    %back = "ingot.transpose"(%m) {perm = array<i64: 0, 2, 1>} : (tensor<1x8x6xf32>) -> tensor<1x6x8xf32>
+    %d = "ingot.conv"(%back, %v) ({
+    ^bb0(%a: f32):
+      "ingot.yield"(%a) : (f32) -> ()
+    }) {acc = "f32", strides = array<i64: 1>, dilations = array<i64: 1>, pads = array<i64: 0, 0>, groups = 1} : (tensor<1x6x8xf32>, tensor<4x3x8xf32>) -> tensor<1x4x4xf32>
+    %y = "ingot.transpose"(%d) {perm = array<i64: 0, 2, 1>} : (tensor<1x4x4xf32>) -> tensor<1x4x4xf32>
+    "ingot.result"(%y) : (tensor<1x4x4xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 1, operandSegmentSizes = #in, resultSegmentSizes = #out}
+    : (tensor<1x4x4xf32>, tensor<1x8x4xf32>) -> tensor<1x4x4xf32>
+  "ingot.output"(%r) {name = "y", type = "float"} : (tensor<1x4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["z0", "x"], input_types = ["float", "float"]} : () -> ()
