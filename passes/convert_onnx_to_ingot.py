@@ -23,13 +23,28 @@ from ingot.passes.onnx_inference.annotations import node_label, read_guards, rea
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import Node, Unsupported
 from ingot.passes.onnx_inference.tensors import BOOL, MAX_ELEMENTS, Tensor
-from ingot.passes.onnx_lowering import elementwise, indexing, linear, reductions, transformers, views, windows
-from ingot.passes.onnx_lowering.graph_builder import GraphBuilder, strings
+from ingot.passes.onnx_lowering import (
+    elementwise,
+    indexing,
+    linear,
+    microsoft_attention,
+    quantization,
+    quantized_elementwise,
+    quantized_products,
+    reductions,
+    transformers,
+    views,
+    windows,
+)
+from ingot.passes.onnx_lowering.graph_builder import GraphBuilder, strings, weight_name
 from ingot.passes.onnx_lowering.lowering import RULES, Lowering
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
-_RULE_FILES = (elementwise, indexing, linear, reductions, transformers, views, windows)  # importing them fills RULES
+_RULE_FILES = (  # importing them fills RULES
+    elementwise, indexing, linear, microsoft_attention, quantization, quantized_elementwise, quantized_products, reductions,
+    transformers, views, windows,
+)  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 
 
@@ -60,8 +75,7 @@ def is_lowered(op_type: str) -> bool:
 
 def is_weight(source: TypedValue) -> bool:
     """Whether a tensor is read by name."""
-    owner = source.value.owner
-    return not isinstance(owner, ir.Block) and owner.operation.name == "ingot.weight"
+    return weight_name(source.value) is not None
 
 
 @dataclass

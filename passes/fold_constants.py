@@ -25,9 +25,9 @@ class FoldConstants(Pass):
     """Move computations over weights and constants into the weights program, whose outputs the main function reads by name, and
     so do the regions of control operations.
 
-    Folded are pointwise operations, moves, and maxima and minima, where every scalar operation gives the same bits on every
-    machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are not: they are
-    strides of whoever reads them.
+    Folded are pointwise operations, moves, maxima, minima, and sums of integers, where every scalar operation gives the same
+    bits on every machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are
+    not: they are strides of whoever reads them.
     """
 
     name: ClassVar[str] = "ingot-fold-constants"
@@ -87,7 +87,8 @@ def _forget_chain(move: ir.Operation, constant: set[ir.Value]) -> None:
 def _is_foldable(op: ir.Operation) -> bool:
     root = Root.read(op)
     if root.name == "reduce":
-        if root.attr("kind") not in ("max", "min"):
+        mapped = root.regions[0].type_of(root.regions[0].results[0])
+        if root.attr("kind") not in ("max", "min") and DTYPES[mapped].kind != "int":  # sums of floats depend on the order
             return False
     elif root.name not in ("pointwise", "move"):
         return False

@@ -12,14 +12,26 @@ from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tensor_type
 from ingot.dims import Dim
 from ingot.errors import ModelError
-from ingot.passes.onnx_inference import constants, control, elementwise, indexing, linear, transformers, views
+from ingot.passes.onnx_inference import (
+    constants,
+    control,
+    elementwise,
+    indexing,
+    linear,
+    microsoft_attention,
+    quantization,
+    transformers,
+    views,
+)
 from ingot.passes.onnx_inference.annotations import node_label, read_guards, write_guards, write_values
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
 from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
 from ingot.passes.pass_base import Pass, PassContext
 
-_RULE_FILES = (constants, elementwise, indexing, linear, transformers, views)  # importing them fills RULES
+_RULE_FILES = (  # importing them fills RULES
+    constants, elementwise, indexing, linear, microsoft_attention, quantization, transformers, views,
+)  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
 _SHOWN = 20  # problems that an error spells out
 

@@ -17,6 +17,7 @@ from ingot.strided_view import StridedView
 # whole vectors or rows along such an axis; every other operand, and every tensor that a region loads, is read at any strides.
 _CONTIGUOUS_AXES: dict[str, tuple[tuple[int, int], ...]] = {
     "ingot.matmul": ((0, 2), (1, 2)),
+    "ingot.scaled_matmul": ((0, 2), (1, 2)),
     "ingot.conv": ((0, 1), (1, 1)),
     "ingot.attention": ((0, 1), (1, 1), (2, 1)),
     "ingot.pool": ((0, 1),),

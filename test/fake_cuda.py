@@ -22,8 +22,15 @@ class FakeDriver:
     class CUDA_KERNEL_NODE_PARAMS(SimpleNamespace):
         pass
 
+    class CUgraphEdgeData:
+        type, from_port, to_port = "default", 0, 0
+
+    CUgraphDependencyType = SimpleNamespace(CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC="programmatic")
+    CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC = 1
+
     def __init__(self) -> None:
         self.updates: list[Any] = []
+        self.edges: list[tuple[int, int, bool]] = []  # (from, to, programmatic)
         self.replays = 0
         self.graphs = 0
         self.refuse = ""
@@ -37,6 +44,11 @@ class FakeDriver:
         assert count == len(previous or [])
         graph.append(_node(params))
         return OK, len(graph) - 1
+
+    def cuGraphAddDependencies(self, graph: list, sources: list, nodes: list, edges: list, count: int) -> tuple:
+        assert count == len(sources) == len(nodes) == len(edges) == 1
+        self.edges.append((sources[0], nodes[0], edges[0].type == "programmatic" and edges[0].from_port == 1))
+        return (OK,)
 
     def cuGraphInstantiate(self, graph: list, flags: int) -> tuple:
         if self.refuse == "instantiate":
@@ -80,10 +92,12 @@ class FakeCuda:
         memory: device and pinned memory that is allocated, by address.
         limit: bytes that may be allocated.
         on_launch: called with each launch's (name, grid, parameters).
+        early: of each launch, whether it may start before the kernel before it has ended.
         fault: an error that waiting raises from now on.
     """
 
     ordinal = 0
+    overlaps = True
 
     def __init__(self) -> None:
         self.log: list[tuple] = []
@@ -92,6 +106,7 @@ class FakeCuda:
         self.on_launch: Callable[[str, tuple, list[int]], None] = lambda name, grid, values: None
         self.fault: DeviceError | None = None
         self.past: set[int] = set()
+        self.early: list[bool] = []
         self._handles = 100
 
     def named(self, *names: str) -> list[tuple]:
@@ -196,7 +211,10 @@ class FakeCuda:
     def function(self, module: Any, symbol: str, shared_bytes: int) -> Any:
         return {"name": symbol, "params": 3}
 
-    def launch(self, function: Any, grid: tuple, block: tuple, shared: int, stream: int, params: int) -> None:
+    def launch(
+        self, function: Any, grid: tuple, block: tuple, shared: int, stream: int, params: int, early: bool = False
+    ) -> None:
         values = _values(function, params)
         self.log.append(("launch", function["name"], stream))
+        self.early.append(early)
         self.on_launch(function["name"], grid, values)

@@ -142,6 +142,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
 
 def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> KernelLaunch:
     """Write the kernel that takes schedule `s`; its launch."""
+    if getattr(s, "stream", 0):
+        raise NotImplementedError(f"{s}: convolutions that gather windows are not divided by steps of K")
     if isinstance(s, WgmmaSchedule):
         plan = plan_conv_wgmma(c, target, s)
         if plan is None:

@@ -32,7 +32,7 @@ def plan_conv_wgmma(c: ConvProblem, target: Target, s: WgmmaSchedule) -> WgmmaPl
 
 def emit_conv_wgmma(module: KernelModule, c: ConvProblem, plan: WgmmaPlan) -> None:
     """Write the kernel of `plan` into `module`."""
-    with dispatch_kernel(module, c.gemm.dispatch, plan.launch, exact_threads=True, min_blocks=1) as dk:
+    with dispatch_kernel(module, c.gemm.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=1) as dk:
         _ConvWgmma(dk, c, plan).emit()
 
 

@@ -12,14 +12,16 @@ bits leave through shared memory and TMA stores, others straight from registers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
-from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, TileOrder, sink, tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_stream_k import PartialTile, streamed, tile_order
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -47,12 +49,15 @@ class WgmmaSchedule:
         tile_n: columns of a tile, at most 256.
         stages: tiles of A and B in flight.
         splits: blocks that share a tile, each a part of K.
+        stream: blocks that share all steps of all tiles (cuda_stream_k.py); 0: blocks take tiles.
     """
 
     tile_m: int = 128
     tile_n: int = 256
     stages: int = 4
     splits: int = 1
+    stream: int = 0
+    k_bytes: ClassVar[int] = SWIZZLE
 
     def __post_init__(self) -> None:
         if self.tile_m not in (64, 128) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
@@ -104,7 +109,7 @@ def plan_wgmma(
     row = None
     if p.a.dtype == p.b.dtype and p.unsigned[0] == p.unsigned[1]:
         row = find_row(target, p.a.dtype, engine="wgmma", tf32=p.tf32, unsigned=p.unsigned[0])
-    if row is None or row.acc != p.acc:
+    if row is None or row.acc != p.acc or (gathered and s.stream):
         return None
     tile_k = SWIZZLE * 8 // row.bits
     map_a = None if gathered else _operand_map(p, p.a, s.tile_m, tile_k)
@@ -134,7 +139,7 @@ def plan_wgmma(
         shared_bytes=shared,
         flops=p.flops,
     )
-    return WgmmaPlan(s, row, map_a, map_b, maps_out, launch)
+    return WgmmaPlan(s, row, map_a, map_b, maps_out, streamed(launch, p, s))
 
 
 def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
@@ -146,7 +151,7 @@ def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
     """Write the kernel of `plan` into `module`."""
     with dispatch_kernel(
-        module, p.dispatch, plan.launch, exact_threads=True, min_blocks=_blocks_per_sm(plan.schedule, target)
+        module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=_blocks_per_sm(plan.schedule, target)
     ) as dk:
         WgmmaKernel(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
 
@@ -171,7 +176,7 @@ class WgmmaKernel:
         self.staging = s.stages * stage_bytes(s)
         staged = sum(m is not None for m in self.maps_out)
         self.barriers = self.staging + STAGING_BUFFERS * STAGING_BYTES * self.consumers * staged
-        self.order = TileOrder(dk, p, s, self.tile_k)
+        self.order = tile_order(dk, p, s, self.tile_k)
 
     def full(self, stage: Val | int) -> Val:
         return self.shared + self.barriers + (stage * 8)
@@ -185,17 +190,10 @@ class WgmmaKernel:
         return k.select(last, 0, stage + 1), k.select(last, parity ^ 1, parity)
 
     def emit(self) -> None:
-        k, s = self.k, self.s
+        k = self.k
         thread = k.thread_id()
         group = k.warp_id() >> 2
-        with k.if_(thread.eq(0)):
-            for i in range(s.stages):
-                k.mbarrier_init(self.full(i), self.arrivals)
-                k.mbarrier_init(self.empty(i), self.consumers)
-            k.fence_mbarrier_init()
-            for tensor_map in self.dk.maps:
-                k.tma_prefetch_descriptor(tensor_map)
-        k.barrier()
+        self.initialize(thread)
         with k.if_else(group.eq(0)) as role:
             with role.then:
                 if self.registers:
@@ -205,6 +203,19 @@ class WgmmaKernel:
                 if self.registers:
                     k.set_max_registers(self.registers[1], increase=True)
                 self.consume(thread, group - 1)
+
+    def initialize(self, thread: Val) -> None:
+        """Set up the barriers, and wait until that is done and operands may be read."""
+        k = self.k
+        with k.if_(thread.eq(0)):
+            for i in range(self.s.stages):
+                k.mbarrier_init(self.full(i), self.arrivals)
+                k.mbarrier_init(self.empty(i), self.consumers)
+            k.fence_mbarrier_init()
+            for tensor_map in self.dk.maps:
+                k.tma_prefetch_descriptor(tensor_map)
+        k.barrier()
+        self.dk.begin()
 
     # --- producer
 
@@ -217,21 +228,24 @@ class WgmmaKernel:
         """Fill stages with the tiles' operands, in the order in which consumers read them."""
         k = self.k
         zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
-            row, col, batch, split = self.order.tile(tiles.iv)
-            first, last = self.order.k_range(split)
-            with k.for_(first, last, carry=tiles.carry) as steps:
-                stage, parity = steps.carry
-                k.mbarrier_wait(self.empty(stage), parity ^ 1)
-                full = self.full(stage)
-                k.mbarrier_arrive_expect(full, stage_bytes(self.s))
-                base = self.shared + stage * stage_bytes(self.s)
-                at = steps.iv * self.tile_k
-                assert self.map_a is not None, "a gathered A has its own producer"
-                self.load(base, self.p.a, self.map_a, self.s.tile_m, row, at, batch, full)
-                self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, col, at, batch, full)
-                steps.yield_(list(self.next_stage(stage, parity)))
-            tiles.yield_(steps.results)
+        with k.for_(*self.order.span(), carry=[zero, zero]) as tiles:
+            tiles.yield_(self.fill(self.order.work(tiles.iv), tiles.carry))
+
+    def fill(self, work: Work, state: list[Val]) -> list[Val]:
+        """Fill a stage for each step of a piece of work; `state` is (stage, parity), before and after."""
+        k = self.k
+        with k.for_(work.first, work.last, carry=state) as steps:
+            stage, parity = steps.carry
+            k.mbarrier_wait(self.empty(stage), parity ^ 1)
+            full = self.full(stage)
+            k.mbarrier_arrive_expect(full, stage_bytes(self.s))
+            base = self.shared + stage * stage_bytes(self.s)
+            at = steps.iv * self.tile_k
+            assert self.map_a is not None, "a gathered A has its own producer"
+            self.load(base, self.p.a, self.map_a, self.s.tile_m, work.row, at, work.batch, full)
+            self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, work.col, at, work.batch, full)
+            steps.yield_(list(self.next_stage(stage, parity)))
+        return list(steps.results)
 
     def load(
         self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val
@@ -262,20 +276,40 @@ class WgmmaKernel:
 
     def consume(self, thread: Val, consumer: Val) -> None:
         """Multiply what the producer brings, and write each tile."""
-        k, s, p, row = self.k, self.s, self.p, self.row
+        k = self.k
         local = thread & 127
+        zero = k.const(0, "i32")
+        multiply = self.multiplier(local, consumer)
+        with k.for_(*self.order.span(), carry=[zero, zero]) as tiles:
+            work = self.order.work(tiles.iv)
+            values, state = multiply(work, tiles.carry)
+
+            def store(out: Any, work: Work = work, values: list[Val] = values) -> None:
+                to = self.store_results if isinstance(out, FragmentEpilogue) else self.store_partial
+                to(out, values, local, consumer, work.row, work.col, work.batch)
+
+            self.order.deliver(work, store)
+            tiles.yield_(state)
+        if any(m is not None for m in self.maps_out):
+            with k.if_(local.eq(0)):
+                k.bulk_wait(0)
+
+    def multiplier(
+        self, local: Val, consumer: Val
+    ) -> Callable[[Work, list[Val]], tuple[list[Val], list[Val]]]:
+        """The main loop: from a piece of work and (stage, parity) to the accumulators and (stage, parity)."""
+        k, s, p, row = self.k, self.s, self.p, self.row
         # A consumer's 64 rows are 64 swizzled lines, or one box of rows.
         bytes_64 = 64 * SWIZZLE if p.a.major == "col" else self.tile_k * SWIZZLE
         base_a = self.descriptor(self.shared + consumer * bytes_64, p.a)
         base_b = self.descriptor(self.shared + self.bytes_a, p.b)
         transposed = {"a_transposed": p.a.major == "row", "b_transposed": p.b.major == "row"}
         shape = (64, s.tile_n, row.k)
-        zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
-            m0, n0, batch, split = self.order.tile(tiles.iv)
-            first, last = self.order.k_range(split)
+
+        def multiply(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
+            first, last = work.first, work.last
             acc = k.wgmma_accumulator(s.tile_n, row.acc)
-            with k.for_(first, last, carry=[*tiles.carry, acc, zero]) as steps:
+            with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")]) as steps:
                 stage, parity, acc, previous = steps.carry
                 k.mbarrier_wait(self.full(stage), parity)
                 self.ready()
@@ -295,16 +329,9 @@ class WgmmaKernel:
             k.wgmma_wait(0)
             with k.if_(local.eq(0) & (first < last)):
                 k.mbarrier_arrive(self.empty(previous))
-            values = k.elements(acc)
-            out = sink(self.dk, p, s, split)
-            if isinstance(out, FragmentEpilogue):
-                self.store_results(out, values, local, consumer, m0, n0, batch)
-            else:
-                self.store_partial(out, values, local, consumer, m0, n0, batch)
-            tiles.yield_([stage, parity])
-        if any(m is not None for m in self.maps_out):
-            with k.if_(local.eq(0)):
-                k.bulk_wait(0)
+            return k.elements(acc), [stage, parity]
+
+        return multiply
 
     def lane_position(self, local: Val, consumer: Val) -> tuple[Val, Val]:
         """Row in the tile and column in eight of a thread's first accumulator."""
@@ -363,9 +390,9 @@ class WgmmaKernel:
                     k.bulk_commit()
 
     def store_partial(
-        self, out: PartialSums, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val]
+        self, out: PartialSums | PartialTile, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val]
     ) -> None:
-        """Store accumulators of a split to the workspace."""
+        """Store accumulators of a part of a tile to the workspace."""
         row, col = self.lane_position(local, consumer)
         for h in range(2):
             line = out.at_row(batch, m0 + row + 8 * h)

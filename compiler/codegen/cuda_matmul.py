@@ -3,14 +3,17 @@
 `emit` finds the products behind the dispatch (cuda_gemm_problem.py), asks the cost model for a schedule, and writes one of
 
     cuda_gemm_wgmma.py        TMA and wgmma (sm_90a): operands whose lines TMA can read
+    cuda_gemm_cluster.py      the same for few tiles or few rows: clusters of blocks share tiles, sums through shared memory
     cuda_gemm_mma.py          cp.async, ldmatrix and mma.sync (sm_80 and later; sm_75 through registers): everything else with
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
+    cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
 
-A product of few tiles is split along K; cuda_split_k.py adds the parts.
+A product of few tiles is split along K; cuda_split_k.py adds the parts. Where tiles leave a part of the last wave idle, their
+steps are shared instead (cuda_stream_k.py).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule, block_scale_schedules, emit_block_scale
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule, emit_cluster, plan_cluster
 from ingot.compiler.codegen.cuda_gemm_decoded import (
     DecodedMmaSchedule,
     DecodedSimtSchedule,
@@ -33,10 +37,12 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
+from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
 from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
 from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
+from ingot.compiler.codegen.cuda_stream_k import emit_stream_finish, stream_launch, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.cuda_targets import facts
@@ -49,6 +55,10 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+# Shares of the peak rate that wgmma tiles reach, by area: smaller ones read shared memory more often for each multiplication.
+WGMMA_SHARES = {128 * 256: 0.85, 128 * 192: 0.8, 128 * 128: 0.72, 64 * 256: 0.72, 128 * 64: 0.55, 64 * 128: 0.55}
+CLUSTERS = (1, 2, 3, 4, 6, 8)
+SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
@@ -71,11 +81,14 @@ class _Typical(dict):
 
 
 def tensor_core_seconds(
-    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float
+    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float,
+    adding: float | None = None, turns: float = 0.0,
 ) -> float:
     """Time of a tiled product: waves of tiles at the machine's rate, operands from memory, and the splits' partial sums.
 
-    `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself.
+    `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself;
+    `adding` the seconds it takes to add the splits' parts, by default by a second launch; `turns` the tiles that an SM works on
+    one after the other, by default all SMs in step.
     """
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
@@ -83,7 +96,7 @@ def tensor_core_seconds(
     rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
-    rounds = math.ceil(tiles / f.sms)
+    rounds = turns or math.ceil(tiles / f.sms)
     waves = math.ceil(tiles / (f.sms * blocks))
     tile_k = 1024 // p.a.bits
     steps = math.ceil(k / (splits * tile_k))
@@ -92,11 +105,26 @@ def tensor_core_seconds(
     a_elements = m * k if p.a_elements is None else constant(p.a_elements)
     traffic = batch * (a_elements * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
     memory = traffic / (0.85 * f.bandwidth * min(1.0, tiles / f.sms))
-    extra = 0.0
-    if splits > 1:
+    extra = adding or 0.0
+    if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
     return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+
+
+def streamed_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
+    """The estimate of a schedule as stream-K with `blocks` on each SM; None where tiles fill whole waves, nearly, or sizes are
+    not constant."""
+    f = facts(target)
+    s = replace(s, stream=f.sms * blocks)
+    if not all(isinstance(d, int) for d in (p.m, p.n, p.k, *p.batch)):
+        return None
+    stream = stream_of(p, s)
+    if stream is None or not stream.divided or stream.share > 0.9 * stream.steps:
+        return None
+    adding = 3e-6 + 2 * stream_workspace(p, s, stream) / f.bandwidth
+    turns = blocks * (stream.waves + stream.share / stream.steps)
+    return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
 
 def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -115,18 +143,40 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(s) + 2048 + 2 * tile_m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks = 1 if alone else 2
-                    # Smaller tiles read shared memory more often for each multiplication.
-                    efficiency = {
-                        128 * 256: 0.85,
-                        128 * 192: 0.8,
-                        128 * 128: 0.72,
-                        64 * 256: 0.72,
-                        128 * 64: 0.55,
-                        64 * 128: 0.55,
-                    }
-                    share = efficiency.get(tile_m * tile_n, 0.4)
+                    share = WGMMA_SHARES.get(tile_m * tile_n, 0.4)
                     yield Estimate(tensor_core_seconds(p, target, (tile_m, tile_n), splits, blocks, share), s)
+                    if splits == 1 and (streamed := streamed_estimate(p, target, s, blocks, share)):
+                        yield streamed
                     break
+
+
+def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
+    m, n = max(1, constant(p.m)), max(1, constant(p.n))
+    batch = max(1, constant(dims.product(p.batch)))
+    sms = facts(target).sms
+    tile_k = 1024 // p.a.bits
+    steps = max(1, -(-constant(p.k) // tile_k))
+    columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
+    tiles = [(rows, columns, True) for rows in (64, 128) if columns]
+    tiles += [(rows, cols, False) for rows, cols in WGMMA_TILES if m > 32]
+    for tile_m, tile_n, swapped in tiles:
+        rows, cols = (tile_n, tile_m) if swapped else (tile_m, tile_n)
+        count = -(-m // rows) * -(-n // cols) * batch
+        for cluster in CLUSTERS:
+            blocks = count * cluster
+            if cluster > max(1, steps // 2) or (cluster == 1 and not swapped) or blocks > 4 * sms:
+                continue
+            alone = tile_m * tile_n > 128 * 64 or blocks <= sms
+            budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
+            stages = min(budget // ((tile_m + tile_n) * 128 + 16), max(3, -(-steps // cluster)))
+            s = ClusterSchedule(tile_m, tile_n, stages, cluster, swapped)
+            if stages >= 3 and plan_cluster(p, target, s):
+                share = 0.4 if swapped else WGMMA_SHARES.get(tile_m * tile_n, 0.4)
+                # Parts go through shared memory of all blocks, at about 50 bytes a nanosecond and SM.
+                adding = 1e-6 + 0.1e-6 * cluster + rows * cols * 4 / 50e9 if cluster > 1 else 0.5e-6
+                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, 1 if alone else 2, share, adding)
+                yield Estimate(seconds, s)
 
 
 def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
@@ -143,11 +193,13 @@ def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
 def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of all mma.sync schedules that fit."""
     if mma_row(p, target) is not None:
-        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target))
+        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams=True)
 
 
-def mma_estimates(p: GemmProblem, target: Target, bits: int, tiles: Iterable[MmaSchedule]) -> Iterator[Estimate]:
-    """Estimates of schedules, each with all splits of K, for operands of `bits` bits in shared memory."""
+def mma_estimates(
+    p: GemmProblem, target: Target, bits: int, tiles: Iterable[MmaSchedule], streams: bool = False
+) -> Iterator[Estimate]:
+    """Estimates of schedules, each with all splits of K (and as stream-K), for operands of `bits` bits in shared memory."""
     steps = max(1, constant(p.k) * bits // 1024)
     for s in tiles:
         blocks = min(
@@ -163,6 +215,8 @@ def mma_estimates(p: GemmProblem, target: Target, bits: int, tiles: Iterable[Mma
                 break
             seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
             yield Estimate(seconds, replace(s, splits=splits))
+        if streams and (streamed := streamed_estimate(p, target, s, blocks, share)):
+            yield streamed
 
 
 def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
@@ -223,6 +277,14 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             yield Estimate(waves * blocks * work / (peak / f.sms * share) + 1e-6 + extra, replace(s, splits=splits))
 
 
+def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
+    """Estimates of the schedules of a product that is not decoded, but for those without tensor cores."""
+    found: list[Estimate] = [*gemv_schedules(p, target), *mma_schedules(p, target)]
+    if target.wgmma:
+        found += [*wgmma_schedules(p, target), *cluster_schedules(p, target)]
+    return found
+
+
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     found = [*gemv_schedules(p, target)]
@@ -230,12 +292,8 @@ def choose(p: GemmProblem, target: Target) -> Any:
         return found[0].schedule
     if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
-    if target.wgmma:
-        found += wgmma_schedules(p, target)
-    found += mma_schedules(p, target)
-    if not found:
-        found = list(simt_schedules(p, target))
-    elif all(isinstance(e.schedule, GemvSchedule) for e in found):
+    found = estimates(p, target)
+    if all(isinstance(e.schedule, GemvSchedule) for e in found):
         found += simt_schedules(p, target)
     return min(found, key=lambda e: e.seconds).schedule
 
@@ -255,7 +313,13 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
             reduce = reduce_launch(p.dispatch, p.domain, "")
             emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
             launches.append(reduce)
-        return Emitted(KernelPlan(tuple(launches), split_workspace(p, schedule)), module.module)
+        workspace = split_workspace(p, schedule)
+        if (stream := stream_of(p, schedule)) is not None and stream.divided:
+            finish = stream_launch(p.dispatch, schedule, stream)
+            emit_stream_finish(module, p, schedule, stream, finish)
+            launches.append(finish)
+            workspace = stream_workspace(p, schedule, stream)
+        return Emitted(KernelPlan(tuple(launches), workspace), module.module)
 
 
 def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaSchedule) -> KernelLaunch:
@@ -263,6 +327,14 @@ def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaS
     if plan is None:
         raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
     emit_wgmma(module, p, plan, target)
+    return plan.launch
+
+
+def _write_cluster(module: KernelModule, p: GemmProblem, target: Target, s: ClusterSchedule) -> KernelLaunch:
+    plan = plan_cluster(p, target, s)
+    if plan is None:
+        raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
+    emit_cluster(module, p, s, plan)
     return plan.launch
 
 
@@ -298,7 +370,13 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
+    return emit_streamed(module, p, s, target)
+
+
 _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
-    WgmmaSchedule: _write_wgmma, MmaSchedule: _write_mma, SimtSchedule: _write_simt, GemvSchedule: _write_gemv,
+    WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
+    GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
+    StreamedSchedule: _write_streamed,
 }  # fmt: skip
