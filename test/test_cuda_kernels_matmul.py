@@ -430,6 +430,14 @@ def test_code_of_clusters(s: ClusterSchedule) -> None:
     assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
 
 
+@pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
+def test_code_of_wgmma_tiles_with_few_stages(tile: tuple[int, int]) -> None:
+    """Two blocks would fit an SM's shared memory; whether they do its registers depends on the tile."""
+    with ir.Context():
+        emitted = emit(product(4096, 4096, 4096, bias=True), BY_NAME["sm_90a"], WgmmaSchedule(*tile, 3))
+        assert compile_kernels(emitted.module, "sm_90a")[:4] == b"\x7fELF"
+
+
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_code_of_shares(target: str) -> None:
     """A large product as stream-K: both launches assemble, and nothing spills."""

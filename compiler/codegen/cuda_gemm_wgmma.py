@@ -38,6 +38,7 @@ STAGING_BUFFERS = 2
 # the block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
 # nvJitLink ignores setmaxnreg (C7504): a thread then keeps those 168 (80), which an epilogue must not exceed by much.
 REGISTERS = {1: (40, 232), 2: (24, 104)}
+SHARED_SM_AREA = 128 * 64  # accumulators of the largest tile of which an SM holds two
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,12 @@ def plan_wgmma(
 
 
 def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
-    """Blocks of a schedule that an SM holds at once: by shared memory and by accumulator registers, at most 2."""
+    """Blocks of a schedule that an SM holds at once: by shared memory and by registers, at most 2.
+
+    Two blocks leave a thread 80 registers (128 where there is one consumer), of which accumulators may take less than half.
+    """
     fits = target.shared_bytes // (s.stages * stage_bytes(s) + ATOM) >= 2
-    return 2 if fits and s.tile_m * s.tile_n <= 128 * 128 else 1
+    return 2 if fits and s.tile_m * s.tile_n <= SHARED_SM_AREA else 1
 
 
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:

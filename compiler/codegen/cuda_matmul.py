@@ -37,7 +37,14 @@ from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mm
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
 from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
-from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
+from ingot.compiler.codegen.cuda_gemm_wgmma import (
+    SHARED_SM_AREA,
+    WGMMA_TILES,
+    WgmmaSchedule,
+    emit_wgmma,
+    plan_wgmma,
+    stage_bytes,
+)
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
 from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
 from ingot.compiler.codegen.cuda_stream_k import emit_stream_finish, stream_launch, stream_of, stream_workspace
@@ -137,7 +144,7 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 s = WgmmaSchedule(tile_m, tile_n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
                 tiles = math.ceil(constant(p.m) / tile_m) * math.ceil(constant(p.n) / tile_n) * splits
-                alone = tile_m * tile_n > 128 * 128 or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                alone = tile_m * tile_n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(s) + 2048 + 2 * tile_m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks = 1 if alone else 2
@@ -165,7 +172,7 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             blocks = count * cluster
             if cluster > max(1, steps // 2) or (cluster == 1 and not swapped) or blocks > 4 * sms:
                 continue
-            alone = tile_m * tile_n > 128 * 64 or blocks <= sms
+            alone = tile_m * tile_n > SHARED_SM_AREA or blocks <= sms
             budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
             stages = min(budget // ((tile_m + tile_n) * 128 + 16), max(3, -(-steps // cluster)))
             s = ClusterSchedule(tile_m, tile_n, stages, cluster, swapped)
