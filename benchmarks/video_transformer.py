@@ -4,7 +4,8 @@
 
 The architecture is that of "LTX-Video: Realtime Video Latent Diffusion" (HaCohen et al., 2024) in the configuration published
 with its two billion parameters: rotary positions in time, height and width; adaptive normalization with one table a block
-(PixArt-alpha, Chen et al., 2023); queries and keys normalized over all heads. Modules are named as in the published checkpoints.
+(PixArt-alpha, Chen et al., 2023); queries and keys normalized over all heads. Modules are named as in the published
+checkpoints.
 """
 
 from __future__ import annotations

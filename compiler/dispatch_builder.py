@@ -31,6 +31,8 @@ CALLER_ALIGNMENT = 16  # of inputs and outputs: what allocators give
 
 # Attributes of a root that say where memory lies or where it comes from, not what the kernel does.
 _NOT_SEMANTIC = frozenset(("offsets",))
+# Operations whose dispatches have another root's name: what tells them apart is in the attributes.
+_ROOT_OF = {"scaled_matmul": "matmul"}
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,9 @@ def build_dispatch(
     attrs = {name: attribute(op.attributes[name]) for name in op.attributes if name not in _NOT_SEMANTIC and "." not in name}
     sizes = tuple(symbols.sizes)
     names = tuple(str(s) for s in symbols.sizes.values())
+    root = op.name.removeprefix("ingot.")
     dispatch = Dispatch(
-        op.name.removeprefix("ingot."),
+        _ROOT_OF.get(root, root),
         operand_args,
         result_args,
         tuple(sorted(attrs.items())),
@@ -226,7 +229,7 @@ def _domains(op: ir.Operation, regions: Sequence[ScalarRegion]) -> list[tuple[in
         case _:
             domains = (result,) * len(regions)
     out = []
-    if op.name == "ingot.matmul":
+    if op.name in ("ingot.matmul", "ingot.scaled_matmul"):
         out = [(i, (*result[:-2], *shape[-2:])) for i, shape in enumerate(own) if len(shape) >= 2]
     for region, domain in zip(regions, domains, strict=True):
         out += [(inst.attr("operand"), domain) for inst in region.insts if inst.op == "load"]

@@ -101,7 +101,7 @@ class Plan:
                 if 0 in grid:
                     continue  # nothing to do at these sizes
                 record = _Launch(functions(step.kernel, launch.symbol, launch.shared_bytes), launch, step,
-                                 _symbols(entry.dispatch), grid, name=f"{launch.symbol} {step.node}")  # fmt: skip
+                                 dispatch_symbols(entry.dispatch), grid, name=f"{launch.symbol} {step.node}")  # fmt: skip
                 record.volatile = self._is_volatile(record)
                 # The first waits for what is not a kernel: copies, and the plan's last call.
                 record.early = launch.overlaps and cuda.overlaps and bool(self.launches)
@@ -133,7 +133,7 @@ class Plan:
         return {name: dims.evaluate(value, env) for name, value in zip(symbols, step.sizes, strict=True)}
 
     def _grid(self, launch: KernelLaunch, step: DispatchStep) -> tuple[int, int, int]:
-        local = self._local(step, _symbols(self.program.kernels[step.kernel].dispatch), self.planned)
+        local = self._local(step, dispatch_symbols(self.program.kernels[step.kernel].dispatch), self.planned)
         x, y, z = (dims.evaluate(n, local) for n in launch.grid)
         return x, y, z
 
@@ -327,7 +327,7 @@ def _arithmetic(dispatch_text: str) -> str:
 _SYMBOLS: dict[str, tuple[str, ...]] = {}
 
 
-def _symbols(dispatch_text: str) -> tuple[str, ...]:
+def dispatch_symbols(dispatch_text: str) -> tuple[str, ...]:
     """The symbols of a kernel's dispatch, in size-table order."""
     found = _SYMBOLS.get(dispatch_text)
     if found is None:

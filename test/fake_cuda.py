@@ -13,7 +13,11 @@ OK = 0
 
 
 class FakeDriver:
-    """The driver's graph calls; a graph node is the parameters it was made with."""
+    """The driver's graph calls; a graph node is a function, a grid, and the parameters that it was last given.
+
+    Attributes:
+        on_launch: called with each node's (name, grid, parameters) when its graph is launched.
+    """
 
     class CUDA_KERNEL_NODE_PARAMS(SimpleNamespace):
         pass
@@ -30,6 +34,7 @@ class FakeDriver:
         self.replays = 0
         self.graphs = 0
         self.refuse = ""
+        self.on_launch: Callable[[str, tuple, list[int]], None] = lambda name, grid, values: None
 
     def cuGraphCreate(self, flags: int) -> tuple:
         self.graphs += 1
@@ -37,7 +42,7 @@ class FakeDriver:
 
     def cuGraphAddKernelNode(self, graph: list, previous: Any, count: int, params: Any) -> tuple:
         assert count == len(previous or [])
-        graph.append(params)
+        graph.append(_node(params))
         return OK, len(graph) - 1
 
     def cuGraphAddDependencies(self, graph: list, sources: list, nodes: list, edges: list, count: int) -> tuple:
@@ -52,10 +57,13 @@ class FakeDriver:
 
     def cuGraphExecKernelNodeSetParams(self, executable: list, node: int, params: Any) -> tuple:
         self.updates.append(node)
+        executable[node] = _node(params)
         return (OK,)
 
     def cuGraphLaunch(self, executable: list, stream: int) -> tuple:
         self.replays += 1
+        for node in executable:
+            self.on_launch(*node)
         return (OK,)
 
     def cuGraphExecDestroy(self, executable: list) -> tuple:
@@ -64,6 +72,16 @@ class FakeDriver:
     def cuGraphDestroy(self, graph: list) -> tuple:
         self.graphs -= 1
         return (OK,)
+
+
+def _node(params: Any) -> tuple[str, tuple, list[int]]:
+    """A node as the driver keeps it: it copies parameters when it is given them."""
+    return params.func["name"], (params.gridDimX, params.gridDimY, params.gridDimZ), _values(params.func, params.kernelParams)
+
+
+def _values(function: Any, params: int) -> list[int]:
+    addresses = ctypes.cast(params, ctypes.POINTER(ctypes.c_void_p))
+    return [ctypes.c_uint64.from_address(addresses[i]).value for i in range(function["params"])]
 
 
 class FakeCuda:
@@ -196,8 +214,7 @@ class FakeCuda:
     def launch(
         self, function: Any, grid: tuple, block: tuple, shared: int, stream: int, params: int, early: bool = False
     ) -> None:
-        addresses = ctypes.cast(params, ctypes.POINTER(ctypes.c_void_p))
-        values = [ctypes.c_uint64.from_address(addresses[i]).value for i in range(function["params"])]
+        values = _values(function, params)
         self.log.append(("launch", function["name"], stream))
         self.early.append(early)
         self.on_launch(function["name"], grid, values)

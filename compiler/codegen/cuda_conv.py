@@ -35,7 +35,7 @@ from ingot.compiler.codegen.cuda_matmul import (
     constant,
     mma_schedules,
     simt_schedules,
-    streamed_estimate,
+    stream_k_estimate,
     tensor_core_seconds,
 )
 from ingot.compiler.codegen.cuda_stream_k import emit_finish
@@ -85,8 +85,8 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
                 s = WgmmaSchedule(tile.m, tile.n, stages, splits)
                 if plan_conv_wgmma(c, target, s) is not None:
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, 1, tile.efficiency), s)
-                    if splits == 1 and (streamed := streamed_estimate(c.gemm, target, s, 1, tile.efficiency)):
-                        yield streamed
+                    if splits == 1 and (shared := stream_k_estimate(c.gemm, target, s, 1, tile.efficiency)):
+                        yield shared
                     break
 
 

@@ -15,7 +15,7 @@ from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_shared_tile import K_STEP, TileCopy, TileReader, TileShape
-from ingot.compiler.codegen.cuda_stream_k import streamed, tile_order
+from ingot.compiler.codegen.cuda_stream_k import tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -88,7 +88,7 @@ def mma_launch(p: GemmProblem, s: MmaSchedule, suffix: str = "") -> KernelLaunch
         symbol_of(p.dispatch, suffix), (tile_count(p, s), 1, 1), (*own, *rest), (32 * s.warps, 1, 1),
         shared_bytes=s.stages * s.stage_bytes, flops=p.flops,
     )  # fmt: skip
-    return streamed(launch, p, s)
+    return with_shares(launch, p, s)
 
 
 def emit_mma(module: KernelModule, p: GemmProblem, s: MmaSchedule, target: Target, launch: KernelLaunch) -> None:

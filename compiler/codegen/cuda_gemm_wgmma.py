@@ -21,7 +21,7 @@ from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
-from ingot.compiler.codegen.cuda_stream_k import PartialTile, streamed, tile_order
+from ingot.compiler.codegen.cuda_stream_k import PartialTile, tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -160,7 +160,7 @@ def plan_wgmma(
         shared_bytes=shared,
         flops=p.flops,
     )
-    return WgmmaPlan(s, row, map_a, map_b, maps_out, streamed(launch, p, s))
+    return WgmmaPlan(s, row, map_a, map_b, maps_out, with_shares(launch, p, s))
 
 
 def _blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:

@@ -8,6 +8,7 @@
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
+    cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
 
@@ -36,6 +37,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
+from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
 from ingot.compiler.codegen.cuda_gemm_wgmma import (
     SHARED_SM_AREA,
     WGMMA_TILES,
@@ -114,7 +116,7 @@ def tensor_core_seconds(
     return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
 
 
-def streamed_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
+def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
     """The estimate of a schedule as stream-K with `blocks` on each SM; None where tiles fill whole waves, nearly, or sizes are
     not constant."""
     f = facts(target)
@@ -146,8 +148,8 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks = 1 if alone else 2
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, tile.efficiency), s)
-                    if splits == 1 and (streamed := streamed_estimate(p, target, s, blocks, tile.efficiency)):
-                        yield streamed
+                    if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, tile.efficiency)):
+                        yield shared
                     break
 
 
@@ -216,8 +218,8 @@ def mma_estimates(
                 break
             seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
             yield Estimate(seconds, replace(s, splits=splits))
-        if streams and (streamed := streamed_estimate(p, target, s, blocks, share)):
-            yield streamed
+        if streams and (shared := stream_k_estimate(p, target, s, blocks, share)):
+            yield shared
 
 
 def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
@@ -360,8 +362,13 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
+    return emit_streamed(module, p, s, target)
+
+
 _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
+    StreamedSchedule: _write_streamed,
 }  # fmt: skip

@@ -231,7 +231,7 @@ def emit_finish(module: KernelModule, p: GemmProblem, s: Any) -> tuple[list[Kern
     return [finish], stream_workspace(p, s, stream)
 
 
-def streamed(launch: KernelLaunch, p: GemmProblem, s: Schedule) -> KernelLaunch:
+def with_shares(launch: KernelLaunch, p: GemmProblem, s: Schedule) -> KernelLaunch:
     """A data-parallel launch as one of shares, where the schedule says so: its grid, and the workspace beside its buffers."""
     stream = stream_of(p, s)
     if stream is None:
