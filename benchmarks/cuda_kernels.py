@@ -6,6 +6,7 @@
     python benchmarks/cuda_kernels.py --json out.json
     python benchmarks/cuda_kernels.py --tune 16x4096x4096,256x4096x4096   # f16 products by the schedules the cost model knows
     python benchmarks/cuda_kernels.py --tune 16x4096x4096NT               # the same where B lies K-major
+    python benchmarks/cuda_kernels.py --tune conv2x96x320x320   # a 3x3 convolution: images x size x channels in x out
 
 Each speed row prints our time, the other's, their ratio (above 1: ours is faster) and the floor that the project holds itself
 to. Both run in CUDA graphs, in turns, in one process; the ratio of medians is what counts. Memory-bound rows are measured
@@ -35,7 +36,7 @@ import cuda_dispatches as make  # noqa: E402
 from cuda_device import Kernel, build, compile_dispatch, load, milliseconds  # noqa: E402
 
 from ingot import dims  # noqa: E402
-from ingot.compiler.codegen import cuda_matmul  # noqa: E402
+from ingot.compiler.codegen import cuda_conv, cuda_matmul  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
@@ -54,7 +55,7 @@ TORCH = {
 }  # fmt: skip
 
 
-TUNED = 10  # schedules of each kind that --tune times
+TUNED = 8  # schedules of each kind that --tune times
 
 
 @dataclass(frozen=True)
@@ -563,26 +564,38 @@ def speeds() -> list[Speed]:
 
 
 def tune(shapes: str, target: Target) -> None:
-    """Time f16 products by every schedule that the cost model estimates, beside its estimate: what its constants are set by.
+    """Time f16 products and convolutions by the schedules that the cost model thinks best, beside its estimates: what its
+    constants are set by.
 
     Code is made by all cores at once, so that the GPU is not kept waiting.
     """
     problems = []
     for shape in shapes.split(","):
-        m, n, k = map(int, shape.removesuffix("NT").split("x"))
-        d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
-        found = sorted(cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target), key=lambda e: e.seconds)
+        if shape.startswith("conv"):
+            n, size, channels, out = map(int, shape[4:].split("x"))
+            case = conv_speed(n, size, channels, out, 3)
+            d = case.dispatch
+            found = cuda_conv.estimates(cuda_conv.conv_problem(d), target)
+        else:
+            m, n, k = map(int, shape.removesuffix("NT").split("x"))
+            d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
+            case = Speed(shape, d, 0.0, torch_matmul)
+            found = cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
+        found.sort(key=lambda e: e.seconds)
         # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
         kinds: dict[tuple, list[cuda_matmul.Estimate]] = {}
         for e in found:
-            kinds.setdefault((type(e.schedule), getattr(e.schedule, "swapped", False)), []).append(e)
-        problems.append((shape, d, [e for kind in kinds.values() for e in kind[:TUNED]]))
+            kind = type(e.schedule), getattr(e.schedule, "swapped", False), bool(getattr(e.schedule, "stream", 0))
+            kinds.setdefault(kind, []).append(e)
+        problems.append((case, [e for kind in kinds.values() for e in kind[:TUNED]]))
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        building = [[(e, pool.submit(build, d, target, e.schedule)) for e in found] for _, d, found in problems]
-        for (shape, d, _), builds in zip(problems, building, strict=True):
+        building = [[(e, pool.submit(build, case.dispatch, target, e.schedule)) for e in found] for case, found in problems]
+        for (case, _), builds in zip(problems, building, strict=True):
+            shape, d = case.name, case.dispatch
             operands = [random_tensor(t) for t in d.operands]
             result = torch.empty(d.results[0].shape, dtype=torch.float16, device="cuda")
-            other = torch_matmul(operands, result)
+            assert case.other is not None
+            other = case.other(operands, result)
             expected = other().float()
             rows = []
             for e, future in builds:
@@ -592,7 +605,7 @@ def tune(shapes: str, target: Target) -> None:
                     kernel()
                     error = ((result.float() - expected).abs().max() / expected.abs().max()).item()
                     times = milliseconds({"ours": kernel, "other": other}, rounds=5)
-                except (RuntimeError, NotImplementedError) as failure:
+                except Exception as failure:  # one line a schedule; the rest is still timed
                     print(f"{shape:18s} FAIL {e.schedule}: {failure}", flush=True)
                     if "CUDA" in str(failure):
                         raise

@@ -18,7 +18,7 @@ from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
-from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule
+from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, WgmmaTile
 from ingot.compiler.codegen.cuda_gemv import GemvSchedule
 from ingot.compiler.codegen.cuda_matmul import choose
 from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
@@ -237,8 +237,8 @@ def test_shares_cover_all_steps_once(tiles: int, steps: int, blocks: int) -> Non
 
 
 @pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
-def test_wgmma_tiles(tile: tuple[int, int]) -> None:
-    check(product(tile[0] + 8, tile[1] + 8, 72, bias=True), "sm_90a", WgmmaSchedule(*tile, 3))
+def test_wgmma_tiles(tile: WgmmaTile) -> None:
+    check(product(tile.m + 8, tile.n + 8, 72, bias=True), "sm_90a", WgmmaSchedule(tile.m, tile.n, 3))
 
 
 def test_wgmma_blocks_walk_many_tiles() -> None:
@@ -255,6 +255,7 @@ def test_few_rows_as_columns_of_the_instruction(columns: int, cluster: int) -> N
         found = check(product(columns - 3, 200, 520, layout=layout, bias=True), "sm_90a",
                       ClusterSchedule(rows, columns, 3, cluster, swapped=True))  # fmt: skip
         assert found.executed[f"wgmma.m64n{columns}k16.f16.f16"] == -(-200 // rows) * (rows // 64) * 9 * 4
+    check(product(columns, 200, 264, layout="TN"), "sm_90a", ClusterSchedule(64, columns, 3, cluster, swapped=True))
     odd = product(columns + 5, 72, 136, "f16", "NT", out="f32", batch=(2,))
     check(odd, "sm_90a", ClusterSchedule(64, columns, 4, cluster, swapped=True))
 
@@ -430,6 +431,14 @@ def test_code_of_clusters(s: ClusterSchedule) -> None:
     assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
 
 
+@pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
+def test_code_of_wgmma_tiles_with_few_stages(tile: WgmmaTile) -> None:
+    """Two blocks would fit an SM's shared memory; whether they do its registers depends on the tile."""
+    with ir.Context():
+        emitted = emit(product(4096, 4096, 4096, bias=True), BY_NAME["sm_90a"], WgmmaSchedule(tile.m, tile.n, 3))
+        assert compile_kernels(emitted.module, "sm_90a")[:4] == b"\x7fELF"
+
+
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_code_of_shares(target: str) -> None:
     """A large product as stream-K: both launches assemble, and nothing spills."""
@@ -484,7 +493,7 @@ def test_what_no_kernel_takes_is_named() -> None:
         emit(product(64, 64, 64, "bf16"), BY_NAME["sm_75"], MMA)
     with pytest.raises(ValueError, match="do not divide"):
         MmaSchedule(64, 64, 48, 32)
-    with pytest.raises(ValueError, match="64 or 128 rows"):
+    with pytest.raises(ValueError, match="64, 128 or 192 rows"):
         WgmmaSchedule(96, 64)
     with pytest.raises(ValueError, match="at most 8 blocks"):
         ClusterSchedule(64, 64, 3, 16)

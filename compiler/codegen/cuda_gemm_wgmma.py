@@ -21,7 +21,7 @@ from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
 from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
-from ingot.compiler.codegen.cuda_stream_k import PartialTile, streamed, tile_order
+from ingot.compiler.codegen.cuda_stream_k import PartialTile, tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -38,6 +38,7 @@ STAGING_BUFFERS = 2
 # the block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
 # nvJitLink ignores setmaxnreg (C7504): a thread then keeps those 168 (80), which an epilogue must not exceed by much.
 REGISTERS = {1: (40, 232), 2: (24, 104)}
+SHARED_SM_AREA = 128 * 64  # accumulators of the largest tile of which an SM holds two
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class WgmmaSchedule:
     """How the wgmma kernel divides a product.
 
     Attributes:
-        tile_m: rows of a block's tile: 64 for each consumer warpgroup.
+        tile_m: rows of a block's tile: 64 for each of one to three consumer warpgroups.
         tile_n: columns of a tile, at most 256.
         stages: tiles of A and B in flight.
         splits: blocks that share a tile, each a part of K.
@@ -60,17 +61,37 @@ class WgmmaSchedule:
     k_bytes: ClassVar[int] = SWIZZLE
 
     def __post_init__(self) -> None:
-        if self.tile_m not in (64, 128) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
-            raise ValueError(f"wgmma tiles are 64 or 128 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
+        if self.tile_m not in (64, 128, 192) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
+            raise ValueError(f"wgmma tiles are 64, 128 or 192 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
 
 
-# Tiles the cost model chooses from.
-WGMMA_TILES: tuple[tuple[int, int], ...] = ((128, 256), (128, 192), (128, 128), (128, 64), (64, 256), (64, 128), (64, 64))
+@dataclass(frozen=True)
+class WgmmaTile:
+    """A tile that the cost model chooses from, and the share of the peak rate that it reaches by itself.
+
+    Smaller tiles read shared memory more often for each multiplication.
+    """
+
+    m: int
+    n: int
+    efficiency: float
 
 
-def stage_bytes(s: WgmmaSchedule) -> int:
+WGMMA_TILES: tuple[WgmmaTile, ...] = (
+    WgmmaTile(128, 256, 0.85), WgmmaTile(128, 192, 0.8), WgmmaTile(192, 128, 0.78), WgmmaTile(128, 160, 0.77),
+    WgmmaTile(128, 128, 0.72), WgmmaTile(128, 96, 0.62), WgmmaTile(128, 64, 0.55), WgmmaTile(64, 256, 0.72),
+    WgmmaTile(64, 128, 0.55), WgmmaTile(64, 64, 0.4),
+)  # fmt: skip
+
+
+def column_lines(p: GemmProblem, s: WgmmaSchedule) -> int:
+    """Rows of B in a stage: those of the tile, and where they are neighbours in memory as many as fill boxes of 64."""
+    return -(-s.tile_n // 64) * 64 if p.b.major == "row" else s.tile_n
+
+
+def stage_bytes(p: GemmProblem, s: WgmmaSchedule) -> int:
     """Bytes of a stage: rows of A and of B, 128 bytes of k each."""
-    return (s.tile_m + s.tile_n) * SWIZZLE
+    return (s.tile_m + column_lines(p, s)) * SWIZZLE
 
 
 def staging_columns(s: WgmmaSchedule) -> int:
@@ -93,7 +114,7 @@ class WgmmaPlan:
 def _operand_map(p: GemmProblem, x: Matrix, lines: int, tile_k: int) -> TensorMapArg | None:
     """The map that fills `lines` rows of a stage: boxes of 128 bytes of k, or of 128 bytes of rows by `tile_k`."""
     if x.major == "row":
-        if x.bits != 16 or lines % 64:
+        if x.bits != 16:
             return None
         return x.tma_map(p.dispatch, p.batch, (64, tile_k))
     return x.tma_map(p.dispatch, p.batch, (tile_k, lines))
@@ -109,11 +130,11 @@ def plan_wgmma(
     row = None
     if p.a.dtype == p.b.dtype and p.unsigned[0] == p.unsigned[1]:
         row = find_row(target, p.a.dtype, engine="wgmma", tf32=p.tf32, unsigned=p.unsigned[0])
-    if row is None or row.acc != p.acc or (gathered and s.stream):
+    if row is None or row.acc != p.acc:
         return None
     tile_k = SWIZZLE * 8 // row.bits
     map_a = None if gathered else _operand_map(p, p.a, s.tile_m, tile_k)
-    map_b = _operand_map(p, p.b, s.tile_n, tile_k)
+    map_b = _operand_map(p, p.b, column_lines(p, s), tile_k)
     if map_b is None or (map_a is None and not gathered):
         return None
     own = (BufferArg("operand", 0),) if gathered else ()
@@ -128,32 +149,34 @@ def plan_wgmma(
         skip = (0,) if gathered else ()
         buffers = tuple(b for b in region_buffers(p.dispatch, skip=skip) if b.kind != "result" or maps_out[b.index] is None)
     staging = STAGING_BUFFERS * STAGING_BYTES * (s.tile_m // 64) * sum(m is not None for m in maps_out)
-    shared = s.stages * stage_bytes(s) + staging + 16 * s.stages + ATOM
+    shared = s.stages * stage_bytes(p, s) + staging + 16 * s.stages + ATOM
     if shared > target.shared_bytes:
         return None
     launch = KernelLaunch(
         symbol_of(p.dispatch, suffix),
-        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(s, target))), 1, 1),
+        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(p, s, target))), 1, 1),
         (*(m for m in (map_a, map_b, *maps_out) if m is not None), *own, *buffers),
         (128 * (1 + s.tile_m // 64), 1, 1),
         shared_bytes=shared,
         flops=p.flops,
     )
-    return WgmmaPlan(s, row, map_a, map_b, maps_out, streamed(launch, p, s))
+    return WgmmaPlan(s, row, map_a, map_b, maps_out, with_shares(launch, p, s))
 
 
-def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
-    """Blocks of a schedule that an SM holds at once: by shared memory and by accumulator registers, at most 2."""
-    fits = target.shared_bytes // (s.stages * stage_bytes(s) + ATOM) >= 2
-    return 2 if fits and s.tile_m * s.tile_n <= 128 * 128 else 1
+def _blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
+    """Blocks of a schedule that an SM holds at once: by shared memory and by registers, at most 2.
+
+    Two blocks leave a thread 80 registers (128 where there is one consumer), of which accumulators may take less than half.
+    """
+    fits = target.shared_bytes // (s.stages * stage_bytes(p, s) + ATOM) >= 2
+    return 2 if fits and s.tile_m * s.tile_n <= SHARED_SM_AREA else 1
 
 
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
     """Write the kernel of `plan` into `module`."""
-    with dispatch_kernel(
-        module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=_blocks_per_sm(plan.schedule, target)
-    ) as dk:
-        WgmmaKernel(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
+    blocks = _blocks_per_sm(p, plan.schedule, target)
+    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=blocks) as dk:
+        WgmmaKernel(dk, p, plan, blocks).emit()
 
 
 class WgmmaKernel:
@@ -173,7 +196,9 @@ class WgmmaKernel:
         self.registers = REGISTERS[blocks] if self.consumers == 2 else None
         self.shared = k.dynamic_shared(ATOM)
         self.bytes_a = s.tile_m * SWIZZLE
-        self.staging = s.stages * stage_bytes(s)
+        self.lines_b = column_lines(p, s)
+        self.stage_bytes = stage_bytes(p, s)
+        self.staging = s.stages * self.stage_bytes
         staged = sum(m is not None for m in self.maps_out)
         self.barriers = self.staging + STAGING_BUFFERS * STAGING_BYTES * self.consumers * staged
         self.order = tile_order(dk, p, s, self.tile_k)
@@ -238,12 +263,12 @@ class WgmmaKernel:
             stage, parity = steps.carry
             k.mbarrier_wait(self.empty(stage), parity ^ 1)
             full = self.full(stage)
-            k.mbarrier_arrive_expect(full, stage_bytes(self.s))
-            base = self.shared + stage * stage_bytes(self.s)
+            k.mbarrier_arrive_expect(full, self.stage_bytes)
+            base = self.shared + stage * self.stage_bytes
             at = steps.iv * self.tile_k
             assert self.map_a is not None, "a gathered A has its own producer"
             self.load(base, self.p.a, self.map_a, self.s.tile_m, work.row, at, work.batch, full)
-            self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, work.col, at, work.batch, full)
+            self.load(base + self.bytes_a, self.p.b, self.map_b, self.lines_b, work.col, at, work.batch, full)
             steps.yield_(list(self.next_stage(stage, parity)))
         return list(steps.results)
 
@@ -313,7 +338,7 @@ class WgmmaKernel:
                 stage, parity, acc, previous = steps.carry
                 k.mbarrier_wait(self.full(stage), parity)
                 self.ready()
-                step = k.cast(stage * (stage_bytes(s) >> 4), "i64", signed=False)
+                step = k.cast(stage * (self.stage_bytes >> 4), "i64", signed=False)
                 a, b = base_a + step, base_b + step
                 k.wgmma_fence()
                 for i in range(self.tile_k // row.k):
@@ -395,6 +420,6 @@ class WgmmaKernel:
         """Store accumulators of a part of a tile to the workspace."""
         row, col = self.lane_position(local, consumer)
         for h in range(2):
-            line = out.at_row(batch, m0 + row + 8 * h)
+            line: Any = out.at_row(batch, m0 + row + 8 * h)
             for j in range(self.s.tile_n // 8):
                 out.pair(line, n0 + col + 8 * j, acc[4 * j + 2 * h : 4 * j + 2 * h + 2])
