@@ -43,6 +43,7 @@ from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E4
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule  # noqa: E402
 from ingot.compiler.reference import run_dispatch  # noqa: E402
 from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
 from ingot.dispatch import Dispatch  # noqa: E402
@@ -332,6 +333,10 @@ def other_checks() -> list[Check]:
         Check("normalize layer any", make.normalize("layer", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize softmax any", make.normalize("softmax", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize group", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4))),
+        Check("normalize group of eight blocks", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16")),
+        Check("normalize group of one block", make.normalize("rms", 2, 144, 32, 40, axes=(1, 3), dtype="f16")),
+        Check("normalize group in two launches", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4)),
+              schedule=GroupSchedule(8, 12, 48)),
     ]  # fmt: skip
 
 
@@ -560,6 +565,11 @@ def speeds() -> list[Speed]:
         Speed("global average 32x3136x256 f16", make.reduce("sum", (32, 3136, 256), (1,), "f16"), 0.0),
         Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1,) * 4)),
         Speed("group norm 16x9216x32x10 bf16", make.normalize("layer", 16, 9216, 32, 10, axes=(1, 3)), 0.0),
+        Speed("group norm 2x9216x32x10 f16", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), 0.0),
+        Speed("group norm 2x2304x32x20 f16", make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0),
+        Speed("group norm 2x2304x32x20 f16, two launches",
+              make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0, schedule=GroupSchedule(8, 6, 18)),
+        Speed("group norm 2x576x32x40 f16", make.normalize("layer", 2, 576, 32, 40, axes=(1, 3), dtype="f16"), 0.0),
     ]  # fmt: skip
 
 

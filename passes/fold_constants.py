@@ -36,8 +36,10 @@ class FoldConstants(Pass):
         blocks = dialect.blocks(dialect.main_func(module))
         program = dialect.find_func(module, dialect.WEIGHTS_FUNC)
         builder: _Program | None = None
+        kept = {"ingot.weight", *dialect.VIEWS}
         for block in reversed(blocks):  # outer ones first: what is constant there, their regions read by name
-            frontier = _frontier(block, _constant_roots(block))
+            folded = {v for v in constant_values(block) if v.owner.operation.name not in kept}
+            frontier = _frontier(block, folded)
             if frontier and builder is None:
                 builder = _Program(module, program or _empty_program(module), ctx.weights or ())
             for value in frontier:
@@ -56,9 +58,9 @@ class FoldConstants(Pass):
 # What is constant -----------------------------------------------------------------------------------------------------
 
 
-def _constant_roots(block: ir.Block) -> set[ir.Value]:
-    """The results of roots, and the `empty`s, that the weights program can compute."""
-    constant: set[ir.Value] = set()  # views and weights too
+def constant_values(block: ir.Block) -> set[ir.Value]:
+    """Weights, and what the weights program can compute of them: results of roots, `empty`s, and views."""
+    constant: set[ir.Value] = set()
 
     for view in block.operations:
         op = view.operation
@@ -70,8 +72,7 @@ def _constant_roots(block: ir.Block) -> set[ir.Value]:
                 constant.update(op.results)
             elif op.name == "ingot.move" and len(op.operands) == 2:
                 _forget_chain(op, constant)
-    kept = {"ingot.weight", *dialect.VIEWS}
-    return {v for v in constant if v.owner.operation.name not in kept}
+    return constant
 
 
 def _forget_chain(move: ir.Operation, constant: set[ir.Value]) -> None:

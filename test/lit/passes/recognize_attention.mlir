@@ -198,3 +198,54 @@
   "ingot.output"(%r) {name = "y", type = "float"} : (tensor<?x8x?x16xf32, #ingot.dims<["B", "S"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["z0", "q", "k", "v", "m"], input_types = ["float", "float", "float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires: the scale that ends a product's epilogue joins the attention's, and the product keeps its bias. Keys are an output too,
+// so theirs stays.
+// CHECK:      %[[Q:.*]] = "ingot.matmul"(%arg0
+// CHECK:        %[[B:.*]] = "ingot.addf"
+// CHECK-NEXT:   "ingot.yield"(%[[B]])
+// CHECK:      "ingot.matmul"(%arg0
+// CHECK:        "ingot.mulf"
+// CHECK:      "ingot.attention"
+// CHECK:      {scale = 5.000000e-01 : f64}
+"ingot.func"() ({
+^bb0(%x: tensor<2x5x16xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<16x16xf32>
+  %b = "ingot.weight"() {name = "b"} : () -> tensor<16xf32>
+  %q = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%b) : (tensor<16xf32>) -> f32
+    %s = "ingot.addf"(%a, %e) : (f32, f32) -> f32
+    %c = "ingot.const"() {value = 0.5 : f32} : () -> f32
+    %f = "ingot.mulf"(%s, %c) : (f32, f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x5x16xf32>, tensor<16x16xf32>) -> tensor<2x5x16xf32>
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<16x16xf32>
+  %k = "ingot.matmul"(%x, %v) ({
+  ^bb0(%a: f32):
+    %c = "ingot.const"() {value = 0.25 : f32} : () -> f32
+    %f = "ingot.mulf"(%a, %c) : (f32, f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x5x16xf32>, tensor<16x16xf32>) -> tensor<2x5x16xf32>
+  %t = "ingot.transpose"(%k) {perm = array<i64: 0, 2, 1>} : (tensor<2x5x16xf32>) -> tensor<2x16x5xf32>
+  %s = "ingot.matmul"(%q, %t) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x5x16xf32>, tensor<2x16x5xf32>) -> tensor<2x5x5xf32>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 2>, kind = "softmax", epsilon = 0.0} : (tensor<2x5x5xf32>) -> tensor<2x5x5xf32>
+  %y = "ingot.matmul"(%p, %x) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x5x5xf32>, tensor<2x5x16xf32>) -> tensor<2x5x16xf32>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<2x5x16xf32>) -> ()
+  "ingot.output"(%k) {name = "k", type = "float"} : (tensor<2x5x16xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
