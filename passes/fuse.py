@@ -14,7 +14,7 @@ from ingot.dtypes import DTYPES
 from ingot.passes.canonicalize import domain_of
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
-from ingot.passes.rewriting import domains, views
+from ingot.passes.rewriting import concatenations, domains, views
 from ingot.passes.rewriting.ops import (
     Root,
     defining,
@@ -28,7 +28,7 @@ from ingot.passes.rewriting.ops import (
 from ingot.passes.rewriting.scalar_regions import RegionBuilder, cost, loaded
 
 # Roots whose last region may take further computation and results.
-_EPILOGUES = frozenset({"matmul", "conv", "attention", "reduce", "normalize", "pool"})
+_EPILOGUES = frozenset({"matmul", "scaled_matmul", "conv", "attention", "reduce", "normalize", "pool"})
 # Roots that read their first operand through a region which may take its producer's computation.
 _PROLOGUES = frozenset({"reduce", "normalize", "move"})
 _CHEAP_COST = 4  # of a computation that reads nothing, that it may be repeated
@@ -42,6 +42,7 @@ class Fuse(Pass):
 
     What is computed once stays computed once: a result with several readers is recomputed only where that is no more than a
     cast or a few integer operations on one tensor. Nothing is computed in the loads of matmul, conv and attention.
+    A concatenation of a few parts that pointwise operations alone read is computed by them (rotary embeddings).
 
     Args:
         max_ops: the largest cost of a region, in additions (`ingot.passes.rewriting.scalar_regions.cost`).
@@ -98,6 +99,8 @@ class _Fuser:
 
     def _absorb(self, op: ir.Operation) -> ir.Operation | None:
         """Take one pointwise producer into `op`; the operation that replaces it, or None."""
+        if op.name == "ingot.pointwise":
+            self._open_concatenations(op)
         root = self.read(op)
         if root.name in _PROLOGUES and (new := self._absorb_operand(root)) is not None:
             return new
@@ -110,6 +113,25 @@ class _Fuser:
                     if new is not None:
                         return new
         return None
+
+    def _open_concatenations(self, op: ir.Operation) -> None:
+        """Make pointwise operations of concatenations that only such read, and `op` is the first to."""
+        for tensor in self.read(op).tensors:
+            while (owner := defining(tensor)) is not None and owner.name in dialect.VIEWS:
+                tensor = owner.operands[0]
+            if owner is None or any(user.name != "ingot.pointwise" for user in readers(tensor)):
+                continue
+            parts = concatenations.concatenation(tensor)
+            if parts is None:
+                continue
+            new = concatenations.as_pointwise(parts, owner)
+            for reader in readers(tensor):
+                self._cache.pop(operation_key(reader), None)
+            self.replace_uses(tensor, new.results[0])
+            for move in reversed(parts.moves):
+                self._cache.pop(operation_key(move.op), None)
+                move.op.erase()
+            self._count("concatenations")
 
     def _inline_load(self, root: Root, number: int, operand: int) -> ir.Operation | None:
         """Replace a region's loads of a pointwise result by the computation."""

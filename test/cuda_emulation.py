@@ -46,7 +46,7 @@ def run_emulated(
     with ir.Context():
         emitted = emit(d, BY_NAME[target] if isinstance(target, str) else target, schedule)
         plan = emitted.plan
-        workspace = np.zeros(dims.evaluate(plan.workspace, sizes), np.uint8)
+        workspace = np.full(dims.evaluate(plan.workspace, sizes), 0xFF, np.uint8)  # what others left there: NaN
         arrays: dict[tuple[str, int], np.ndarray] = {("workspace", 0): workspace}
         arrays |= {("operand", i): _aligned(o.packed()) for i, o in enumerate(operands)}
         arrays |= {("result", i): r for i, r in enumerate(results)}

@@ -21,6 +21,7 @@ from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, known_multiple
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
+from ingot.target import OVERLAP_SM
 
 NARROW = 1 << 31  # offsets below it are computed in 32 bits
 
@@ -82,6 +83,7 @@ class DispatchKernel:
 
     def __init__(self, k: Any, dispatch: Dispatch, launch: KernelLaunch, sized: bool) -> None:
         self.k, self.d, self.launch = k, dispatch, launch
+        self.begun = False
         self._pointers: dict[tuple[str, int], Val] = {}
         self.maps: list[Val] = []
         for buffer, arg in zip(launch.buffers, k.args, strict=False):
@@ -94,6 +96,18 @@ class DispatchKernel:
             table = k.args[-1]
             for i, name in enumerate(dispatch.symbols):
                 self._symbols[name] = k.load(table.at(i, "i64"), "i64", align=8)
+
+    def begin(self) -> None:
+        """Wait until the launches before this one have ended, then let those after it start.
+
+        Every thread comes here once, before its first access to memory that another launch reads or writes. Before it may stand
+        what concerns the block alone, and reads of sizes and tensor maps, which do not change while a program runs.
+        """
+        assert not self.begun, "a kernel begins once"
+        self.begun = True
+        if self.k.sm >= OVERLAP_SM:
+            self.k.grid_dependency_wait()
+            self.k.grid_dependency_launch()
 
     # --- sizes
 
@@ -276,7 +290,8 @@ def memory_type(dtype: str) -> str:
 
 @contextmanager
 def dispatch_kernel(
-    module: KernelModule, dispatch: Dispatch, launch: KernelLaunch, *, min_blocks: int = 0, exact_threads: bool = False
+    module: KernelModule, dispatch: Dispatch, launch: KernelLaunch, *, min_blocks: int = 0, exact_threads: bool = False,
+    prologue: bool = False,
 ) -> Iterator[DispatchKernel]:
     """Open the kernel that `launch` describes and give its `DispatchKernel`.
 
@@ -287,6 +302,7 @@ def dispatch_kernel(
         min_blocks: blocks that must fit on an SM at once.
         exact_threads: launches have exactly these threads (kernels with roles by warpgroup, which use wgmma). In such kernels
             divisions are approximate (2 ulp): exact ones are calls, and with a call in sight ptxas serializes wgmma (C7509).
+        prologue: the kernel has work that may be done before the launches before it have ended, and calls `begin` after it.
     """
     params = []
     for buffer in launch.buffers:
@@ -304,7 +320,11 @@ def dispatch_kernel(
     ) as k:
         if exact_threads:
             k.contract = {"fastmath": k.attr("#arith.fastmath<contract,afn>")}
-        yield DispatchKernel(k, dispatch, launch, sized)
+        dk = DispatchKernel(k, dispatch, launch, sized)
+        if not prologue:
+            dk.begin()
+        yield dk
+        assert dk.begun, f"{launch.symbol} never waits for the launches before it"
 
 
 def region_operands(regions: Sequence[ScalarRegion]) -> list[int]:
