@@ -12,10 +12,10 @@ from ingot.compiler.codegen.cpu_region import (
     RegionEmitter,
     domain_strides,
     indexed_axes,
-    load_lanes,
+    load_elements,
     loaded_operands,
     storage_type,
-    store_lanes,
+    store_elements,
 )
 from ingot.compiler.codegen.cpu_space import (
     Space,
@@ -123,19 +123,14 @@ def _element(
     ck: CpuKernel, work: Elementwise, emitter: RegionEmitter, space: Space, starts: Sequence[Val], at: Position
 ) -> None:
     """One vector (or element) of the computation: loads, region, stores."""
-    k = ck.k
     args = []
     if work.argument >= 0:
         tensor = ck.dispatch.operands[work.argument]
         strides = emitter.strides[work.argument]
-        base = ck.operand(work.argument).at(ck.offset(at.index, strides), storage_type(tensor.dtype))
-        step = ck.dim(strides[-1]) if at.lanes else k.const(0, "i64")
-        args.append(load_lanes(ck, base, tensor.dtype, step, at))
+        args.append(load_elements(ck, ck.operand(work.argument), at.index, strides, tensor.dtype, at))
     values = emitter(args, at)
     for number, (value, result, start) in enumerate(zip(values, ck.dispatch.results, starts, strict=True)):
-        strides = space.strides[number]
-        to = ck.result(number).at(ck.offset(at.index, strides) + start, storage_type(result.dtype))
-        store_lanes(ck, value, to, result.dtype, ck.dim(strides[-1]), at)
+        store_elements(ck, value, ck.result(number), at.index, space.strides[number], result.dtype, at, start)
 
 
 def _is_plain_copy(work: Elementwise) -> bool:
