@@ -527,8 +527,10 @@ def test_a_cpu_without_avx2_is_refused():
 
 # 4-bit elements and small floats --------------------------------------------------------------------------------------
 
-CODES = [("i4", "sitofp"), ("i4", "uitofp"), ("f4E2M1FN", "extf"), ("f8E4M3FN", "extf"), ("f8E5M2", "extf"), ("f8E8M0FNU", "extf"),
-         ("i16", "uitofp"), ("i8", "uitofp")]  # fmt: skip
+CODES = [
+    ("i4", "sitofp"), ("i4", "uitofp"), ("f4E2M1FN", "extf"), ("f8E4M3FN", "extf"), ("f8E5M2", "extf"), ("f8E8M0FNU", "extf"),
+    ("i16", "uitofp"), ("i8", "uitofp"),
+]  # fmt: skip
 
 
 def all_codes(t: TensorArg, rng: np.random.Generator) -> np.ndarray:
@@ -549,7 +551,8 @@ def test_elements_without_arithmetic_are_read(dtype, name):
     body = region("", load(0, dtype), (name, (0,), "f32"))
     for t, shape in (
         (contiguous(dtype, 6, 64), (6, 64)), (contiguous(dtype, 5, 37), (5, 37)), (contiguous(dtype, 2, 3, 21), (2, 3, 21)),
-        (contiguous(dtype, 5, 1), (5, 40)), (strided(dtype, (6, 20), (1, 6)), (6, 20)), (strided(dtype, (4, 9), (40, 3)), (4, 9)),
+        (contiguous(dtype, 5, 1), (5, 40)), (strided(dtype, (6, 20), (1, 6)), (6, 20)),
+        (strided(dtype, (4, 9), (40, 3)), (4, 9)),
     ):  # fmt: skip
         for target in (None, baseline("x86-64-v3")):
             check(pointwise(body, [t], contiguous("f32", *shape)), operands=[all_codes(t, rng)], target=target)
@@ -570,8 +573,9 @@ def test_4_bit_results(dtype, shape):
 def test_4_bit_elements_are_gathered_and_copied():
     table, rows = contiguous("i4", 9, 21), TensorArg("i64", (5, 1), (1, 1))
     gather = region(
-        "", load(0, "i64"), ("index", (), "i64", {"axis": 1}), ("load_at", (0, 1), "i4", {"operand": 1}), ("sitofp", (2,), "f32")
-    )
+        "", load(0, "i64"), ("index", (), "i64", {"axis": 1}), ("load_at", (0, 1), "i4", {"operand": 1}),
+        ("sitofp", (2,), "f32"),
+    )  # fmt: skip
     codes = all_codes(table, np.random.default_rng(0))
     check(pointwise(gather, [rows, table], contiguous("f32", 5, 21)), operands=[np.array([[3], [0], [8], [7], [7]]), codes])
     for shape in ((4, 6), (3, 7)):
@@ -588,7 +592,9 @@ def test_4_bit_parts_are_moved_into_their_place():
 
 
 def test_constants_and_bits_of_small_floats():
-    body = region("", ("const", (), "f8E4M3FN", {"value": 1.5}), ("extf", (0,), "f32"), load(0, "i8"), ("bitcast", (2,), "f8E8M0FNU"),
-                  ("extf", (3,), "f32"), ("mulf", (1, 4), "f32"))  # fmt: skip
+    body = region(
+        "", ("const", (), "f8E4M3FN", {"value": 1.5}), ("extf", (0,), "f32"), load(0, "i8"),
+        ("bitcast", (2,), "f8E8M0FNU"), ("extf", (3,), "f32"), ("mulf", (1, 4), "f32"),
+    )  # fmt: skip
     codes = np.arange(100, 150, dtype=np.int8).reshape(1, 50)
     check(pointwise(body, [contiguous("i8", 1, 50)], contiguous("f32", 1, 50)), operands=[codes])
