@@ -42,7 +42,7 @@ def test_model_matches_its_reference_at_every_shape(name, zoo_model):
     folder = zoo_model(name)
     session = ingot.Session(ingot.compile(folder / "model.onnx"), device=DEVICE)
     sets = zoo.input_sets(folder)
-    tolerance = zoo.TOLERANCE[zoo.read(name).meta["dtype"]]
+    tolerance = zoo.tolerance(name)
     for _ in range(3):  # kernel by kernel, then captured, then replayed
         check(session, sets, tolerance)
     session.close()
