@@ -24,6 +24,7 @@ from ingot.dispatch import Dispatch, TensorArg
 from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
 from ingot.target import Target
 
+_PACKED_ROOTS = frozenset({"pointwise", "move", "matmul", "reduce"})  # that take elements that share bytes
 _PARAMS = (Param("buffers", "ptr"), Param("sizes", "ptr"), Param("begin", "i64"), Param("end", "i64"))
 
 
@@ -169,14 +170,15 @@ class CpuKernel:
 
 def touched_bytes(t: TensorArg) -> Dim:
     """Bytes of the distinct elements of a view (axes of stride 0 repeat them)."""
-    return dims.product(d for d, s in zip(t.shape, t.strides, strict=True) if s != 0) * t.type.bytes
+    elements = dims.product(d for d, s in zip(t.shape, t.strides, strict=True) if s != 0)
+    return elements * t.type.bytes if t.type.bits >= 8 else dims.ceildiv(elements * t.type.bits, 8)
 
 
 @contextmanager
 def cpu_kernel(dispatch: Dispatch, target: Target, grid: Dim) -> Iterator[CpuKernel]:
     """Begin the kernel of a dispatch, in the current MLIR context."""
     for t in (*dispatch.operands, *dispatch.results):
-        if t.type.bits < 8:
+        if t.type.bits < 8 and dispatch.root not in _PACKED_ROOTS:
             raise NotImplementedError(f"{dispatch.root} on cpu has no code for tensors of {t.dtype}: convert them first")
     module = KernelModule("cpu", context=ir.Context.current)
     with module.kernel(f"{dispatch.root}_{dispatch.key[:16]}", _PARAMS) as k:
