@@ -58,7 +58,7 @@ def run_model(name: str, options: argparse.Namespace, folder: Path, cache: Runti
             session.run(None, feeds)
             times.append((time.perf_counter() - start) * 1e3)
         row["ms"].append(float(np.median(times)))
-    row["error"], row["tolerance"] = worst, zoo.TOLERANCE[dtype]
+    row["error"], row["tolerance"] = worst, zoo.TOLERANCE.get(dtype) or zoo.tolerance(name)
     if options.profile:
         rows = session.profile(sets[0][0])
         row["kernel_ms"] = sum(r["ms"] for r in rows)

@@ -16,7 +16,7 @@ from math import gcd
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
-from ingot.dialects.layout import view_layout
+from ingot.dialects.layout import base_layout, view_layout
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute, read_regions
 from ingot.dims import Dim
@@ -96,15 +96,14 @@ class PlaceResolver:
 
     def _resolve(self, value: ir.Value) -> Place:
         owner = value.owner
-        dtype, shape = dialect.dtype_of(value), dialect.shape_of(value)
         if not isinstance(owner, ir.Block):
             op = owner.operation
             if op.name in dialect.VIEWS:
                 return self._view(op)
             if op.name == "ingot.move" and len(op.operands) == 2:
                 return self.place(op.operands[1])
-        view = self._memory.get(value) or StridedView.contiguous(shape)
-        return Place(value, view, dtype)
+        view = self._memory.get(value) or base_layout(value)
+        return Place(value, view, dialect.dtype_of(value))
 
     def _view(self, op: ir.Operation) -> Place:
         of = self.place(op.operands[0])

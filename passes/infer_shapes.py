@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from ingot import dims
 from ingot.dialects import onnx
 from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tensor_type
-from ingot.dims import Dim
+from ingot.dims import Dim, Expr
 from ingot.errors import ModelError
 from ingot.passes.onnx_inference import (
     constants,
@@ -23,7 +24,7 @@ from ingot.passes.onnx_inference import (
     transformers,
     views,
 )
-from ingot.passes.onnx_inference.annotations import node_label, read_guards, write_guards, write_values
+from ingot.passes.onnx_inference.annotations import forget_guards, node_label, read_guards, write_guards, write_values
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
 from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
@@ -71,6 +72,8 @@ class _Inference:
         for argument, name in zip(block.arguments, graph.attributes["input_names"], strict=True):
             self.tensors[argument] = self._input(argument, name.value)
         self._nodes(block)
+        if not self.problems and self._constant_inputs(block):
+            self._nodes(block)
         if not self.problems and self.facts.has_equalities:
             # Once more, so that values before a guard's node get the simpler of two equal sizes too.
             self._nodes(block)
@@ -79,6 +82,25 @@ class _Inference:
         for view in block.operations:
             if view.operation.name == onnx.OUTPUT:
                 self._check_output(view.operation)
+
+    def _constant_inputs(self, block: ir.Block) -> bool:
+        """Give inputs the constant sizes that guards want of them; True where that changes a type, and all is to be inferred
+        again: the inputs' types state then what the guards did.
+        """
+        constants = self.facts.constants
+        changed = False
+        for argument in block.arguments:
+            tensor = self.tensors[argument]
+            assert tensor is not None, "there is no problem"
+            shape = tuple(dims.substitute(d, constants) if isinstance(d, Expr) else d for d in tensor.shape)
+            if shape != tensor.shape:
+                self.tensors[argument] = tensor = replace(tensor, shape=shape)
+                argument.set_type(self._type(tensor))
+                changed = True
+        if changed:
+            self.facts = Facts()
+            forget_guards(block)
+        return changed
 
     def _input(self, argument: ir.Value, name: str) -> Tensor | None:
         try:

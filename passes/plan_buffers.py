@@ -2,8 +2,8 @@
 
 Attributes it leaves
     on every root operation, every control operation and every `empty`
-        `ingot.buffers`: one string for each result, the memory it is written to, contiguous and row-major: `arena:SLOT` or
-        `output:K`, K numbering the function's `output` operations. A `move ... into` repeats the buffer of `into`.
+        `ingot.buffers`: one string for each result, the memory it is written to, without gaps: `arena:SLOT` or `output:K`, K
+        numbering the function's `output` operations. A `move ... into` repeats the buffer of `into`.
     on the function
         `ingot.slots`: the size of each slot in bytes, as shape expressions (strings);
         `ingot.offsets`: each slot's offset in the arena, multiples of 256;
@@ -33,7 +33,7 @@ from typing import ClassVar
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
-from ingot.dialects.layout import layout_of
+from ingot.dialects.layout import base_of, layout_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute, create_root, read_regions, to_attribute
 from ingot.dims import Dim
@@ -143,16 +143,9 @@ def _own_outputs(block: ir.Block) -> int:
 
 def _whole_base(value: ir.Value) -> ir.Value | None:
     """The memory that a value is the whole of, in order, if a dispatch writes it; else None."""
-    while (op := defining(value)) is not None:
-        if op.name == "ingot.reshape":
-            value = op.operands[0]
-        elif op.name == "ingot.move" and len(op.operands) == 2:
-            value = op.operands[1]
-        elif op.name in dialect.VIEWS or op.name == "ingot.weight":
-            return None
-        else:
-            return value
-    return None
+    base = base_of(value)
+    op = defining(base)
+    return base if op is not None and op.name != "ingot.weight" and _is_whole(value, base) else None
 
 
 @dataclass

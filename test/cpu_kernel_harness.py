@@ -91,6 +91,8 @@ class CompiledDispatch:
             if DTYPES[r.dtype].bits < 8:
                 guards[number] = np.full(2 * _GUARD + (results[number].size + 1) // 2, _PATTERN, np.uint8)
                 written.append(guards[number][_GUARD:-_GUARD])
+                if into is not None and number == 0:
+                    written[0][...] = pack_nibbles(into)
             else:
                 written.append(results[number])
         self.bind(read, written, sizes)(3)

@@ -163,7 +163,8 @@ class Operands:
         *others, line, step = strides
         strides = (*(0 if d == 1 else s for d, s in zip(self.problem.batch, others, strict=True)), line, step)
         axis = -1 if step == 1 else -2
-        lines = Lines(self.ck, self.ck.dispatch.operands[number], line, step, unsigned, begin_bytes(strides, axis))
+        begins = begin_bytes(strides, axis, self.ck.dispatch)
+        lines = Lines(self.ck, self.ck.dispatch.operands[number], line, step, unsigned, begins)
         self._lines.append((number, lines, tuple(others)))
         return lines
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
+from ingot.dispatch import Dispatch, known_multiple
 from ingot.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ def shares_bytes(dtype: str) -> bool:
     return DTYPES[dtype].bits < 8
 
 
-def begin_bytes(strides: Sequence[Dim], lane_axis: int) -> bool:
+def begin_bytes(strides: Sequence[Dim], lane_axis: int, dispatch: Dispatch) -> bool:
     """True where vectors of an even number of neighbours along an axis begin bytes: every other stride is even."""
     return strides[lane_axis] == 1 and all(
-        dims.multiple_of(s) % 2 == 0 for axis, s in enumerate(strides) if axis != lane_axis % len(strides)
+        known_multiple(s, dispatch) % 2 == 0 for axis, s in enumerate(strides) if axis != lane_axis % len(strides)
     )
 
 
 def load_wide_nibbles(ck: CpuKernel, base: Val, place: Val, lanes: int) -> Val:
-    """`lanes` neighbours (a multiple of 8), the first of which begins a byte, as codes in i32: each lane shifts its own out of a
-    word of eight."""
+    """`lanes` neighbours (a multiple of 8), the first of which begins a byte, as codes in i32: each lane shifts its own out of
+    a word of eight."""
     k = ck.k
     words = k.load(base.at(place >> 1, "i8"), k.vector_of("i32", lanes // 8), align=1)
     each = k.shuffle(words, words, [i // 8 for i in range(lanes)])
@@ -71,29 +71,28 @@ def _load_one(ck: CpuKernel, base: Val, place: Val) -> Val:
 def store_nibbles(ck: CpuKernel, x: Val, base: Val, place: Val, step: Val, at: Position, *, begins: bool) -> None:
     """Store codes as elements from number `place` of the tensor at `base`.
 
-    The neighbour of an element that does not share the call's work item must not share its byte: raises NotImplementedError
-    where rows may begin inside bytes.
+    An element that is stored alone rewrites its byte: no other work item may write the byte's other half.
     """
     k = ck.k
-    if not begins or (at.lanes and (step.const != 1 or at.lanes % 2)):
-        raise NotImplementedError("on cpu, rows of 4-bit results must be contiguous and of an even number of elements")
-    p = base.at(place >> 1, "i8")
     if not at.lanes:
-        # The elements of a byte are written one after the other: the first clears the second.
-        is_first = (place & 1).eq(0)
-        old = k.load(p, "i8")
-        k.store(k.select(is_first, x, (old & 15) | (x << 4)), p)
+        _store_one(ck, x, base, place)
         return
     if x.t.kind != "vector":
         x = k.broadcast(x, at.lanes)
-    if at.mask is not None:
-        x = k.select(at.mask, x, 0)
-    low, high = (k.shuffle(x, x, range(i, at.lanes, 2)) for i in (0, 1))
-    both = low | (high << 4)
-    if at.mask is None:
-        k.store(both, p)
-    else:
-        k.masked_store(both, p, _pairs(ck, at.mask))
+    if begins and step.const == 1 and at.lanes % 2 == 0 and at.mask is None:
+        low, high = (k.shuffle(x, x, range(i, at.lanes, 2)) for i in (0, 1))
+        k.store(low | (high << 4), base.at(place >> 1, "i8"))
+        return
+    for i in range(at.lanes):
+        with k.if_(True if at.mask is None else k.extract(at.mask, i)):
+            _store_one(ck, k.extract(x, i), base, place + step * i)
+
+
+def _store_one(ck: CpuKernel, code: Val, base: Val, place: Val) -> None:
+    k = ck.k
+    p, shift = base.at(place >> 1, "i8"), k.cast((place & 1) << 2, "i8")
+    kept = k.load(p, "i8") & (k.const(0xF0, "i8") >> shift)
+    k.store(kept | (code << shift), p)
 
 
 def _pairs(ck: CpuKernel, mask: Val) -> Val:

@@ -63,7 +63,7 @@ def load_elements(
     place = ck.offset(index, strides)
     step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
     if shares_bytes(dtype):
-        return load_nibbles(ck, base, place, step, at, begins=begin_bytes(strides, at.lane_axis))
+        return load_nibbles(ck, base, place, step, at, begins=begin_bytes(strides, at.lane_axis, ck.dispatch))
     return load_lanes(ck, base.at(place, storage_type(dtype)), dtype, step, at)
 
 
@@ -77,7 +77,7 @@ def store_elements(
     if shares_bytes(dtype):
         begins = start is None or (start.const is not None and start.const % 2 == 0)
         axis = at.lane_axis if at.lanes else -1
-        store_nibbles(ck, x, base, place, step, at, begins=begins and begin_bytes(strides, axis))
+        store_nibbles(ck, x, base, place, step, at, begins=begins and begin_bytes(strides, axis, ck.dispatch))
     else:
         store_lanes(ck, x, base.at(place, storage_type(dtype)), dtype, step, at)
 
@@ -195,7 +195,7 @@ class RegionEmitter:
             case "dim":
                 return ck.dim(dims.parse(inst.attr("dim")))
             case "const":
-                return k.const(inst.attr("value"), inst.type)
+                return ScalarEmitter(k).const(inst.attr("value"), inst.type)
         stepped_result = self._stepped(inst, args)
         if stepped_result is not None:
             return stepped_result

@@ -23,7 +23,7 @@ from ingot.compiler.codegen.small_floats import SMALL_FLOATS
 from ingot.compiler.codegen.values import Val
 
 QUANTIZED = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
-_INTEGERS = ("i8", "i4")
+INTEGERS = ("i8", "i4")
 _E2M1_UPPER = (0x00, 0x38, 0x3C, 0x3E, 0x40, 0x42, 0x44, 0x46)  # upper bytes of 0, 0.5, 1, 1.5, 2, 3, 4, 6 in f16
 _TO_UPPER = (0x1404, 0x3424)  # prmt selectors: bytes 0 and 1 (2 and 3) to the upper bytes of two f16, zeros below
 
@@ -34,9 +34,9 @@ def _word(bytes_: Sequence[int]) -> int:
 
 def decode_words(k: Any, words: Sequence[Val], dtype: str, unsigned: bool) -> list[Val]:
     """The elements of i32 `words`, lowest bits first, as f32."""
-    if dtype in _INTEGERS:
+    if dtype in INTEGERS:
         return [x for w in words for x in _integers(k, w, dtype, unsigned)]
-    return [k.cast(x, "f32") for w in words for pair in _pairs(k, w, dtype) for x in k.elements(pair)]
+    return [k.cast(x, "f32") for w in words for pair in float_pairs(k, w, dtype) for x in k.elements(pair)]
 
 
 def _integers(k: Any, word: Val, dtype: str, unsigned: bool) -> list[Val]:
@@ -64,7 +64,7 @@ def _integer_pairs(k: Any, word: Val, dtype: str, unsigned: bool) -> tuple[list[
     return [k.bitcast((w & _word([0xFF, 0] * 2)) | _word([0, 0x64] * 2), half) for w in words], 1024 + bias
 
 
-def _pairs(k: Any, word: Val, dtype: str) -> list[Val]:
+def float_pairs(k: Any, word: Val, dtype: str) -> list[Val]:
     """The small floats of a word as vectors of two f16."""
     half = k.vector_of("f16", 2)
     if dtype == "f4E2M1FN":
@@ -116,7 +116,7 @@ class QuantizedElements:
         self.dk, self.k, self.x, self.scales, self.unsigned = dk, dk.k, x, scales, unsigned
         self.narrow = narrow if scales is not None else ""
         exact = scales is None or (narrow == "f16" and scales.scale.dtype == "f16")
-        whole = scales is None or scales.zero is None or {x.dtype, scales.zero.dtype} <= set(_INTEGERS)
+        whole = scales is None or scales.zero is None or {x.dtype, scales.zero.dtype} <= set(INTEGERS)
         self.in_f16 = x.dtype in QUANTIZED and exact and whole
 
     def start(self, batch: Sequence[Val]) -> None:
@@ -194,11 +194,11 @@ class QuantizedElements:
         k, dtype = self.k, self.x.dtype
         count = -(-lanes // 2)
         offset = 0
-        if dtype in _INTEGERS:
+        if dtype in INTEGERS:
             found = [_integer_pairs(k, w, dtype, self.unsigned) for w in words]
             values, offset = [p for pairs, _ in found for p in pairs][:count], found[0][1]
         else:
-            values = [p for w in words for p in _pairs(k, w, dtype)][:count]
+            values = [p for w in words for p in float_pairs(k, w, dtype)][:count]
         if self.scales is None:
             return [p - float(offset) if offset else p for p in values]
         scales = self.scales_of(row, col, lanes, valid)

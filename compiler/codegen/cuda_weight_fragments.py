@@ -1,0 +1,427 @@
+"""Quantized weights from memory to fragments of a tensor-core instruction, decoded in registers.
+
+The instruction's rows are the weights' columns n, so that its A operand holds weights: C^T = B^T A^T. A lane of a warp reads
+vectors of neighbours and keeps all of them: which n are the instruction's rows, and in which order it takes k, is free as long as
+the other operand follows.
+
+- K-major weights: a lane reads neighbouring k of two rows of each 16 (lane / 4 and 8 more). Its quad reads four such vectors.
+- N-major weights: a lane reads neighbouring n at eight k. Two words of neighbouring k are shuffled into pairs first.
+
+Elements come out in pairs, of k that an instruction multiplies together:
+
+- 4-bit words give the pairs of nibbles (j, j + 4), j = 0..3, which lie 16 bits apart. An integer becomes the lowest mantissa bits of
+  2^10 (bf16: 2^7), from which that and its zero point are taken: an `and` with an `xor`, and a subtraction. An upper nibble of a
+  byte becomes 16 times the integer, which the subtraction's multiplication undoes. An E2M1's three bits become the highest mantissa
+  and lowest exponent bits of a number that is too small by the difference of the biases.
+- 8-bit words give pairs of neighbours, as in cuda_decode.py.
+
+All of these are exact. A scale is multiplied once, in the 16-bit type where it is of that type or a small float, and else in f32: a
+weight is rounded once, to the activations' type, as ingot.matmul_scales defines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ingot.compiler.codegen.cuda_decode import INTEGERS, QuantizedElements, float_pairs
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, Scales
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, divides, memory_type
+from ingot.compiler.codegen.values import Val
+
+CHUNK = 8  # k of a lane that two instructions of 16 k take together
+_SMALL_SCALES = {"f16": ("f8E4M3FN", "f8E5M2"), "bf16": ("f8E4M3FN", "f8E5M2", "f8E8M0FNU")}  # exact in that type
+_ONE = {"f16": 0x6400, "bf16": 0x4300}  # 2^10 and 2^7, whose last bit counts 1
+
+
+@dataclass(frozen=True)
+class WeightLanes:
+    """How the lanes of a warp share weights.
+
+    Attributes:
+        k_major: vectors run along k.
+        nbytes: of a vector.
+        bits: of an element.
+    """
+
+    k_major: bool
+    nbytes: int
+    bits: int
+
+    @property
+    def count(self) -> int:
+        """Elements of a vector."""
+        return self.nbytes * 8 // self.bits
+
+    @property
+    def lane_k(self) -> int:
+        """Neighbouring k of a lane."""
+        return self.count if self.k_major else CHUNK
+
+    @property
+    def step_k(self) -> int:
+        """k of a warp's step."""
+        return 4 * self.lane_k
+
+    @property
+    def chunks(self) -> int:
+        return self.lane_k // CHUNK
+
+    @property
+    def interleaved(self) -> bool:
+        """True where a chunk's pairs are (j, j + 4), not neighbours."""
+        return self.k_major and self.bits == 4
+
+    @property
+    def tiles(self) -> int:
+        """Instructions' rows of 16 that a vector of each lane covers."""
+        return 1 if self.k_major else self.count // 2
+
+    def position(self, chunk: int, quad: Val) -> Val:
+        """The place of a lane's chunk among a step's: lanes of a quad are neighbours."""
+        return quad + 4 * chunk
+
+    def column(self, tile: int, half: int, group: Val) -> Val:
+        """The weights' column, from the warp's first, in row `group` + 8 * `half` of an instruction's tile."""
+        if self.k_major:
+            return group + (16 * tile + 8 * half)
+        return group * self.count + (2 * tile + half)
+
+
+def weight_lanes(p: GemmProblem, nbytes: int) -> WeightLanes | None:
+    """The widest vectors of at most `nbytes` that the weights allow; None where their lines do not suit."""
+    x, s = p.b, p.b_scales
+    if x.major == "none" or not isinstance(p.k, int) or x.bits > 8:
+        return None
+    k_major = x.major == "col"
+    while nbytes * 8 >= x.bits:
+        lanes = WeightLanes(k_major, nbytes, x.bits)
+        block = s.block if s is not None else 0
+        # A chunk's k share a scale, and those of a vector have scales at constant distances.
+        suits = block % CHUNK == 0 and (not k_major or block % lanes.lane_k == 0 or lanes.lane_k % block == 0)
+        whole = divides(lanes.count, p.n, p.dispatch) and lanes.count >= 2
+        if x.aligned(nbytes, p.dispatch) and p.k % lanes.lane_k == 0 and suits and (lanes.chunks if k_major else whole):
+            return lanes
+        nbytes //= 2
+    return None
+
+
+class WeightFragments:
+    """Fetches and decodes a warp's weights.
+
+    Args:
+        dk: the kernel.
+        elements: the weights.
+        lanes: how lanes share them.
+        dtype: the 16-bit type to decode to.
+        tiles: 16 columns each, of a warp; a multiple of `lanes.tiles`.
+        depth: steps that are fetched together.
+        size_k: k.
+    """
+
+    def __init__(
+        self, dk: DispatchKernel, elements: QuantizedElements, lanes: WeightLanes, dtype: str, tiles: int, depth: int, size_k: int
+    ) -> None:
+        assert tiles % lanes.tiles == 0, (tiles, lanes)
+        self.dk, self.k, self.lanes, self.dtype, self.tiles, self.depth = dk, dk.k, lanes, dtype, tiles, depth
+        self.elements, self.size_k = elements, size_k
+        self.x, self.scales, self.unsigned = elements.x, elements.scales, elements.unsigned
+        s = self.scales
+        whole = s is None or s.zero is None or {self.x.dtype, s.zero.dtype} <= set(INTEGERS)
+        plain = s is None or s.scale.dtype == dtype or s.scale.dtype in _SMALL_SCALES[dtype]
+        self.narrow = whole and plain and (dtype == "f16" or self.x.bits == 4)  # scales are multiplied in `dtype`
+        self.raw = dtype if self.narrow else "f16"
+        self.pair = self.k.vector_of(self.raw, 2)
+        self.folds = s is not None and s.zero is not None and whole  # zero points are taken with the bias
+
+    @property
+    def columns(self) -> int:
+        """Columns of a warp."""
+        return 16 * self.tiles
+
+    @property
+    def batch_k(self) -> int:
+        """k of what is fetched together."""
+        return self.depth * self.lanes.step_k
+
+    # --- memory
+
+    def start(self, batch: Sequence[Val], first: Val, lane: Val) -> None:
+        """Begin with the columns from `first` on, of a batch."""
+        k, dk, x, lanes = self.k, self.dk, self.x, self.lanes
+        self.elements.start(batch)
+        n = dk.size(x.rows, "i32")
+        self.quad, group = lane & 3, lane >> 2
+        if lanes.k_major:
+            self.lines = [k.min(first + lanes.column(t, h, group), n - 1) for t in range(self.tiles) for h in range(2)]
+        else:
+            step = 8 * lanes.count
+            self.lines = [
+                k.min(first + (t * step + group * lanes.count), n - lanes.count) for t in range(self.tiles // lanes.tiles)
+            ]
+        base, offset = self.elements.base
+        along = dk.size(x.row_stride)
+        self.starts = [self._byte(base, offset + k.cast(line, "i64") * along, x.bits) for line in self.lines]
+
+    def _byte(self, base: Val, elements: Val, bits: int) -> Val:
+        """The address of an element that begins a byte."""
+        return base.at(elements >> 1 if bits == 4 else elements * (bits // 8), "i8")
+
+    def _k(self, at: Val) -> Val:
+        """This lane's first k of a step, the last ones' past the end."""
+        return self.k.min(at + self.quad * self.lanes.lane_k, self.size_k - self.lanes.lane_k)
+
+    def fetch(self, at: Val) -> tuple[list[list[Val]], list[Any]]:
+        """(words of each step, what was read of scales) of the steps from k = `at`, a multiple of `batch_k`, on."""
+        k, lanes, x = self.k, self.lanes, self.x
+        words: list[list[Val]] = []
+        kind = k.vector_of("i32", lanes.nbytes // 4) if lanes.nbytes >= 4 else k.type(f"i{8 * lanes.nbytes}")
+        stride = 1 if lanes.k_major else self.dk.size(x.col_stride)
+        places = [self._k(at + s * lanes.step_k) for s in range(self.depth)]
+        for place in places:
+            found: list[Val] = []
+            for start in self.starts:
+                first = self._byte(start, k.cast(place, "i64") * stride, x.bits)
+                for j in range(1 if lanes.k_major else CHUNK):
+                    address = first if j == 0 else self._byte(first, stride * j, x.bits)
+                    loaded = k.load(address, kind, align=lanes.nbytes, invariant=True)
+                    found += k.elements(loaded) if lanes.nbytes >= 4 else [k.cast(loaded, "i32", signed=False)]
+            words.append(found)
+        return words, self._fetch_scales(at, places)
+
+    # --- scales
+
+    def _groups(self) -> dict[tuple[int, int], int]:
+        """For each (step, chunk) of a batch, the number of the group of k that its scale is read for."""
+        lanes = self.lanes
+        block = self.scales.block if self.scales is not None else 0
+        numbers: dict[tuple[int, int], int] = {}
+        seen: dict[Any, int] = {}
+        for s in range(self.depth):
+            for c in range(lanes.chunks):
+                key: Any = (s, CHUNK * c // block) if block and block < lanes.lane_k else s
+                if not block or block % self.batch_k == 0:
+                    key = 0
+                elif block % lanes.step_k == 0:
+                    key = s * lanes.step_k // block if self.batch_k % block == 0 else s
+                numbers[s, c] = seen.setdefault(key, len(seen))
+        return numbers
+
+    def _fetch_scales(self, at: Val, places: Sequence[Val]) -> list[Any]:
+        """Scales and zero points as they lie in memory, by group and line."""
+        if self.scales is None:
+            return []
+        k, s, lanes = self.k, self.scales, self.lanes
+        out, known = [], set()
+        for (step, chunk), group in self._groups().items():
+            if group in known:
+                continue
+            known.add(group)
+            col = places[step] + CHUNK * chunk
+            block = col // s.block if s.block else k.const(0, "i32")
+            out.append([
+                [self._read(x, base, line, block) for line in self.lines]
+                for x, base in self._sides()
+            ])  # fmt: skip
+        return out
+
+    def _sides(self) -> list[tuple[Matrix, tuple[Val, Val]]]:
+        assert self.scales is not None
+        sides = [(self.scales.scale, self.elements.scale_base)]
+        if self.scales.zero is not None:
+            sides.append((self.scales.zero, self.elements.zero_base))
+        return sides
+
+    def _read(self, x: Matrix, where: tuple[Val, Val], line: Val, block: Val) -> list[Val]:
+        """The scales (or zero points) of a line's elements, or of the one row: codes of 4 bits are i32, others as they lie."""
+        k, dk = self.k, self.dk
+        base, first = where
+        offset = first + k.cast(line, "i64") * dk.size(x.row_stride) + k.cast(block, "i64") * dk.size(x.col_stride)
+        count = 1 if self.lanes.k_major else self.lanes.count
+        together = count
+        while together > 1 and not (
+            x.row_stride == 1 and together * x.bits >= 8 and together * x.bits <= 128
+            and x.aligned(together * x.bits // 8, dk.d) and divides(together, x.rows, dk.d)
+        ):  # fmt: skip
+            together //= 2
+        out: list[Val] = []
+        for i in range(0, count, together):
+            place = offset + dk.size(x.row_stride) * i if i else offset
+            if x.bits == 4:
+                if together == 1:
+                    byte = k.load(base.at(place >> 1, "i8"), "i8", invariant=True)
+                    out.append(k.cast(byte, "i32", signed=False) >> k.cast((place & 1) << 2, "i32"))
+                    continue
+                bits = 4 * together
+                kind = k.vector_of("i32", bits // 32) if bits > 32 else k.type(f"i{bits}")
+                loaded = k.load(base.at(place >> 1, "i8"), kind, align=bits // 8, invariant=True)
+                for word in k.elements(loaded) if bits > 32 else [k.cast(loaded, "i32", signed=False)]:
+                    out += [word >> (4 * j) for j in range(min(8, together))]
+                continue
+            name = memory_type(x.dtype)
+            if together == 1:
+                out.append(k.load(base.at(place, name), name, invariant=True))
+            else:
+                loaded = k.load(base.at(place, name), k.vector_of(name, together), align=together * x.bits // 8, invariant=True)
+                out += k.elements(loaded)
+        return out
+
+    def _scale(self, x: Matrix, raw: Val) -> Val:
+        """A scale (or a zero point that is a float) in the type it is multiplied in."""
+        k = self.k
+        kind = self.dtype if self.narrow else "f32"
+        if x.dtype.startswith("f8"):
+            return k.broadcast(k.decode_float(raw, x.dtype, kind), 2)
+        return k.broadcast(k.cast(raw, kind), 2)
+
+    def _zero(self, raw: Val) -> Val:
+        """An integer zero point, and the bias of integers as they are decoded, as a pair."""
+        k, x = self.k, self.x
+        code = (raw & 15) if x.bits == 4 else k.cast(raw, "i32", signed=False)
+        sign = 0 if self.unsigned else 1 << (x.bits - 1)
+        one = (code ^ sign) | _ONE[self.raw]
+        return k.bitcast(k.prmt(one, one, 0x1010), self.pair)
+
+    def prepare(self, read: Sequence[Any]) -> list[list[list[tuple[Val, Val | None]]]]:
+        """(scale, zero point or None) by group, line and element, of what `fetch` read."""
+        if self.scales is None:
+            return []
+        s: Scales = self.scales
+        out = []
+        for sides in read:
+            lines = []
+            for i, scales in enumerate(sides[0]):
+                zeros: list[Val | None] = [None] * len(scales)
+                if s.zero is not None:
+                    zeros = [self._zero(z) if self.folds else self._scale(s.zero, z) for z in sides[1][i]]
+                lines.append([(self._scale(s.scale, x), z) for x, z in zip(scales, zeros, strict=True)])
+            out.append(lines)
+        return out
+
+    # --- decoding
+
+    def chunk(self, words: Sequence[Val], prepared: Sequence[Any], step: int, chunk: int) -> list[list[Val]]:
+        """For both instructions of a chunk and each of their tiles, the four registers of A.
+
+        Args:
+            words: of the step.
+            prepared: scales of the batch.
+            step, chunk: which.
+        """
+        lanes = self.lanes
+        of = prepared[self._groups()[step, chunk]] if prepared else None
+        per = max(1, lanes.nbytes // 4)
+        # pairs[row of this lane][pair of k]
+        pairs: list[list[Val]] = []
+        if lanes.k_major:
+            each = CHUNK * lanes.bits // 32
+            for i in range(len(self.lines)):
+                mine = words[i * per + chunk * each :][:each]
+                scale = of[i][0] if of else None
+                pairs.append([x for w in mine for x in self.pairs(w, [scale] * (16 // lanes.bits))])
+        else:
+            for i in range(len(self.lines)):
+                mine = words[i * per * CHUNK :][: per * CHUNK]
+                rows: list[list[Val]] = [[] for _ in range(lanes.count)]
+                for j in range(0, CHUNK, 2):
+                    for number, x in enumerate(self._across(mine[j * per :][:per], mine[(j + 1) * per :][:per], of[i] if of else None)):
+                        rows[number].append(x)
+                pairs += rows
+        out = []
+        for half in range(2):
+            for t in range(self.tiles):
+                low, high = pairs[2 * t], pairs[2 * t + 1]
+                out.append([low[2 * half], high[2 * half], low[2 * half + 1], high[2 * half + 1]])
+        return out
+
+    def _across(self, even: Sequence[Val], odd: Sequence[Val], scales: Sequence[Any] | None) -> list[Val]:
+        """Pairs of neighbouring k of each n of a vector."""
+        k, out = self.k, []
+        selectors = (0x5410, 0x7632) if self.lanes.bits == 4 else (0x5140, 0x7362)
+        each = 16 // self.lanes.bits  # pairs of a shuffled word
+        for a, b in zip(even, odd, strict=True):
+            for selector in selectors:
+                if len(out) < self.lanes.count:
+                    mine = [scales[min(len(out) + j, self.lanes.count - 1)] if scales else None for j in range(each)]
+                    out += self.pairs(k.prmt(a, b, selector), mine)
+        return out[: self.lanes.count]
+
+    def pairs(self, word: Val, scales: Sequence[tuple[Val, Val | None] | None]) -> list[Val]:
+        """The pairs of a word, each with its scale (or None), as i32."""
+        k, out = self.k, []
+        for value, scale in zip(self.exact(word, [s[1] if s and self.folds else None for s in scales]), scales, strict=True):
+            if scale is None:
+                if self.raw != self.dtype:
+                    value = k.cast(k.cast(value, "f32"), self.dtype)
+            elif self.narrow:
+                value = self.mul(value, scale[0])
+            else:
+                wide = k.cast(value, "f32")
+                if scale[1] is not None and not self.folds:
+                    wide = wide - scale[1]
+                value = k.cast(wide * scale[0], self.dtype)
+            out.append(k.bitcast(value, "i32"))
+        return out
+
+    def exact(self, word: Val, zeros: Sequence[Val | None]) -> list[Val]:
+        """The pairs of a word as numbers of `raw`, less zero points (see `_zero`)."""
+        k, dtype = self.k, self.x.dtype
+        if dtype == "i4":
+            return self._nibbles(word, zeros)
+        if dtype == "f4E2M1FN":
+            return self._e2m1(word)
+        if dtype == "i8":
+            biased = word if self.unsigned else word ^ 0x80808080
+            upper = k.const(0x64646464, "i32")
+            found = [k.bitcast(k.prmt(biased, upper, s), self.pair) for s in (0x4140, 0x4342)]
+            bias = 1024.0 + (0 if self.unsigned else 128)
+            return [x - (bias if z is None else z) for x, z in zip(found, zeros, strict=True)]
+        return float_pairs(k, word, dtype)
+
+    def _nibbles(self, word: Val, zeros: Sequence[Val | None]) -> list[Val]:
+        k, out = self.k, []
+        sign, one = 0 if self.unsigned else 8, _ONE[self.raw]
+        bias = {"f16": 1024.0, "bf16": 128.0}[self.raw] + sign
+        if self.raw == "bf16":  # whose mantissa holds no more than the lower nibble of a byte
+            for j, zero in enumerate(zeros):
+                bits = ((word >> (4 * j)) & 0x000F000F) ^ ((one ^ sign) * 0x10001)
+                out.append(self.sub(k.bitcast(bits, self.pair), bias if zero is None else zero))
+            return out
+        for j, zero in enumerate(zeros):
+            shifted = word >> 8 if j >= 2 else word
+            up = 4 * (j % 2)
+            bits = (shifted & (0x000F000F << up)) ^ ((one ^ (sign << up)) * 0x10001)
+            value = k.bitcast(bits, self.pair)
+            if not up:
+                out.append(value - (bias if zero is None else zero))
+                continue
+            # 1024 + 16 q: a sixteenth of it is 64 + q.
+            less = k.const(960.0 - bias, self.pair) if zero is None else 960.0 - zero
+            out.append(k.fma(value, 0.0625, less))
+        return out
+
+    def _e2m1(self, word: Val) -> list[Val]:
+        """Sign to the sign's place; exponent and mantissa to where the mantissa is the type's highest bit of it."""
+        k, out = self.k, []
+        mantissa, bias = {"f16": (9, 15), "bf16": (6, 127)}[self.raw]
+        for j in range(4):
+            left = mantissa - 4 * j
+            moved = word << left if left >= 0 else word >> -left
+            signs = (word << (12 - 4 * j)) & 0x80008000
+            bits = (moved & ((7 << mantissa) * 0x10001)) | signs
+            out.append(self.mul(k.bitcast(bits, self.pair), k.const(2.0 ** (bias - 1), self.pair)))
+        return out
+
+    # bf16 has these operations from sm_90 on, and fused multiply-adds from sm_80 on.
+
+    def sub(self, a: Val, b: Val | float) -> Val:
+        """a - b of pairs."""
+        if self.raw != "bf16" or self.k.sm >= 90:
+            return a - b
+        less = self.k.const(-b, a.t) if isinstance(b, float) else -b
+        return self.k.fma(a, 1.0, less)
+
+    def mul(self, a: Val, b: Val) -> Val:
+        """a * b of pairs."""
+        return a * b if self.raw != "bf16" or self.k.sm >= 90 else self.k.fma(a, b, -0.0)
