@@ -579,7 +579,9 @@ def tune(shapes: str, target: Target) -> None:
 
     Code is made by all cores at once, so that the GPU is not kept waiting.
     """
-    problems = []
+    problems: list[tuple[Speed, list[cuda_matmul.Estimate]]] = []
+    errors: dict[str, list[float]] = {}
+    summary: list[str] = []
     for shape in shapes.split(","):
         if shape.startswith("conv"):
             n, size, channels, out = map(int, shape[4:].split("x"))
@@ -621,9 +623,20 @@ def tune(shapes: str, target: Target) -> None:
                         raise
                     continue
                 note = "" if error < 0.01 else f"  WRONG by {error:.2g}"
-                rows.append((times["ours"], times["other"], 1e3 * e.seconds, f"{e.schedule}{note}"))
-            for ours, peer, estimate, schedule in sorted(rows, key=lambda r: r[0]):
+                name = type(e.schedule).__name__ + " shares" * bool(getattr(e.schedule, "stream", 0))
+                rows.append((times["ours"], times["other"], 1e3 * e.seconds, name, f"{e.schedule}{note}"))
+            rows.sort(key=lambda r: r[0])
+            for ours, peer, estimate, name, schedule in rows:
                 print(f"{shape:18s} {ours:8.4f} ms  estimated {estimate:8.4f}  other {peer:8.4f}  {schedule}", flush=True)
+                errors.setdefault(name, []).append(ours / estimate)
+            if rows:
+                # By the model alone: few rows take the kernel that streams B without being estimated.
+                rank, (ours, peer, *_, schedule) = min(enumerate(rows), key=lambda r: r[1][2])
+                summary.append(f"{shape:18s} by estimate {ours:8.4f} ms, rank {rank + 1} of {len(rows)}, best {rows[0][0]:8.4f}"
+                               f"  other {peer:8.4f}  {schedule}")  # fmt: skip
+    print(*summary, sep="\n")
+    for name, ratios in errors.items():
+        print(f"{name}: measured over estimated {np.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
 
 
 def main() -> int:

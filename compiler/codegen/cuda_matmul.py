@@ -113,7 +113,8 @@ def tensor_core_seconds(
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
-    return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+    # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
+    return max(compute, memory) + 0.1 * min(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
 
 
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
