@@ -61,6 +61,7 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+PAIRED = 1.02  # time of pairs of tiles that share columns, relative to the tiles' own; to be measured
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
@@ -151,6 +152,10 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, tile.efficiency), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, tile.efficiency)):
                         yield shared
+                    paired = replace(s, pair=True)
+                    if splits == 1 and constant(p.m) > tile.m and alone and plan_wgmma(p, target, paired):
+                        both = tensor_core_seconds(p, target, (2 * tile.m, tile.n), 1, 1, tile.efficiency)
+                        yield Estimate(both * PAIRED, paired)
                     break
 
 
