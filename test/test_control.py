@@ -18,6 +18,7 @@ from control_models import (
     guard_in_a_branch,
     model,
     reference,
+    scan,
     x,
 )
 from onnx import TensorProto, helper
@@ -132,6 +133,37 @@ def test_loops_that_grow_are_refused() -> None:
         node = helper.make_node("Loop", ["m", "", "x"], outputs, name="repeat", body=loop)
         with pytest.raises(ModelError, match=f"repeat.*{message}"):
             ingot.compile(model([node], ["y"], m=COUNT))
+
+
+def test_scans_that_are_refused() -> None:
+    concat = [helper.make_node("Concat", ["s", "s"], ["s1"], axis=0)]
+    negated = [helper.make_node("Neg", ["s"], ["s1"])]
+    takes = {"s": MATRIX, "row": (TensorProto.FLOAT, [4])}
+    cases = [
+        (scan(1, ["x", "x"], ["y"], concat, ["s1"], takes), "carried value 0 is"),
+        (scan(1, ["x", "x"], ["y"], negated, ["s1"], takes, scan_input_axes=[2]), "axis 2 is out"),
+        (scan(1, ["x", "x"], ["y"], [helper.make_node("NonZero", ["s"], ["s1"])], ["s1"], takes), "NonZero"),
+    ]
+    for node, message in cases:
+        node.name = "walk"
+        with pytest.raises(ModelError, match=message):
+            ingot.compile(model([node], ["y"]))
+
+
+def test_scan_of_opset_8_is_refused() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["s", "row"], ["s1"]), helper.make_node("Neg", ["s1"], ["o"])],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s", "row")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s1", "o")],
+    )
+    node = helper.make_node("Scan", ["", "a", "b"], ["y", "z"], name="walk", num_scan_inputs=1, body=inner)
+    values = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in "yz"}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("a", [1, 4]), ("b", [1, 3, 4]))]
+    main = helper.make_graph([node], "main", inputs, list(values.values()))
+    made = helper.make_model(main, opset_imports=[helper.make_opsetid("", 8)], ir_version=4)
+    with pytest.raises(ModelError, match=r"walk.*version 8 has a batch axis.*export with opset 9"):
+        ingot.compile(made)
 
 
 def test_guards_of_a_branch_count_only_where_it_runs() -> None:

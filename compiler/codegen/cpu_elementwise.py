@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
+from ingot.compiler.codegen.cpu_nibbles import begin_bytes, shares_bytes
 from ingot.compiler.codegen.cpu_region import (
     Position,
     RegionEmitter,
     domain_strides,
-    even_rows,
     indexed_axes,
     load_elements,
     loaded_operands,
@@ -74,11 +74,11 @@ def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
     computed = dtypes if region.is_identity else dtypes + [i.type for i in region.insts]
     lanes = vector_lanes(target, computed)
     part = chunks(space) if rows is None else chunks(space, TRANSPOSE_ROWS, TRANSPOSE_LANES)
-    packed = any(r.type.bits < 8 for r in dispatch.results)
+    packed = any(shares_bytes(r.dtype) for r in dispatch.results)
     # Work items that may meet within a byte run one after the other.
     serial = packed and not _ends_at_bytes(work, space)
     with cpu_kernel(dispatch, target, 1 if serial else dims.product(part.grid)) as ck:
-        emitter = RegionEmitter(ck, region, len(space.sizes), strides, space.axes, even_lanes=True)
+        emitter = RegionEmitter(ck, region, len(space.sizes), strides, space.axes)
         masked = takes_masks(ck, dtypes) and not packed
         starts = [ck.offset([ck.dim(d) for d in work.start], r) if work.start else ck.k.const(0, "i64") for r in results]
 
@@ -131,17 +131,17 @@ def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
 
 
 def _ends_at_bytes(work: Elementwise, space: Space) -> bool:
-    """True where rows and vectors of every result of 4-bit elements begin at whole bytes."""
+    """True where rows and vectors of every result whose elements share bytes begin at whole bytes."""
     d = work.dispatch
 
     def even(x: Dim) -> bool:
         return known_multiple(x, d) % 2 == 0
 
     for result, strides in zip(d.results, space.strides, strict=False):
-        if result.type.bits >= 8:
+        if not shares_bytes(result.dtype):
             continue
-        origin = [(start, stride) for start, stride in zip(work.start, result.strides, strict=False) if start != 0]
-        if strides[-1] != 1 or not all(map(even, strides[:-1])) or not all(even(a) or even(b) for a, b in origin):
+        origin = zip(work.start, result.strides, strict=False)
+        if not begin_bytes(strides, -1, d) or not all(even(a) or even(b) for a, b in origin):
             return False
     return True
 
@@ -150,21 +150,14 @@ def _element(
     ck: CpuKernel, work: Elementwise, emitter: RegionEmitter, space: Space, starts: Sequence[Val], at: Position
 ) -> None:
     """One vector (or element) of the computation: loads, region, stores."""
-    k = ck.k
     args = []
     if work.argument >= 0:
         tensor = ck.dispatch.operands[work.argument]
         strides = emitter.strides[work.argument]
-        step = ck.dim(strides[-1]) if at.lanes else k.const(0, "i64")
-        offset = ck.offset(at.index, strides)
-        even = even_rows(ck, strides, -1)
-        args.append(load_elements(ck, ck.operand(work.argument), offset, tensor.dtype, step, at, even=even))
+        args.append(load_elements(ck, ck.operand(work.argument), at.index, strides, tensor.dtype, at))
     values = emitter(args, at)
     for number, (value, result, start) in enumerate(zip(values, ck.dispatch.results, starts, strict=True)):
-        strides = space.strides[number]
-        offset = ck.offset(at.index, strides) + start
-        step = ck.dim(strides[-1])
-        store_elements(ck, value, ck.result(number), offset, result.dtype, step, at, even=_ends_at_bytes(work, space))
+        store_elements(ck, value, ck.result(number), at.index, space.strides[number], result.dtype, at, start)
 
 
 def _is_plain_copy(work: Elementwise) -> bool:

@@ -30,7 +30,7 @@ _PARAMS = (Param("buffers", "ptr"), Param("sizes", "ptr"), Param("begin", "i64")
 # Roots by how many of their first operands, and whether their results, must have elements of whole bytes. Whatever regions load
 # may be smaller.
 _WHOLE_BYTES = {
-    "matmul": (2, True), "conv": (2, True), "attention": (3, True), "pool": (1, True), "reduce": (0, True),
+    "matmul": (0, True), "conv": (2, True), "attention": (3, True), "pool": (1, True), "reduce": (0, True),
     "normalize": (0, True),
 }  # fmt: skip
 

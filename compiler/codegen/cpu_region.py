@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel
-from ingot.compiler.codegen.scalar_lowering import ScalarEmitter, is_code
+from ingot.compiler.codegen.cpu_nibbles import begin_bytes, load_nibbles, shares_bytes, store_nibbles
+from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
 from ingot.compiler.codegen.values import Val
 from ingot.dialects.scalar_table import TABLE
 from ingot.dims import Dim
-from ingot.dispatch import ScalarInst, ScalarRegion, TensorArg, known_multiple
-from ingot.dtypes import DTYPES
+from ingot.dispatch import ScalarInst, ScalarRegion, TensorArg
 
 
 @dataclass(frozen=True)
@@ -52,79 +52,34 @@ def domain_strides(tensor: TensorArg, rank: int) -> tuple[Dim, ...]:
 
 
 def storage_type(dtype: str) -> str:
-    """The Kernel IR type as which memory is accessed: bytes for bools, small floats, and elements of which a byte holds two."""
-    return "i8" if dtype == "i1" or is_code(dtype) else dtype
+    """The Kernel IR type of an element in memory, or of the code that stands for one that shares its byte."""
+    return "i8" if dtype == "i1" or dtype.startswith("f8") or shares_bytes(dtype) else dtype
 
 
 def load_elements(
-    ck: CpuKernel, base: Val, offset: Val, dtype: str, step: Val, at: Position, *, even: bool = False
+    ck: CpuKernel, base: Val, index: Sequence[Val], strides: Sequence[Dim], dtype: str, at: Position
 ) -> Val:
-    """Elements of a tensor at `base` from element `offset` on, as `load_lanes` gives them.
-
-    `even` promises that vectors begin at even elements, for types of which two share a byte.
-    """
-    if DTYPES[dtype].bits < 8:
-        return _load_nibbles(ck, base, offset, step, at, even=even)
-    return load_lanes(ck, base.at(offset, storage_type(dtype)), dtype, step, at)
+    """`load_lanes` of the tensor at `base` at a position, whose lane axis is its strides'."""
+    place = ck.offset(index, strides)
+    step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
+    if shares_bytes(dtype):
+        return load_nibbles(ck, base, place, step, at, begins=begin_bytes(strides, at.lane_axis, ck.dispatch))
+    return load_lanes(ck, base.at(place, storage_type(dtype)), dtype, step, at)
 
 
 def store_elements(
-    ck: CpuKernel, x: Val, base: Val, offset: Val, dtype: str, step: Val, at: Position, *, even: bool = False
-) -> None:
-    """Store a value of a region as `store_lanes` does; see `load_elements`.
-
-    An element of 4 bits that is stored alone rewrites its byte: nobody else may write the other half at that time.
-    """
-    if DTYPES[dtype].bits < 8:
-        _store_nibbles(ck, x, base, offset, step, at, even=even)
+    ck: CpuKernel, x: Val, base: Val, index: Sequence[Val], strides: Sequence[Dim], dtype: str, at: Position,
+    start: Val | None = None,
+) -> None:  # fmt: skip
+    """`store_lanes` to the tensor at `base` at a position, `start` elements further."""
+    place = ck.offset(index, strides) if start is None else ck.offset(index, strides) + start
+    step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
+    if shares_bytes(dtype):
+        begins = start is None or (start.const is not None and start.const % 2 == 0)
+        axis = at.lane_axis if at.lanes else -1
+        store_nibbles(ck, x, base, place, step, at, begins=begins and begin_bytes(strides, axis, ck.dispatch))
     else:
-        store_lanes(ck, x, base.at(offset, storage_type(dtype)), dtype, step, at)
-
-
-def _load_nibbles(ck: CpuKernel, base: Val, offset: Val, step: Val, at: Position, *, even: bool) -> Val:
-    k = ck.k
-
-    def one(o: Val) -> Val:
-        byte = k.load(base.at(o >> 1, "i8"), "i8")
-        return (byte >> k.cast((o & 1) << 2, "i8")) & 15
-
-    if not at.lanes or step.const == 0:
-        return one(offset)
-    if even and step.const == 1 and at.lanes % 2 == 0:
-        half = at.lanes // 2
-        source = base.at(offset >> 1, "i8")
-        if at.mask is None:
-            pairs = k.load(source, k.vector_of("i8", half))
-        else:
-            pairs = k.masked_load(source, k.vector_of("i8", half), k.shuffle(at.mask, at.mask, range(0, at.lanes, 2)))
-        order = [n for i in range(half) for n in (i, half + i)]
-        return k.shuffle(pairs & 15, (pairs >> 4) & 15, order)
-    places = [offset + step * i for i in range(at.lanes)]
-    if at.mask is not None:  # what does not exist is read where the first lane, which does, lies
-        places = [k.select(k.extract(at.mask, i), o, offset) for i, o in enumerate(places)]
-    return k.vector([one(o) for o in places])
-
-
-def _store_nibbles(ck: CpuKernel, x: Val, base: Val, offset: Val, step: Val, at: Position, *, even: bool) -> None:
-    k = ck.k
-
-    def one(code: Val, o: Val) -> None:
-        p, shift = base.at(o >> 1, "i8"), k.cast((o & 1) << 2, "i8")
-        kept = k.load(p, "i8") & (k.const(0xF0, "i8") >> shift)
-        k.store(kept | (code << shift), p)
-
-    if not at.lanes:
-        one(x, offset)
-        return
-    if x.t.kind != "vector":
-        x = k.broadcast(x, at.lanes)
-    if even and step.const == 1 and at.lanes % 2 == 0 and at.mask is None:
-        low, high = (k.shuffle(x, x, range(i, at.lanes, 2)) for i in (0, 1))
-        k.store(low | (high << 4), base.at(offset >> 1, "i8"))
-        return
-    for i in range(at.lanes):
-        with k.if_(True if at.mask is None else k.extract(at.mask, i)):
-            one(k.extract(x, i), offset + step * i)
+        store_lanes(ck, x, base.at(place, storage_type(dtype)), dtype, step, at)
 
 
 def load_lanes(ck: CpuKernel, base: Val, dtype: str, step: Val, at: Position) -> Val:
@@ -194,7 +149,6 @@ class RegionEmitter:
         ck, region: the kernel and the program.
         strides: for each operand that the region loads, its strides over the domain's axes.
         axes: the domain's axis for each axis that `index` names; the identity by default.
-        even_lanes: vectors begin at even positions of their axis.
     """
 
     def __init__(
@@ -204,10 +158,8 @@ class RegionEmitter:
         rank: int,
         strides: dict[int, tuple[Dim, ...]] | None = None,
         axes: dict[int, int] | None = None,
-        *,
-        even_lanes: bool = False,
     ) -> None:
-        self.ck, self.region, self.even_lanes = ck, region, even_lanes
+        self.ck, self.region = ck, region
         self.axes = axes if axes is not None else {i: i for i in range(rank)}
         if strides is None:
             strides = {n: domain_strides(ck.dispatch.operands[n], rank) for n in loaded_operands(region)}
@@ -282,11 +234,8 @@ class RegionEmitter:
 
     def _load(self, operand: int, at: Position) -> Val:
         ck = self.ck
-        strides = self.strides[operand]
         dtype = ck.dispatch.operands[operand].dtype
-        step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
-        even = self.even_lanes and even_rows(ck, strides, at.lane_axis)
-        return load_elements(ck, ck.operand(operand), ck.offset(at.index, strides), dtype, step, at, even=even)
+        return load_elements(ck, ck.operand(operand), at.index, self.strides[operand], dtype, at)
 
     def _load_at(self, operand: int, index: Sequence[Val | _Stepped], at: Position) -> Val:
         ck, k = self.ck, self.ck.k
@@ -304,28 +253,24 @@ class RegionEmitter:
                 vector = i * distance if vector is None else vector + i * distance
             else:
                 uniform = uniform + i * distance
+        storage = storage_type(tensor.dtype)
+        if shares_bytes(tensor.dtype):
+            if vector is not None:
+                vector = vector + k.iota(vector.t) * step if step.const != 0 else vector
+                if at.mask is not None:
+                    vector = k.select(at.mask, vector, k.broadcast(k.extract(vector, 0), at.lanes))
+                one = Position(())
+                zero = k.const(0, "i64")
+                places = [uniform + k.extract(vector, i) for i in range(at.lanes)]
+                return k.vector([load_nibbles(ck, base, p, zero, one, begins=False) for p in places])
+            return load_nibbles(ck, base, uniform, step, at, begins=False)
+        base = base.at(uniform, storage)
         if vector is None:
-            return load_elements(ck, base, uniform, tensor.dtype, step, at)
+            return load_lanes(ck, base, tensor.dtype, step, at)
         if step.const != 0:
             vector = vector + k.iota(vector.t) * step
-        if DTYPES[tensor.dtype].bits < 8:
-            return self._gather_nibbles(base, k.broadcast(uniform, at.lanes) + vector, at)
-        storage = storage_type(tensor.dtype)
-        base = base.at(uniform, storage)
         value = _gather(ck, base, vector, storage, at.mask)
         return value.ne(0) if tensor.dtype == "i1" else value
-
-
-    def _gather_nibbles(self, base: Val, offsets: Val, at: Position) -> Val:
-        k = self.ck.k
-        codes = _gather(self.ck, base, offsets >> 1, "i8", at.mask)
-        return (codes >> k.cast((offsets & 1) << 2, "i8")) & 15
-
-
-def even_rows(ck: CpuKernel, strides: Sequence[Dim], lane_axis: int) -> bool:
-    """True where all axes but that of the lanes are known to step over an even number of elements."""
-    lane_axis %= max(1, len(strides))
-    return all(known_multiple(s, ck.dispatch) % 2 == 0 for i, s in enumerate(strides) if i != lane_axis)
 
 
 def loaded_operands(region: ScalarRegion) -> list[int]:

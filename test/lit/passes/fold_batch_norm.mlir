@@ -117,6 +117,35 @@
 
 // -----
 
+// Must not fire: the sum of two products scales neither of them.
+// CHECK:      %[[V:.*]] = "ingot.weight"() {name = "v"} : () -> tensor<4x4xf32>
+// CHECK:      "ingot.matmul"(%{{.*}}, %[[V]])
+// CHECK:      "ingot.addf"
+// CHECK-NOT:  sym_name = "weights"
+"ingot.func"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["N"]>>):
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<4x4xf32>
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+  %a = "ingot.matmul"(%x, %v) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %b = "ingot.matmul"(%x, %w) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%a) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.load"(%b) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
 // Fires in the body of a loop.
 // CHECK:      "ingot.loop"
 // CHECK-NEXT: ^bb0(%{{.*}}, %[[X:.*]]: tensor<?x8x4xf32

@@ -102,6 +102,40 @@
 
 // -----
 
+// Fires: a sum of integers, which is the same in every order, over an axis of a weight. Must not fire: a sum of floats.
+// CHECK:      %[[W:.*]] = "ingot.weight"() {name = "w"}
+// CHECK-NOT:  "ingot.extsi"
+// CHECK:      "ingot.weight"() {name = "q#1"} : () -> tensor<1x2xi32>
+// CHECK:      "ingot.reduce"(%[[W]])
+// CHECK:      "ingot.reduce"
+// CHECK:      "ingot.extsi"
+// CHECK:      sym_name = "weights"
+"ingot.func"() ({
+^bb0(%x: tensor<1x2xi32>):
+  %q = "ingot.weight"() {name = "q"} : () -> tensor<8x2xi8>
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<8x2xf32>
+  %a = "ingot.reduce"(%q) ({
+  ^bb0(%e: i8):
+    %f = "ingot.extsi"(%e) : (i8) -> i32
+    "ingot.yield"(%f) : (i32) -> ()
+  }, {
+  ^bb0(%e: i32):
+    "ingot.yield"(%e) : (i32) -> ()
+  }) {axes = array<i64: 0>, kind = "sum"} : (tensor<8x2xi8>) -> tensor<1x2xi32>
+  %b = "ingot.reduce"(%w) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = array<i64: 0>, kind = "sum"} : (tensor<8x2xf32>) -> tensor<1x2xf32>
+  "ingot.output"(%a) {name = "a", type = "int32"} : (tensor<1x2xi32>) -> ()
+  "ingot.output"(%b) {name = "b", type = "float"} : (tensor<1x2xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["int32"]} : () -> ()
+
+// -----
+
 // Fires in the body of a loop.
 // CHECK:      "ingot.loop"
 // CHECK:      %[[V:.*]] = "ingot.weight"() {name = "v"}
