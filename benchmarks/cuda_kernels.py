@@ -4,9 +4,7 @@
     python benchmarks/cuda_kernels.py --check          # correctness only
     python benchmarks/cuda_kernels.py --only matmul    # cases whose name contains a word
     python benchmarks/cuda_kernels.py --json out.json
-    python benchmarks/cuda_kernels.py --tune 16x4096x4096,256x4096x4096   # f16 products by the schedules the cost model knows
-    python benchmarks/cuda_kernels.py --tune 16x4096x4096NT               # the same where B lies K-major
-    python benchmarks/cuda_kernels.py --tune conv2x96x320x320   # a 3x3 convolution: images x size x channels in x out
+    python benchmarks/cuda_kernels.py --tune 16x4096x4096,conv2x96x320x320   # products by all schedules: see cuda_tune.py
 
 Each speed row prints our time, the other's, their ratio (above 1: ours is faster) and the floor that the project holds itself
 to. Both run in CUDA graphs, in turns, in one process; the ratio of medians is what counts. Memory-bound rows are measured
@@ -17,12 +15,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +29,9 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "test")]
 
 import cuda_dispatches as make  # noqa: E402
-from cuda_device import Kernel, build, compile_dispatch, load, milliseconds  # noqa: E402
+from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 
 from ingot import dims  # noqa: E402
-from ingot.compiler.codegen import cuda_conv, cuda_matmul  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
@@ -54,9 +49,6 @@ TORCH = {
     "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "i1": torch.bool,
     "f8E4M3FN": torch.float8_e4m3fn, "f8E5M2": torch.float8_e5m2,
 }  # fmt: skip
-
-
-TUNED = 8  # schedules of each kind that --tune times
 
 
 @dataclass(frozen=True)
@@ -237,6 +229,14 @@ def mma_checks() -> list[Check]:
                        (60, ClusterSchedule(128, 64, 4, 8, True)), (5, ClusterSchedule(64, 8, 8, 1, True)),
                        (200, ClusterSchedule(128, 128, 4, 4)), (200, ClusterSchedule(128, 256, 4, 2)))
           for nt in (False, True)),
+        *(Check(f"matmul stream-K {type(s).__name__} 300x424x1096", make.matmul(300, 424, 1096, "f16", bias=True), schedule=s)
+          for s in (WgmmaSchedule(128, 128, 4, stream=5), WgmmaSchedule(128, 256, 4, stream=132),
+                    MmaSchedule(128, 64, 64, 32, stream=7))),
+        *(Check(f"matmul pairs f16 400x520x1096 {'NT' if nt else 'NN'}",
+                make.matmul(400, 520, 1096, "f16", b_transposed=nt, bias=True), schedule=WgmmaSchedule(128, 256, 4, pair=True))
+          for nt in (False, True)),
+        Check("matmul wgmma 192x128 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(192, 128, 4)),
+        Check("matmul wgmma 128x160 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(128, 160, 4)),
     ]
     return cases
 
@@ -573,71 +573,20 @@ def speeds() -> list[Speed]:
     ]  # fmt: skip
 
 
-def tune(shapes: str, target: Target) -> None:
-    """Time f16 products and convolutions by the schedules that the cost model thinks best, beside its estimates: what its
-    constants are set by.
-
-    Code is made by all cores at once, so that the GPU is not kept waiting.
-    """
-    problems = []
-    for shape in shapes.split(","):
-        if shape.startswith("conv"):
-            n, size, channels, out = map(int, shape[4:].split("x"))
-            case = conv_speed(n, size, channels, out, 3)
-            d = case.dispatch
-            found = cuda_conv.estimates(cuda_conv.conv_problem(d), target)
-        else:
-            m, n, k = map(int, shape.removesuffix("NT").split("x"))
-            d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
-            case = Speed(shape, d, 0.0, torch_matmul)
-            found = cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
-        found.sort(key=lambda e: e.seconds)
-        # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
-        kinds: dict[tuple, list[cuda_matmul.Estimate]] = {}
-        for e in found:
-            kind = type(e.schedule), getattr(e.schedule, "swapped", False), bool(getattr(e.schedule, "stream", 0))
-            kinds.setdefault(kind, []).append(e)
-        problems.append((case, [e for kind in kinds.values() for e in kind[:TUNED]]))
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        building = [[(e, pool.submit(build, case.dispatch, target, e.schedule)) for e in found] for case, found in problems]
-        for (case, _), builds in zip(problems, building, strict=True):
-            shape, d = case.name, case.dispatch
-            operands = [random_tensor(t) for t in d.operands]
-            result = torch.empty(d.results[0].shape, dtype=torch.float16, device="cuda")
-            assert case.other is not None
-            other = case.other(operands, result)
-            expected = other().float()
-            rows = []
-            for e, future in builds:
-                try:
-                    kernel = load(d, *future.result()).bind(operands, [result])
-                    result.zero_()
-                    kernel()
-                    error = ((result.float() - expected).abs().max() / expected.abs().max()).item()
-                    times = milliseconds({"ours": kernel, "other": other}, rounds=5)
-                except Exception as failure:  # one line a schedule; the rest is still timed
-                    print(f"{shape:18s} FAIL {e.schedule}: {failure}", flush=True)
-                    if "CUDA" in str(failure):
-                        raise
-                    continue
-                note = "" if error < 0.01 else f"  WRONG by {error:.2g}"
-                rows.append((times["ours"], times["other"], 1e3 * e.seconds, f"{e.schedule}{note}"))
-            for ours, peer, estimate, schedule in sorted(rows, key=lambda r: r[0]):
-                print(f"{shape:18s} {ours:8.4f} ms  estimated {estimate:8.4f}  other {peer:8.4f}  {schedule}", flush=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="correctness only")
     parser.add_argument("--speed", action="store_true", help="speed only")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
-    parser.add_argument("--tune", default="", help="shapes MxNxK, separated by commas: time all schedules and nothing else")
+    parser.add_argument("--tune", default="", help="shapes, or `all`: time schedules and nothing else (cuda_tune.py)")
     options = parser.parse_args()
     torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
     print(f"{torch.cuda.get_device_name()}: {target.name}, PyTorch {torch.__version__}")
     if options.tune:
+        from cuda_tune import tune
+
         tune(options.tune, target)
         return 0
     failed, rows = 0, []

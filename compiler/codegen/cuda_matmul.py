@@ -61,6 +61,7 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+PAIRED = 1.02  # time of pairs of tiles that share columns, relative to the tiles' own; to be measured
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
@@ -113,7 +114,8 @@ def tensor_core_seconds(
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
-    return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+    # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
+    return max(compute, memory) + 0.1 * min(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
 
 
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
@@ -150,6 +152,10 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, tile.efficiency), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, tile.efficiency)):
                         yield shared
+                    paired = replace(s, pair=True)
+                    if splits == 1 and constant(p.m) > tile.m and alone and plan_wgmma(p, target, paired):
+                        both = tensor_core_seconds(p, target, (2 * tile.m, tile.n), 1, 1, tile.efficiency)
+                        yield Estimate(both * PAIRED, paired)
                     break
 
 
