@@ -227,6 +227,11 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
 
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
+    columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
+    few = isinstance(p.m, int) and p.m <= MAX_ROWS
+    for streamed in streamed_schedules(p, target, columns):
+        if few or not list(block_scale_schedules(p, target)):
+            return streamed
     found = [*gemv_schedules(p, target)]
     if found and p.m in ((1,) if decodes(p) else (1, 2, 3, 4)):
         return found[0].schedule

@@ -10,9 +10,9 @@ the other operand follows.
 Elements come out in pairs, of k that an instruction multiplies together:
 
 - 4-bit words give the pairs of nibbles (j, j + 4), j = 0..3, which lie 16 bits apart. An integer becomes the lowest mantissa bits of
-  2^10 (bf16: 2^7), from which that and its zero point are taken: an `and` with an `xor`, and a subtraction. An upper nibble of a
-  byte becomes 16 times the integer, which the subtraction's multiplication undoes. An E2M1's three bits become the highest mantissa
-  and lowest exponent bits of a number that is too small by the difference of the biases.
+  2^10 (bf16: 2^7), from which that and its zero point are taken. An upper nibble of a byte becomes 16 times the integer, which the
+  subtraction's multiplication undoes. An E2M1's code selects the upper byte of its f16; for bf16 its bits become the lowest of the
+  exponent and the highest of the mantissa, of a number that is too small by the difference of the biases.
 - 8-bit words give pairs of neighbours, as in cuda_decode.py.
 
 All of these are exact. A scale is multiplied once, in the 16-bit type where it is of that type or a small float, and else in f32: a
@@ -25,13 +25,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingot.compiler.codegen.cuda_decode import INTEGERS, QuantizedElements, float_pairs
+from ingot.compiler.codegen.cuda_decode import E2M1_UPPER, INTEGERS, QuantizedElements, float_pairs
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, Scales
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, divides, memory_type
 from ingot.compiler.codegen.values import Val
 
 CHUNK = 8  # k of a lane that two instructions of 16 k take together
 _SMALL_SCALES = {"f16": ("f8E4M3FN", "f8E5M2"), "bf16": ("f8E4M3FN", "f8E5M2", "f8E8M0FNU")}  # exact in that type
+_INFINITE = ("f8E5M2",)
 _ONE = {"f16": 0x6400, "bf16": 0x4300}  # 2^10 and 2^7, whose last bit counts 1
 
 
@@ -172,8 +173,12 @@ class WeightFragments:
         """This lane's first k of a step, the last ones' past the end."""
         return self.k.min(at + self.quad * self.lanes.lane_k, self.size_k - self.lanes.lane_k)
 
-    def fetch(self, at: Val) -> tuple[list[list[Val]], list[Any]]:
-        """(words of each step, what was read of scales) of the steps from k = `at`, a multiple of `batch_k`, on."""
+    def fetch(self, at: Val, whole: bool) -> tuple[list[list[Val]], list[Any]]:
+        """(words of each step, what was read of scales) of the steps from k = `at`, a multiple of `batch_k`, on.
+
+        Where they may go past the end of K (not `whole`), the last k's weights are read for those past it, to be multiplied by
+        zeros; infinities, whose product with them is none, are left out.
+        """
         k, lanes, x = self.k, self.lanes, self.x
         words: list[list[Val]] = []
         kind = k.vector_of("i32", lanes.nbytes // 4) if lanes.nbytes >= 4 else k.type(f"i{8 * lanes.nbytes}")
@@ -188,6 +193,10 @@ class WeightFragments:
                     loaded = k.load(address, kind, align=lanes.nbytes, invariant=True)
                     found += k.elements(loaded) if lanes.nbytes >= 4 else [k.cast(loaded, "i32", signed=False)]
             words.append(found)
+        if x.dtype in _INFINITE and not whole:
+            for s in range(self.depth):
+                valid = at + (s * lanes.step_k + self.quad * lanes.lane_k) < self.size_k
+                words[s] = [k.select(valid, w, 0) for w in words[s]]
         return words, self._fetch_scales(at, places)
 
     # --- scales
@@ -385,13 +394,13 @@ class WeightFragments:
         bias = {"f16": 1024.0, "bf16": 128.0}[self.raw] + sign
         if self.raw == "bf16":  # whose mantissa holds no more than the lower nibble of a byte
             for j, zero in enumerate(zeros):
-                bits = ((word >> (4 * j)) & 0x000F000F) ^ ((one ^ sign) * 0x10001)
+                bits = k.and_xor(word >> (4 * j), 0x000F000F, (one ^ sign) * 0x10001)
                 out.append(self.sub(k.bitcast(bits, self.pair), bias if zero is None else zero))
             return out
         for j, zero in enumerate(zeros):
             shifted = word >> 8 if j >= 2 else word
             up = 4 * (j % 2)
-            bits = (shifted & (0x000F000F << up)) ^ ((one ^ (sign << up)) * 0x10001)
+            bits = k.and_xor(shifted, 0x000F000F << up, (one ^ (sign << up)) * 0x10001)
             value = k.bitcast(bits, self.pair)
             if not up:
                 out.append(value - (bias if zero is None else zero))
@@ -402,15 +411,20 @@ class WeightFragments:
         return out
 
     def _e2m1(self, word: Val) -> list[Val]:
-        """Sign to the sign's place; exponent and mantissa to where the mantissa is the type's highest bit of it."""
         k, out = self.k, []
-        mantissa, bias = {"f16": (9, 15), "bf16": (6, 127)}[self.raw]
-        for j in range(4):
-            left = mantissa - 4 * j
-            moved = word << left if left >= 0 else word >> -left
-            signs = (word << (12 - 4 * j)) & 0x80008000
-            bits = (moved & ((7 << mantissa) * 0x10001)) | signs
-            out.append(self.mul(k.bitcast(bits, self.pair), k.const(2.0 ** (bias - 1), self.pair)))
+        if self.raw == "f16":
+            # Three bits select the upper byte, whose sign is 0; eight times that sign is the lower byte.
+            codes = word & 0x77777777
+            table = [k.const(x, "i32") for x in E2M1_UPPER]
+            low, high = k.prmt(*table, codes), k.prmt(*table, codes >> 16)
+            found = [k.prmt(low, high, (4 + j) << 12 | (12 + j) << 8 | j << 4 | (8 + j)) for j in range(4)]
+        else:
+            # Exponent and mantissa go to where the mantissa is the highest bit of the type's.
+            moved = [word << (6 - 4 * j) if j < 2 else word >> (4 * j - 6) for j in range(4)]
+            found = [x & 0x01C001C0 for x in moved]
+        for j, bits in enumerate(found):
+            value = k.bitcast(bits | ((word << (12 - 4 * j)) & 0x80008000), self.pair)
+            out.append(value if self.raw == "f16" else self.mul(value, k.const(2.0**126, self.pair)))
         return out
 
     # bf16 has these operations from sm_90 on, and fused multiply-adds from sm_80 on.

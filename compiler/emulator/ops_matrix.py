@@ -452,6 +452,21 @@ def _ptx_tanh(op: Op, match: re.Match[str]) -> Run:
     return run
 
 
+def _ptx_lop3(op: Op, match: re.Match[str]) -> Run:
+    """Bit i of the result is the table's bit (a_i, b_i, c_i), a's the highest (PTX ISA, "Logic and Shift Instructions: lop3")."""
+    table = int(match[1], 16)
+
+    def run(group: Group) -> None:
+        a, b, c = (np.asarray(group.env[x]).view(np.uint32) for x in op.operands)
+        out = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), np.uint32)
+        for row in range(8):
+            if table >> row & 1:
+                out |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
+        group.env[op.results[0]] = out.view(np.int32)
+
+    return run
+
+
 _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"mbarrier\.arrive\.shared::cluster\.b64 _, \[\$0\];", _ptx_mbarrier_arrive),
     (r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.(\w+)\.(\w+)\.f32 .*", _ptx_mma),
@@ -463,6 +478,7 @@ _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"", _ptx_same),
     (r"prefetch\.global\.L2 .*", _ptx_nothing),
     (r"tanh\.approx\.f32 .*", _ptx_tanh),
+    (r"lop3\.b32 \$0, \$1, \$2, \$3, (0x[0-9a-f]+);", _ptx_lop3),
 )
 
 
