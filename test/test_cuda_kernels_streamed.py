@@ -75,12 +75,12 @@ def test_sums_of_a_cluster(layout: bool) -> None:
     """Blocks that share K add their sums in one launch; where there are no clusters, in a second one."""
     d = make.quantized_matmul(3, 192, 4096, "f16", "i4", scale="f16", block=128, zero=True, b_transposed=layout, out="f16")
     schedule = streamed(d)
-    assert schedule.cluster > 1 and schedule.splits == 1, schedule
+    assert (schedule.cluster > 1, schedule.splits) == (True, 1), schedule
     with ir.Context():
         assert len(emit(d, BY_NAME["sm_90a"], schedule).plan.launches) == 1
     check(d)
     older = streamed(d, "sm_80")
-    assert older.cluster == 1 and older.splits > 1, older
+    assert (older.cluster, older.splits > 1) == (1, True), older
     check(d, "sm_80")
 
 
@@ -135,7 +135,8 @@ def test_any_columns_and_batches() -> None:
 @layouts
 def test_zero_points_that_are_floats_or_unsigned(layout: bool) -> None:
     for weights in ("i8", "i4"):
-        d = make.quantized_matmul(4, 48, 64, "f16", weights, scale="f16", block=32, zero=True, unsigned=True, b_transposed=layout)
+        options: dict[str, Any] = {"scale": "f16", "block": 32, "zero": True, "unsigned": True}
+        d = make.quantized_matmul(4, 48, 64, "f16", weights, b_transposed=layout, **options)
         check(d)
         check(replace(d, operands=(*d.operands[:3], replace(d.operands[3], dtype="f16"))))
 
@@ -205,9 +206,9 @@ def test_code(target: str, weights: str) -> None:
     """Exactly the instructions of a batch in the loop, loads of whole vectors, hardware's conversions, and machine code."""
     hopper = BY_NAME[target].sm >= 90
     for layout in (True, False):
-        d = make.quantized_matmul(1, 4096, 16384, "f16", weights, scale="f16", block=128, b_transposed=layout)
+        d = make.quantized_matmul(1, 8192, 12288, "f16", weights, scale="f16", block=128, b_transposed=layout)
         s = streamed(d, target)
-        assert s.batches(16384) > 1
+        assert s.staged == s.batches(12288) > 2
         with ir.Context():
             emitted = emit(d, BY_NAME[target], s)
             text = compile_kernels(emitted.module, target, stop="ptx")
@@ -217,7 +218,7 @@ def test_code(target: str, weights: str) -> None:
         assert innermost_counts(text, symbol, name) == [s.depth * s.lanes.chunks * per_chunk * s.tiles]
         lines = 2 * s.tiles if layout else 8 * s.tiles // s.lanes.tiles
         words = s.lanes.nbytes // 4
-        vectors = innermost_counts(text, symbol, rf"ld\.global\.nc\.v{words}\.b32")
+        vectors = innermost_counts(text, symbol, rf"ld\.global(?:\.nc)?\.v{words}\.b32")
         assert s.depth * lines in vectors, (vectors, s)
         assert len(emitted.plan.launches) == (1 if hopper else 1 + (s.splits > 1))
         hardware = BY_NAME[target].sm >= 89 and weights[:2] == "f8"

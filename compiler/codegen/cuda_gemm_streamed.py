@@ -161,9 +161,10 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
             if -(-columns // s.tile_n) * parts >= 1.8 * f.sms or p.k < 2 * parts * s.batch_k * s.along:
                 break
         budget = (target.shared_bytes - 4096) // s.blocks
-        fits = [n for n in range(1, s.batches(p.k) + 1) if replace(s, staged=n).shared_bytes <= budget]
+        batches = s.batches(p.k)
+        fits = [n for n in range(1, batches + 1) if replace(s, staged=n).shared_bytes <= budget]
         if fits:
-            yield replace(s, staged=fits[-1])
+            yield replace(s, staged=-(-batches // -(-batches // fits[-1])))  # equal parts
             return
         depth //= 2
 

@@ -1,22 +1,22 @@
 """Quantized weights from memory to fragments of a tensor-core instruction, decoded in registers.
 
 The instruction's rows are the weights' columns n, so that its A operand holds weights: C^T = B^T A^T. A lane of a warp reads
-vectors of neighbours and keeps all of them: which n are the instruction's rows, and in which order it takes k, is free as long as
-the other operand follows.
+vectors of neighbours and keeps all of them: which n are the instruction's rows, and in which order it takes k, is free as long
+as the other operand follows.
 
 - K-major weights: a lane reads neighbouring k of two rows of each 16 (lane / 4 and 8 more). Its quad reads four such vectors.
 - N-major weights: a lane reads neighbouring n at eight k. Two words of neighbouring k are shuffled into pairs first.
 
 Elements come out in pairs, of k that an instruction multiplies together:
 
-- 4-bit words give the pairs of nibbles (j, j + 4), j = 0..3, which lie 16 bits apart. An integer becomes the lowest mantissa bits of
-  2^10 (bf16: 2^7), from which that and its zero point are taken. An upper nibble of a byte becomes 16 times the integer, which the
-  subtraction's multiplication undoes. An E2M1's code selects the upper byte of its f16; for bf16 its bits become the lowest of the
-  exponent and the highest of the mantissa, of a number that is too small by the difference of the biases.
+- 4-bit words give the pairs of nibbles (j, j + 4), j = 0..3, which lie 16 bits apart. An integer becomes the lowest mantissa
+  bits of 2^10 (bf16: 2^7), from which that and its zero point are taken. A byte's upper nibble becomes 16 times the integer,
+  which the subtraction's multiplication undoes. An E2M1's code selects the upper byte of its f16; for bf16 its bits become the
+  lowest of the exponent and the highest of the mantissa, of a number that is too small by the difference of the biases.
 - 8-bit words give pairs of neighbours, as in cuda_decode.py.
 
-All of these are exact. A scale is multiplied once, in the 16-bit type where it is of that type or a small float, and else in f32: a
-weight is rounded once, to the activations' type, as ingot.matmul_scales defines.
+All of these are exact. A scale is multiplied once, in the 16-bit type where it is of that type or a small float, and else in
+f32: a weight is rounded once, to the activations' type, as ingot.matmul_scales defines.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class WeightFragments:
     """
 
     def __init__(
-        self, dk: DispatchKernel, elements: QuantizedElements, lanes: WeightLanes, dtype: str, tiles: int, depth: int, size_k: int
+        self, dk: DispatchKernel, elements: QuantizedElements, lanes: WeightLanes, dtype: str, tiles: int, depth: int,
+        size_k: int,
     ) -> None:
         assert tiles % lanes.tiles == 0, (tiles, lanes)
         self.dk, self.k, self.lanes, self.dtype, self.tiles, self.depth = dk, dk.k, lanes, dtype, tiles, depth
@@ -221,7 +222,7 @@ class WeightFragments:
         """Scales and zero points as they lie in memory, by group and line."""
         if self.scales is None:
             return []
-        k, s, lanes = self.k, self.scales, self.lanes
+        k, s = self.k, self.scales
         out, known = [], set()
         for (step, chunk), group in self._groups().items():
             if group in known:
@@ -229,10 +230,7 @@ class WeightFragments:
             known.add(group)
             col = places[step] + CHUNK * chunk
             block = col // s.block if s.block else k.const(0, "i32")
-            out.append([
-                [self._read(x, base, line, block) for line in self.lines]
-                for x, base in self._sides()
-            ])  # fmt: skip
+            out.append([[self._read(x, base, line, block) for line in self.lines] for x, base in self._sides()])
         return out
 
     def _sides(self) -> list[tuple[Matrix, tuple[Val, Val]]]:
@@ -334,8 +332,9 @@ class WeightFragments:
                 mine = words[i * per * CHUNK :][: per * CHUNK]
                 rows: list[list[Val]] = [[] for _ in range(lanes.count)]
                 for j in range(0, CHUNK, 2):
-                    for number, x in enumerate(self._across(mine[j * per :][:per], mine[(j + 1) * per :][:per], of[i] if of else None)):
-                        rows[number].append(x)
+                    even, odd = mine[j * per :][:per], mine[(j + 1) * per :][:per]
+                    for row, x in zip(rows, self._across(even, odd, of[i] if of else None), strict=True):
+                        row.append(x)
                 pairs += rows
         out = []
         for half in range(2):

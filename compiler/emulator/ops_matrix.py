@@ -453,7 +453,7 @@ def _ptx_tanh(op: Op, match: re.Match[str]) -> Run:
 
 
 def _ptx_lop3(op: Op, match: re.Match[str]) -> Run:
-    """Bit i of the result is the table's bit (a_i, b_i, c_i), a's the highest (PTX ISA, "Logic and Shift Instructions: lop3")."""
+    """A result's bit i is bit (a_i, b_i, c_i) of the table, a_i the highest (PTX ISA, "Logic and Shift Instructions: lop3")."""
     table = int(match[1], 16)
 
     def run(group: Group) -> None:
