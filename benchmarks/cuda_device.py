@@ -110,22 +110,32 @@ def _tensor_map(arg: TensorMapArg, address: int, sizes: Mapping[str, int]) -> An
     return value
 
 
-def compile_dispatch(dispatch: Dispatch, target: Target, schedule: Any = None) -> Kernel:
-    """Compile and load a dispatch."""
+def build(dispatch: Dispatch, target: Target, schedule: Any = None) -> tuple[KernelPlan, bytes, dict[str, float]]:
+    """The plan and machine code of a dispatch, and the seconds of each stage. It uses no GPU: other processes may do it."""
     timings = Timings()
     with ir.Context():
         emitted = emit(dispatch, target, schedule)
         cubin = compile_kernels(emitted.module, target.name, timings=timings)
+    return emitted.plan, cubin, timings.seconds
+
+
+def load(dispatch: Dispatch, plan: KernelPlan, cubin: bytes, seconds: dict[str, float]) -> Kernel:
+    """What `build` made, ready to launch."""
     torch.cuda.current_device()
     module = check(cu.cuModuleLoadData(cubin))
     functions = []
-    for launch in emitted.plan.launches:
+    for launch in plan.launches:
         function = check(cu.cuModuleGetFunction(module, launch.symbol.encode()))
         if launch.shared_bytes > 48 << 10:
             attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(cu.cuFuncSetAttribute(function, attribute, launch.shared_bytes))
         functions.append(function)
-    return Kernel(dispatch, emitted.plan, functions, timings.seconds)
+    return Kernel(dispatch, plan, functions, seconds)
+
+
+def compile_dispatch(dispatch: Dispatch, target: Target, schedule: Any = None) -> Kernel:
+    """Compile and load a dispatch."""
+    return load(dispatch, *build(dispatch, target, schedule))
 
 
 def milliseconds(functions: Mapping[str, Callable[[], Any]], calls: int = 20, rounds: int = 7) -> dict[str, float]:

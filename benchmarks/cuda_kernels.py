@@ -4,7 +4,9 @@
     python benchmarks/cuda_kernels.py --check          # correctness only
     python benchmarks/cuda_kernels.py --only matmul    # cases whose name contains a word
     python benchmarks/cuda_kernels.py --json out.json
-    python benchmarks/cuda_kernels.py --tune 16x4096x4096,256x4096x4096   # f16 products by every schedule the cost model knows
+    python benchmarks/cuda_kernels.py --tune 16x4096x4096,256x4096x4096   # f16 products by the schedules the cost model knows
+    python benchmarks/cuda_kernels.py --tune 16x4096x4096NT               # the same where B lies K-major
+    python benchmarks/cuda_kernels.py --tune conv2x96x320x320   # a 3x3 convolution: images x size x channels in x out
 
 Each speed row prints our time, the other's, their ratio (above 1: ours is faster) and the floor that the project holds itself
 to. Both run in CUDA graphs, in turns, in one process; the ratio of medians is what counts. Memory-bound rows are measured
@@ -17,10 +19,12 @@ import argparse
 import functools
 import itertools
 import json
+import multiprocessing
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +35,17 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "test")]
 
 import cuda_dispatches as make  # noqa: E402
-from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
+from cuda_device import Kernel, build, compile_dispatch, load, milliseconds  # noqa: E402
 
 from ingot import dims  # noqa: E402
-from ingot.compiler.codegen import cuda_matmul  # noqa: E402
+from ingot.compiler.codegen import cuda_conv, cuda_matmul  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule  # noqa: E402
 from ingot.compiler.reference import run_dispatch  # noqa: E402
 from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
 from ingot.dispatch import Dispatch  # noqa: E402
@@ -50,6 +56,9 @@ TORCH = {
     "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "i1": torch.bool,
     "f8E4M3FN": torch.float8_e4m3fn, "f8E5M2": torch.float8_e5m2,
 }  # fmt: skip
+
+
+TUNED = 8  # schedules of each kind that --tune times
 
 
 @dataclass(frozen=True)
@@ -237,6 +246,12 @@ def mma_checks() -> list[Check]:
         Check("gemv f32 5x77x333 NN", make.matmul(5, 77, 333, "f32")),
         Check("gemv f32 5x77x333 NT", make.matmul(5, 77, 333, "f32", b_transposed=True)),
         Check("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16")),
+        *(Check(f"matmul cluster {s.cluster}, {'swapped ' * s.swapped}f16 {m}x328x1096 {'NT' if nt else 'NN'}",
+                make.matmul(m, 328, 1096, "f16", b_transposed=nt, bias=True), schedule=s)
+          for m, s in ((13, ClusterSchedule(64, 16, 8, 2, True)), (13, ClusterSchedule(128, 16, 6, 3, True)),
+                       (60, ClusterSchedule(128, 64, 4, 8, True)), (5, ClusterSchedule(64, 8, 8, 1, True)),
+                       (200, ClusterSchedule(128, 128, 4, 4)), (200, ClusterSchedule(128, 256, 4, 2)))
+          for nt in (False, True)),
     ]
     return cases
 
@@ -338,6 +353,10 @@ def other_checks() -> list[Check]:
         Check("normalize layer any", make.normalize("layer", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize softmax any", make.normalize("softmax", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize group", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4))),
+        Check("normalize group of eight blocks", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16")),
+        Check("normalize group of one block", make.normalize("rms", 2, 144, 32, 40, axes=(1, 3), dtype="f16")),
+        Check("normalize group in two launches", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4)),
+              schedule=GroupSchedule(8, 12, 48)),
     ]  # fmt: skip
 
 
@@ -560,7 +579,12 @@ def speeds() -> list[Speed]:
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
-                          (256, 4096, 4096))),
+                          (256, 4096, 4096), (32, 4096, 4096), (64, 4096, 11008), (4608, 640, 640), (616, 3072, 768),
+                          (1536, 1536, 8192))),
+        Speed("matmul bf16 1536x1280x1280", make.matmul(1536, 1280, 1280), 0.0, torch_matmul),
+        Speed("matmul f16 16x4096x4096 NT", make.matmul(16, 4096, 4096, "f16", b_transposed=True), 0.0, torch_matmul),
+        Speed("matmul f16 16x4096x4096 by mma.sync of sm_80", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul,
+              target="sm_80"),
         Speed("attention f16 1x16x4096x128", make.attention(1, 16, 4096, 4096, 128), 0.5, torch_attention()),
         Speed("attention f16 1x16x4096x128, 64 keys", make.attention(1, 16, 4096, 4096, 128), 0.0, torch_attention(),
               schedule=WgmmaAttentionSchedule(64)),
@@ -591,23 +615,65 @@ def speeds() -> list[Speed]:
         Speed("global average 32x3136x256 f16", make.reduce("sum", (32, 3136, 256), (1,), "f16"), 0.0),
         Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1,) * 4)),
         Speed("group norm 16x9216x32x10 bf16", make.normalize("layer", 16, 9216, 32, 10, axes=(1, 3)), 0.0),
+        Speed("group norm 2x9216x32x10 f16", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), 0.0),
+        Speed("group norm 2x2304x32x20 f16", make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0),
+        Speed("group norm 2x2304x32x20 f16, two launches",
+              make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0, schedule=GroupSchedule(8, 6, 18)),
+        Speed("group norm 2x576x32x40 f16", make.normalize("layer", 2, 576, 32, 40, axes=(1, 3), dtype="f16"), 0.0),
     ]  # fmt: skip
 
 
 def tune(shapes: str, target: Target) -> None:
-    """Time f16 products by every schedule that the cost model estimates, beside its estimate: what its constants are set by."""
+    """Time f16 products and convolutions by the schedules that the cost model thinks best, beside its estimates: what its
+    constants are set by.
+
+    Code is made by all cores at once, so that the GPU is not kept waiting.
+    """
+    problems = []
     for shape in shapes.split(","):
-        m, n, k = map(int, shape.split("x"))
-        d = make.matmul(m, n, k, "f16")
-        p = cuda_matmul.gemm_problem(d)
-        estimates = [*cuda_matmul.gemv_schedules(p, target), *cuda_matmul.wgmma_schedules(p, target)]
-        estimates += cuda_matmul.mma_schedules(p, target)
-        rows = []
-        for e in sorted(estimates, key=lambda e: e.seconds)[:24]:
-            row = run_speed(Speed(shape, d, 0.0, torch_matmul, schedule=e.schedule), target)
-            rows.append((row["ours_ms"], row["other_ms"], 1e3 * e.seconds, e.schedule))
-        for ours, other, estimate, schedule in sorted(rows, key=lambda r: r[0]):
-            print(f"{shape:18s} {ours:8.4f} ms  estimated {estimate:8.4f}  other {other:8.4f}  {schedule}", flush=True)
+        if shape.startswith("conv"):
+            n, size, channels, out = map(int, shape[4:].split("x"))
+            case = conv_speed(n, size, channels, out, 3)
+            d = case.dispatch
+            found = cuda_conv.estimates(cuda_conv.conv_problem(d), target)
+        else:
+            m, n, k = map(int, shape.removesuffix("NT").split("x"))
+            d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
+            case = Speed(shape, d, 0.0, torch_matmul)
+            found = cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
+        found.sort(key=lambda e: e.seconds)
+        # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
+        kinds: dict[tuple, list[cuda_matmul.Estimate]] = {}
+        for e in found:
+            kind = type(e.schedule), getattr(e.schedule, "swapped", False), bool(getattr(e.schedule, "stream", 0))
+            kinds.setdefault(kind, []).append(e)
+        problems.append((case, [e for kind in kinds.values() for e in kind[:TUNED]]))
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        building = [[(e, pool.submit(build, case.dispatch, target, e.schedule)) for e in found] for case, found in problems]
+        for (case, _), builds in zip(problems, building, strict=True):
+            shape, d = case.name, case.dispatch
+            operands = [random_tensor(t) for t in d.operands]
+            result = torch.empty(d.results[0].shape, dtype=torch.float16, device="cuda")
+            assert case.other is not None
+            other = case.other(operands, result)
+            expected = other().float()
+            rows = []
+            for e, future in builds:
+                try:
+                    kernel = load(d, *future.result()).bind(operands, [result])
+                    result.zero_()
+                    kernel()
+                    error = ((result.float() - expected).abs().max() / expected.abs().max()).item()
+                    times = milliseconds({"ours": kernel, "other": other}, rounds=5)
+                except Exception as failure:  # one line a schedule; the rest is still timed
+                    print(f"{shape:18s} FAIL {e.schedule}: {failure}", flush=True)
+                    if "CUDA" in str(failure):
+                        raise
+                    continue
+                note = "" if error < 0.01 else f"  WRONG by {error:.2g}"
+                rows.append((times["ours"], times["other"], 1e3 * e.seconds, f"{e.schedule}{note}"))
+            for ours, peer, estimate, schedule in sorted(rows, key=lambda r: r[0]):
+                print(f"{shape:18s} {ours:8.4f} ms  estimated {estimate:8.4f}  other {peer:8.4f}  {schedule}", flush=True)
 
 
 def main() -> int:

@@ -15,6 +15,8 @@ OPTIMIZE: tuple[str, ...] = (
     "ingot-layout",
     "ingot-canonicalize",
     "cse",
+    # Channels are last by now, and dequantized weights are not folded yet.
+    "ingot-quantize-products",
     "ingot-fold-batch-norm",
     "ingot-fold-constants",
     "ingot-fuse",
@@ -24,8 +26,15 @@ OPTIMIZE: tuple[str, ...] = (
     "cse",
 )
 
-# What the launch program needs; nothing may change the IR after it. Copies of weights join the weights program.
-PLAN: tuple[str, ...] = ("ingot-materialize-views", "ingot-fold-constants", "ingot-plan-buffers")
+# What the launch program needs; nothing may change the IR after it.
+PLAN: tuple[str, ...] = (
+    "ingot-merge-products",
+    "ingot-order-results",
+    "ingot-materialize-views",
+    # Copies and concatenations of weights join the weights program.
+    "ingot-fold-constants",
+    "ingot-plan-buffers",
+)
 
 
 def pipeline_text(*, from_onnx: bool = True) -> str:

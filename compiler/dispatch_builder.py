@@ -16,7 +16,7 @@ from math import gcd
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
-from ingot.dialects.layout import view_layout
+from ingot.dialects.layout import base_layout, view_layout
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute, read_regions
 from ingot.dims import Dim
@@ -31,6 +31,8 @@ CALLER_ALIGNMENT = 16  # of inputs and outputs: what allocators give
 
 # Attributes of a root that say where memory lies or where it comes from, not what the kernel does.
 _NOT_SEMANTIC = frozenset(("offsets",))
+# Operations whose dispatches have another root's name: what tells them apart is in the attributes.
+_ROOT_OF = {"scaled_matmul": "matmul"}
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,14 @@ class PlaceResolver:
 
     def _resolve(self, value: ir.Value) -> Place:
         owner = value.owner
-        dtype, shape = dialect.dtype_of(value), dialect.shape_of(value)
         if not isinstance(owner, ir.Block):
             op = owner.operation
             if op.name in dialect.VIEWS:
                 return self._view(op)
             if op.name == "ingot.move" and len(op.operands) == 2:
                 return self.place(op.operands[1])
-        view = self._memory.get(value) or StridedView.contiguous(shape)
-        return Place(value, view, dtype)
+        view = self._memory.get(value) or base_layout(value)
+        return Place(value, view, dialect.dtype_of(value))
 
     def _view(self, op: ir.Operation) -> Place:
         of = self.place(op.operands[0])
@@ -198,8 +199,9 @@ def build_dispatch(
     attrs = {name: attribute(op.attributes[name]) for name in op.attributes if name not in _NOT_SEMANTIC and "." not in name}
     sizes = tuple(symbols.sizes)
     names = tuple(str(s) for s in symbols.sizes.values())
+    root = op.name.removeprefix("ingot.")
     dispatch = Dispatch(
-        op.name.removeprefix("ingot."),
+        _ROOT_OF.get(root, root),
         operand_args,
         result_args,
         tuple(sorted(attrs.items())),
@@ -227,7 +229,7 @@ def _domains(op: ir.Operation, regions: Sequence[ScalarRegion]) -> list[tuple[in
         case _:
             domains = (result,) * len(regions)
     out = []
-    if op.name == "ingot.matmul":
+    if op.name in ("ingot.matmul", "ingot.scaled_matmul"):
         out = [(i, (*result[:-2], *shape[-2:])) for i, shape in enumerate(own) if len(shape) >= 2]
     for region, domain in zip(regions, domains, strict=True):
         out += [(inst.attr("operand"), domain) for inst in region.insts if inst.op == "load"]

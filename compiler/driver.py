@@ -17,7 +17,7 @@ from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context
 from ingot.dialects.plain import attribute
 from ingot.engine import Engine, EngineHeader, WeightInfo
-from ingot.errors import CompileError
+from ingot.errors import CompileError, ModelError
 from ingot.launch_program import TensorSpec
 from ingot.passes.convert_onnx_to_ingot import is_lowered
 from ingot.passes.instrumentation import Instrumentation
@@ -100,8 +100,10 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
     used = {}
     for op in [op.operation for block in dialect.blocks(func) for op in block.operations]:
         if op.name == "ingot.weight":
-            result = op.results[0]
-            used[_text(op, "name")] = dialect.dtype_of(result), tuple(int(str(d)) for d in dialect.shape_of(result))
+            result, name = op.results[0], _text(op, "name")
+            read = dialect.dtype_of(result), tuple(int(str(d)) for d in dialect.shape_of(result))
+            if used.setdefault(name, read) != read:
+                raise ModelError(f"weight {name!r} is read both as {used[name][0]} and as {read[0]}", cure="store it twice")
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
     weights = weights_of(buffer.getvalue(), used, sources)

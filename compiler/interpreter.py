@@ -15,6 +15,7 @@ import numpy as np
 
 from ingot import dims
 from ingot.compiler.reference import RootCall, run_dispatch, run_root
+from ingot.compiler.weights import read_as
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, operation_key
 from ingot.dialects.plain import attribute, attributes, read_regions
@@ -181,11 +182,10 @@ class _Run:
             if stored not in self.weights:
                 raise InputError(f"weight {stored!r} is missing", cure="give the weights of this model")
             result = op.results[0]
-            source = self.weights[stored]
-            array = source if isinstance(source, np.ndarray) else source.array()
-            array = _as_storage(array, dialect.dtype_of(result))
-            if array.shape != dialect.shape_of(result):
-                raise InputError(f"weight {stored!r} has shape {list(array.shape)}, expected {result.type}")
+            dtype, shape = self._type(result)
+            array = read_as(self.weights[stored], dtype, shape)
+            if array is None:
+                raise InputError(f"weight {stored!r} does not fit {result.type}", cure="give the weights of this model")
             self.values[result] = array
         elif name == "empty":
             dtype, shape = self._type(op.results[0])

@@ -259,8 +259,12 @@ def _ints(value: Any) -> Shape:
 
 
 def _conv(call: RootCall) -> list[np.ndarray]:
-    acc = call.dtype(str(call.attrs["acc"]))
-    x, w = (t.astype(acc, copy=False) for t in call.operands[:2])
+    x, w = call.operands[:2]
+    x, w = (_unsigned(x) if call.attrs.get("a_unsigned") else x), (_unsigned(w) if call.attrs.get("b_unsigned") else w)
+    acc = computed = call.dtype(str(call.attrs["acc"]))
+    if acc.kind == "i" and x.dtype.itemsize == 1 and w.dtype.itemsize == 1:
+        computed = np.dtype(np.float64)  # sums of small integers are exact in it, and BLAS is fast
+    x, w = x.astype(computed, copy=False), w.astype(computed, copy=False)
     groups = int(call.attrs["groups"])  # type: ignore[arg-type]
     shape = call.results[0][1]
     strides, dilations, pads = (_ints(call.attrs[n]) for n in ("strides", "dilations", "pads"))
@@ -271,7 +275,7 @@ def _conv(call: RootCall) -> list[np.ndarray]:
         y = _conv_im2col(window.pad(x, 0), w, window, shape)
     else:
         y = _conv_grouped(window.pad(x, 0), w, window, groups, shape)
-    return _finish(call, call.regions[0], (y,), shape)
+    return _finish(call, call.regions[0], (y.astype(acc, copy=False),), shape)
 
 
 def _conv_im2col(x: np.ndarray, w: np.ndarray, window: _Window, shape: Shape) -> np.ndarray:
@@ -433,6 +437,7 @@ _ROOTS: dict[str, Callable[[RootCall], list[np.ndarray]]] = {
     "pointwise": _pointwise,
     "move": _move,
     "matmul": _matmul,
+    "scaled_matmul": _matmul,
     "conv": _conv,
     "attention": _attention,
     "reduce": _reduce,

@@ -88,6 +88,29 @@ class WeightSource:
         return WeightSource(onnx_type, shape, lambda: packed)
 
 
+def read_as(source: WeightSource | np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """A weight as an array of a storage type and sizes: its own, or bytes that stand for packed elements of another type.
+
+    The bytes of the one must be those of the other: None where they are not. Nothing is copied, except that 4-bit data is
+    unpacked.
+    """
+    found = WeightSource.from_array(source) if isinstance(source, np.ndarray) else source
+    if not reads_as((found.dtype, found.shape), dtype, shape):
+        return None
+    if isinstance(source, np.ndarray) and found.dtype == dtype:
+        return source.view(DTYPES[dtype].np)
+    onnx_type = next(t for t in ONNX_TYPES if t.storage == dtype and (t.signed or dtype == "i1"))
+    return WeightSource(onnx_type, shape, found.bytes).array().view(DTYPES[dtype].np)
+
+
+def reads_as(stored: tuple[str, tuple[int, ...]], dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of a storage type and sizes can be read as another: it is the same, or holds its packed bytes as i8."""
+    if stored == (dtype, shape):
+        return True
+    bits = DTYPES[dtype].bits
+    return stored[0] == "i8" and dtype != "i8" and bits <= 8 and prod(stored[1]) == DTYPES[dtype].nbytes(prod(shape))
+
+
 def onnx_type_of_numpy(dtype: np.dtype) -> OnnxType:
     """The ONNX type of a numpy dtype. Raises ValueError for one that ONNX lacks."""
     for t in ONNX_TYPES:

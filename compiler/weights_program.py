@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ingot.compiler.interpreter import evaluate_value
-from ingot.compiler.weights import WeightSource, WeightStore
+from ingot.compiler.weights import WeightSource, WeightStore, reads_as
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context, operation_key
 from ingot.engine import Engine, Weight
@@ -142,7 +142,7 @@ def _check(name: str, weight: Weight, store: Sources, path: str | None) -> None:
         return
     source = store[name]
     found = WeightSource.from_array(source) if isinstance(source, np.ndarray) else source
-    if (found.dtype, tuple(found.shape)) != (weight.dtype, weight.shape):
+    if not reads_as((found.dtype, tuple(found.shape)), weight.dtype, weight.shape):
         raise EngineError(
             f"weight {name!r} is {weight.dtype}{list(weight.shape)}, got {found.dtype}{list(found.shape)}",
             node=path,

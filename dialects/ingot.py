@@ -27,6 +27,23 @@ themselves, a root's operands are only those its semantics need:
       "ingot.yield"(%s) : (f32) -> ()
     }) : (tensor<?x768xf32, #ingot.dims<["N"]>>, tensor<768x768xf32>) -> tensor<?x768xf32, #ingot.dims<["N"]>>
 
+Quantization. Types are storage types: `i8`, `i4`, `f8E4M3FN`, `f8E5M2`, `f4E2M1FN`; 4-bit elements lie two a byte, the first in
+the low nibble. What an element stands for is said by the operation that reads it. A scale that is the same along all that a
+product sums belongs to the epilogue, which multiplies the accumulator by it (`i8` times `i8` in `i32`, `f8E4M3FN` times
+`f8E4M3FN` in `f32`; a float times a quantized weight in `f32`):
+
+    %y = "ingot.matmul"(%q, %w) ({
+    ^bb0(%acc: i32):
+      %f = "ingot.sitofp"(%acc) : (i32) -> f32
+      %s = "ingot.load"(%scales) : (tensor<768xf32>) -> f32
+      %r = "ingot.mulf"(%f, %s) : (f32, f32) -> f32
+      "ingot.yield"(%r) : (f32) -> ()
+    }) {acc = "i32"} : (tensor<?x768xi8, #ingot.dims<["N"]>>, tensor<768x768xi8>) -> tensor<?x768xf32, #ingot.dims<["N"]>>
+
+Scales that vary along it, and zero points of weights, are operands of a `matmul` or, where both of its operands have them, of a
+`scaled_matmul` (`ingot.matmul_scales`). `conv` has none: what its epilogue cannot say stays a pointwise operation before it.
+Zero points of activations are sums that the epilogue subtracts.
+
 Control. A region of `if` or `loop` is isolated: what it reads of the values around it are operands, which its block arguments
 stand for; weights it reads by name. Its results are `result`s, in order, before `return`, as a function's are `output`s.
 IRDL gives all values of a variadic one type, so both lists are `SLOTS` optional slots, and the attributes `operandSegmentSizes`
@@ -86,7 +103,8 @@ OPS: tuple[OpDef, ...] = (
     OpDef("guard", attrs=("left", "right", "relation", "message"), kind="effect",
           doc="At run time, `left` `relation` (eq, le) `right` over shape expressions, or the call fails with `message`."),
     # Sources
-    OpDef("weight", results=("result",), attrs=("name",), kind="source", doc="The tensor stored under `name`."),
+    OpDef("weight", results=("result",), attrs=("name",), kind="source",
+          doc="The tensor stored under `name`; bytes (i8) that hold packed elements of another type are read as that type."),
     OpDef("empty", results=("result",), kind="source", doc="Memory with undefined contents, to `move` into."),
     # Views
     OpDef("reshape", ("x",), ("result",), kind="view", doc="The same elements in row-major order under another shape."),
@@ -113,12 +131,15 @@ OPS: tuple[OpDef, ...] = (
           "same memory, and `into` must have no other use."),
     OpDef("matmul", ("a", "b", "*scales"), ("*results",), ("epilogue",), ("acc",),
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
-          "`epilogue` maps it to the results. With the attribute `b_block`, b is quantized and its scales are a further "
-          "operand, with `b_zero` zero points of their type another (ingot.matmul_scales; dispatches may have a's too)."),
+          "`epilogue` maps it to the results. Integers are signed but with the unit attribute `a_unsigned` or `b_unsigned`. "
+          "With the attribute `b_block`, b is quantized and its scales are a further operand, with `b_zero` zero points of "
+          "their type and shape another (ingot.matmul_scales)."),
+    OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("*results",), ("epilogue",), ("acc", "a_block", "b_block"),
+          doc="`matmul` of two operands with scales for each so many neighbours along k (ingot.matmul_scales)."),
     OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
           doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
           "`pads`: all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: "
-          "w [C, kernel..., M/groups], and `output_padding`."),
+          "w [C, kernel..., M/groups], and `output_padding`. Integers are signed but with `a_unsigned` (x), `b_unsigned` (w)."),
     OpDef("attention", ("q", "k", "v"), ("*results",), ("score", "epilogue"), ("scale",),
           doc="softmax over t of score(q[b, h, s, :] . k[b, h/g, t, :] * scale), times v[b, h/g, t, :], where g = heads of q / "
           "heads of k. `score` maps a product (f32) over the domain [B, H, S, T]; `epilogue` the result over [B, H, S, Dv]. "
@@ -341,6 +362,11 @@ def blocks(func: ir.Operation) -> list[ir.Block]:
 def captured(op: ir.Operation) -> list[ir.Value]:
     """The operands of a control operation that the arguments of its regions stand for."""
     return list(op.operands)[len(DEFS[op.name].operands) - 1 :]
+
+
+def carried(op: ir.Operation) -> int:
+    """How many of the tensors that a control operation captures are an iteration's own: the first ones of a loop."""
+    return int(op.attributes["carried"]) if op.name == f"{NAME}.loop" else 0
 
 
 def region_results(region: ir.Region) -> list[ir.Operation]:

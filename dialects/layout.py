@@ -1,7 +1,8 @@
 """Where the elements of a value lie: the `ingot` dialect's views as strided views of memory.
 
 A value is a *base* (a function's argument, a weight, an `empty`, a dispatch's result), which is contiguous and row-major, or a
-view of one. A view whose elements strides cannot reach (a reshape that merges axes of a transposed tensor) has no layout:
+view of one. The attribute `ingot.order` of a dispatch says in which other order the axes of its results lie, outermost first.
+A view whose elements strides cannot reach (a reshape that merges axes of a transposed tensor) has no layout:
 `ingot-materialize-views` copies its operand first.
 """
 
@@ -13,7 +14,9 @@ from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute
 from ingot.strided_view import StridedView
 
-__all__ = ["base_of", "layout_of", "view_layout"]
+__all__ = ["ORDER", "base_layout", "base_of", "layout_of", "view_layout"]
+
+ORDER = "ingot.order"
 
 
 def base_of(value: ir.Value) -> ir.Value:
@@ -31,13 +34,22 @@ def base_of(value: ir.Value) -> ir.Value:
             return value
 
 
+def base_layout(base: ir.Value) -> StridedView:
+    """Where the elements of a base lie in its memory."""
+    shape, owner = shape_of(base), base.owner
+    if isinstance(owner, ir.Block) or ORDER not in owner.operation.attributes:
+        return StridedView.contiguous(shape)
+    order = attribute(owner.operation.attributes[ORDER])
+    return StridedView.contiguous([shape[a] for a in order]).transpose([order.index(a) for a in range(len(order))])
+
+
 def layout_of(value: ir.Value) -> tuple[ir.Value, StridedView] | None:
     """The nearest value that is no view, and the strided view of it that `value` is; None where strides cannot express it."""
     chain: list[ir.Operation] = []
     while not isinstance(value.owner, ir.Block) and value.owner.operation.name in VIEWS:
         chain.append(value.owner.operation)
         value = chain[-1].operands[0]
-    layout: StridedView | None = StridedView.contiguous(shape_of(value))
+    layout: StridedView | None = base_layout(value)
     for op in reversed(chain):
         assert layout is not None
         layout = view_layout(op, layout)

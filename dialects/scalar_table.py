@@ -286,6 +286,12 @@ def _cast(x: Any, dtype: Any) -> Any:
     return np.asarray(x).astype(dtype)
 
 
+def _fptoui(x: Any, dtype: Any) -> Any:
+    dtype = np.dtype(dtype)
+    y = np.asarray(x).astype(f"u{dtype.itemsize}")
+    return y.astype(dtype) if dtype.name == "int4" else y.view(dtype)  # int4 keeps the low bits
+
+
 def _truncf(x: Any, dtype: Any) -> Any:
     """A narrower float; of 8 and 4 bits the largest finite one stands for all that exceed it (ONNX's Cast, `saturate`)."""
     x, dtype = np.asarray(x), np.dtype(dtype)
@@ -389,7 +395,7 @@ ROWS: tuple[ScalarOp, ...] = (
     ScalarOp("sitofp", "i", "cast", _cast, "arith.sitofp"),
     ScalarOp("uitofp", "i", "cast", lambda x, t: _unsigned(x).astype(t), "arith.uitofp"),
     ScalarOp("fptosi", "f", "cast", _quiet(_cast), "arith.fptosi"),
-    ScalarOp("fptoui", "f", "cast", _quiet(lambda x, t: x.astype(f"u{np.dtype(t).itemsize}").view(t)), "arith.fptoui"),
+    ScalarOp("fptoui", "f", "cast", _quiet(_fptoui), "arith.fptoui"),
     ScalarOp("bitcast", "x", "cast", lambda x, t: np.asarray(x).view(t), "arith.bitcast"),
     # Instructions of NVIDIA GPUs, for expansions (PTX ISA, "Floating Point Instructions").
     ScalarOp("ex2_approx", "f", "same", np.exp2, "nvvm.ex2", exact=False, bound=4, cuda_only=True),

@@ -39,7 +39,8 @@ _ATTRIBUTE_KINDS: dict[str, str] = {
     "starts": "an array of strings", "inputs": "an array of strings", "input_types": "an array of strings",
     "sym_name": "a string", "name": "a string", "type": "a string", "left": "a string", "right": "a string",
     "relation": "a string", "message": "a string", "kind": "a string", "acc": "a string", "dim": "a string",
-    "groups": "an integer", "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
+    "groups": "an integer", "a_block": "an integer", "b_block": "an integer",
+    "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
     "trips": "a string", "symbol": "a string", "carried": "an integer",
     "strides": "an array of integers",
 }  # fmt: skip
@@ -403,26 +404,57 @@ def _matmul(op: ir.Operation) -> Fault:
         if x != 1 and y != 1 and differ(x, y):
             return f"multiplies {_show(a)} and {_show(b)}: {x} and {y} do not broadcast"
         lead.append(y if x == 1 else x)
-    fault = _matmul_scales(op, a, b)
-    return fault or _results(op, (*lead, a[-2], b[-1])) or _last_region(op, 0, [op.attributes["acc"].value])
+    fault = _matmul_scales(op, a, b) or _results(op, (*lead, a[-2], b[-1]))
+    fault = fault or _last_region(op, 0, [op.attributes["acc"].value])
+    return fault or _product_types(op, scaled=len(op.operands) > 2)
+
+
+# What may have scales, and what scales are.
+_QUANTIZED = frozenset({"i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"})
+_SCALES = frozenset({"f32", "f16", "bf16", "f8E4M3FN", "f8E8M0FNU"})
 
 
 def _matmul_scales(op: ir.Operation, a: Shape, b: Shape) -> Fault:
-    """Scales and zero points of b: one for each block of k and column. What follows b is of one type: there are none of a."""
+    """Scales of a, one for each row and block of k; of b, and its zero points, one for each block of k and column."""
     attrs = {n: attribute(op.attributes[n]) for n in ("a_block", "b_block", "b_zero") if n in op.attributes}
-    if "a_block" in attrs:
-        return "has attribute 'a_block': scales of a are for dispatches alone"
+    both = op.name == f"{NAME}.scaled_matmul"
+    if "b_zero" in attrs if both else "a_block" in attrs:
+        return f"has attribute {'b_zero' if both else 'a_block'!r}: that is {'matmul' if both else 'scaled_matmul'}'s"
     try:
         scales = matmul_scales(attrs)
     except ValueError as error:
         return str(error)
     if len(op.operands) != 2 + scales.count:
         return f"has {len(op.operands)} operands, its attributes ask for {2 + scales.count}"
-    blocks = dims.ceildiv(a[-1], scales.b_block) if scales.b_block else 1
-    for number in range(2, len(op.operands)):
-        fault = _same_shape(f"operand {number}", shape_of(op.operands[number]), (*b[:-2], blocks, b[-1]))
-        if fault is not None:
-            return fault
+    for name, number, block in (("a", scales.a_scale, scales.a_block), ("b", scales.b_scale, scales.b_block)):
+        if number is None:
+            continue
+        blocks = dims.ceildiv(a[-1], block) if block else 1
+        shape = (*a[:-1], blocks) if name == "a" else (*b[:-2], blocks, b[-1])
+        numbers = [number] if name == "a" or scales.b_zero is None else [number, scales.b_zero]
+        for i in numbers:
+            fault = _same_shape(f"operand {i}", shape_of(op.operands[i]), shape)
+            if fault is not None:
+                return fault
+        dtype, scale = dtype_of(op.operands["ab".index(name)]), dtype_of(op.operands[number])
+        if dtype not in _QUANTIZED:
+            return f"has scales of {name}, which is {dtype}: {', '.join(sorted(_QUANTIZED))} have scales"
+        if scale not in _SCALES:
+            return f"has scales of {name} of type {scale}: they are {', '.join(sorted(_SCALES))}"
+    return None
+
+
+def _product_types(op: ir.Operation, *, scaled: bool) -> Fault:
+    """The accumulator's type and the signedness of the operands of a matmul or conv."""
+    acc = op.attributes["acc"].value
+    types = [dtype_of(v) for v in list(op.operands)[:2]]
+    for name, dtype in zip("ab", types, strict=True):
+        if f"{name}_unsigned" in op.attributes and DTYPES[dtype].kind != "int":
+            return f"has attribute '{name}_unsigned', but {name} is {dtype}"
+    integers = not scaled and all(DTYPES[t].kind == "int" for t in types)
+    if acc not in (("i32", "i64") if integers else ("f32", "f64")):
+        how = "with scales " if scaled else ""
+        return f"accumulates {types[0]} times {types[1]} {how}in {acc}: that is {'i32 or i64' if integers else 'f32 or f64'}"
     return None
 
 
@@ -451,7 +483,8 @@ def _conv(op: ir.Operation) -> Fault:
             expected = dims.floordiv(room, strides[i]) + 1
             if differ(result[1 + i], expected):
                 return f"result has size {result[1 + i]} on axis {1 + i}, expected {expected}"
-    return _results(op) or _last_region(op, 0, [op.attributes["acc"].value])
+    fault = _results(op) or _last_region(op, 0, [op.attributes["acc"].value])
+    return fault or _product_types(op, scaled=False)
 
 
 def _window_attrs(op: ir.Operation, spatial: int, names: Sequence[str]) -> Fault:
@@ -549,6 +582,7 @@ RULES: dict[str, Callable[[ir.Operation], Fault]] = {
     "ingot.pointwise": _pointwise,
     "ingot.move": _move,
     "ingot.matmul": _matmul,
+    "ingot.scaled_matmul": _matmul,
     "ingot.conv": _conv,
     "ingot.attention": _attention,
     "ingot.reduce": _reduce,

@@ -22,8 +22,7 @@ class AllowTf32(Pass):
     name: ClassVar[str] = "ingot-allow-tf32"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        for view in dialect.main_func(module).regions[0].blocks[0].operations:
-            op = view.operation
+        for op in [view.operation for block in dialect.blocks(dialect.main_func(module)) for view in block.operations]:
             if op.name in _PRODUCTS and all(dialect.dtype_of(v) == "f32" for v in op.operands):
                 op.attributes["tf32"] = ir.UnitAttr.get()
                 ctx.changed("tf32")

@@ -22,36 +22,45 @@ _SMALL = 4096  # bytes that a derived weight may always take
 
 @dataclass(frozen=True, kw_only=True)
 class FoldConstants(Pass):
-    """Move computations over weights and constants into the weights program, whose outputs the main function reads by name.
+    """Move computations over weights and constants into the weights program, whose outputs the main function reads by name, and
+    so do the regions of control operations.
 
-    Folded are pointwise operations, moves, and maxima and minima, where every scalar operation gives the same bits on every
-    machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are not: they are
-    strides of whoever reads them.
+    Folded are pointwise operations, moves, maxima, minima, and sums of integers, where every scalar operation gives the same
+    bits on every machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are
+    not: they are strides of whoever reads them.
     """
 
     name: ClassVar[str] = "ingot-fold-constants"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        folded = _constant_roots(block)
-        frontier = _frontier(block, folded)
+        blocks = dialect.blocks(dialect.main_func(module))
         program = dialect.find_func(module, dialect.WEIGHTS_FUNC)
-        if frontier:
-            builder = _Program(module, program or _empty_program(module), ctx.weights or ())
+        builder: _Program | None = None
+        kept = {"ingot.weight", *dialect.VIEWS}
+        for block in reversed(blocks):  # outer ones first: what is constant there, their regions read by name
+            folded = {v for v in constant_values(block) if v.owner.operation.name not in kept}
+            frontier = _frontier(block, folded)
+            if frontier and builder is None:
+                builder = _Program(module, program or _empty_program(module), ctx.weights or ())
             for value in frontier:
+                assert builder is not None
                 builder.derive(value)
             ctx.changed("derived weights", len(frontier))
-        erase_all_dead(block)
-        if program is not None or frontier:
+            for view in list(block.operations):
+                if view.operation.name in dialect.CONTROL:
+                    ctx.changed("read by name", _read_weights_inside(view.operation))
+        for block in blocks:
+            erase_all_dead(block)
+        if program is not None or builder is not None:
             _drop_unused(module)
 
 
 # What is constant -----------------------------------------------------------------------------------------------------
 
 
-def _constant_roots(block: ir.Block) -> set[ir.Value]:
-    """The results of roots, and the `empty`s, that the weights program can compute."""
-    constant: set[ir.Value] = set()  # views and weights too
+def constant_values(block: ir.Block) -> set[ir.Value]:
+    """Weights, and what the weights program can compute of them: results of roots, `empty`s, and views."""
+    constant: set[ir.Value] = set()
 
     for view in block.operations:
         op = view.operation
@@ -63,8 +72,7 @@ def _constant_roots(block: ir.Block) -> set[ir.Value]:
                 constant.update(op.results)
             elif op.name == "ingot.move" and len(op.operands) == 2:
                 _forget_chain(op, constant)
-    kept = {"ingot.weight", *dialect.VIEWS}
-    return {v for v in constant if v.owner.operation.name not in kept}
+    return constant
 
 
 def _forget_chain(move: ir.Operation, constant: set[ir.Value]) -> None:
@@ -80,7 +88,8 @@ def _forget_chain(move: ir.Operation, constant: set[ir.Value]) -> None:
 def _is_foldable(op: ir.Operation) -> bool:
     root = Root.read(op)
     if root.name == "reduce":
-        if root.attr("kind") not in ("max", "min"):
+        mapped = root.regions[0].type_of(root.regions[0].results[0])
+        if root.attr("kind") not in ("max", "min") and DTYPES[mapped].kind != "int":  # sums of floats depend on the order
             return False
     elif root.name not in ("pointwise", "move"):
         return False
@@ -123,6 +132,33 @@ def _frontier(block: ir.Block, folded: set[ir.Value]) -> list[ir.Value]:
     return list(found)
 
 
+def _read_weights_inside(op: ir.Operation) -> int:
+    """Let the regions of a control operation read the weights that it captures by name, through the same views; how many."""
+    count = 0
+    values = dialect.captured(op)
+    for number in range(dialect.carried(op), len(values)):
+        arguments = [region.blocks[0].arguments[number] for region in op.regions]
+        if not _is_view_of_weight(values[number]) or not any(True for a in arguments for _ in a.uses):
+            continue
+        for argument in arguments:
+            argument.replace_all_uses_with(_copied(values[number], ir.InsertionPoint.at_block_begin(argument.owner)))
+        count += 1
+    return count
+
+
+def _is_view_of_weight(value: ir.Value) -> bool:
+    source = defining(_source(value))
+    return source is not None and source.name == "ingot.weight"
+
+
+def _copied(value: ir.Value, ip: ir.InsertionPoint) -> ir.Value:
+    """A weight, or views of one, again."""
+    op = value.owner.operation
+    operands = [_copied(v, ip) for v in op.operands]
+    attrs = {n: op.attributes[n] for n in op.attributes}
+    return ir.Operation.create(op.name, [value.type], operands, attrs, loc=op.location, ip=ip).results[0]
+
+
 # The weights program --------------------------------------------------------------------------------------------------
 
 
@@ -150,8 +186,9 @@ class _Program:
 
     def __post_init__(self) -> None:
         self.names.update(self.stored)
-        for func in (dialect.main_func(self.module), self.func):
-            for view in body(func).operations:
+        main = dialect.blocks(dialect.main_func(self.module))
+        for block in (*main, body(self.func)):
+            for view in block.operations:
                 op = view.operation
                 if op.name == "ingot.weight" or op.name == "ingot.output":
                     self.names.add(op.attributes["name"].value)

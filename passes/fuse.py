@@ -10,10 +10,11 @@ from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, operation_key
 from ingot.dims import Dim
 from ingot.dispatch import ScalarInst, ScalarRegion
+from ingot.dtypes import DTYPES
 from ingot.passes.canonicalize import domain_of
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
-from ingot.passes.rewriting import domains, views
+from ingot.passes.rewriting import concatenations, domains, views
 from ingot.passes.rewriting.ops import (
     Root,
     defining,
@@ -27,7 +28,7 @@ from ingot.passes.rewriting.ops import (
 from ingot.passes.rewriting.scalar_regions import RegionBuilder, cost, loaded
 
 # Roots whose last region may take further computation and results.
-_EPILOGUES = frozenset({"matmul", "conv", "attention", "reduce", "normalize", "pool"})
+_EPILOGUES = frozenset({"matmul", "scaled_matmul", "conv", "attention", "reduce", "normalize", "pool"})
 # Roots that read their first operand through a region which may take its producer's computation.
 _PROLOGUES = frozenset({"reduce", "normalize", "move"})
 _CHEAP_COST = 4  # of a computation that reads nothing, that it may be repeated
@@ -41,6 +42,7 @@ class Fuse(Pass):
 
     What is computed once stays computed once: a result with several readers is recomputed only where that is no more than a
     cast or a few integer operations on one tensor. Nothing is computed in the loads of matmul, conv and attention.
+    A concatenation of a few parts that pointwise operations alone read is computed by them (rotary embeddings).
 
     Args:
         max_ops: the largest cost of a region, in additions (`ingot.passes.rewriting.scalar_regions.cost`).
@@ -97,6 +99,8 @@ class _Fuser:
 
     def _absorb(self, op: ir.Operation) -> ir.Operation | None:
         """Take one pointwise producer into `op`; the operation that replaces it, or None."""
+        if op.name == "ingot.pointwise":
+            self._open_concatenations(op)
         root = self.read(op)
         if root.name in _PROLOGUES and (new := self._absorb_operand(root)) is not None:
             return new
@@ -109,6 +113,25 @@ class _Fuser:
                     if new is not None:
                         return new
         return None
+
+    def _open_concatenations(self, op: ir.Operation) -> None:
+        """Make pointwise operations of concatenations that only such read, and `op` is the first to."""
+        for tensor in self.read(op).tensors:
+            while (owner := defining(tensor)) is not None and owner.name in dialect.VIEWS:
+                tensor = owner.operands[0]
+            if owner is None or any(user.name != "ingot.pointwise" for user in readers(tensor)):
+                continue
+            parts = concatenations.concatenation(tensor)
+            if parts is None:
+                continue
+            new = concatenations.as_pointwise(parts, owner)
+            for reader in readers(tensor):
+                self._cache.pop(operation_key(reader), None)
+            self.replace_uses(tensor, new.results[0])
+            for move in reversed(parts.moves):
+                self._cache.pop(operation_key(move.op), None)
+                move.op.erase()
+            self._count("concatenations")
 
     def _inline_load(self, root: Root, number: int, operand: int) -> ir.Operation | None:
         """Replace a region's loads of a pointwise result by the computation."""
@@ -157,6 +180,8 @@ class _Fuser:
         producer, result, chain = found
         region = root.regions[0]
         if not _only_user(producer.op, root.op) or self._reads_of(root, producer.op) != 1:
+            return None
+        if _shares_bytes(root.op.results[0]):
             return None
         limit = min(self.max_ops, _NORMALIZE_COST) if root.name == "normalize" else self.max_ops
         if cost(region) + cost(producer.regions[0]) > limit:
@@ -270,7 +295,7 @@ class _Fuser:
     def _fuse_epilogue(self, producer: Root, root: Root, operands: Sequence[int]) -> bool:
         """Make the pointwise `root`, which loads results of `producer`, part of its epilogue; whether it was done."""
         views_ = self._common_views(root, operands)
-        if views_ is None:
+        if views_ is None or _shares_bytes(root.op.results[0]):
             return False
         last = producer.regions[-1]
         if cost(last) + cost(root.regions[0]) > self.max_ops:
@@ -413,9 +438,14 @@ def _is_view_of(value: ir.Value, op: ir.Operation) -> bool:
 def _main_operand(region: ScalarRegion, sources: Sequence[ir.Value], domain: tuple[Dim, ...]) -> int | None:
     """The tensor that a root may read as its operand: one that the region loads for every element of the domain."""
     for operand, how in loaded(region).items():
-        if how == {"load"} and dialect.shape_of(sources[operand]) == domain:
+        if how == {"load"} and dialect.shape_of(sources[operand]) == domain and not _shares_bytes(sources[operand]):
             return operand
     return None
+
+
+def _shares_bytes(value: ir.Value) -> bool:
+    """True where elements are smaller than a byte: only pointwise operations and copies write such, or stream them."""
+    return DTYPES[dialect.dtype_of(value)].bits < 8
 
 
 def _without_leading_ones(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:

@@ -8,7 +8,8 @@ from typing import ClassVar
 from ingot.dialects import ingot as dialect
 from ingot.dialects.layout import layout_of
 from ingot.dialects.mlir import ir
-from ingot.dialects.plain import create_root
+from ingot.dialects.plain import create_root, to_attribute
+from ingot.dtypes import DTYPES
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting.scalar_regions import identity
 from ingot.strided_view import StridedView
@@ -17,16 +18,22 @@ from ingot.strided_view import StridedView
 # whole vectors or rows along such an axis; every other operand, and every tensor that a region loads, is read at any strides.
 _CONTIGUOUS_AXES: dict[str, tuple[tuple[int, int], ...]] = {
     "ingot.matmul": ((0, 2), (1, 2)),
+    "ingot.scaled_matmul": ((0, 2), (1, 2)),
     "ingot.conv": ((0, 1), (1, 1)),
     "ingot.attention": ((0, 1), (1, 1), (2, 1)),
     "ingot.pool": ((0, 1),),
 }
+# Products whose second operand runs along k in memory where it is a weight of small elements: instructions take four or more
+# neighbouring k of it in a register, and wgmma can transpose nothing narrower than 16 bits.
+_K_MAJOR = frozenset({"ingot.matmul", "ingot.scaled_matmul"})
+_K_MAJOR_BITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializeViews(Pass):
     """Insert a move where a reshape's elements cannot be reached by strides, and where a matmul, convolution, attention or
-    pooling would read an operand without a contiguous axis, or a region of a control operation a tensor with gaps.
+    pooling would read an operand without a contiguous axis, or a region of a control operation a tensor with gaps. Weights of
+    at most 8 bits are copied, too, where a matmul reads them across k: `ingot-fold-constants` makes derived weights of these.
 
     Every other view stays what it is: strides of the operands of the dispatches that read it.
     """
@@ -40,6 +47,7 @@ class MaterializeViews(Pass):
 
 def _materialize(block: ir.Block, ctx: PassContext) -> None:
     copies: dict[ir.Value, ir.Value] = {}
+    turned: dict[ir.Value, ir.Value] = {}  # weights -> the same along k
 
     def copy_of(value: ir.Value, user: ir.Operation, kind: str) -> ir.Value:
         found = copies.get(value)
@@ -58,6 +66,11 @@ def _materialize(block: ir.Block, ctx: PassContext) -> None:
             assert found is not None, "an earlier reshape was made readable"
             if not _has_unit_stride(found[1], axes):
                 op.operands[number] = copy_of(value, op, "operands")
+        if op.name in _K_MAJOR and _is_narrow_across_k(op.operands[1]):
+            value = op.operands[1]
+            if value not in turned:
+                turned[value] = _transposed(copy_of(_transposed(value), op, "weights"))
+            op.operands[1] = turned[value]
         if op.name in dialect.CONTROL:
             # A region takes its arguments for contiguous.
             for number, value in enumerate(op.operands):
@@ -72,6 +85,30 @@ def _has_unit_stride(layout: StridedView, axes: int) -> bool:
     sizes, strides = layout.shape[-axes:], layout.strides[-axes:]
     wide = [s for d, s in zip(sizes, strides, strict=True) if d != 1]
     return not wide or 1 in wide
+
+
+def _is_narrow_across_k(value: ir.Value) -> bool:
+    """True for a weight [..., k, n] of small elements that is not contiguous along k, and whose columns are whole bytes."""
+    dtype = DTYPES[dialect.dtype_of(value)]
+    found = layout_of(value)
+    assert found is not None, "an earlier copy made it readable"
+    base, layout = found
+    if dtype.bits > _K_MAJOR_BITS or isinstance(base.owner, ir.Block) or base.owner.operation.name != "ingot.weight":
+        return False
+    k = layout.shape[-2]
+    return layout.strides[-2] != 1 and k != 1 and isinstance(k, int) and k * dtype.bits % 8 == 0
+
+
+def _transposed(value: ir.Value) -> ir.Value:
+    """A view of `value` with its last two axes exchanged, right after it."""
+    shape = dialect.shape_of(value)
+    *lead, rows, cols = range(len(shape))
+    perm = (*lead, cols, rows)
+    owner = value.owner.operation
+    return ir.Operation.create(
+        "ingot.transpose", operands=[value], results=[dialect.tensor_type(dialect.dtype_of(value), [shape[p] for p in perm])],
+        attributes={"perm": to_attribute(perm)}, loc=owner.location, ip=ir.InsertionPoint.after(owner),
+    ).results[0]  # fmt: skip
 
 
 def _move(value: ir.Value, user: ir.Operation) -> ir.Value:

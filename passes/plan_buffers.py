@@ -2,8 +2,8 @@
 
 Attributes it leaves
     on every root operation, every control operation and every `empty`
-        `ingot.buffers`: one string for each result, the memory it is written to, contiguous and row-major: `arena:SLOT` or
-        `output:K`, K numbering the function's `output` operations. A `move ... into` repeats the buffer of `into`.
+        `ingot.buffers`: one string for each result, the memory it is written to, without gaps: `arena:SLOT` or `output:K`, K
+        numbering the function's `output` operations. A `move ... into` repeats the buffer of `into`.
     on the function
         `ingot.slots`: the size of each slot in bytes, as shape expressions (strings);
         `ingot.offsets`: each slot's offset in the arena, multiples of 256;
@@ -33,7 +33,7 @@ from typing import ClassVar
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
-from ingot.dialects.layout import layout_of
+from ingot.dialects.layout import base_of, layout_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute, create_root, read_regions, to_attribute
 from ingot.dims import Dim
@@ -88,7 +88,7 @@ class PlanBuffers(Pass):
 def _carry_in_place(loop: ir.Operation) -> None:
     """Let the tensors that a loop carries lie in memory of their own, into which every iteration moves what it gives.
 
-    All of that is computed before any is moved: one result may be the argument of another.
+    All of that is computed before any is moved; a result that is another's argument, or a view of one, is copied before.
     """
     block = loop.regions[0].blocks[0]
     results = dialect.region_results(loop.regions[0])
@@ -98,8 +98,10 @@ def _carry_in_place(loop: ir.Operation) -> None:
         if source is None or source.name != "ingot.empty" or len(list(value.uses)) > 1:
             loop.operands[number] = _copy(value, loop)
     moved = [n for n, op in enumerate(results) if not _is_moved_into(op.operands[0], block.arguments[n])]
-    copies = {n: _copy(results[n].operands[0], results[0]) for n in moved}
-    for n, copy in copies.items():
+    carried = list(block.arguments)[: len(results)]
+    given = {n: results[n].operands[0] for n in moved}
+    values = {n: _copy(value, results[0]) if base_of(value) in carried else value for n, value in given.items()}
+    for n, copy in values.items():
         offsets = {"offsets": to_attribute(("0",) * len(dialect.shape_of(copy)))}
         tensors = [copy, block.arguments[n]]
         move = create_root("move", tensors, [copy.type], offsets, [identity(dialect.dtype_of(copy))], tensors,
@@ -143,16 +145,9 @@ def _own_outputs(block: ir.Block) -> int:
 
 def _whole_base(value: ir.Value) -> ir.Value | None:
     """The memory that a value is the whole of, in order, if a dispatch writes it; else None."""
-    while (op := defining(value)) is not None:
-        if op.name == "ingot.reshape":
-            value = op.operands[0]
-        elif op.name == "ingot.move" and len(op.operands) == 2:
-            value = op.operands[1]
-        elif op.name in dialect.VIEWS or op.name == "ingot.weight":
-            return None
-        else:
-            return value
-    return None
+    base = base_of(value)
+    op = defining(base)
+    return base if op is not None and op.name != "ingot.weight" and _is_whole(value, base) else None
 
 
 @dataclass

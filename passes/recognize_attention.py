@@ -20,7 +20,17 @@ from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
 from ingot.passes.rewriting import views
 from ingot.passes.rewriting.domains import Regrouping, axis_groups, map_region
-from ingot.passes.rewriting.ops import Root, body, defining, erase_all_dead, operand_number, replace, users
+from ingot.passes.rewriting.ops import (
+    Root,
+    defining,
+    erase_all_dead,
+    operand_number,
+    readers,
+    replace,
+    replace_root,
+    roots,
+    users,
+)
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
 
 _MASKED = -1e30  # what exporters add, or select, where a key must not be seen, is at most this
@@ -41,12 +51,11 @@ class RecognizeAttention(Pass):
     max_head: int = 256
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        for view in list(block.operations):
-            op = view.operation
-            if op.name == "ingot.normalize" and _recognize(op, self.max_head):
-                ctx.changed("attention")
-        erase_all_dead(block)
+        for block in dialect.blocks(dialect.main_func(module)):
+            for op in roots(block):
+                if op.name == "ingot.normalize" and _recognize(op, self.max_head):
+                    ctx.changed("attention")
+            erase_all_dead(block)
 
 
 def _recognize(softmax: ir.Operation, max_head: int) -> bool:
@@ -68,8 +77,8 @@ def _recognize(softmax: ir.Operation, max_head: int) -> bool:
     if guarded is None or heads is None or not heads.fits(max_head):
         return False
     at = second.op
-    q, q_scale = _without_scale(heads.q, at)
-    k, k_scale = _without_scale(heads.k, at)
+    q, q_scale = _without_scale(heads.q, product.op, at)
+    k, k_scale = _without_scale(heads.k, product.op, at)
     tensors: list[ir.Value] = [heads.in_four(q, at), *(heads.shared(heads.in_four(t, at), at) for t in (k, heads.v))]
     builder = RegionBuilder(("f32",))
     parts = [(product, product.regions[0]), (norm, norm.regions[0])]
@@ -214,16 +223,21 @@ def _with_guard(region: ScalarRegion) -> ScalarRegion:
     return builder.finish(builder.inline(region, [value]))
 
 
-def _without_scale(x: ir.Value, before: ir.Operation) -> tuple[ir.Value, float]:
-    """A tensor without the multiplication by a constant that made it, and the constant; 1 where there was none."""
+def _without_scale(x: ir.Value, reader: ir.Operation, before: ir.Operation) -> tuple[ir.Value, float]:
+    """What `reader` reads, without the multiplication by a constant that made it, and the constant; 1 where there was none."""
     chain: list[views.View] = []
     value = x
     while (op := defining(value)) is not None and op.name in dialect.VIEWS:
         chain.append(views.read(op))
         value = op.operands[0]
-    if op is None or op.name != "ingot.pointwise" or len(op.results) != 1:
+    if op is None or len(op.results) != 1:
         return x, 1.0
-    root = Root.read(op)
+    root = Root.read(op) if op.name in ("ingot.pointwise", "ingot.matmul") else None
+    if root is not None and root.name == "matmul" and all(user == reader for user in readers(value)):
+        source, factor = _unscaled_product(root)
+        return _viewed(source, chain, before), factor
+    if root is None or root.name != "pointwise":
+        return x, 1.0
     builder = RegionBuilder(())
     inst = builder.inst(builder.inline(root.regions[0])[0])
     if inst is not None and inst.op == "truncf":
@@ -238,9 +252,29 @@ def _without_scale(x: ir.Value, before: ir.Operation) -> tuple[ir.Value, float]:
     source = root.tensors[load.attr("operand")]
     if source.type != op.results[0].type:
         return x, 1.0
+    return _viewed(source, chain, before), factor if inst.op == "mulf" else 1 / factor
+
+
+def _viewed(x: ir.Value, chain: Sequence[views.View], before: ir.Operation) -> ir.Value:
+    """A tensor through a chain of views, last to first."""
     for view in reversed(chain):
-        source = views.make(views.View(view.name, source, view.shape, view.attrs), before)
-    return source, factor if inst.op == "mulf" else 1 / factor
+        x = views.make(views.View(view.name, x, view.shape, view.attrs), before)
+    return x
+
+
+def _unscaled_product(root: Root) -> tuple[ir.Value, float]:
+    """A matmul's result without the multiplication by a constant that its epilogue ends in, and the constant."""
+    (region,) = root.regions
+    builder = RegionBuilder(region.args)
+    (value,) = builder.inline(region, [0])
+    outer = builder.inst(value)
+    cast = outer is not None and outer.op == "truncf"
+    inst = builder.inst(outer.args[0]) if outer is not None and cast else outer
+    if inst is None or inst.op not in ("mulf", "divf") or not (factor := builder.constant(inst.args[1])):
+        return root.op.results[0], 1.0
+    plain = builder.emit("truncf", inst.args[0], type=outer.type) if outer is not None and cast else inst.args[0]
+    new = replace_root(root, regions=[builder.finish([plain])])
+    return new.results[0], factor if inst.op == "mulf" else 1 / factor
 
 
 def _split_score(region: ScalarRegion, heads: _Heads) -> tuple[ScalarRegion, float, bool]:

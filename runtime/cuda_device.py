@@ -1,7 +1,8 @@
 """NVIDIA GPUs as devices: weights uploaded once, a stream, an arena and plans with CUDA graphs for each execution context.
 
-The first call at new sizes launches kernel by kernel; from the second on, a call is one graph launch. States that grow from
-call to call keep their plan: the sizes that were seen to change become live, and kernels read them from the size table.
+The first call at new sizes launches kernel by kernel; from the second on, a call is one graph launch, or with control whose
+outcome depends on data one for each segment between decisions of the host. States that grow from call to call keep their plan:
+the sizes that were seen to change become live, and kernels read them from the size table.
 
 A call on the user's stream returns while it is under way. Its context is then *pending*: the next call on another stream is put
 behind it by an event, and what the host frees waits for it.
@@ -22,11 +23,13 @@ from ingot.cuda_targets import target_for
 from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType, onnx_numpy
 from ingot.engine import Weight
 from ingot.errors import DeviceError
-from ingot.launch_program import DispatchStep, GuardStep, LaunchProgram
+from ingot.launch_program import dim_names
 from ingot.runtime.arrays import CALLER_ALIGNMENT, as_array, from_storage, storage_shape, to_storage
 from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array, copy_strided, is_device_array
+from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_driver import Cuda
-from ingot.runtime.cuda_plan import Plan, bucket
+from ingot.runtime.cuda_plan import bucket
+from ingot.runtime.cuda_segments import entry_guards, holds
 from ingot.runtime.cuda_upload import WeightUpload
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
@@ -96,7 +99,6 @@ class CudaExecutable:
         priority: int = 0,
     ) -> None:
         self.cuda, self.program, self._priority = cuda, loaded.program, priority
-        _check_steps(loaded.program)
         cuda.activate()
         self.graphs = 0
         self.kernels = CudaKernels(cuda, loaded)
@@ -199,12 +201,6 @@ class CudaExecutable:
         self._variants = {}
 
 
-def _check_steps(program: LaunchProgram) -> None:
-    for step in program.steps:
-        if not isinstance(step, DispatchStep | GuardStep):
-            raise DeviceError(f"{type(step).__name__} cannot run on a GPU yet", cure="use device='cpu'")
-
-
 class _Staging:
     """Device memory that a context keeps for one input or output of callers whose arrays are numpy's."""
 
@@ -237,8 +233,9 @@ class CudaContext:
         self._staged_outputs = [_Staging(self._cuda, self._settle) for _ in self._program.outputs]
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
         self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
-        self._guards = [s for s in self._program.steps if isinstance(s, GuardStep)]
-        self._plans: OrderedDict[tuple, Plan] = OrderedDict()
+        self._guards = entry_guards(self._program, dim_names(self._program))
+        self._reader = HostReader(self._cuda)
+        self._plans: OrderedDict[tuple, CallPlan] = OrderedDict()
         self._calls: dict[Hashable, int] = {}
         self._grown: frozenset[str] = frozenset()
         self._live_sets: list[frozenset[str]] = []
@@ -273,35 +270,34 @@ class CudaContext:
         cuda.activate()
         stream = self.stream if call.stream is None else call.stream.handle
         env = call.sizes.env
-        status = self._failed_guard(env)
-        if status:
-            return [None] * len(self._output_types), status
+        for check in self._guards:
+            if not holds(check.guard, env):
+                return self._refused(check.status)
         try:
-            return self._run(call, stream), 0
+            return self._run(call, stream)
         except DeviceError:
             with contextlib.suppress(DeviceError):
                 cuda.synchronize(stream)  # what was enqueued must not run into the next call
             self._drop_plans()  # their parameters may be half written; and the memory may be wanted
             raise
 
-    def _run(self, call: Call, stream: int) -> list[Any]:
+    def _refused(self, status: int) -> tuple[list[Any], int]:
+        return [None] * len(self._output_types), status
+
+    def _run(self, call: Call, stream: int) -> tuple[list[Any], int]:
         cuda, env = self._cuda, call.sizes.env
         self._follow(stream, call)
         addresses, results, downloads = self._place(call, stream)
         plan = self._plan(env)
-        changed = plan.bind(addresses, self._arena.address(plan.arena_bytes), env, stream)
+        memory = Memory(addresses, self._arena.address(plan.arena_bytes), self._in_host_memory(call))
         self._executable.upload.before(stream)
-        if self._checked:
-            plan.run_checked(stream)
-        elif plan.captured:
-            plan.replay(changed, stream)
-        elif plan.calls:
-            plan.capture()
-            self._executable.graphs += 1
-            plan.replay((), stream)
-        else:
-            plan.run(stream)
-        plan.calls += 1
+        before = plan.graphs
+        status = plan.run(memory, env, stream, self._reader, checked=self._checked)
+        self._executable.graphs += plan.graphs - before
+        if status:
+            cuda.synchronize(stream)
+            self._pending, self._held = 0, None
+            return self._refused(status)
         for host, address in downloads:
             cuda.download(host.ctypes.data, address, host.nbytes, stream)
         if call.stream is None or downloads:
@@ -314,15 +310,18 @@ class CudaContext:
         return [
             from_storage(r, t, shape) if isinstance(r, np.ndarray) and given is None else r
             for r, given, t, shape in zip(results, call.outputs, self._output_types, shapes, strict=True)
-        ]
+        ], 0
+
+    def _in_host_memory(self, call: Call) -> dict[int, np.ndarray]:
+        """The inputs that are numpy's, by number of the buffer."""
+        inputs = {number: call.inputs[b.index] for number, b in enumerate(self._program.buffers) if b.kind == "input"}
+        return {number: array for number, array in inputs.items() if isinstance(array, np.ndarray)}
 
     def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
-        """Median time of each kernel launch at these sizes; see `Plan.profile`."""
-        self._cuda.activate()
+        """Median time of each kernel launch at these sizes, of what has run; see `CallPlan.profile`."""
+        self.run(call)
         self._settle()
-        self._executable.upload.before(self.stream)
-        plan = self._plan(call.sizes.env)
-        rows = plan.profile(self.stream, repeats)
+        rows = next(reversed(self._plans.values())).profile(self.stream, repeats)
         self._cuda.synchronize(self.stream)
         return rows
 
@@ -333,6 +332,7 @@ class CudaContext:
         with contextlib.suppress(DeviceError):
             self._settle()
         self._drop_plans()
+        self._reader.close()
         self._cuda.destroy_event(self._ended)
         self._cuda.destroy_stream(self.stream)
         self.stream = 0
@@ -342,13 +342,6 @@ class CudaContext:
         if self._cuda.activate_quietly():
             for plan in plans.values():
                 plan.close()
-
-    def _failed_guard(self, env: Mapping[str, int]) -> int:
-        for number, guard in enumerate(self._guards):
-            left, right = dims.evaluate(guard.left, env), dims.evaluate(guard.right, env)
-            if not (left == right if guard.relation == "eq" else left <= right):
-                return number + 1
-        return 0
 
     def _place(self, call: Call, stream: int) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
         """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
@@ -390,7 +383,7 @@ class CudaContext:
                 addresses[number] = outputs[buffer.index]
         return addresses, results, downloads
 
-    def _plan(self, env: Mapping[str, int]) -> Plan:
+    def _plan(self, env: Mapping[str, int]) -> CallPlan:
         """The plan for these sizes."""
         donated = [n for n in range(len(self._program.states)) if env[f"donated_{n}"]]
         live = self._live_names(env, donated)
@@ -407,8 +400,7 @@ class CudaContext:
             plan = None
         if plan is None:
             skipped = {i for n in donated for i in self._program.states[n].copies}
-            steps = [s for i, s in enumerate(kernels.program.steps) if isinstance(s, DispatchStep) and i not in skipped]
-            plan = Plan(self._cuda, kernels.program, steps, kernels.function, env, live)
+            plan = CallPlan(self._cuda, kernels.program, kernels.function, env, live, skipped)
             self._plans[key] = plan
             if len(self._plans) > _KEPT_PLANS:
                 self._settle()

@@ -7,6 +7,7 @@ fault of a kernel makes that context useless for good: from then on every call o
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ STICKY = (
     "CUDA_ERROR_INVALID_PC",
     "CUDA_ERROR_ASSERT",
 )
+_OVERLAP_DRIVER = 12030  # the first driver with programmatic edges in graphs (CUDA 12.3)
 _STICKY_CURE = "the GPU's context is lost: start a new process; run once with INGOT_SYNC=1 to name the kernel at fault"
 
 
@@ -98,7 +100,12 @@ class DeviceFacts:
 
 
 class Cuda:
-    """One GPU's primary context. `activate` makes it current on the calling thread."""
+    """One GPU's primary context. `activate` makes it current on the calling thread.
+
+    Attributes:
+        overlaps: kernels that wait by themselves may be launched before those they follow have ended; INGOT_OVERLAP=0 turns
+            it off.
+    """
 
     def __init__(self, ordinal: int = 0) -> None:
         d = driver()
@@ -109,6 +116,9 @@ class Cuda:
         self._device = check(d.cuDeviceGet(ordinal), f"opening cuda:{ordinal}")
         self._context = check(d.cuDevicePrimaryCtxRetain(self._device), f"opening cuda:{ordinal}")
         self.activate()
+        wanted = os.environ.get("INGOT_OVERLAP", "") != "0"
+        newer = int(check(d.cuDriverGetVersion(), "reading the driver's version")) >= _OVERLAP_DRIVER
+        self.overlaps = wanted and newer and self.facts().capability >= (9, 0)
 
     def activate(self) -> None:
         """Make this GPU's context current on the calling thread. Raises DeviceError once a kernel's fault has spoiled it."""
@@ -262,10 +272,32 @@ class Cuda:
         driver().cuModuleUnload(module)
 
     def launch(
-        self, function: Any, grid: Sequence[int], block: Sequence[int], shared_bytes: int, stream: int, params: int
+        self,
+        function: Any,
+        grid: Sequence[int],
+        block: Sequence[int],
+        shared_bytes: int,
+        stream: int,
+        params: int,
+        early: bool = False,
     ) -> None:
-        """Launch a kernel; `params` is the address of an array of addresses of its parameters."""
-        check(driver().cuLaunchKernel(function, *grid, *block, shared_bytes, stream, params, 0), "launching a kernel")
+        """Launch a kernel; `params` is the address of an array of addresses of its parameters.
+
+        `early`: it may start before the kernel before it on the stream has ended, for which it waits by itself.
+        """
+        d = driver()
+        if not early:
+            check(d.cuLaunchKernel(function, *grid, *block, shared_bytes, stream, params, 0), "launching a kernel")
+            return
+        attribute = d.CUlaunchAttribute()
+        attribute.id = d.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        config = d.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = block
+        config.sharedMemBytes, config.hStream = shared_bytes, stream
+        config.attrs, config.numAttrs = [attribute], 1
+        check(d.cuLaunchKernelEx(config, function, params, 0), "launching a kernel")
 
 
 _TENSOR_MAP_TYPES = {

@@ -44,12 +44,13 @@ class _Launch:
     storage: list[Any] = field(default_factory=list)
     params: Any = None
     volatile: bool = False
+    early: bool = False
     node: Any = None
     name: str = ""
 
-    def launch_on(self, cuda: Cuda, stream: int) -> None:
+    def launch_on(self, cuda: Cuda, stream: int, early: bool = False) -> None:
         params = ctypes.addressof(self.params)
-        cuda.launch(self.function, self.grid, self.launch.block, self.launch.shared_bytes, stream, params)
+        cuda.launch(self.function, self.grid, self.launch.block, self.launch.shared_bytes, stream, params, early)
 
 
 class Plan:
@@ -100,8 +101,10 @@ class Plan:
                 if 0 in grid:
                     continue  # nothing to do at these sizes
                 record = _Launch(functions(step.kernel, launch.symbol, launch.shared_bytes), launch, step,
-                                 _symbols(entry.dispatch), grid, name=f"{launch.symbol} {step.node}")  # fmt: skip
+                                 dispatch_symbols(entry.dispatch), grid, name=f"{launch.symbol} {step.node}")  # fmt: skip
                 record.volatile = self._is_volatile(record)
+                # The first waits for what is not a kernel: copies, and the plan's last call.
+                record.early = launch.overlaps and cuda.overlaps and bool(self.launches)
                 self.launches.append(record)
                 table.append((record, first))
         if self._sizes:
@@ -130,7 +133,7 @@ class Plan:
         return {name: dims.evaluate(value, env) for name, value in zip(symbols, step.sizes, strict=True)}
 
     def _grid(self, launch: KernelLaunch, step: DispatchStep) -> tuple[int, int, int]:
-        local = self._local(step, _symbols(self.program.kernels[step.kernel].dispatch), self.planned)
+        local = self._local(step, dispatch_symbols(self.program.kernels[step.kernel].dispatch), self.planned)
         x, y, z = (dims.evaluate(n, local) for n in launch.grid)
         return x, y, z
 
@@ -219,7 +222,7 @@ class Plan:
     def run(self, stream: int) -> None:
         """Launch everything on `stream`, kernel by kernel."""
         for record in self.launches:
-            record.launch_on(self.cuda, stream)
+            record.launch_on(self.cuda, stream, record.early)
 
     def run_checked(self, stream: int) -> None:
         """As `run`, waiting after each kernel, so that a fault names its kernel and ONNX node."""
@@ -234,12 +237,14 @@ class Plan:
         """Make a CUDA graph of the launches with their current parameters: a chain of kernel nodes."""
         d = driver()
         graph = check(d.cuGraphCreate(0), "creating a CUDA graph")
-        previous: list[Any] = []
+        previous: Any = None
         try:
             for record in self.launches:
-                node = check(d.cuGraphAddKernelNode(graph, previous or None, len(previous), self._node_params(record)),
-                             f"adding {record.name} to a CUDA graph")  # fmt: skip
-                record.node, previous = node, [node]
+                doing = f"adding {record.name} to a CUDA graph"
+                node = check(d.cuGraphAddKernelNode(graph, None, 0, self._node_params(record)), doing)
+                if previous is not None:
+                    check(d.cuGraphAddDependencies(graph, [previous], [node], [_edge(record.early)], 1), doing)
+                record.node = previous = node
             self._executable = check(d.cuGraphInstantiate(graph, 0), "instantiating a CUDA graph")
         except DeviceError:  # memory may be there at the next call
             d.cuGraphDestroy(graph)
@@ -292,6 +297,17 @@ class Plan:
         return rows
 
 
+def _edge(early: bool) -> Any:
+    """How a kernel node depends on the one before it. `early`: it starts when all blocks there have let it (PTX ISA,
+    "griddepcontrol"), as kernels on a stream do with CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION."""
+    d = driver()
+    edge = d.CUgraphEdgeData()
+    if early:
+        edge.type = d.CUgraphDependencyType.CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC
+        edge.from_port = d.CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC
+    return edge
+
+
 def arena_moved(program: LaunchProgram, old: Sequence[int], new: Sequence[int]) -> bool:
     """True where a buffer other than an input or output has another address than before."""
     return any(a != b for buffer, a, b in zip(program.buffers, old, new, strict=True) if buffer.kind not in ("input", "output"))
@@ -311,7 +327,7 @@ def _arithmetic(dispatch_text: str) -> str:
 _SYMBOLS: dict[str, tuple[str, ...]] = {}
 
 
-def _symbols(dispatch_text: str) -> tuple[str, ...]:
+def dispatch_symbols(dispatch_text: str) -> tuple[str, ...]:
     """The symbols of a kernel's dispatch, in size-table order."""
     found = _SYMBOLS.get(dispatch_text)
     if found is None:

@@ -13,16 +13,28 @@ OK = 0
 
 
 class FakeDriver:
-    """The driver's graph calls; a graph node is the parameters it was made with."""
+    """The driver's graph calls; a graph node is a function, a grid, and the parameters that it was last given.
+
+    Attributes:
+        on_launch: called with each node's (name, grid, parameters) when its graph is launched.
+    """
 
     class CUDA_KERNEL_NODE_PARAMS(SimpleNamespace):
         pass
 
+    class CUgraphEdgeData:
+        type, from_port, to_port = "default", 0, 0
+
+    CUgraphDependencyType = SimpleNamespace(CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC="programmatic")
+    CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC = 1
+
     def __init__(self) -> None:
         self.updates: list[Any] = []
+        self.edges: list[tuple[int, int, bool]] = []  # (from, to, programmatic)
         self.replays = 0
         self.graphs = 0
         self.refuse = ""
+        self.on_launch: Callable[[str, tuple, list[int]], None] = lambda name, grid, values: None
 
     def cuGraphCreate(self, flags: int) -> tuple:
         self.graphs += 1
@@ -30,8 +42,13 @@ class FakeDriver:
 
     def cuGraphAddKernelNode(self, graph: list, previous: Any, count: int, params: Any) -> tuple:
         assert count == len(previous or [])
-        graph.append(params)
+        graph.append(_node(params))
         return OK, len(graph) - 1
+
+    def cuGraphAddDependencies(self, graph: list, sources: list, nodes: list, edges: list, count: int) -> tuple:
+        assert count == len(sources) == len(nodes) == len(edges) == 1
+        self.edges.append((sources[0], nodes[0], edges[0].type == "programmatic" and edges[0].from_port == 1))
+        return (OK,)
 
     def cuGraphInstantiate(self, graph: list, flags: int) -> tuple:
         if self.refuse == "instantiate":
@@ -40,10 +57,13 @@ class FakeDriver:
 
     def cuGraphExecKernelNodeSetParams(self, executable: list, node: int, params: Any) -> tuple:
         self.updates.append(node)
+        executable[node] = _node(params)
         return (OK,)
 
     def cuGraphLaunch(self, executable: list, stream: int) -> tuple:
         self.replays += 1
+        for node in executable:
+            self.on_launch(*node)
         return (OK,)
 
     def cuGraphExecDestroy(self, executable: list) -> tuple:
@@ -54,6 +74,16 @@ class FakeDriver:
         return (OK,)
 
 
+def _node(params: Any) -> tuple[str, tuple, list[int]]:
+    """A node as the driver keeps it: it copies parameters when it is given them."""
+    return params.func["name"], (params.gridDimX, params.gridDimY, params.gridDimZ), _values(params.func, params.kernelParams)
+
+
+def _values(function: Any, params: int) -> list[int]:
+    addresses = ctypes.cast(params, ctypes.POINTER(ctypes.c_void_p))
+    return [ctypes.c_uint64.from_address(addresses[i]).value for i in range(function["params"])]
+
+
 class FakeCuda:
     """As `ingot.runtime.cuda_driver.Cuda`. Copies happen at once; every call is an entry of `log`.
 
@@ -62,10 +92,12 @@ class FakeCuda:
         memory: device and pinned memory that is allocated, by address.
         limit: bytes that may be allocated.
         on_launch: called with each launch's (name, grid, parameters).
+        early: of each launch, whether it may start before the kernel before it has ended.
         fault: an error that waiting raises from now on.
     """
 
     ordinal = 0
+    overlaps = True
 
     def __init__(self) -> None:
         self.log: list[tuple] = []
@@ -74,6 +106,7 @@ class FakeCuda:
         self.on_launch: Callable[[str, tuple, list[int]], None] = lambda name, grid, values: None
         self.fault: DeviceError | None = None
         self.past: set[int] = set()
+        self.early: list[bool] = []
         self._handles = 100
 
     def named(self, *names: str) -> list[tuple]:
@@ -178,8 +211,10 @@ class FakeCuda:
     def function(self, module: Any, symbol: str, shared_bytes: int) -> Any:
         return {"name": symbol, "params": 3}
 
-    def launch(self, function: Any, grid: tuple, block: tuple, shared: int, stream: int, params: int) -> None:
-        addresses = ctypes.cast(params, ctypes.POINTER(ctypes.c_void_p))
-        values = [ctypes.c_uint64.from_address(addresses[i]).value for i in range(function["params"])]
+    def launch(
+        self, function: Any, grid: tuple, block: tuple, shared: int, stream: int, params: int, early: bool = False
+    ) -> None:
+        values = _values(function, params)
         self.log.append(("launch", function["name"], stream))
+        self.early.append(early)
         self.on_launch(function["name"], grid, values)

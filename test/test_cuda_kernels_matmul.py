@@ -14,12 +14,14 @@ import pytest
 from cuda_emulation import Emulated, check, run_emulated
 from ptx_loops import innermost_counts
 
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
-from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule
+from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, WgmmaTile
 from ingot.compiler.codegen.cuda_gemv import GemvSchedule
 from ingot.compiler.codegen.cuda_matmul import choose
+from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
@@ -29,9 +31,18 @@ from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, contiguous
 
 WGMMA, MMA, SIMT = WgmmaSchedule(64, 64, 3), MmaSchedule(32, 64, 16, 32, k_bytes=64), SimtSchedule(32, 32, 32)
 TURING = replace(MMA, stages=2)
-KERNELS = {"wgmma": ("sm_90a", WGMMA), "mma": ("sm_80", MMA), "registers": ("sm_75", TURING), "simt": ("sm_86", SIMT)}
+CLUSTER, SWAPPED = ClusterSchedule(64, 64, 3, 2), ClusterSchedule(64, 64, 3, 2, swapped=True)
+KERNELS = {
+    "wgmma": ("sm_90a", WGMMA), "cluster": ("sm_90a", CLUSTER), "swapped": ("sm_90a", SWAPPED), "mma": ("sm_80", MMA),
+    "registers": ("sm_75", TURING), "simt": ("sm_86", SIMT),
+}  # fmt: skip
 every_kernel = pytest.mark.parametrize(("target", "schedule"), KERNELS.values(), ids=KERNELS)
 LAYOUTS = ("NN", "NT", "TN", "TT")
+
+
+def split(schedule: Any, parts: int) -> Any:
+    """The schedule with K in so many parts."""
+    return replace(schedule, **{"cluster" if isinstance(schedule, ClusterSchedule) else "splits": parts})
 
 
 def product(m: Any, n: Any, k: Any, dtype: str = "f16", layout: str = "NN", **options: Any) -> Dispatch:
@@ -158,28 +169,109 @@ def test_any_shape_without_alignment(target: str) -> None:
 @every_kernel
 def test_splits_of_k(target: str, schedule: Any, k: int) -> None:
     """Splits of unequal and of no steps; the second launch runs the epilogue."""
-    found = check(product(40, 72, k, "f16", bias=True), target, replace(schedule, splits=3))
-    assert len(found.plan.launches) == 2
+    found = check(product(40, 72, k, "f16", bias=True), target, split(schedule, 3))
+    assert len(found.plan.launches) == (1 if isinstance(schedule, ClusterSchedule) else 2)
 
 
-def test_splits_give_the_same_sum_each_time() -> None:
+@every_kernel
+def test_splits_give_the_same_sum_each_time(target: str, schedule: Any) -> None:
     d = product(40, 72, 512, "f16", out="f32")
-    first, second = (run_emulated(d, "sm_80", None, replace(MMA, splits=3)).results[0] for _ in range(2))
+    first, second = (run_emulated(d, target, None, split(schedule, 3)).results[0] for _ in range(2))
     assert first.tobytes() == second.tobytes()
+
+
+STREAMED = {name: KERNELS[name] for name in ("wgmma", "mma", "registers")}
+every_streamed = pytest.mark.parametrize(("target", "schedule"), STREAMED.values(), ids=STREAMED)
+
+
+@every_streamed
+@pytest.mark.parametrize("blocks", [1, 5, 7, 9, 40])
+def test_shares_of_steps(target: str, schedule: Any, blocks: int) -> None:
+    """Whole waves and shares, shares alone, tiles of one share and of several, more blocks than there are shares."""
+    d = product(136, 200, 392, bias=True)
+    s = replace(schedule, stream=blocks)
+    found = check(d, target, s)
+    stream = stream_of(gemm_problem(d), s)
+    assert stream is not None
+    assert found.plan.launches[0].grid[0] <= blocks
+    assert len(found.plan.launches) == (2 if stream.divided else 1)
+    assert found.plan.workspace == stream.slots * s.tile_m * s.tile_n * 4
+
+
+@every_streamed
+def test_shares_of_steps_of_any_dispatch(target: str, schedule: Any) -> None:
+    """Batches, odd sizes, layouts, regions with positions and two results; the same sums each time."""
+    s = replace(schedule, stream=3)
+    check(product(40, 72, 328, batch=(3,), out="f32"), target, s)
+    check(product(72, 136, 264, layout="TT"), target, s)
+    check(index_and_two_results(), target, s)
+    if target != "sm_90a":
+        check(product(35, 67, 301, out="f32"), target, s)
+    d = product(72, 72, 520, out="f32")
+    first, second = (run_emulated(d, target, None, s).results[0] for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+    with ir.Context(), pytest.raises(NotImplementedError, match="known at run time"):
+        emit(product("m", 72, 64, multiples={"m": 8}), BY_NAME[target], s)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 8, 108, 132, 264])
+@pytest.mark.parametrize(("tiles", "steps"), [(1, 1), (3, 7), (132, 20), (144, 128), (1024, 64), (400, 3)])
+def test_shares_cover_all_steps_once(tiles: int, steps: int, blocks: int) -> None:
+    """What blocks and the second launch take for granted: shares follow each other, and every part has a slot of its own."""
+    stream = StreamK(tiles, steps, blocks)
+    assert stream.whole + stream.divided == tiles
+    assert stream.divided < blocks
+    seen, slots = [], []
+    for block in range(stream.shares):
+        begin, end = block * stream.share, min((block + 1) * stream.share, stream.divided * steps)
+        assert begin < end
+        seen += range(begin, end)
+        slots += [block + tile for tile in range(begin // steps, (end - 1) // steps + 1)]
+    assert seen == list(range(stream.divided * steps))
+    assert len(set(slots)) == len(slots)
+    assert all(slot < stream.slots for slot in slots)
+    assert stream.shares <= stream.blocks
 
 
 # Schedules ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
-def test_wgmma_tiles(tile: tuple[int, int]) -> None:
-    check(product(tile[0] + 8, tile[1] + 8, 72, bias=True), "sm_90a", WgmmaSchedule(*tile, 3))
+def test_wgmma_tiles(tile: WgmmaTile) -> None:
+    check(product(tile.m + 8, tile.n + 8, 72, bias=True), "sm_90a", WgmmaSchedule(tile.m, tile.n, 3))
 
 
 def test_wgmma_blocks_walk_many_tiles() -> None:
     """More tiles than SMs: stages and parities carry over from tile to tile."""
     found = check(product(64 * 10, 8 * 30, 72, layout="NT", out="f32"), "sm_90a", WgmmaSchedule(64, 8, 3))
     assert found.plan.launches[0].grid[0] < 10 * 30
+
+
+@pytest.mark.parametrize("cluster", [1, 3, 8])
+@pytest.mark.parametrize("columns", [8, 16, 24, 64])
+def test_few_rows_as_columns_of_the_instruction(columns: int, cluster: int) -> None:
+    """A's rows are wgmma's columns; B lies either way."""
+    for layout, rows in (("NN", 64), ("NT", 128)):
+        found = check(product(columns - 3, 200, 520, layout=layout, bias=True), "sm_90a",
+                      ClusterSchedule(rows, columns, 3, cluster, swapped=True))  # fmt: skip
+        assert found.executed[f"wgmma.m64n{columns}k16.f16.f16"] == -(-200 // rows) * (rows // 64) * 9 * 4
+    check(product(columns, 200, 264, layout="TN"), "sm_90a", ClusterSchedule(64, columns, 3, cluster, swapped=True))
+    odd = product(columns + 5, 72, 136, "f16", "NT", out="f32", batch=(2,))
+    check(odd, "sm_90a", ClusterSchedule(64, columns, 4, cluster, swapped=True))
+
+
+@pytest.mark.parametrize("tile", [(128, 64), (64, 128), (128, 128), (128, 192)], ids=str)
+def test_clusters_share_tiles(tile: tuple[int, int]) -> None:
+    found = check(product(tile[0] + 8, tile[1] + 8, 456, bias=True), "sm_90a", ClusterSchedule(*tile, 3, 4))
+    assert found.plan.launches[0].cluster == (4, 1, 1)
+    assert found.plan.workspace == 0
+
+
+@pytest.mark.parametrize("dtype", ["f8E4M3FN", "i8", "f32"])
+def test_clusters_of_other_types(dtype: str) -> None:
+    acc = "i32" if dtype == "i8" else "f32"
+    for s in (CLUSTER, SWAPPED):
+        check(product(40, 80, 528, dtype, "NT", acc=acc, out=acc, tf32=True), "sm_90a", s)
 
 
 @pytest.mark.parametrize("s", MMA_TILES, ids=lambda s: f"{s.tile_m}x{s.tile_n}")
@@ -266,7 +358,7 @@ def index_and_two_results() -> Dispatch:
 def test_regions(target: str, schedule: Any) -> None:
     """Positions, two results of different types, and operands of the region that repeat along rows or columns."""
     check(index_and_two_results(), target, schedule)
-    check(index_and_two_results(), target, replace(schedule, splits=2))
+    check(index_and_two_results(), target, split(schedule, 2))
     r = make.Region("f32")
     region = r.end(r.narrow(r.add("addf", r.add("mulf", 0, r.load(2, "f16")), r.load(3, "f16")), "f16"))
     operands = [contiguous("f16", 2, 40, 64), contiguous("f16", 64, 72), contiguous("f16", 40, 1), contiguous("f16", 2, 40, 72)]
@@ -325,6 +417,47 @@ def test_code_without_tensor_cores(target: str) -> None:
             assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"
 
 
+@pytest.mark.parametrize("s", [ClusterSchedule(128, 16, 12, 4, swapped=True), ClusterSchedule(128, 256, 4, 2)], ids=str)
+def test_code_of_clusters(s: ClusterSchedule) -> None:
+    """The inner loop holds a stage's instructions and nothing spills; parts are read from the other blocks' shared memory."""
+    d = product(16 if s.swapped else 256, 4096, 4096, bias=True)
+    with ir.Context():
+        emitted = emit(d, BY_NAME["sm_90a"], s)
+        ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
+    assert innermost_counts(ptx, emitted.plan.launches[0].symbol, r"wgmma\.mma_async") == [4]
+    assert "ld.local" not in ptx
+    assert "ld.shared::cluster.v2" in ptx
+    assert f".reqnctapercluster {s.cluster}" in ptx
+    assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
+def test_code_of_wgmma_tiles_with_few_stages(tile: WgmmaTile) -> None:
+    """Two blocks would fit an SM's shared memory; whether they do its registers depends on the tile."""
+    with ir.Context():
+        emitted = emit(product(4096, 4096, 4096, bias=True), BY_NAME["sm_90a"], WgmmaSchedule(tile.m, tile.n, 3))
+        assert compile_kernels(emitted.module, "sm_90a")[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+def test_code_of_shares(target: str) -> None:
+    """A large product as stream-K: both launches assemble, and nothing spills."""
+    row = BY_NAME[target]
+    if row.wgmma:
+        s: Any = WgmmaSchedule(128, 256, 4, stream=132)
+    else:
+        s = MmaSchedule(128, 128, 64, 64, stages=3 if row.cp_async else 2, k_bytes=128 if row.cp_async else 64, stream=108)
+    with ir.Context():
+        emitted = emit(product(1536, 1536, 8192, bias=True), row, s)
+        ptx = compile_kernels(emitted.module, target, stop="ptx")
+    first, second = emitted.plan.launches
+    wanted = r"wgmma\.mma_async" if row.wgmma else r"\bmma\.sync"
+    assert set(innermost_counts(ptx, first.symbol, wanted)) == {4 if row.wgmma else 128}
+    assert not innermost_counts(ptx, second.symbol, wanted)
+    assert "ld.local" not in ptx
+    assert compile_kernels(ptx, target, start="ptx")[:4] == b"\x7fELF"
+
+
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 def test_code_of_what_is_chosen(target: str, dtype: str) -> None:
@@ -343,7 +476,10 @@ def test_schedules_follow_the_shape() -> None:
     assert choose(gemm_problem(make.matmul(4096, 4096, 4096)), hopper) == WgmmaSchedule(128, 256, 4)
     assert isinstance(choose(gemm_problem(make.matmul(1, 4096, 4096)), hopper), GemvSchedule)
     small = choose(gemm_problem(make.matmul(256, 4096, 4096)), hopper)
-    assert small.tile_m * small.tile_n < 128 * 256
+    assert small.tile_m * small.tile_n < 128 * 256 or isinstance(small, ClusterSchedule)
+    few = choose(gemm_problem(make.matmul(16, 4096, 4096)), hopper)
+    assert isinstance(few, ClusterSchedule)
+    assert (few.swapped, few.tile_n) == (True, 16)
     assert isinstance(choose(gemm_problem(make.matmul(4096, 4096, 4096)), ampere), MmaSchedule)
     assert isinstance(choose(gemm_problem(make.matmul(333, 77, 45)), hopper), MmaSchedule)  # TMA cannot read such rows
 
@@ -357,5 +493,7 @@ def test_what_no_kernel_takes_is_named() -> None:
         emit(product(64, 64, 64, "bf16"), BY_NAME["sm_75"], MMA)
     with pytest.raises(ValueError, match="do not divide"):
         MmaSchedule(64, 64, 48, 32)
-    with pytest.raises(ValueError, match="64 or 128 rows"):
+    with pytest.raises(ValueError, match="64, 128 or 192 rows"):
         WgmmaSchedule(96, 64)
+    with pytest.raises(ValueError, match="at most 8 blocks"):
+        ClusterSchedule(64, 64, 3, 16)

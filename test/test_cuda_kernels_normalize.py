@@ -12,7 +12,8 @@ import pytest
 from cuda_emulation import check as emulated_check
 from cuda_emulation import run_emulated
 
-from ingot.compiler.codegen.cuda_group_normalize import group_problem
+from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule
+from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem
 from ingot.compiler.codegen.cuda_normalize import NormalizeSchedule
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
@@ -140,10 +141,58 @@ def test_layer_norm_of_a_large_mean() -> None:
 def test_groups(kind: str) -> None:
     d = make.normalize(kind, 2, 6, 5, 4, 10, axes=(1, 2, 4), dtype="f16")
     assert group_problem(d) is not None
-    check(d)
+    assert check(d, schedule=GroupSchedule(8, 6, 12)) == 2
     check(make.normalize(kind, 2, "s", 4, 8, axes=(1, 3), dtype="f32"), sizes={"s": 37})
-    ptx = ptx_of(make.normalize(kind, 2, 9216, 32, 10, axes=(1, 3)))
+    ptx = ptx_of(make.normalize(kind, 2, "s", 32, 10, axes=(1, 3)))
     assert "ld.global.v4" in ptx
+    ptx = ptx_of(make.normalize(kind, 2, 9216, 32, 10, axes=(1, 3)))
+    assert "cp.async.cg.shared.global" in ptx
+    assert "ld.global" not in ptx
+
+
+CLUSTERS = {
+    "vectors that meet two groups": ((2, 30, 4, 10), ClusterSchedule(2, 4, 4, 8)),
+    "one block": ((2, 30, 4, 10), ClusterSchedule(4, 1, 8, 6)),
+    "eight blocks, the last one shorter": ((1, 36, 4, 8), ClusterSchedule(2, 8, 8, 3)),
+    "groups narrower than a vector": ((1, 17, 6, 3), ClusterSchedule(6, 2, 2, 5)),
+    "groups of several vectors": ((1, 19, 2, 16), ClusterSchedule(1, 2, 8, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", ["layer", "rms"])
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_groups_in_a_cluster(kind: str, name: str) -> None:
+    shape, schedule = CLUSTERS[name]
+    assert check(make.normalize(kind, *shape, axes=(1, 3), dtype="f16"), "sm_90a", schedule) == 1
+
+
+def test_groups_in_a_cluster_with_regions() -> None:
+    """An element map and an epilogue that load, and a result of another type."""
+    start, after = make.Region("f16"), make.Region("f32")
+    mapped = start.end(start.add("mulf", start.wide(0, "f16"), start.load(1, "f32")))
+    finish = after.end(after.narrow(after.add("addf", 0, after.load(2, "f32")), "bf16"))
+    vector = contiguous("f32", 4, 8)
+    operands, results = [contiguous("f16", 2, 5, 4, 4, 8), vector, vector], [contiguous("bf16", 2, 5, 4, 4, 8)]
+    d = make.make("normalize", operands, results, [mapped, finish], {"kind": "layer", "axes": (1, 2, 4), "epsilon": 1e-5})
+    assert check(d, "sm_90a", ClusterSchedule(2, 2, 8, 5)) == 1
+
+
+def test_choice_of_clusters() -> None:
+    """One launch where a cluster of the target can hold a group of every position, else two."""
+
+    def launches(target: str, *shape: Any, dtype: str = "f16") -> tuple[int, int]:
+        with ir.Context():
+            plan = emit(make.normalize("layer", *shape, axes=(1, 3), dtype=dtype), BY_NAME[target]).plan
+        return len(plan.launches), plan.launches[0].cluster[0]
+
+    assert launches("sm_90a", 2, 9216, 32, 10) == (1, 8)
+    assert launches("sm_90a", 2, 144, 32, 40) == (1, 1)
+    assert launches("sm_80", 2, 9216, 32, 10) == (2, 1)
+    assert launches("sm_80", 2, 576, 32, 40) == (1, 1)
+    assert launches("sm_75", 2, 576, 32, 40) == (2, 1)
+    assert launches("sm_90a", 1, 1 << 18, 32, 4) == (2, 1)
+    assert launches("sm_90a", 1, "s", 32, 10) == (2, 1)
+    assert launches("sm_90a", 2, 576, 32, 1) == (1, 4)
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])

@@ -19,6 +19,7 @@ from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
 from ingot.compiler.codegen.family import emit
@@ -96,6 +97,24 @@ def matmul(row: MmaRow) -> Dispatch:
     return unsigned(d, row)
 
 
+LONG = 528
+
+
+def long_matmul(row: MmaRow) -> Dispatch:
+    """Constant sizes, which stream-K asks for, and steps enough for several shares."""
+    out = "i32" if row.acc == "i32" else "f32"
+    d = make.matmul(M, N, LONG, row.dtype, out=out, acc=row.acc, b_transposed=True, tf32=row.ptx == "tf32")
+    return unsigned(d, row)
+
+
+def stream_schedule(row: MmaRow, target: Target) -> MmaSchedule | WgmmaSchedule:
+    return replace(product_schedule(row, target), stream=3)
+
+
+def cluster_schedule(row: MmaRow, target: Target) -> ClusterSchedule:
+    return ClusterSchedule(64, 24, 3, 3, swapped=True)
+
+
 CHANNELS, OUTPUTS, PIXELS = 32, 40, 7 * 9
 
 
@@ -160,6 +179,14 @@ FAMILIES = (
         lambda row, s: product_executed(row, s, M, N, K), product_ones,
     ),
     Family(
+        "stream", long_matmul, {}, stream_schedule, product_in_loop,
+        lambda row, s: product_executed(row, s, M, N, LONG), product_ones,
+    ),
+    Family(
+        "cluster", matmul, {"m": M, "k": LONG}, cluster_schedule, product_in_loop,
+        lambda row, s: product_executed(row, s, N, M, LONG), product_ones, lambda row: row.engine == "wgmma",
+    ),
+    Family(
         "conv", conv, {"n": 1}, product_schedule, product_in_loop,
         lambda row, s: product_executed(row, s, PIXELS, OUTPUTS, 9 * CHANNELS), conv_ones,
         code=lambda row: conv(row, 256),
@@ -202,7 +229,7 @@ def check_code(family: Family, row: MmaRow, target: Target) -> None:
         emitted = emit((family.code or family.dispatch)(row), only(target, row), s)
         ptx = compile_kernels(emitted.module, target.name, stop="ptx")
     assert compile_kernels(ptx, target.name, start="ptx")[:4] == b"\x7fELF"
-    launch = emitted.plan.launches[-1]
+    (launch,) = (x for x in emitted.plan.launches if x.flops != 0)
     assert launch.shared_bytes <= target.shared_bytes
     counts = innermost_counts(ptx, launch.symbol, r"\b(?:wgmma\.mma_async|mma)\.sync\.aligned\.")
     named = innermost_counts(ptx, launch.symbol, ptx_name(row))

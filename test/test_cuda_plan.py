@@ -99,6 +99,25 @@ def test_empty_launches_are_dropped(driver):
     assert [record.step.node for record in plan.launches] == ["second"]
 
 
+@pytest.mark.parametrize(("kernels", "gpu", "expected"), [(True, True, True), (False, True, False), (True, False, False)])
+def test_kernels_that_wait_by_themselves_start_early(driver, monkeypatch, kernels, gpu, expected):
+    monkeypatch.setattr(FakeCuda, "overlaps", gpu)
+    cuda = FakeCuda()
+    program = make_program()
+    entry = program.kernels[0]
+    launches = tuple(replace(x, overlaps=kernels) for x in entry.plan.launches)
+    program = replace(program, kernels=(replace(entry, plan=KernelPlan(launches)),))
+    plan = cuda_plan.Plan(cuda, program, program.steps, lambda *key: {"name": key[1], "params": 3}, {"N": 4})
+    plan.bind([0xA0000, 0, 0xB0000], 0xC0000, {"N": 4}, 0)
+    plan.run(0)
+    assert cuda.early == [False, expected]  # the first follows copies and the call before
+    plan.capture()
+    assert driver.edges == [(0, 1, expected)]
+    plan.run_checked(0)
+    plan.profile(0, 1)
+    assert not any(cuda.early[2:])  # each is waited for
+
+
 def test_a_fault_names_its_kernel_and_node(driver):
     cuda = FakeCuda()
 

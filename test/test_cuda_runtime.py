@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zoo
+from control_models import MODELS, guard_in_a_branch, loop_that_ends_early, loop_with_a_trip_count_input, reference, x
 from decode_check import check_decoding
 from test_zoo import LOW_PRECISION, SPINE
 
@@ -30,9 +31,9 @@ def bert(zoo_model):
 
 def check(session, sets, tolerance=1e-4):
     names = [o.name for o in session.get_outputs()]
-    for feeds, reference in sets:
+    for feeds, outputs in sets:
         results = dict(zip(names, session.run(None, feeds), strict=True))
-        for name, expected in reference.items():
+        for name, expected in outputs.items():
             assert zoo.relative_error(np.asarray(results[name], np.float64), expected) <= tolerance, name
 
 
@@ -122,6 +123,57 @@ def test_a_donated_cache_decodes_with_few_graphs(zoo_model):
     session = ingot.Session(ingot.compile(zoo_model("llama_kv") / "model.onnx"), device=DEVICE, specialize="eager")
     check_decoding(session)
     assert session.stats()["specialized_kernels"] > 0
+
+
+@pytest.mark.parametrize("mode", ["none", "eager"])
+@pytest.mark.parametrize("name", MODELS)
+def test_control_flow_on_every_way_through_it(name, mode):
+    made, feeds = MODELS[name]()
+    with contextlib.closing(ingot.Session(ingot.compile(made), device=DEVICE, specialize=mode)) as session:
+        for _ in range(3):  # kernel by kernel, then captured, then replayed
+            for feed in feeds:
+                compare(session.run(None, dict(feed)), reference(made, feed))
+        assert session.profile(dict(feeds[0]))
+
+
+def compare(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        a = np.asarray(a) if isinstance(a, np.ndarray) else a.numpy()
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        assert zoo.relative_error(a.astype(np.float64), b) <= 1e-4
+
+
+def test_control_flow_on_arrays_of_the_device_and_a_users_stream():
+    """Conditions and trip counts are read from the device, on the stream of the call."""
+    torch = pytest.importorskip("torch")
+    stream = torch.cuda.Stream(device=DEVICE)
+    for made, feeds in (loop_that_ends_early(True), loop_with_a_trip_count_input()):
+        with contextlib.closing(ingot.Session(ingot.compile(made), device=DEVICE)) as session:
+            for _ in range(3):
+                for feed in feeds:
+                    with torch.cuda.stream(stream):
+                        on_device = {k: torch.from_numpy(np.asarray(v)).to(DEVICE) for k, v in feed.items()}
+                        results = session.run(None, on_device, stream=stream)
+                    compare(results, reference(made, feed))
+
+
+def test_a_loop_has_one_graph_for_all_iterations():
+    made, (feed, *_) = loop_with_a_trip_count_input()
+    with contextlib.closing(ingot.Session(ingot.compile(made), device=DEVICE, specialize="none")) as session:
+        for trips in (5, 9, 200):
+            trial = feed | {"m": np.array(trips)}
+            compare(session.run(None, trial), reference(made, trial))
+        assert session.stats()["graphs"] == 3
+
+
+def test_a_guard_on_the_way_names_its_node():
+    made, feeds = guard_in_a_branch()
+    with contextlib.closing(ingot.Session(ingot.compile(made), device=DEVICE)) as session:
+        for _ in range(2):
+            with pytest.raises(InputError, match="K"):
+                session.run(None, dict(feeds[0]) | {"v": x(5)})
+            compare(session.run(None, dict(feeds[0])), reference(made, feeds[0]))
 
 
 def test_too_little_memory_is_one_error_and_other_calls_go_on(bert):

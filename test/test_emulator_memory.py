@@ -79,6 +79,18 @@ def test_unwritten_memory_is_poison():
     assert np.isnan(out[63])
 
 
+def test_launches_may_share_a_result():
+    """What one launch leaves unwritten stays as the launch before left it."""
+    out = np.full(64, 7, np.int32)
+
+    def build(k, p):
+        with k.if_(k.thread_id() < 32):
+            k.store(k.thread_id(), p.at(k.thread_id(), "i32"))
+
+    launch(build, [Uninitialized(out)]).check()
+    assert out.tolist() == [*range(32), *[7] * 32]
+
+
 @pytest.mark.parametrize("synchronized", [True, False])
 def test_races_between_warps(synchronized):
     out = np.zeros(64, np.int32)

@@ -99,7 +99,7 @@ def _offsets(p: AttentionProblem, s: WgmmaAttentionSchedule) -> dict[str, int]:
 
 def emit_attention_wgmma(module: KernelModule, p: AttentionProblem, plan: WgmmaAttentionPlan) -> None:
     """Write the kernel of `plan` into `module`."""
-    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, min_blocks=1) as dk:
+    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=1) as dk:
         _Attention(dk, p, plan).emit()
 
 
@@ -142,6 +142,7 @@ class _Attention:
             for tensor_map in self.dk.maps:
                 k.tma_prefetch_descriptor(tensor_map)
         k.barrier()
+        self.dk.begin()
         # Late rows see the most keys under causality: start with them.
         tile = k.block_id(0)
         if p.causal:

@@ -8,13 +8,14 @@ a row of the table decides which registers of a fragment an instruction takes (c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
-from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink, tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_shared_tile import K_STEP, TileCopy, TileReader, TileShape
+from ingot.compiler.codegen.cuda_stream_k import tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -32,6 +33,7 @@ class MmaSchedule:
         stages: tiles in flight.
         k_bytes: bytes of k of a tile.
         splits: blocks that share a tile, each a part of K.
+        stream: blocks that share all steps of all tiles (cuda_stream_k.py); 0: blocks take tiles.
     """
 
     tile_m: int
@@ -41,6 +43,7 @@ class MmaSchedule:
     stages: int = 3
     k_bytes: int = 128
     splits: int = 1
+    stream: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.tile_m % self.warp_m or self.tile_n % self.warp_n or self.warp_m % 16 or self.warp_n % 16:
@@ -81,10 +84,11 @@ def mma_launch(p: GemmProblem, s: MmaSchedule, suffix: str = "") -> KernelLaunch
     """The launch of a schedule."""
     own = (BufferArg("operand", 0), BufferArg("operand", 1))
     rest = (BufferArg("workspace"),) if s.splits > 1 else region_buffers(p.dispatch, skip=(0, 1))
-    return KernelLaunch(
+    launch = KernelLaunch(
         symbol_of(p.dispatch, suffix), (tile_count(p, s), 1, 1), (*own, *rest), (32 * s.warps, 1, 1),
         shared_bytes=s.stages * s.stage_bytes, flops=p.flops,
     )  # fmt: skip
+    return with_shares(launch, p, s)
 
 
 def emit_mma(module: KernelModule, p: GemmProblem, s: MmaSchedule, target: Target, launch: KernelLaunch) -> None:
@@ -92,19 +96,11 @@ def emit_mma(module: KernelModule, p: GemmProblem, s: MmaSchedule, target: Targe
     row = mma_row(p, target)
     assert row is not None, (p.a.dtype, target.name)
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
-        k = dk.k
         shapes = [tile_shape(x, rows, s.k_bytes) for x, rows in ((p.a, s.tile_m), (p.b, s.tile_n))]
-        order = TileOrder(dk, p, s, shapes[0].tile_k)
-        m0, n0, batch, split = order.tile(k.block_id())
-        threads = 32 * s.warps
-        copies = []
-        for x, shape, line in zip((p.a, p.b), shapes, (m0, n0), strict=True):
-            copy = TileCopy(dk, x, shape, threads, k.thread_id(), target.cp_async)
-            copy.start(line, batch)
-            copies.append(copy)
-        first, last = order.k_range(split)
-        loop = MmaLoop(dk, row, s, shapes, copies)
-        loop.store(loop.run(first, last), sink(dk, p, s, split), batch, m0, n0)
+        order = tile_order(dk, p, s, shapes[0].tile_k)
+        threads, thread = 32 * s.warps, dk.k.thread_id()
+        copies = [TileCopy(dk, x, t, threads, thread, target.cp_async) for x, t in zip((p.a, p.b), shapes, strict=True)]
+        MmaLoop(dk, row, s, shapes, copies).work(order, copies)
 
 
 def tile_shape(x: Matrix, rows: int, k_bytes: int) -> TileShape:
@@ -181,6 +177,23 @@ class MmaLoop:
         """How many registers `fragments` gives."""
         return 4 * (self.blocks_m + self.blocks_n)
 
+    def work(self, order: TileOrder, copies: Sequence[TileCopy]) -> None:
+        """All that a block does: its tile, or where steps are shared one piece of work after the other."""
+        k = self.k
+
+        def do(work: Work) -> None:
+            for copy, line in zip(copies, (work.row, work.col), strict=True):
+                copy.start(line, work.batch)
+            acc = self.run(work.first, work.last)
+            order.deliver(work, lambda out: self.store(acc, out, work.batch, work.row, work.col))
+
+        if not self.s.stream:
+            do(order.work(k.block_id()))
+            return
+        with k.for_(*order.span()) as pieces:
+            do(order.work(pieces.iv))
+            self._drain()
+
     def run(self, first: Val, last: Val) -> list[Val]:
         """Accumulators, four for each 16 x 8 of the warp's tile, rows first."""
         k, s = self.k, self.s
@@ -227,6 +240,12 @@ class MmaLoop:
                 fragments = coming
             loop.yield_([after, self.next(write), fragments, acc])
         return list(loop.results[3])
+
+    def _drain(self) -> None:
+        """Wait until shared memory may be filled anew: the last steps brought tiles that nothing reads."""
+        if self.asynchronous:
+            self.k.cp_async_wait(0)
+        self.k.barrier()
 
     def commit(self) -> None:
         if self.asynchronous:

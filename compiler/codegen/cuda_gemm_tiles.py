@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
@@ -39,6 +40,25 @@ def split_workspace(p: GemmProblem, s: Schedule) -> Dim:
     return 0 if s.splits == 1 else size * s.splits * dims.product(p.batch) * p.m * p.n
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a block does at once: a tile of the result, or some steps of it.
+
+    Attributes:
+        row, col: of the tile's first element.
+        batch: position along the batch axes.
+        first, last: steps of K, as a range.
+        part: which part of the tile it is, where it is not all of it: a split, or a slot of cuda_stream_k.py.
+    """
+
+    row: Val
+    col: Val
+    batch: list[Val]
+    first: Val
+    last: Val
+    part: Val
+
+
 class TileOrder:
     """Positions of tiles by number, in a kernel."""
 
@@ -48,6 +68,19 @@ class TileOrder:
         self.tiles_n = dk.size(dims.ceildiv(p.n, s.tile_n), "i32")
         self.steps = dk.size(dims.ceildiv(p.k, tile_k), "i32")
         self.count = self.tiles_m * self.tiles_n * dk.size(dims.product(p.batch), "i32") * s.splits
+
+    def span(self) -> tuple[Val, Val, Val]:
+        """Numbers of a persistent block's pieces of work, as a range."""
+        return self.k.block_id(), self.count, self.k.grid_dim()
+
+    def work(self, index: Val) -> Work:
+        """A piece of work by its number."""
+        row, col, batch, split = self.tile(index)
+        return Work(row, col, batch, *self.k_range(split), split)
+
+    def deliver(self, work: Work, store: Callable[[Any], None]) -> None:
+        """Call `store` with what takes the accumulators of a piece of work."""
+        store(sink(self.dk, self.p, self.s, work.part))
 
     def tile(self, index: Val) -> tuple[Val, Val, list[Val], Val]:
         """(first row, first column, batch position, split) of a tile.
@@ -72,12 +105,13 @@ class TileOrder:
         row = group * GROUP + (rest - col * rows)
         return row * s.tile_m, col * s.tile_n, batch, split
 
-    def k_range(self, split: Val) -> tuple[Val, Val]:
-        """Steps of K of a split."""
+    def k_range(self, split: Val, splits: int = 0) -> tuple[Val, Val]:
+        """Steps of K of one of `splits` parts, by default the schedule's."""
         k = self.k
-        if self.s.splits == 1:
+        splits = splits or self.s.splits
+        if splits == 1:
             return k.const(0, "i32"), self.steps
-        per = (self.steps + (self.s.splits - 1)) // self.s.splits
+        per = (self.steps + (splits - 1)) // splits
         first = k.min(split * per, self.steps)
         return first, k.min(first + per, self.steps)
 

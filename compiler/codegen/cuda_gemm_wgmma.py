@@ -12,14 +12,16 @@ bits leave through shared memory and TMA stores, others straight from registers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
-from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, TileOrder, sink, tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_stream_k import PartialTile, tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -36,6 +38,7 @@ STAGING_BUFFERS = 2
 # the block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
 # nvJitLink ignores setmaxnreg (C7504): a thread then keeps those 168 (80), which an epilogue must not exceed by much.
 REGISTERS = {1: (40, 232), 2: (24, 104)}
+SHARED_SM_AREA = 128 * 64  # accumulators of the largest tile of which an SM holds two
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,52 @@ class WgmmaSchedule:
     """How the wgmma kernel divides a product.
 
     Attributes:
-        tile_m: rows of a block's tile: 64 for each consumer warpgroup.
+        tile_m: rows of a block's tile: 64 for each of one to three consumer warpgroups.
         tile_n: columns of a tile, at most 256.
         stages: tiles of A and B in flight.
         splits: blocks that share a tile, each a part of K.
+        stream: blocks that share all steps of all tiles (cuda_stream_k.py); 0: blocks take tiles.
     """
 
     tile_m: int = 128
     tile_n: int = 256
     stages: int = 4
     splits: int = 1
+    stream: int = 0
+    k_bytes: ClassVar[int] = SWIZZLE
 
     def __post_init__(self) -> None:
-        if self.tile_m not in (64, 128) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
-            raise ValueError(f"wgmma tiles are 64 or 128 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
+        if self.tile_m not in (64, 128, 192) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
+            raise ValueError(f"wgmma tiles are 64, 128 or 192 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
 
 
-# Tiles the cost model chooses from.
-WGMMA_TILES: tuple[tuple[int, int], ...] = ((128, 256), (128, 192), (128, 128), (128, 64), (64, 256), (64, 128), (64, 64))
+@dataclass(frozen=True)
+class WgmmaTile:
+    """A tile that the cost model chooses from, and the share of the peak rate that it reaches by itself.
+
+    Smaller tiles read shared memory more often for each multiplication.
+    """
+
+    m: int
+    n: int
+    efficiency: float
 
 
-def stage_bytes(s: WgmmaSchedule) -> int:
+WGMMA_TILES: tuple[WgmmaTile, ...] = (
+    WgmmaTile(128, 256, 0.85), WgmmaTile(128, 192, 0.8), WgmmaTile(192, 128, 0.78), WgmmaTile(128, 160, 0.77),
+    WgmmaTile(128, 128, 0.72), WgmmaTile(128, 96, 0.62), WgmmaTile(128, 64, 0.55), WgmmaTile(64, 256, 0.72),
+    WgmmaTile(64, 128, 0.55), WgmmaTile(64, 64, 0.4),
+)  # fmt: skip
+
+
+def column_lines(p: GemmProblem, s: WgmmaSchedule) -> int:
+    """Rows of B in a stage: those of the tile, and where they are neighbours in memory as many as fill boxes of 64."""
+    return -(-s.tile_n // 64) * 64 if p.b.major == "row" else s.tile_n
+
+
+def stage_bytes(p: GemmProblem, s: WgmmaSchedule) -> int:
     """Bytes of a stage: rows of A and of B, 128 bytes of k each."""
-    return (s.tile_m + s.tile_n) * SWIZZLE
+    return (s.tile_m + column_lines(p, s)) * SWIZZLE
 
 
 def staging_columns(s: WgmmaSchedule) -> int:
@@ -88,7 +114,7 @@ class WgmmaPlan:
 def _operand_map(p: GemmProblem, x: Matrix, lines: int, tile_k: int) -> TensorMapArg | None:
     """The map that fills `lines` rows of a stage: boxes of 128 bytes of k, or of 128 bytes of rows by `tile_k`."""
     if x.major == "row":
-        if x.bits != 16 or lines % 64:
+        if x.bits != 16:
             return None
         return x.tma_map(p.dispatch, p.batch, (64, tile_k))
     return x.tma_map(p.dispatch, p.batch, (tile_k, lines))
@@ -108,7 +134,7 @@ def plan_wgmma(
         return None
     tile_k = SWIZZLE * 8 // row.bits
     map_a = None if gathered else _operand_map(p, p.a, s.tile_m, tile_k)
-    map_b = _operand_map(p, p.b, s.tile_n, tile_k)
+    map_b = _operand_map(p, p.b, column_lines(p, s), tile_k)
     if map_b is None or (map_a is None and not gathered):
         return None
     own = (BufferArg("operand", 0),) if gathered else ()
@@ -123,32 +149,34 @@ def plan_wgmma(
         skip = (0,) if gathered else ()
         buffers = tuple(b for b in region_buffers(p.dispatch, skip=skip) if b.kind != "result" or maps_out[b.index] is None)
     staging = STAGING_BUFFERS * STAGING_BYTES * (s.tile_m // 64) * sum(m is not None for m in maps_out)
-    shared = s.stages * stage_bytes(s) + staging + 16 * s.stages + ATOM
+    shared = s.stages * stage_bytes(p, s) + staging + 16 * s.stages + ATOM
     if shared > target.shared_bytes:
         return None
     launch = KernelLaunch(
         symbol_of(p.dispatch, suffix),
-        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(s, target))), 1, 1),
+        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(p, s, target))), 1, 1),
         (*(m for m in (map_a, map_b, *maps_out) if m is not None), *own, *buffers),
         (128 * (1 + s.tile_m // 64), 1, 1),
         shared_bytes=shared,
         flops=p.flops,
     )
-    return WgmmaPlan(s, row, map_a, map_b, maps_out, launch)
+    return WgmmaPlan(s, row, map_a, map_b, maps_out, with_shares(launch, p, s))
 
 
-def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
-    """Blocks of a schedule that an SM holds at once: by shared memory and by accumulator registers, at most 2."""
-    fits = target.shared_bytes // (s.stages * stage_bytes(s) + ATOM) >= 2
-    return 2 if fits and s.tile_m * s.tile_n <= 128 * 128 else 1
+def _blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
+    """Blocks of a schedule that an SM holds at once: by shared memory and by registers, at most 2.
+
+    Two blocks leave a thread 80 registers (128 where there is one consumer), of which accumulators may take less than half.
+    """
+    fits = target.shared_bytes // (s.stages * stage_bytes(p, s) + ATOM) >= 2
+    return 2 if fits and s.tile_m * s.tile_n <= SHARED_SM_AREA else 1
 
 
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
     """Write the kernel of `plan` into `module`."""
-    with dispatch_kernel(
-        module, p.dispatch, plan.launch, exact_threads=True, min_blocks=_blocks_per_sm(plan.schedule, target)
-    ) as dk:
-        WgmmaKernel(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
+    blocks = _blocks_per_sm(p, plan.schedule, target)
+    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=blocks) as dk:
+        WgmmaKernel(dk, p, plan, blocks).emit()
 
 
 class WgmmaKernel:
@@ -168,10 +196,12 @@ class WgmmaKernel:
         self.registers = REGISTERS[blocks] if self.consumers == 2 else None
         self.shared = k.dynamic_shared(ATOM)
         self.bytes_a = s.tile_m * SWIZZLE
-        self.staging = s.stages * stage_bytes(s)
+        self.lines_b = column_lines(p, s)
+        self.stage_bytes = stage_bytes(p, s)
+        self.staging = s.stages * self.stage_bytes
         staged = sum(m is not None for m in self.maps_out)
         self.barriers = self.staging + STAGING_BUFFERS * STAGING_BYTES * self.consumers * staged
-        self.order = TileOrder(dk, p, s, self.tile_k)
+        self.order = tile_order(dk, p, s, self.tile_k)
 
     def full(self, stage: Val | int) -> Val:
         return self.shared + self.barriers + (stage * 8)
@@ -185,17 +215,10 @@ class WgmmaKernel:
         return k.select(last, 0, stage + 1), k.select(last, parity ^ 1, parity)
 
     def emit(self) -> None:
-        k, s = self.k, self.s
+        k = self.k
         thread = k.thread_id()
         group = k.warp_id() >> 2
-        with k.if_(thread.eq(0)):
-            for i in range(s.stages):
-                k.mbarrier_init(self.full(i), self.arrivals)
-                k.mbarrier_init(self.empty(i), self.consumers)
-            k.fence_mbarrier_init()
-            for tensor_map in self.dk.maps:
-                k.tma_prefetch_descriptor(tensor_map)
-        k.barrier()
+        self.initialize(thread)
         with k.if_else(group.eq(0)) as role:
             with role.then:
                 if self.registers:
@@ -205,6 +228,19 @@ class WgmmaKernel:
                 if self.registers:
                     k.set_max_registers(self.registers[1], increase=True)
                 self.consume(thread, group - 1)
+
+    def initialize(self, thread: Val) -> None:
+        """Set up the barriers, and wait until that is done and operands may be read."""
+        k = self.k
+        with k.if_(thread.eq(0)):
+            for i in range(self.s.stages):
+                k.mbarrier_init(self.full(i), self.arrivals)
+                k.mbarrier_init(self.empty(i), self.consumers)
+            k.fence_mbarrier_init()
+            for tensor_map in self.dk.maps:
+                k.tma_prefetch_descriptor(tensor_map)
+        k.barrier()
+        self.dk.begin()
 
     # --- producer
 
@@ -217,21 +253,24 @@ class WgmmaKernel:
         """Fill stages with the tiles' operands, in the order in which consumers read them."""
         k = self.k
         zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
-            row, col, batch, split = self.order.tile(tiles.iv)
-            first, last = self.order.k_range(split)
-            with k.for_(first, last, carry=tiles.carry) as steps:
-                stage, parity = steps.carry
-                k.mbarrier_wait(self.empty(stage), parity ^ 1)
-                full = self.full(stage)
-                k.mbarrier_arrive_expect(full, stage_bytes(self.s))
-                base = self.shared + stage * stage_bytes(self.s)
-                at = steps.iv * self.tile_k
-                assert self.map_a is not None, "a gathered A has its own producer"
-                self.load(base, self.p.a, self.map_a, self.s.tile_m, row, at, batch, full)
-                self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, col, at, batch, full)
-                steps.yield_(list(self.next_stage(stage, parity)))
-            tiles.yield_(steps.results)
+        with k.for_(*self.order.span(), carry=[zero, zero]) as tiles:
+            tiles.yield_(self.fill(self.order.work(tiles.iv), tiles.carry))
+
+    def fill(self, work: Work, state: list[Val]) -> list[Val]:
+        """Fill a stage for each step of a piece of work; `state` is (stage, parity), before and after."""
+        k = self.k
+        with k.for_(work.first, work.last, carry=state) as steps:
+            stage, parity = steps.carry
+            k.mbarrier_wait(self.empty(stage), parity ^ 1)
+            full = self.full(stage)
+            k.mbarrier_arrive_expect(full, self.stage_bytes)
+            base = self.shared + stage * self.stage_bytes
+            at = steps.iv * self.tile_k
+            assert self.map_a is not None, "a gathered A has its own producer"
+            self.load(base, self.p.a, self.map_a, self.s.tile_m, work.row, at, work.batch, full)
+            self.load(base + self.bytes_a, self.p.b, self.map_b, self.lines_b, work.col, at, work.batch, full)
+            steps.yield_(list(self.next_stage(stage, parity)))
+        return list(steps.results)
 
     def load(
         self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val
@@ -262,24 +301,44 @@ class WgmmaKernel:
 
     def consume(self, thread: Val, consumer: Val) -> None:
         """Multiply what the producer brings, and write each tile."""
-        k, s, p, row = self.k, self.s, self.p, self.row
+        k = self.k
         local = thread & 127
+        zero = k.const(0, "i32")
+        multiply = self.multiplier(local, consumer)
+        with k.for_(*self.order.span(), carry=[zero, zero]) as tiles:
+            work = self.order.work(tiles.iv)
+            values, state = multiply(work, tiles.carry)
+
+            def store(out: Any, work: Work = work, values: list[Val] = values) -> None:
+                to = self.store_results if isinstance(out, FragmentEpilogue) else self.store_partial
+                to(out, values, local, consumer, work.row, work.col, work.batch)
+
+            self.order.deliver(work, store)
+            tiles.yield_(state)
+        if any(m is not None for m in self.maps_out):
+            with k.if_(local.eq(0)):
+                k.bulk_wait(0)
+
+    def multiplier(
+        self, local: Val, consumer: Val
+    ) -> Callable[[Work, list[Val]], tuple[list[Val], list[Val]]]:
+        """The main loop: from a piece of work and (stage, parity) to the accumulators and (stage, parity)."""
+        k, s, p, row = self.k, self.s, self.p, self.row
         # A consumer's 64 rows are 64 swizzled lines, or one box of rows.
         bytes_64 = 64 * SWIZZLE if p.a.major == "col" else self.tile_k * SWIZZLE
         base_a = self.descriptor(self.shared + consumer * bytes_64, p.a)
         base_b = self.descriptor(self.shared + self.bytes_a, p.b)
         transposed = {"a_transposed": p.a.major == "row", "b_transposed": p.b.major == "row"}
         shape = (64, s.tile_n, row.k)
-        zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
-            m0, n0, batch, split = self.order.tile(tiles.iv)
-            first, last = self.order.k_range(split)
+
+        def multiply(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
+            first, last = work.first, work.last
             acc = k.wgmma_accumulator(s.tile_n, row.acc)
-            with k.for_(first, last, carry=[*tiles.carry, acc, zero]) as steps:
+            with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")]) as steps:
                 stage, parity, acc, previous = steps.carry
                 k.mbarrier_wait(self.full(stage), parity)
                 self.ready()
-                step = k.cast(stage * (stage_bytes(s) >> 4), "i64", signed=False)
+                step = k.cast(stage * (self.stage_bytes >> 4), "i64", signed=False)
                 a, b = base_a + step, base_b + step
                 k.wgmma_fence()
                 for i in range(self.tile_k // row.k):
@@ -295,16 +354,9 @@ class WgmmaKernel:
             k.wgmma_wait(0)
             with k.if_(local.eq(0) & (first < last)):
                 k.mbarrier_arrive(self.empty(previous))
-            values = k.elements(acc)
-            out = sink(self.dk, p, s, split)
-            if isinstance(out, FragmentEpilogue):
-                self.store_results(out, values, local, consumer, m0, n0, batch)
-            else:
-                self.store_partial(out, values, local, consumer, m0, n0, batch)
-            tiles.yield_([stage, parity])
-        if any(m is not None for m in self.maps_out):
-            with k.if_(local.eq(0)):
-                k.bulk_wait(0)
+            return k.elements(acc), [stage, parity]
+
+        return multiply
 
     def lane_position(self, local: Val, consumer: Val) -> tuple[Val, Val]:
         """Row in the tile and column in eight of a thread's first accumulator."""
@@ -363,11 +415,11 @@ class WgmmaKernel:
                     k.bulk_commit()
 
     def store_partial(
-        self, out: PartialSums, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val]
+        self, out: PartialSums | PartialTile, acc: list[Val], local: Val, consumer: Val, m0: Val, n0: Val, batch: list[Val]
     ) -> None:
-        """Store accumulators of a split to the workspace."""
+        """Store accumulators of a part of a tile to the workspace."""
         row, col = self.lane_position(local, consumer)
         for h in range(2):
-            line = out.at_row(batch, m0 + row + 8 * h)
+            line: Any = out.at_row(batch, m0 + row + 8 * h)
             for j in range(self.s.tile_n // 8):
                 out.pair(line, n0 + col + 8 * j, acc[4 * j + 2 * h : 4 * j + 2 * h + 2])

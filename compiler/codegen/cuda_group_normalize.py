@@ -121,21 +121,24 @@ def write_groups(module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: G
     )  # fmt: skip
     for launch in (first, second):
         with dispatch_kernel(module, d, launch) as dk:
-            kernel = _Groups(dk, p, s, threads)
+            kernel = GroupsKernel(dk, p, s, threads, p.groups)
             kernel.statistics() if launch is first else kernel.normalize()
     return KernelPlan((first, second), p.outer * p.groups * chunks * 8)
 
 
-class _Groups:
-    """A kernel over a chunk of positions while it is written."""
+class GroupsKernel:
+    """A kernel over a chunk of positions, and the channels of `groups` groups from `first_group` on, while it is written."""
 
-    def __init__(self, dk: DispatchKernel, p: GroupProblem, s: GroupSchedule, threads: int) -> None:
+    def __init__(
+        self, dk: DispatchKernel, p: GroupProblem, s: GroupSchedule, threads: int, groups: int, first_group: Val | int = 0
+    ) -> None:
         self.dk, self.k, self.p, self.s, self.threads = dk, dk.k, p, s, threads
         k = self.k
         self.thread = k.thread_id()
-        self.vectors = p.channels // s.lanes
+        self.vectors = groups * p.per_group // s.lanes
         self.row, vector = self.thread // self.vectors, self.thread % self.vectors
-        self.channel = vector * s.lanes
+        self.base = first_group * p.per_group
+        self.channel = vector * s.lanes + self.base
         self.works = self.row < s.rows
         self.chunk = k.block_id(0)
         self.outer = dk.split(k.block_id(1), p.domain.shapes[0])

@@ -3,6 +3,7 @@
 `emit` finds the products behind the dispatch (cuda_gemm_problem.py), asks the cost model for a schedule, and writes one of
 
     cuda_gemm_wgmma.py        TMA and wgmma (sm_90a): operands whose lines TMA can read
+    cuda_gemm_cluster.py      the same for few tiles or few rows: clusters of blocks share tiles, sums through shared memory
     cuda_gemm_mma.py          cp.async, ldmatrix and mma.sync (sm_80 and later; sm_75 through registers): everything else with
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
@@ -11,7 +12,8 @@
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
 
-A product of few tiles is split along K; cuda_split_k.py adds the parts.
+A product of few tiles is split along K; cuda_split_k.py adds the parts. Where tiles leave a part of the last wave idle, their
+steps are shared instead (cuda_stream_k.py).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule, block_scale_schedules, emit_block_scale
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule, emit_cluster, plan_cluster
 from ingot.compiler.codegen.cuda_gemm_decoded import (
     DecodedMmaSchedule,
     DecodedSimtSchedule,
@@ -35,10 +38,17 @@ from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mm
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
 from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
-from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
-from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
+from ingot.compiler.codegen.cuda_gemm_wgmma import (
+    SHARED_SM_AREA,
+    WGMMA_TILES,
+    WgmmaSchedule,
+    WgmmaTile,
+    emit_wgmma,
+    plan_wgmma,
+    stage_bytes,
+)
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
-from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
+from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.cuda_targets import facts
@@ -51,6 +61,8 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+CLUSTERS = (1, 2, 3, 4, 6, 8)
+SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
@@ -73,11 +85,14 @@ class _Typical(dict):
 
 
 def tensor_core_seconds(
-    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float
+    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float,
+    adding: float | None = None, turns: float = 0.0,
 ) -> float:
     """Time of a tiled product: waves of tiles at the machine's rate, operands from memory, and the splits' partial sums.
 
-    `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself.
+    `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself;
+    `adding` the seconds it takes to add the splits' parts, by default by a second launch; `turns` the tiles that an SM works on
+    one after the other, by default all SMs in step.
     """
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
@@ -85,7 +100,7 @@ def tensor_core_seconds(
     rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
-    rounds = math.ceil(tiles / f.sms)
+    rounds = turns or math.ceil(tiles / f.sms)
     waves = math.ceil(tiles / (f.sms * blocks))
     tile_k = 1024 // p.a.bits
     steps = math.ceil(k / (splits * tile_k))
@@ -94,41 +109,77 @@ def tensor_core_seconds(
     a_elements = m * k if p.a_elements is None else constant(p.a_elements)
     traffic = batch * (a_elements * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
     memory = traffic / (0.85 * f.bandwidth * min(1.0, tiles / f.sms))
-    extra = 0.0
-    if splits > 1:
+    extra = adding or 0.0
+    if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
     return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+
+
+def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
+    """The estimate of a schedule as stream-K with `blocks` on each SM; None where tiles fill whole waves, nearly, or sizes are
+    not constant."""
+    f = facts(target)
+    s = replace(s, stream=f.sms * blocks)
+    if not all(isinstance(d, int) for d in (p.m, p.n, p.k, *p.batch)):
+        return None
+    stream = stream_of(p, s)
+    if stream is None or not stream.divided or stream.share > 0.9 * stream.steps:
+        return None
+    adding = 3e-6 + 2 * stream_workspace(p, s, stream) / f.bandwidth
+    turns = blocks * (stream.waves + stream.share / stream.steps)
+    return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
 
 def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of all wgmma schedules that fit."""
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
-    for tile_m, tile_n in WGMMA_TILES:
+    for tile in WGMMA_TILES:
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
-                s = WgmmaSchedule(tile_m, tile_n, stages, splits)
+                s = WgmmaSchedule(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
-                tiles = math.ceil(constant(p.m) / tile_m) * math.ceil(constant(p.n) / tile_n) * splits
-                alone = tile_m * tile_n > 128 * 128 or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
+                alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
-                if stages * stage_bytes(s) + 2048 + 2 * tile_m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
+                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks = 1 if alone else 2
-                    # Smaller tiles read shared memory more often for each multiplication.
-                    efficiency = {
-                        128 * 256: 0.85,
-                        128 * 192: 0.8,
-                        128 * 128: 0.72,
-                        64 * 256: 0.72,
-                        128 * 64: 0.55,
-                        64 * 128: 0.55,
-                    }
-                    share = efficiency.get(tile_m * tile_n, 0.4)
-                    yield Estimate(tensor_core_seconds(p, target, (tile_m, tile_n), splits, blocks, share), s)
+                    yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, tile.efficiency), s)
+                    if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, tile.efficiency)):
+                        yield shared
                     break
+
+
+def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
+    m, n = max(1, constant(p.m)), max(1, constant(p.n))
+    batch = max(1, constant(dims.product(p.batch)))
+    sms = facts(target).sms
+    tile_k = 1024 // p.a.bits
+    steps = max(1, -(-constant(p.k) // tile_k))
+    columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
+    swapped = [WgmmaTile(rows, columns, 0.4) for rows in (64, 128) if columns]
+    tiles = [(tile, True) for tile in swapped] + [(tile, False) for tile in WGMMA_TILES if m > 32]
+    for tile, swap in tiles:
+        rows, cols = (tile.n, tile.m) if swap else (tile.m, tile.n)
+        count = -(-m // rows) * -(-n // cols) * batch
+        for cluster in CLUSTERS:
+            blocks = count * cluster
+            if cluster > max(1, steps // 2) or (cluster == 1 and not swap) or blocks > 4 * sms:
+                continue
+            alone = tile.m * tile.n > SHARED_SM_AREA or blocks <= sms
+            budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
+            lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
+            stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
+            s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
+            if stages >= 3 and plan_cluster(p, target, s):
+                # Parts go through shared memory of all blocks, at about 50 bytes a nanosecond and SM.
+                adding = 1e-6 + 0.1e-6 * cluster + rows * cols * 4 / 50e9 if cluster > 1 else 0.5e-6
+                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, 1 if alone else 2, tile.efficiency, adding)
+                yield Estimate(seconds, s)
 
 
 def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
@@ -142,14 +193,16 @@ def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
                 break
 
 
-def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of all mma.sync schedules that fit."""
+def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Iterator[Estimate]:
+    """Estimates of all mma.sync schedules that fit, of those of cuda_stream_k.py too where `streams`."""
     if mma_row(p, target) is not None:
-        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target))
+        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams)
 
 
-def mma_estimates(p: GemmProblem, target: Target, bits: int, tiles: Iterable[MmaSchedule]) -> Iterator[Estimate]:
-    """Estimates of schedules, each with all splits of K, for operands of `bits` bits in shared memory."""
+def mma_estimates(
+    p: GemmProblem, target: Target, bits: int, tiles: Iterable[MmaSchedule], streams: bool = False
+) -> Iterator[Estimate]:
+    """Estimates of schedules, each with all splits of K (and as stream-K), for operands of `bits` bits in shared memory."""
     steps = max(1, constant(p.k) * bits // 1024)
     for s in tiles:
         blocks = min(
@@ -165,6 +218,8 @@ def mma_estimates(p: GemmProblem, target: Target, bits: int, tiles: Iterable[Mma
                 break
             seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
             yield Estimate(seconds, replace(s, splits=splits))
+        if streams and (shared := stream_k_estimate(p, target, s, blocks, share)):
+            yield shared
 
 
 def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
@@ -225,6 +280,14 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             yield Estimate(waves * blocks * work / (peak / f.sms * share) + 1e-6 + extra, replace(s, splits=splits))
 
 
+def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
+    """Estimates of the schedules of a product that is not decoded, but for those without tensor cores."""
+    found: list[Estimate] = [*gemv_schedules(p, target), *mma_schedules(p, target)]
+    if target.wgmma:
+        found += [*wgmma_schedules(p, target), *cluster_schedules(p, target)]
+    return found
+
+
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
@@ -237,12 +300,8 @@ def choose(p: GemmProblem, target: Target) -> Any:
         return found[0].schedule
     if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
-    if target.wgmma:
-        found += wgmma_schedules(p, target)
-    found += mma_schedules(p, target)
-    if not found:
-        found = list(simt_schedules(p, target))
-    elif all(isinstance(e.schedule, GemvSchedule) for e in found):
+    found = estimates(p, target)
+    if all(isinstance(e.schedule, GemvSchedule) for e in found):
         found += simt_schedules(p, target)
     return min(found, key=lambda e: e.seconds).schedule
 
@@ -256,13 +315,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         launch = _WRITERS[type(schedule)](module, p, target, schedule)
-        launches = [launch]
-        if schedule.splits > 1:
-            # The product's own launch reads none of the region's operands and writes no result.
-            reduce = reduce_launch(p.dispatch, p.domain, "")
-            emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
-            launches.append(reduce)
-        return Emitted(KernelPlan(tuple(launches), split_workspace(p, schedule)), module.module)
+        finish, workspace = emit_finish(module, p, schedule)
+        return Emitted(KernelPlan((launch, *finish), workspace), module.module)
 
 
 def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaSchedule) -> KernelLaunch:
@@ -270,6 +324,14 @@ def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaS
     if plan is None:
         raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
     emit_wgmma(module, p, plan, target)
+    return plan.launch
+
+
+def _write_cluster(module: KernelModule, p: GemmProblem, target: Target, s: ClusterSchedule) -> KernelLaunch:
+    plan = plan_cluster(p, target, s)
+    if plan is None:
+        raise NotImplementedError(f"{s} cannot read {p.a.dtype} operands of strides {p.a.row_stride}, {p.b.row_stride}")
+    emit_cluster(module, p, s, plan)
     return plan.launch
 
 
@@ -310,7 +372,8 @@ def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: Str
 
 
 _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
-    WgmmaSchedule: _write_wgmma, MmaSchedule: _write_mma, SimtSchedule: _write_simt, GemvSchedule: _write_gemv,
+    WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
+    GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
     StreamedSchedule: _write_streamed,
 }  # fmt: skip

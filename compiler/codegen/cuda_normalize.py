@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import PartedDomain, row_domain
+from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule, write_cluster
+from ingot.compiler.codegen.cuda_group_cluster import choose as choose_cluster
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem, write_groups
 from ingot.compiler.codegen.cuda_group_normalize import choose as choose_groups
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, region_operands, symbol_of
@@ -61,16 +63,23 @@ def choose(domain: PartedDomain) -> NormalizeSchedule:
     return NormalizeSchedule(CHUNK_THREADS, lanes, max(1, CHUNK_VECTORS * 4 // max(4, lanes)), chunked=True)
 
 
-def emit(dispatch: Dispatch, target: Target, schedule: NormalizeSchedule | GroupSchedule | None = None) -> Emitted:
-    """Write the kernels of a `normalize` dispatch; group normalizations go to cuda_group_normalize.py."""
+def emit(
+    dispatch: Dispatch, target: Target, schedule: NormalizeSchedule | GroupSchedule | ClusterSchedule | None = None
+) -> Emitted:
+    """Write the kernels of a `normalize` dispatch; group normalizations go to cuda_group_cluster.py, and where no cluster holds
+    a group to cuda_group_normalize.py."""
     groups = group_problem(dispatch)
-    if groups is not None and (schedule is None or isinstance(schedule, GroupSchedule)):
-        by_group = schedule or choose_groups(groups, target)
+    if groups is not None and not isinstance(schedule, NormalizeSchedule):
+        by_group = schedule or choose_cluster(groups, target) or choose_groups(groups, target)
         if by_group is not None:
             module = KernelModule(target.name, context=ir.Context.current)
             with module:
-                return Emitted(write_groups(module, dispatch, groups, by_group), module.module)
-    assert not isinstance(schedule, GroupSchedule), "the dispatch is no group normalization"
+                if isinstance(by_group, ClusterSchedule):
+                    plan = write_cluster(module, dispatch, groups, by_group)
+                else:
+                    plan = write_groups(module, dispatch, groups, by_group)
+            return Emitted(plan, module.module)
+    assert schedule is None or isinstance(schedule, NormalizeSchedule), "the dispatch is no group normalization"
     x = dispatch.operands[0]
     axes = sorted(int(a) % x.rank for a in dispatch.attr("axes"))
     domain = row_domain(dispatch, x.shape, axes)

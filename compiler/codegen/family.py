@@ -7,7 +7,7 @@ target. Families are found by the table below; each stands in a file of its own 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ingot.dialects.mlir import ir
@@ -52,4 +52,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     family = _BY_KEY.get((target.kind, dispatch.root))
     if family is None:
         raise NotImplementedError(f"no kernel family for {dispatch.root!r} on {target.name}")
-    return importlib.import_module(family.module).emit(dispatch, target, schedule)
+    emitted = importlib.import_module(family.module).emit(dispatch, target, schedule)
+    if not target.overlaps_launches:
+        return emitted
+    launches = tuple(replace(launch, overlaps=True) for launch in emitted.plan.launches)  # `dispatch_kernel` sees to it
+    return replace(emitted, plan=replace(emitted.plan, launches=launches))

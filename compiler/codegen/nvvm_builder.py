@@ -126,7 +126,7 @@ class NvvmBuilder(MatrixOps):
         self.cluster_wait(aligned)
 
     def grid_dependency_wait(self) -> None:
-        """`griddepcontrol.wait`: until the kernels this one depends on have finished (programmatic dependent launch)."""
+        """`griddepcontrol.wait`: until the kernels this one depends on have finished (programmatic dependent launch, sm_90)."""
         self.op("nvvm.griddepcontrol", [], (), {"kind": self.attr("#nvvm<grid_dep_action wait>")})
 
     def grid_dependency_launch(self) -> None:

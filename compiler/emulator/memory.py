@@ -41,10 +41,13 @@ class Buffer:
         self.written = False
 
     def finish(self) -> None:
-        """Copy what the kernel wrote to the caller's array."""
+        """Copy what the kernel wrote to the caller's array; unwritten bytes stay as an earlier launch left them."""
         if self.written:
-            flat = self.data[: self.size].view(self.array.dtype).reshape(self.array.shape)
-            self.array[...] = flat
+            flat = self.data[: self.size]
+            if self.valid is not None:
+                before = np.ascontiguousarray(self.array).reshape(-1).view(np.uint8)
+                flat = np.where(self.valid[: self.size], flat, before)
+            self.array[...] = flat.view(self.array.dtype).reshape(self.array.shape)
 
 
 class GlobalMemory:

@@ -128,18 +128,23 @@ def window_sizes(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> tup
     return tuple(out)
 
 
-_POOLS = frozenset({"MaxPool", "AveragePool"})
+_POOLS = frozenset({"MaxPool", "AveragePool", "com.microsoft.QLinearAveragePool"})
 
 
-@rule("Conv")
-def _conv(node: Node) -> Tensor:
-    x, w = node.input(0), node.input(1)
+def conv_shape(node: Node, x: Tensor, w: Tensor) -> tuple[Dim, ...]:
+    """The sizes of the convolution of x [N, C, spatial...] with w [M, C / groups, kernel...]."""
     kernel = [k for k in w.shape[2:] if isinstance(k, int)]
     if len(kernel) != w.rank - 2 or x.rank != w.rank or x.rank < 3:
         raise node.fail(f"operands of shapes [{', '.join(map(str, x.shape))}] and [{', '.join(map(str, w.shape))}] do not fit",
                         "correct the model; kernels must have constant sizes")  # fmt: skip
     node.equal(x.shape[1], w.shape[1] * node.attr("group"), "channels differ from the weight's times groups")
-    return Tensor(x.type, (x.shape[0], w.shape[0], *window_sizes(node, x.shape[2:], kernel)))
+    return (x.shape[0], w.shape[0], *window_sizes(node, x.shape[2:], kernel))
+
+
+@rule("Conv")
+def _conv(node: Node) -> Tensor:
+    x = node.input(0)
+    return Tensor(x.type, conv_shape(node, x, node.input(1)))
 
 
 @rule("ConvTranspose")

@@ -364,8 +364,5 @@ def _cast(low: Lowering) -> Source:
         return source
     if low.type.storage == "f8E8M0FNU":
         raise low.fail(f"rounding to {low.type.name} (round_mode) is not supported", "keep scales of this type as constants")
-    tensors: list = []
-    b = low.build.region(tensors)
     saturate = low.attr("saturate") != 0
-    region = b.finish(b.cast(b.load(source), low.type, saturate=saturate))
-    return low.build.root("pointwise", [], low.type, low.shape, {}, [region], tensors)
+    return low.build.stored(low.type, low.shape, lambda b: b.cast(b.load(source), low.type, saturate=saturate))

@@ -42,6 +42,7 @@ class GraphBuilder:
         self._weights = weights
         self._types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = {}
         self._materialized: dict[Known, TypedValue] = {}
+        self._stored: dict[Known, TypedValue] = {}
 
     # Plumbing
 
@@ -111,6 +112,25 @@ class GraphBuilder:
         name = self._weights.add_array(self.node or "constant", array)
         return self.weight(name, type, array.shape)
 
+    def reinterpreted(self, x: Source, type: OnnxType, shape: Sequence[Dim]) -> TypedValue:
+        """The bytes of a constant tensor as elements of another type: no copy is made of a weight.
+
+        Raises Unsupported where x is computed at run time.
+        """
+        shape = tuple(shape)
+        x = self.stored_constant(x)
+        name = weight_name(x.value)
+        if name is None:
+            raise Unsupported("a tensor of packed elements is computed at run time", "make it an initializer")
+        return self.weight(name, type, shape)
+
+    def constant_array(self, x: Source) -> np.ndarray | None:
+        """The elements of x where they are known at compile time (of ml_dtypes where numpy lacks the type), else None."""
+        if isinstance(x, Known):
+            return np.array(x.elements, object).astype(onnx_numpy(x.type)) if x.is_constant else None
+        name = weight_name(x.value)
+        return None if name is None or self._weights is None else self._weights[name].array()
+
     def tensor(self, x: Source) -> TypedValue:
         """A tensor that holds known elements: a weight where they are constant, else computed from shapes."""
         if isinstance(x, TypedValue):
@@ -120,12 +140,21 @@ class GraphBuilder:
             found = self._materialized[x] = self._materialize(x)
         return found
 
+    def stored_constant(self, x: Source) -> TypedValue:
+        """A tensor that holds known elements: a weight where they are constant, be they but one."""
+        if isinstance(x, TypedValue) or not x.is_constant or self._weights is None:
+            return self.tensor(x)
+        found = self._stored.get(x)
+        if found is None:
+            array = np.array(x.elements, object).astype(onnx_numpy(x.type))
+            found = self._stored[x] = self.array(array.reshape(x.shape), x.type)  # type: ignore[arg-type]
+        return found
+
     def _materialize(self, x: Known) -> TypedValue:
         if x.scalar is not None:
             return self.pointwise(x.type, x.shape, lambda b: b.known(x.scalar, x.type))
         if x.is_constant and self._weights is not None:
-            array = np.array(x.elements, object).astype(onnx_numpy(x.type))
-            return self.array(array.reshape(x.shape), x.type)  # type: ignore[arg-type]
+            return self.stored_constant(x)
 
         def body(b: RegionBuilder) -> Scalar:
             at: Scalar | None = None
@@ -205,6 +234,12 @@ class GraphBuilder:
         b = self.region(tensors)
         region = b.finish(b.store(body(b), type))
         return self.root("pointwise", [], type, shape, {}, [region], tensors)
+
+    def stored(self, type: OnnxType, shape: Sequence[Dim], body: Body) -> TypedValue:
+        """A pointwise root; `body` gives a value of `type`'s storage type."""
+        tensors: list[ir.Value] = []
+        b = self.region(tensors)
+        return self.root("pointwise", [], type, shape, {}, [b.finish(body(b))], tensors)
 
     def concat(self, parts: Sequence[Source], axis: int, shape: Sequence[Dim]) -> TypedValue:
         """The parts one after the other along `axis`."""
@@ -309,6 +344,13 @@ class GraphBuilder:
             done = epilogue(region, done)
         attrs = {"acc": ir.StringAttr.get(acc)}
         return self.root("matmul", [a.value, b.value], type, shape, attrs, [region.finish(region.store(done, type))], tensors)
+
+
+def weight_name(value: ir.Value) -> str | None:
+    """The name under which a tensor is stored, or None for what is computed."""
+    owner = value.owner
+    is_weight = not isinstance(owner, ir.Block) and owner.operation.name == "ingot.weight"
+    return owner.operation.attributes["name"].value if is_weight else None
 
 
 def strings(texts: Any) -> ir.Attribute:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
@@ -35,8 +36,8 @@ def _attention(low: Lowering) -> list[Source | None]:
         q, k, v = (split_heads(low, x, h) for x, h in ((q, q_heads), (k, kv_heads), (v, kv_heads)))
     new = k.shape[2]
     if low.has(4):
-        k, v = (_appended(low, low.tensor(i), x) for i, x in ((4, k), (5, v)))
-    batch, heads, length, size = q.shape
+        k, v = (appended(low, low.tensor(i), x) for i, x in ((4, k), (5, v)))
+    length, size = q.shape[2:]
     total = k.shape[2]
     scale = low.attr("scale")
     if scale is None:
@@ -46,31 +47,63 @@ def _attention(low: Lowering) -> list[Source | None]:
     bounds = _Bounds(low, length, total - new if low.has(4) else 0)
     causal_at_end = low.attr("is_causal") and not low.has(6) and bounds.past == total - length
 
-    tensors = [q.value, k.value, v.value]
-    score = low.build.region(tensors, ["f32"])
-    s = score.arg()
-    if low.attr("softcap"):
-        cap = score.like(low.attr("softcap"), s)
-        s = score.mulf(score.tanh(score.divf(s, cap)), cap)
-    s = bounds.apply(score, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
     mask = low.optional(3)
-    if mask is not None:
-        s = _masked(low, score, s, mask, total)
-    epilogue = low.build.region(tensors, ["f32"])
-    y = epilogue.arg()
-    if mask is not None or bounds.may_exclude_all:
-        # A row that attends to nothing is 0 / 0 here, and zero by ONNX's convention.
-        y = epilogue.select(epilogue.cmpf_uno(y, y), epilogue.like(0, y), y)
-    attrs: dict[str, ir.Attribute] = {"scale": ir.FloatAttr.get(ir.F64Type.get(), scale)}
-    if causal_at_end:
-        attrs["causal"] = ir.UnitAttr.get()
-    regions = [score.finish(s), epilogue.finish(epilogue.store(y, low.type))]
-    shape = (batch, heads, length, v.shape[3])
-    out = low.build.root("attention", tensors[:3], low.type, shape, attrs, regions, tensors)
+
+    def score(b: RegionBuilder, s: Scalar) -> Scalar:
+        s = capped(b, s, low.attr("softcap"))
+        s = bounds.apply(b, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
+        return s if mask is None else _masked(low, b, s, mask, total)
+
+    excludes = mask is not None or bounds.may_exclude_all
+    out = attention(low, q, k, v, scale, score, causal=causal_at_end, finish=zero_where_empty if excludes else None)
     return [merge_heads(low, out) if three else out, k, v]
 
 
-def _appended(low: Lowering, past: TypedValue, x: TypedValue) -> TypedValue:
+Function = Callable[[RegionBuilder, Scalar], Scalar]
+
+
+def attention(
+    low: Lowering,
+    q: TypedValue,
+    k: TypedValue,
+    v: TypedValue,
+    scale: float,
+    score: Function,
+    *,
+    causal: bool = False,
+    finish: Function | None = None,
+) -> TypedValue:
+    """An `attention` of [B, heads, S, D] over [B, heads or a divisor, T, D], for the first output's type.
+
+    Args:
+        score: of a scaled product, over [B, H, S, T].
+        causal: it is minus infinity for every t > s + (T - S), whatever `score` gives.
+        finish: of an element of the result, in f32.
+    """
+    tensors = [q.value, k.value, v.value]
+    first = low.build.region(tensors, ["f32"])
+    scored = first.finish(score(first, first.arg()))
+    last = low.build.region(tensors, ["f32"])
+    y = last.arg() if finish is None else finish(last, last.arg())
+    attrs: dict[str, ir.Attribute] = {"scale": ir.FloatAttr.get(ir.F64Type.get(), scale)}
+    if causal:
+        attrs["causal"] = ir.UnitAttr.get()
+    shape = (*q.shape[:3], v.shape[3])
+    regions = [scored, last.finish(last.store(y, low.type))]
+    return low.build.root("attention", tensors[:3], low.type, shape, attrs, regions, tensors)
+
+
+def capped(b: RegionBuilder, s: Scalar, cap: float | None) -> Scalar:
+    """A score softly capped at +-cap; as it is for 0 or None."""
+    return b.mulf(b.tanh(b.divf(s, b.like(cap, s))), b.like(cap, s)) if cap else s
+
+
+def zero_where_empty(b: RegionBuilder, y: Scalar) -> Scalar:
+    """A row that attends to nothing is 0 / 0, and zero by ONNX's convention."""
+    return b.select(b.cmpf_uno(y, y), b.like(0, y), y)
+
+
+def appended(low: Lowering, past: TypedValue, x: TypedValue) -> TypedValue:
     batch, heads, steps, size = past.shape
     return low.build.concat([past, x], 2, (batch, heads, steps + x.shape[2], size))
 
@@ -134,13 +167,37 @@ def _rotary_embedding(low: Lowering) -> Source:
     if not isinstance(size, int):
         raise low.fail(f"a head of {size} elements is not supported", "make its size constant")
     rotated = low.attr("rotary_embedding_dim") or size
-    half = rotated // 2
     interleaved = bool(low.attr("interleaved"))
     caches = [low.tensor(1), low.tensor(2)]
     positions = None
     if low.has(3):
         ids = low.tensor(3)
         positions = low.build.reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
+
+    def place(b: RegionBuilder) -> list[Scalar]:
+        if positions is None:
+            return [b.index(0), b.index(2)]
+        return [b.wrapped_index(b.load(positions), caches[0].shape[0])]
+
+    y = rotary(low, x, caches[0], caches[1], rotated, place, interleaved=interleaved)
+    return merge_heads(low, y) if three else y
+
+
+def rotary(
+    low: Lowering,
+    x: TypedValue,
+    cos: TypedValue,
+    sin: TypedValue,
+    rotated: int,
+    place: Callable[[RegionBuilder], list[Scalar]],
+    *,
+    interleaved: bool,
+) -> TypedValue:
+    """x [B, H, S, D] with pairs among the first `rotated` elements turned (ONNX, RotaryEmbedding), in x's type.
+
+    `place` gives the indices into the caches [..., rotated / 2], all but the last, at a position of x.
+    """
+    size, half = x.shape[3], rotated // 2
 
     def body(b: RegionBuilder) -> Scalar:
         d = b.index(3)
@@ -151,17 +208,14 @@ def _rotary_embedding(low: Lowering) -> Source:
             is_first = b.cmpi_slt(d, b.const(half, "i64"))
             shift = b.select(is_first, b.const(half, "i64"), b.const(-half, "i64"))
             partner, k = b.addi(d, shift), b.select(is_first, d, b.subi(d, b.const(half, "i64")))
-        if rotated < size:
+        if rotated != size:
             # Elements that stay read something in range.
             partner, k = b.clamped_index(partner, size), b.clamped_index(k, half)
-        place = [b.index(0), b.index(2)]
-        if positions is not None:
-            place = [b.wrapped_index(b.load(positions), caches[0].shape[0])]
-        cos, sin = (b.load_at(c, [*place, k]) for c in caches)
+        at = [*place(b), k]
+        cosine, sine = b.load_at(cos, at), b.load_at(sin, at)
         value = b.load(x)
         other = b.load_at(x, [b.index(0), b.index(1), b.index(2), partner])
-        y = b.addf(b.mulf(value, cos), b.mulf(b.select(is_first, b.negf(other), other), sin))
+        y = b.addf(b.mulf(value, cosine), b.mulf(b.select(is_first, b.negf(other), other), sine))
         return y if rotated == size else b.select(b.cmpi_slt(d, b.const(rotated, "i64")), y, value)
 
-    y = low.build.pointwise(low.type, x.shape, body)
-    return merge_heads(low, y) if three else y
+    return low.build.pointwise(x.type, x.shape, body)

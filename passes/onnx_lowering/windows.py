@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
 from ingot.passes.onnx_inference.linear import transposed_window, window_attributes, window_pads
+from ingot.passes.onnx_inference.rules import Node
 from ingot.passes.onnx_lowering.elementwise import divide
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar, computing_type
@@ -32,10 +33,12 @@ def _integer(value: int) -> ir.Attribute:
     return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
 
 
-def _constant_pads(low: Lowering, x: TypedValue, kernel: list[int], fill: float) -> tuple[TypedValue, list[int]]:
+def _constant_pads(
+    low: Lowering, x: TypedValue, kernel: list[int], fill: float, node: Node
+) -> tuple[TypedValue, list[int]]:
     """x [N, C, spatial...] and its constant pads; pads that are negative or depend on sizes are applied here."""
     spatial = x.shape[2:]
-    pads = window_pads(low.node, spatial, kernel)
+    pads = window_pads(node, spatial, kernel)
     constant = [p for p in pads if isinstance(p, int) and p >= 0]
     if len(constant) == len(pads):
         return x, constant
@@ -49,7 +52,7 @@ def _constant_pads(low: Lowering, x: TypedValue, kernel: list[int], fill: float)
 def _conv(low: Lowering) -> Source:
     w = low.tensor(1)
     kernel = [int(k) for k in w.shape[2:]]  # type: ignore[arg-type]
-    x, pads = _constant_pads(low, low.tensor(0), kernel, 0.0)
+    x, pads = _constant_pads(low, low.tensor(0), kernel, 0.0, low.node)
     strides, dilations = window_attributes(low.node, kernel)
     return _convolution(low, x, channels_last(low, w), strides, dilations, pads)
 
@@ -65,6 +68,19 @@ def _conv_transpose(low: Lowering) -> Source:
         "output_padding": _ints(low.attr("output_padding") or [0] * len(kernel)),
     }
     return _convolution(low, x, channels_last(low, w), strides, dilations, pads, extra)
+
+
+def convolution_attributes(
+    acc: str, strides: Sequence[int], dilations: Sequence[int], pads: Sequence[int], groups: int
+) -> dict[str, ir.Attribute]:
+    """The attributes of a `conv`."""
+    return {
+        "acc": ir.StringAttr.get(acc),
+        "strides": _ints(strides),
+        "dilations": _ints(dilations),
+        "pads": _ints(pads),
+        "groups": _integer(groups),
+    }
 
 
 def _convolution(
@@ -84,14 +100,7 @@ def _convolution(
     bias = low.optional(2)
     if bias is not None:
         y = region.addf(y, region.load(bias))
-    attrs = {
-        "acc": ir.StringAttr.get(acc),
-        "strides": _ints(strides),
-        "dilations": _ints(dilations),
-        "pads": _ints(pads),
-        "groups": _integer(low.attr("group")),
-        **(extra or {}),
-    }
+    attrs = {**convolution_attributes(acc, strides, dilations, pads, low.attr("group")), **(extra or {})}
     n, c, *spatial = low.shape
     regions = [region.finish(region.store(y, low.type))]
     out = low.build.root("conv", [x.value, w.value], low.type, (n, *spatial, c), attrs, regions, tensors)
@@ -101,24 +110,28 @@ def _convolution(
 @lowering("MaxPool", "AveragePool")
 def _pool(low: Lowering) -> list[Source]:
     low.only_first_output()
-    x = low.tensor(0)
-    kind = "max" if low.op == "MaxPool" else "average"
+    return [pool(low, low.tensor(0), low.node)]
+
+
+def pool(low: Lowering, x: TypedValue, node: Node) -> Source:
+    """x [N, C, spatial...] pooled as the attributes of `node` say, in the shape of the first output."""
+    kind = "max" if node.op == "MaxPool" else "average"
     if not x.type.signed:
         raise low.fail(f"element type {x.type.name} is not supported", "cast to a signed type")
-    kernel = list(low.attr("kernel_shape"))
-    count_pad = kind == "average" and bool(low.attr("count_include_pad"))
-    if kind == "average" and low.attr("ceil_mode") and count_pad:
+    kernel = list(node.attr("kernel_shape"))
+    count_pad = kind == "average" and bool(node.attr("count_include_pad"))
+    if kind == "average" and node.attr("ceil_mode") and count_pad:
         raise low.fail("ceil_mode=1 with count_include_pad=1 is not supported", "use one of them")
-    pads = window_pads(low.node, x.shape[2:], kernel)
+    pads = window_pads(node, x.shape[2:], kernel)
     if kind == "average" and not count_pad and any(not isinstance(p, int) for p in pads):
         raise low.fail("auto_pad of sizes that are not constant is not supported", "give pads")
     fill = float("-inf") if kind == "max" else 0.0
-    x, constant = _constant_pads(low, x, kernel, fill)
+    x, constant = _constant_pads(low, x, kernel, fill, node)
     x = channels_last(low, x)
-    strides, dilations = window_attributes(low.node, kernel)
+    strides, dilations = window_attributes(node, kernel)
     tensors = [x.value]
     region = low.build.region(tensors, [computing_type(x.type.storage)])
-    regions = [region.finish(region.store(region.arg(), low.type))]
+    regions = [region.finish(region.store(region.arg(), x.type))]
     attrs = {
         "kind": ir.StringAttr.get(kind),
         "kernel": _ints(kernel),
@@ -129,8 +142,8 @@ def _pool(low: Lowering) -> list[Source]:
     if count_pad:
         attrs["count_include_pad"] = ir.UnitAttr.get()
     n, c, *spatial = low.shape
-    out = low.build.root("pool", [x.value], low.type, (n, *spatial, c), attrs, regions, tensors)
-    return [channels_first(low, out)]
+    out = low.build.root("pool", [x.value], x.type, (n, *spatial, c), attrs, regions, tensors)
+    return channels_first(low, out)
 
 
 @lowering("GlobalAveragePool", "GlobalMaxPool")

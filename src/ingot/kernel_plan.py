@@ -70,6 +70,8 @@ class KernelLaunch:
         cluster: CUDA: blocks of a cluster along x, y, z.
         shared_bytes: CUDA: dynamic shared memory.
         buffers: addresses and tensor maps, in the order of the kernel's parameters.
+        overlaps: CUDA: the kernel waits by itself for the launches before it (`griddepcontrol.wait`) before it touches what
+            they may touch, so that it may be launched before they have ended.
         flops, bytes: work and traffic, for `--profile` and the CPU's chunking; 0 where not counted.
     """
 
@@ -79,6 +81,7 @@ class KernelLaunch:
     block: tuple[int, int, int] = (1, 1, 1)
     cluster: tuple[int, int, int] = (1, 1, 1)
     shared_bytes: int = 0
+    overlaps: bool = False
     flops: Dim = 0
     bytes: Dim = 0
 
@@ -120,6 +123,6 @@ def from_json(data: dict[str, Any]) -> KernelPlan:
     def launch(x: dict) -> KernelLaunch:
         work = dims.as_dim(x["flops"]), dims.as_dim(x["bytes"])
         return KernelLaunch(x["symbol"], ds(x["grid"]), tuple(map(buffer, x["buffers"])), tuple(x["block"]),
-                            tuple(x["cluster"]), x["shared_bytes"], *work)  # fmt: skip
+                            tuple(x["cluster"]), x["shared_bytes"], x["overlaps"], *work)  # fmt: skip
 
     return KernelPlan(tuple(map(launch, data["launches"])), dims.as_dim(data["workspace"]))

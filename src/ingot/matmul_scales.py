@@ -9,6 +9,17 @@ The operands that hold them follow a and b in the order a's scales, b's scales, 
 [..., m, blocks], those of b and its zero points (of b's type, or floats) [..., blocks, n], where blocks = ceil(k / block). An
 element then stands for (element - zero) * scale, computed in f32; elements of b are rounded to a's type where that is f16 or
 bf16, which is what ONNX's DequantizeLinear to that type gives.
+
+The forms, by what a, b and their scales are:
+
+    weight-only     f32, f16, bf16 x i8, i4, f8, f4     b_block, perhaps b_zero   scales f32, f16, bf16, f8E4M3FN, f8E8M0FNU
+    NVFP4           f4E2M1FN x f4E2M1FN                 a_block = b_block = 16    f8E4M3FN; the scales' own scales: epilogue
+    MXFP4, MXFP8    f4E2M1FN, f8 x f4E2M1FN, f8         a_block = b_block = 32    f8E8M0FNU
+    W8A8, FP8       i8 x i8 in i32, f8 x f8 in f32      none: scales are the epilogue's
+
+The operations: `matmul` has the scales and zero points of b, which are of one type and shape, because IRDL lets a variadic have
+no other; integer zero points become floats, which hold them exactly. `scaled_matmul` has the scales of both. Dispatches are
+`matmul` either way.
 """
 
 from __future__ import annotations

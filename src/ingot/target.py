@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OVERLAP_SM = 90  # the first `sm` with programmatic dependent launch (PTX ISA, "griddepcontrol")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -40,6 +42,11 @@ class Target:
     cp_async: bool = False
     tma: bool = False
     wgmma: bool = False
+
+    @property
+    def overlaps_launches(self) -> bool:
+        """CUDA: a kernel may start before the one it follows has ended, and wait."""
+        return self.sm >= OVERLAP_SM
 
     @property
     def key(self) -> str:

@@ -140,3 +140,128 @@
   "ingot.output"(%q) {name = "q", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "half", "v"], input_types = ["float", "float16", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: elements of which a byte holds two are written and read in a stream by pointwise operations alone.
+// CHECK:      "ingot.normalize"
+// CHECK:      %[[Q:.*]] = "ingot.pointwise"
+// CHECK:        "ingot.truncf"
+// CHECK:      "ingot.reduce"(%{{.*}})
+// CHECK-NEXT: ^bb0(%{{.*}}: f32)
+"ingot.func"() ({
+^bb0(%x: tensor<?x16xf32, #ingot.dims<["N"]>>):
+  %n = "ingot.normalize"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "rms", epsilon = 0.0} : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> tensor<?x16xf32, #ingot.dims<["N"]>>
+  %q = "ingot.pointwise"() ({
+    %e = "ingot.load"(%n) : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.truncf"(%e) : (f32) -> f4E2M1FN
+    "ingot.yield"(%f) : (f4E2M1FN) -> ()
+  }) : () -> tensor<?x16xf4E2M1FN, #ingot.dims<["N"]>>
+  %d = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x16xf4E2M1FN, #ingot.dims<["N"]>>) -> f4E2M1FN
+    %f = "ingot.extf"(%e) : (f4E2M1FN) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x16xf32, #ingot.dims<["N"]>>
+  %s = "ingot.reduce"(%d) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "max"} : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> tensor<?x1xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%s) {name = "s", type = "float"} : (tensor<?x1xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q) {name = "q", type = "float4e2m1"} : (tensor<?x16xf4E2M1FN, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires, with dynamic shapes: a concatenation of two halves, one of them negated, is computed where it is read (a rotary
+// embedding), through a transpose too.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<?x2x16xf32{{.*}}, %[[C:.*]]: tensor<
+// CHECK-DAG:  %[[A:.*]] = "ingot.slice"(%[[X]]) {{.*}}starts = ["0", "0", "8"]
+// CHECK-DAG:  %[[B:.*]] = "ingot.slice"(%[[X]]) {{.*}}starts = ["0", "0", "0"]
+// CHECK:      "ingot.pointwise"
+// CHECK:        "ingot.load_at"(%[[A]]
+// CHECK:        "ingot.negf"
+// CHECK:        "ingot.load_at"(%[[B]]
+// CHECK:        "ingot.select"
+// CHECK:      -> tensor<2x?x16xf32
+// CHECK-NOT:  "ingot.move"
+// CHECK-NOT:  "ingot.empty"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x2x16xf32, #ingot.dims<["S"]>>, %c: tensor<?x16xf32, #ingot.dims<["S"]>>):
+  %a = "ingot.slice"(%x) {starts = ["0", "0", "8"], steps = array<i64: 1, 1, 1>} : (tensor<?x2x16xf32, #ingot.dims<["S"]>>) -> tensor<?x2x8xf32, #ingot.dims<["S"]>>
+  %b = "ingot.slice"(%x) {starts = ["0", "0", "0"], steps = array<i64: 1, 1, 1>} : (tensor<?x2x16xf32, #ingot.dims<["S"]>>) -> tensor<?x2x8xf32, #ingot.dims<["S"]>>
+  %n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%a) : (tensor<?x2x8xf32, #ingot.dims<["S"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x2x8xf32, #ingot.dims<["S"]>>
+  %e = "ingot.empty"() : () -> tensor<?x2x16xf32, #ingot.dims<["S"]>>
+  %m = "ingot.move"(%n, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0"]} : (tensor<?x2x8xf32, #ingot.dims<["S"]>>, tensor<?x2x16xf32, #ingot.dims<["S"]>>) -> tensor<?x2x16xf32, #ingot.dims<["S"]>>
+  %r = "ingot.move"(%b, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "8"]} : (tensor<?x2x8xf32, #ingot.dims<["S"]>>, tensor<?x2x16xf32, #ingot.dims<["S"]>>) -> tensor<?x2x16xf32, #ingot.dims<["S"]>>
+  %t = "ingot.transpose"(%r) {perm = array<i64: 1, 0, 2>} : (tensor<?x2x16xf32, #ingot.dims<["S"]>>) -> tensor<2x?x16xf32, #ingot.dims<["S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%t) : (tensor<2x?x16xf32, #ingot.dims<["S"]>>) -> f32
+    %k = "ingot.load"(%c) : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> f32
+    %p = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%p) : (f32) -> ()
+  }) : () -> tensor<2x?x16xf32, #ingot.dims<["S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<2x?x16xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: a concatenation that is an output too, and one along an axis whose parts' sizes are not constants.
+// CHECK-COUNT-4: "ingot.move"
+// CHECK-NOT:  "ingot.load_at"
+"ingot.func"() ({
+^bb0(%x: tensor<4xf32>, %u: tensor<?xf32, #ingot.dims<["N"]>>):
+  %e = "ingot.empty"() : () -> tensor<8xf32>
+  %m = "ingot.move"(%x, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0"]} : (tensor<4xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %r = "ingot.move"(%x, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["4"]} : (tensor<4xf32>, tensor<8xf32>) -> tensor<8xf32>
+  %f = "ingot.empty"() : () -> tensor<?xf32, #ingot.dims<["N + 4"]>>
+  %o = "ingot.move"(%x, %f) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0"]} : (tensor<4xf32>, tensor<?xf32, #ingot.dims<["N + 4"]>>) -> tensor<?xf32, #ingot.dims<["N + 4"]>>
+  %q = "ingot.move"(%u, %o) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["4"]} : (tensor<?xf32, #ingot.dims<["N"]>>, tensor<?xf32, #ingot.dims<["N + 4"]>>) -> tensor<?xf32, #ingot.dims<["N + 4"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%r) : (tensor<8xf32>) -> f32
+    %p = "ingot.negf"(%l) : (f32) -> f32
+    "ingot.yield"(%p) : (f32) -> ()
+  }) : () -> tensor<8xf32>
+  %z = "ingot.pointwise"() ({
+    %l = "ingot.load"(%q) : (tensor<?xf32, #ingot.dims<["N + 4"]>>) -> f32
+    %p = "ingot.negf"(%l) : (f32) -> f32
+    "ingot.yield"(%p) : (f32) -> ()
+  }) : () -> tensor<?xf32, #ingot.dims<["N + 4"]>>
+  "ingot.output"(%r) {name = "r", type = "float"} : (tensor<8xf32>) -> ()
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<8xf32>) -> ()
+  "ingot.output"(%z) {name = "z", type = "float"} : (tensor<?xf32, #ingot.dims<["N + 4"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()

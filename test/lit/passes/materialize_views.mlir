@@ -90,3 +90,52 @@
   "ingot.output"(%r) {name = "y", type = "float"} : (tensor<4x6xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "c", "m"], input_types = ["float", "bool", "int64"]} : () -> ()
+
+// -----
+
+// Fires: an int4 weight that runs along n is turned once, for both readers; an fp8 one that runs along k already, and one of 16
+// bits, are read as they are, as is an activation.
+// CHECK:      %[[W:.*]] = "ingot.weight"() {name = "w"}
+// CHECK-NEXT: %[[T:.*]] = "ingot.transpose"(%[[W]])
+// CHECK-NEXT: %[[M:.*]] = "ingot.move"(%[[T]])
+// CHECK:      %[[B:.*]] = "ingot.transpose"(%[[M]])
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.matmul"(%{{.*}}, %[[B]], %{{.*}})
+// CHECK:      "ingot.matmul"(%{{.*}}, %[[B]], %{{.*}})
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.return"
+"ingot.func"() ({
+^bb0(%x: tensor<?x32xf16, #ingot.dims<["N"]>>, %a: tensor<?x32xf8E4M3FN, #ingot.dims<["N"]>>, %t: tensor<32x?xf8E4M3FN, #ingot.dims<["T"]>>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<32x8xi4>
+  %s = "ingot.weight"() {name = "s"} : () -> tensor<1x8xf16>
+  %h = "ingot.weight"() {name = "h"} : () -> tensor<32x8xf16>
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<8x32xf8E4M3FN>
+  %vt = "ingot.transpose"(%v) {perm = [1, 0]} : (tensor<8x32xf8E4M3FN>) -> tensor<32x8xf8E4M3FN>
+  %p = "ingot.matmul"(%x, %w, %s) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<?x32xf16, #ingot.dims<["N"]>>, tensor<32x8xi4>, tensor<1x8xf16>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %p2 = "ingot.matmul"(%x, %w, %s) ({
+  ^bb0(%e: f32):
+    %n = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%n) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<?x32xf16, #ingot.dims<["N"]>>, tensor<32x8xi4>, tensor<1x8xf16>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %q = "ingot.matmul"(%x, %h) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x32xf16, #ingot.dims<["N"]>>, tensor<32x8xf16>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %r = "ingot.matmul"(%a, %vt) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x32xf8E4M3FN, #ingot.dims<["N"]>>, tensor<32x8xf8E4M3FN>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %u = "ingot.matmul"(%a, %t) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x32xf8E4M3FN, #ingot.dims<["N"]>>, tensor<32x?xf8E4M3FN, #ingot.dims<["T"]>>) -> tensor<?x?xf32, #ingot.dims<["N", "T"]>>
+  "ingot.output"(%p) {name = "p", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%p2) {name = "p2", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%r) {name = "r", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%u) {name = "u", type = "float"} : (tensor<?x?xf32, #ingot.dims<["N", "T"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "a", "t"], input_types = ["float16", "float8e4m3fn", "float8e4m3fn"]} : () -> ()

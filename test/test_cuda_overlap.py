@@ -1,0 +1,94 @@
+"""Programmatic dependent launch: kernels that may start early touch memory only after their wait. No GPU is needed."""
+
+from __future__ import annotations
+
+import re
+
+import cuda_dispatches as make
+import pytest
+from ptx_loops import blocks_of
+
+from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
+from ingot.compiler.codegen.family import Emitted, emit
+from ingot.compiler.toolchain.stages import compile_kernels
+from ingot.cuda_targets import BY_NAME
+from ingot.dialects.mlir import ir
+from ingot.dispatch import Dispatch
+
+WAIT = "griddepcontrol.wait"
+# Global memory by name or by way of a copy engine; sizes are constant while a program runs.
+GLOBAL = re.compile(r"\b(?:(?:ld|st|red|atom)\.(?!param|shared|local|const)|cp\.(?:async|reduce)\.(?!commit|wait|mbarrier))")
+
+DISPATCHES = {
+    "pointwise": make.pointwise_add_gelu("n", 100),
+    "move": make.move(("n", 32, 64), (0, 2, 1)),
+    "reduce": make.reduce("sum", ("n", 4096), (1,)),
+    "normalize": make.normalize("layer", "n", 768, affine=True),
+    "normalize of any length": make.normalize("softmax", "n", "m"),
+    "pool": make.pool("max", ("n", 8, 8, 16), ("n", 4, 4, 16), (2, 2), (2, 2), (0, 0, 0, 0)),
+    "matmul": make.matmul("n", 256, 256, bias=True),
+    "matmul of one row": make.matmul(1, 4096, 4096),
+    "matmul in f32": make.matmul("n", 256, 256, "f32"),
+    "conv": make.conv("n", (16, 16), 64, 64, (3, 3), pads=(1, 1, 1, 1)),
+    "conv of three channels": make.conv("n", (16, 16), 3, 64, (3, 3), pads=(1, 1, 1, 1)),
+    "attention": make.attention("n", 4, 512, 512, 64),
+    "attention of one query": make.attention("n", 4, 1, "m", 64),
+}  # fmt: skip
+
+
+def kernels(d: Dispatch, target: str) -> tuple[Emitted, str]:
+    with ir.Context():
+        emitted = emit(d, BY_NAME[target])
+        return emitted, compile_kernels(emitted.module, target, stop="ptx")
+
+
+def _is_access(line: str, sizes: set[str]) -> bool:
+    if not GLOBAL.search(line):
+        return False
+    return not (line.startswith("ld.global") and any(f"[{r}" in line for r in sizes))
+
+
+@pytest.mark.parametrize("target", ["sm_90a", "sm_120a"])
+@pytest.mark.parametrize("name", DISPATCHES)
+def test_nothing_is_touched_before_the_wait(name: str, target: str) -> None:
+    d = DISPATCHES[name]
+    emitted, ptx = kernels(d, target)
+    for launch in emitted.plan.launches:
+        assert launch.overlaps
+        blocks = blocks_of(ptx, launch.symbol)
+        table = f"{launch.symbol}_param_{len(launch.buffers)}]"
+        sizes: set[str] = set()
+        before, todo = {0}, [0]  # blocks that paths without a wait reach
+        found = 0
+        while todo:
+            block = blocks[todo.pop()]
+            for line in block.lines:
+                if WAIT in line:
+                    found += 1
+                    break
+                if d.symbols and table in line:
+                    sizes.add(line.split()[1].rstrip(","))
+                elif line.startswith("cvta.to.global") and line.rstrip(";").split()[-1] in sizes:
+                    sizes.add(line.split()[1].rstrip(","))
+                assert not _is_access(line, sizes), line
+            else:
+                assert block.next, "a path without a wait: the kernel could end before those it follows"
+                todo += [b for b in block.next if b not in before]
+                before.update(block.next)
+        assert found == 1
+        assert len(re.findall(r"griddepcontrol\.launch_dependents", "\n".join(x for b in blocks for x in b.lines))) == 1
+
+
+def test_the_wait_may_follow_a_prologue() -> None:
+    _, ptx = kernels(make.matmul(4096, 4096, 4096), "sm_90a")
+    assert ptx.index("mbarrier.init") < ptx.index(WAIT) < ptx.index("cp.async.bulk.tensor")
+    with ir.Context():
+        emitted = emit(DISPATCHES["attention"], BY_NAME["sm_90a"], WgmmaAttentionSchedule())
+        ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
+    assert ptx.index("mbarrier.init") < ptx.index(WAIT) < ptx.index("cp.async.bulk.tensor")
+
+
+def test_older_targets_do_not_overlap() -> None:
+    emitted, ptx = kernels(DISPATCHES["pointwise"], "sm_80")
+    assert not any(x.overlaps for x in emitted.plan.launches)
+    assert "griddepcontrol" not in ptx
