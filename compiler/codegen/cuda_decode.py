@@ -122,6 +122,10 @@ class QuantizedElements:
     def start(self, batch: Sequence[Val]) -> None:
         """Begin with a batch."""
         self.base = self._base(self.x, batch)
+        self.start_scales(batch)
+
+    def start_scales(self, batch: Sequence[Val]) -> None:
+        """`start`, where elements come from elsewhere than memory."""
         if self.scales is not None:
             self.scale_base = self._base(self.scales.scale, batch)
             if self.scales.zero is not None:

@@ -34,6 +34,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     emit_decoded_mma,
     emit_decoded_simt,
 )
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule, emit_decoded_wgmma
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
@@ -367,6 +368,10 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_decoded_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> KernelLaunch:
+    return emit_decoded_wgmma(module, p, s, target)
+
+
 def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
     return emit_streamed(module, p, s, target)
 
@@ -375,5 +380,5 @@ _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
-    StreamedSchedule: _write_streamed,
+    StreamedSchedule: _write_streamed, DecodedWgmmaSchedule: _write_decoded_wgmma,
 }  # fmt: skip

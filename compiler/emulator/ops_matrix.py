@@ -265,7 +265,9 @@ def _tile(group: Group, lane: int, descriptor: int, rows: int, k: int, type_: st
 
 
 def _warpgroups(group: Group, op: Op) -> int:
-    if not group.whole_warps or group.size % 128 or (group.threads[::128] % 128).any():
+    first, last = group.threads[::128], group.threads[127::128]
+    whole = group.whole_warps and group.size % 128 == 0 and (last - first == 127).all()
+    if not whole or (group.unit.thread_in_block[first] % 128).any():
         raise EmulationError(f"{op.name} is executed by a part of a warpgroup")
     return group.size // 128
 
