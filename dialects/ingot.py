@@ -364,6 +364,11 @@ def captured(op: ir.Operation) -> list[ir.Value]:
     return list(op.operands)[len(DEFS[op.name].operands) - 1 :]
 
 
+def carried(op: ir.Operation) -> int:
+    """How many of the tensors that a control operation captures are an iteration's own: the first ones of a loop."""
+    return int(op.attributes["carried"]) if op.name == f"{NAME}.loop" else 0
+
+
 def region_results(region: ir.Region) -> list[ir.Operation]:
     """The `result` operations of a region of a control operation, in order."""
     return [op.operation for op in region.blocks[0].operations if op.operation.name == f"{NAME}.result"]

@@ -12,6 +12,7 @@ from ingot.dims import Dim
 from ingot.dispatch import ScalarInst, ScalarRegion
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting import views
+from ingot.passes.rewriting.control import drop_unused_captures
 from ingot.passes.rewriting.ops import Root, defining, erase_all_dead, functions, operand_number, replace, replace_root
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
 
@@ -19,7 +20,7 @@ from ingot.passes.rewriting.scalar_regions import RegionBuilder
 @dataclass(frozen=True, kw_only=True)
 class Canonicalize(Pass):
     """Compose views of views, drop views, moves and pointwise operations that change nothing, simplify scalar regions, let
-    regions load what views only repeat, and erase what nothing uses.
+    regions load what views only repeat, and erase what nothing uses, captured values among it.
     """
 
     name: ClassVar[str] = "ingot-canonicalize"
@@ -36,6 +37,8 @@ class Canonicalize(Pass):
                     if (value := _equal_value(op)) is not None:
                         replace(op, [value])
                         ctx.changed("roots")
+                elif op.name in dialect.CONTROL:
+                    ctx.changed("captured", drop_unused_captures(op))
             ctx.changed("erased", erase_all_dead(block))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -12,11 +12,12 @@ from ingot.dialects.layout import base_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import create_root
 from ingot.dispatch import ScalarInst, ScalarRegion
-from ingot.errors import CompileError
 from ingot.passes.diagnostics import node_name
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
 from ingot.passes.rewriting import views
+from ingot.passes.rewriting.angles import find_angles
+from ingot.passes.rewriting.control import rebuild
 from ingot.passes.rewriting.ops import Root, body, defining, erase_all_dead
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
 
@@ -31,9 +32,10 @@ class Cast(Pass):
     """Store activations, and the operands of products, in fp16 or bf16.
 
     Arithmetic stays in f32: what is accumulated, reduced, normalized, exponentiated, and every scalar region. Kept in f32 in
-    memory, each with a remark, are inputs and outputs, results of reductions, numbers beyond the narrow type's range, tables
-    and masks that are no activations, and attention over keys and values that are inputs or outputs. Casts of weights are part
-    of the weights program.
+    memory, each with a remark, are inputs and outputs, results of reductions, what loops carry from one iteration to the next,
+    numbers beyond the narrow type's range, tables and masks that are no activations, and attention over keys and values that
+    are inputs or outputs. What branches give has one type, and so have a loop's scan outputs. Casts of weights are part of the
+    weights program.
 
     Args:
         to: the type.
@@ -43,42 +45,52 @@ class Cast(Pass):
     to: Literal["fp16", "bf16"]
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
+        func = dialect.main_func(module)
         narrow, limit = _TYPES[self.to]
-        for view in block.operations:
-            op = view.operation
-            if op.name in dialect.CONTROL:
-                cure = "compile without cast, or convert the model to the narrow type"
-                raise CompileError(f"{self.name} does not cast the regions of {op.name}", node=node_name(op), cure=cure)
-        choice = _Choice(block, limit)
+        choice = _Choice(func, limit)
         for op, reason in choice.kept:
             ctx.remark(f"kept in f32: {reason}", op)
-        rewrite = _Rewrite(block, narrow, choice.narrow, choice.wide_attention)
-        rewrite.run()
+        rewrite = _Rewrite(narrow, choice)
+        rewrite.block(body(func))
         ctx.changes.update({(self.name, kind): n for kind, n in rewrite.counts.items()})
 
 
 class _Choice:
-    """Which tensors are stored in the narrow type."""
+    """Which tensors are stored in the narrow type.
 
-    def __init__(self, block: ir.Block, limit: float) -> None:
-        self.narrow: set[ir.Value] = set()  # bases: see `base_of`
-        self.wide_attention: set[ir.Value] = set()  # first results of attentions that stay in f32
+    Attributes:
+        narrow: their memory; see `memory_of`.
+        wide_products: first results of attentions, and of products that make angles, which stay in f32.
+        kept: what stays in f32, and why.
+    """
+
+    def __init__(self, func: ir.Operation, limit: float) -> None:
+        self._limit = limit
+        self._same: dict[ir.Value, ir.Value] = {}  # bases that are one memory, or whose types must agree: towards one of them
+        self._carried: dict[ir.Value, ir.Operation] = {}
+        self.narrow: set[ir.Value] = set()
+        self.wide_products: set[ir.Value] = set()
         self.kept: list[tuple[ir.Operation, str]] = []
-        operations = [op.operation for op in block.operations]
-        outputs = {base_of(op.operands[0]) for op in operations if op.name == "ingot.output"}
-        active = {a for a in block.arguments if dialect.dtype_of(a) == "f32"}
+        blocks = dialect.blocks(func)[::-1]
+        for op in [op.operation for block in blocks for op in block.operations]:
+            if op.name in dialect.CONTROL:
+                self._join(op)
+        entry = body(func)
+        self._outputs = {self.memory_of(o.operands[0]) for o in entry.operations if o.operation.name == "ingot.output"}
+        self._carries = {self.memory_of(v): op for v, op in self._carried.items()}
+        self._active = {a for a in entry.arguments if dialect.dtype_of(a) == "f32"} | set(self._carries)
+        operations = list(_in_order(entry))
         for op in operations:
-            if op.name in dialect.VIEWS:
-                continue
-            if op.name in dialect.ROOTS and (op.name in _PRODUCTS or _reads_activation(op, active)):
-                active.update(base_of(r) for r in op.results)
+            if op.name in dialect.ROOTS and (op.name in _PRODUCTS or self._reads_activation(op)):
+                self._active.update(self.memory_of(r) for r in op.results)
+        self._angles = find_angles(operations, self.memory_of)
+        self.wide_products |= self._angles.products
         wide: set[ir.Value] = set()
         for op in operations:
             if op.name not in dialect.ROOTS:
                 continue
-            floats = [base_of(r) for r in op.results if dialect.dtype_of(r) == "f32"]
-            found = (reason for base in floats if (reason := _reason(op, base, active, outputs, limit)) is not None)
+            floats = [self.memory_of(r) for r in op.results if dialect.dtype_of(r) == "f32"]
+            found = (reason for memory in floats if (reason := self._reason(op, memory)) is not None)
             reason = next(found, None)  # results of one root have one type
             if reason is None:
                 self.narrow.update(floats)
@@ -90,13 +102,79 @@ class _Choice:
             if op.name == "ingot.attention" and dialect.dtype_of(op.operands[0]) == "f32":
                 self._choose_attention(op)
 
+    def memory_of(self, value: ir.Value) -> ir.Value:
+        """One of the values that lie in the memory of a value's base, or in memory that must have the same type."""
+        value = base_of(value)
+        while value in self._same:
+            value = self._same[value]
+        return value
+
+    def _unite(self, a: ir.Value, b: ir.Value) -> None:
+        a, b = self.memory_of(a), self.memory_of(b)
+        if a != b:
+            self._same[b] = a
+
+    def _join(self, op: ir.Operation) -> None:
+        """Join what a control operation makes one: results, what its regions compute for them, and what they capture."""
+        own = dialect.carried(op)
+        for region in op.regions:
+            block = region.blocks[0]
+            given = [r.operands[0] for r in dialect.region_results(region)]
+            for number, (argument, value) in enumerate(zip(block.arguments, dialect.captured(op), strict=True)):
+                if number >= own:
+                    self._unite(value, argument)
+                    continue
+                self._unite(op.results[number], argument)
+                if base_of(given[number]) == argument and given[number] != argument:
+                    self._unite(value, argument)  # its parts are moved in, one an iteration
+                elif dialect.dtype_of(argument) == "f32":
+                    self._carried[argument] = op
+            for result, value in zip(op.results, given, strict=True):
+                source = defining(base_of(value))
+                if source is not None and source.name != "ingot.weight":
+                    self._unite(result, value)
+
+    def _reads_activation(self, op: ir.Operation) -> bool:
+        """True where a root reads an activation, or rows of a table of weights, which become one."""
+        root = Root.read(op)
+        if any(self.memory_of(t) in self._active for t in root.tensors):
+            return True
+        indexed = {i.attr("operand") for r in root.regions for i in r.insts if i.op == "load_at"}
+        return any(_is_weight(base_of(root.tensors[n])) and dialect.dtype_of(root.tensors[n]) == "f32" for n in indexed)
+
+    def _reason(self, op: ir.Operation, memory: ir.Value) -> str | None:
+        """Why a root's result stays in f32; None where it does not."""
+        if memory in self._outputs:
+            return "an output of the model"
+        if memory in self._carries:
+            return f"carried by the loop {node_name(self._carries[memory]) or ''}".rstrip()
+        if op.name == "ingot.reduce":
+            return "the result of a reduction"
+        if memory in self._angles.memory:
+            return "an angle, of which a sine or cosine is taken"
+        if memory not in self._active:
+            return "a table or mask, computed from no activation"
+        constants = (i.attr("value") for i in Root.read(op).regions[-1].insts if i.op == "const" and i.type == "f32")
+        large = [v for v in constants if self._limit < abs(v) < float("inf")]
+        return f"computed with {large[0]:g}, beyond the narrow type's range" if large else None
+
     def _choose_attention(self, op: ir.Operation) -> None:
-        shared = [base_of(v) for v in list(op.operands)[1:]]
-        if all(b in self.narrow or _is_weight(b) for b in shared):
+        shared = list(op.operands)[1:]
+        if all(self.memory_of(v) in self.narrow or _is_weight(base_of(v)) for v in shared):
             return
-        self.wide_attention.add(op.results[0])
+        self.wide_products.add(op.results[0])
         self.kept.append((op, "attention over keys and values that are not stored in the narrow type"))
-        self.narrow.discard(base_of(op.operands[0]))
+        self.narrow.discard(self.memory_of(op.operands[0]))
+
+
+def _in_order(block: ir.Block) -> Iterator[ir.Operation]:
+    """The operations of a block, those of regions of control operations before these."""
+    for view in block.operations:
+        op = view.operation
+        if op.name in dialect.CONTROL:
+            for region in op.regions:
+                yield from _in_order(region.blocks[0])
+        yield op
 
 
 def _is_weight(value: ir.Value) -> bool:
@@ -104,59 +182,54 @@ def _is_weight(value: ir.Value) -> bool:
     return op is not None and op.name == "ingot.weight"
 
 
-def _reads_activation(op: ir.Operation, active: set[ir.Value]) -> bool:
-    """True where a root reads an activation, or rows of a table of weights, which become one."""
-    root = Root.read(op)
-    if any(base_of(t) in active for t in root.tensors):
-        return True
-    indexed = {i.attr("operand") for r in root.regions for i in r.insts if i.op == "load_at"}
-    return any(_is_weight(base_of(root.tensors[n])) and dialect.dtype_of(root.tensors[n]) == "f32" for n in indexed)
-
-
-def _reason(op: ir.Operation, base: ir.Value, active: set[ir.Value], outputs: set[ir.Value], limit: float) -> str | None:
-    """Why a root's result stays in f32; None where it does not."""
-    if base in outputs:
-        return "an output of the model"
-    if op.name == "ingot.reduce":
-        return "the result of a reduction"
-    if base not in active:
-        return "a table or mask, computed from no activation"
-    region = Root.read(op).regions[-1]
-    large = [
-        v for i in region.insts if i.op == "const" and i.type == "f32" and limit < abs(v := i.attr("value")) < float("inf")
-    ]
-    return f"computed with {large[0]:g}, beyond the narrow type's range" if large else None
-
-
 @dataclass
 class _Rewrite:
     """Builds every operation anew beside the old one, with the chosen types; the old ones are erased in the end."""
 
-    block: ir.Block
     narrow: str
-    chosen: set[ir.Value]
-    wide_attention: set[ir.Value]
+    choice: _Choice
     values: dict[ir.Value, ir.Value] = field(default_factory=dict)  # of bases, as they are stored
     cached: dict[tuple[ir.Value, str], ir.Value] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
-    def run(self) -> None:
-        """Rewrite the block."""
-        operations = [op.operation for op in self.block.operations]
-        for op in operations:
-            kind = dialect.DEFS[op.name].kind
-            if kind == "root":
+    def block(self, block: ir.Block, results: Sequence[str] = ()) -> None:
+        """Rewrite a block, whose `result`s get the types `results`."""
+        given = iter(results)
+        for op in [op.operation for op in block.operations]:
+            if op.name in dialect.ROOTS:
                 self._root(op)
+            elif op.name in dialect.CONTROL:
+                self._control(op)
             elif op.name == "ingot.empty":
                 self._empty(op)
-            elif op.name == "ingot.output":
+            elif op.name == "ingot.result":
+                op.operands[0] = self._get(op.operands[0], next(given), op)
+            elif op.name in ("ingot.output", "ingot.host_read"):
                 op.operands[0] = self._get(op.operands[0], dialect.dtype_of(op.operands[0]), op)
-        erase_all_dead(self.block)
+        erase_all_dead(block)
+
+    def _control(self, op: ir.Operation) -> None:
+        first = len(op.operands) - len(dialect.captured(op))
+        arguments = list(op.regions[0].blocks[0].arguments)
+        wanted = [*(dialect.dtype_of(v) for v in list(op.operands)[:first]), *map(self._stored, arguments)]
+        operands = [self._get(v, dtype, op) for v, dtype in zip(op.operands, wanted, strict=True)]
+        stored = [self._stored(r) for r in op.results]
+        types = [dialect.tensor_type(d, dialect.shape_of(r)) for d, r in zip(stored, op.results, strict=True)]
+        new = rebuild(op, operands, types)
+        for region in new.regions:
+            block = region.blocks[0]
+            old = list(block.arguments)
+            for argument, operand in zip(old, operands[first:], strict=True):
+                self.values[argument] = block.add_argument(operand.type, argument.location)
+            self.block(block, stored)
+            for _ in old:
+                block.erase_argument(0)
+        self.values.update(zip(op.results, new.results, strict=True))
 
     def _stored(self, value: ir.Value) -> str:
         """The storage type of a value's base."""
         dtype = dialect.dtype_of(value)
-        return self.narrow if dtype == "f32" and base_of(value) in self.chosen else dtype
+        return self.narrow if dtype == "f32" and self.choice.memory_of(value) in self.choice.narrow else dtype
 
     def _get(self, value: ir.Value, dtype: str, before: ir.Operation) -> ir.Value:
         """A value in a type: the new value, or a cast of it that all who want it share."""
@@ -197,7 +270,7 @@ class _Rewrite:
         root = Root.read(op)
         own = len(op.operands)
         multiplied = _PRODUCTS.get(op.name, 0)
-        if op.name == "ingot.attention" and op.results[0] in self.wide_attention:
+        if op.results[0] in self.choice.wide_products:
             multiplied = 0
             wanted = [dialect.dtype_of(t) for t in root.tensors]
             wanted[own:] = [self._stored(t) for t in root.tensors[own:]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -16,13 +17,13 @@ from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting import views
 from ingot.passes.rewriting.ops import (
     Root,
-    body,
     defining,
     erase_all_dead,
     operand_number,
     readers,
     replace,
     replace_root,
+    roots,
     users,
 )
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
@@ -40,12 +41,20 @@ class FoldBatchNorm(Pass):
     name: ClassVar[str] = "ingot-fold-batch-norm"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        for view in list(block.operations):
-            op = view.operation
-            if op.name == "ingot.pointwise" and len(op.results) == 1 and _fold(op):
-                ctx.changed("folded")
-        erase_all_dead(block)
+        blocks = dialect.blocks(dialect.main_func(module))
+        # A weight that another block reads too would stay in memory unscaled.
+        counts = Counter(name for block in blocks for name in _weights_read(block))
+        shared = {name for name, count in counts.items() if count > 1}
+        for block in blocks:
+            for op in roots(block):
+                if op.name == "ingot.pointwise" and len(op.results) == 1 and _fold(op, shared):
+                    ctx.changed("folded")
+            erase_all_dead(block)
+
+
+def _weights_read(block: ir.Block) -> set[str]:
+    """The names of the weights that a block reads by itself."""
+    return {op.operation.attributes["name"].value for op in block.operations if op.operation.name == "ingot.weight"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class _Decomposition:
                 raise _NotAffine
             if owner.name == "ingot.pointwise":
                 return self.value_of(owner)
-            if not Root.read(owner).regions[0].is_identity or self.product not in (None, owner):
+            if not Root.read(owner).regions[0].is_identity or (self.product is not None and self.product != owner):
                 raise _NotAffine
             self.product = owner
             return _Value(self.builder.const(0.0, "f32"), self.builder.const(1.0, "f32"))
@@ -147,7 +156,8 @@ def _weight(tensor: ir.Value) -> ir.Operation | None:
     return op if op is not None and op.name == "ingot.weight" else None
 
 
-def _fold(op: ir.Operation) -> bool:
+def _fold(op: ir.Operation, shared: Set[str]) -> bool:
+    """Fold a pointwise operation into the product before it, unless its weight is one of the names `shared`; whether it did."""
     domain = dialect.shape_of(op.results[0])
     if not domain or dialect.dtype_of(op.results[0]) != "f32":
         return False
@@ -164,7 +174,7 @@ def _fold(op: ir.Operation) -> bool:
     source = _weight(weight)
     if not any(i.op == "load" for i in scale.insts) or source is None or dialect.dtype_of(weight) != "f32":
         return False
-    if readers(source.results[0]) != [product.op]:
+    if readers(source.results[0]) != [product.op] or source.attributes["name"].value in shared:
         return False  # another reader would keep the unscaled weight in memory
     # Which axis of the weight is the channels': the last of a product's and of a transposed convolution's, else the first.
     shape = dialect.shape_of(weight)

@@ -22,7 +22,8 @@ _SMALL = 4096  # bytes that a derived weight may always take
 
 @dataclass(frozen=True, kw_only=True)
 class FoldConstants(Pass):
-    """Move computations over weights and constants into the weights program, whose outputs the main function reads by name.
+    """Move computations over weights and constants into the weights program, whose outputs the main function reads by name, and
+    so do the regions of control operations.
 
     Folded are pointwise operations, moves, maxima, minima, and sums of integers, where every scalar operation gives the same
     bits on every machine (`exact` in the scalar table), and where the result is not much larger than its sources. Views are
@@ -32,18 +33,25 @@ class FoldConstants(Pass):
     name: ClassVar[str] = "ingot-fold-constants"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        kept = {"ingot.weight", *dialect.VIEWS}
-        folded = {v for v in constant_values(block) if v.owner.operation.name not in kept}
-        frontier = _frontier(block, folded)
+        blocks = dialect.blocks(dialect.main_func(module))
         program = dialect.find_func(module, dialect.WEIGHTS_FUNC)
-        if frontier:
-            builder = _Program(module, program or _empty_program(module), ctx.weights or ())
+        builder: _Program | None = None
+        kept = {"ingot.weight", *dialect.VIEWS}
+        for block in reversed(blocks):  # outer ones first: what is constant there, their regions read by name
+            folded = {v for v in constant_values(block) if v.owner.operation.name not in kept}
+            frontier = _frontier(block, folded)
+            if frontier and builder is None:
+                builder = _Program(module, program or _empty_program(module), ctx.weights or ())
             for value in frontier:
+                assert builder is not None
                 builder.derive(value)
             ctx.changed("derived weights", len(frontier))
-        erase_all_dead(block)
-        if program is not None or frontier:
+            for view in list(block.operations):
+                if view.operation.name in dialect.CONTROL:
+                    ctx.changed("read by name", _read_weights_inside(view.operation))
+        for block in blocks:
+            erase_all_dead(block)
+        if program is not None or builder is not None:
             _drop_unused(module)
 
 
@@ -124,6 +132,33 @@ def _frontier(block: ir.Block, folded: set[ir.Value]) -> list[ir.Value]:
     return list(found)
 
 
+def _read_weights_inside(op: ir.Operation) -> int:
+    """Let the regions of a control operation read the weights that it captures by name, through the same views; how many."""
+    count = 0
+    values = dialect.captured(op)
+    for number in range(dialect.carried(op), len(values)):
+        arguments = [region.blocks[0].arguments[number] for region in op.regions]
+        if not _is_view_of_weight(values[number]) or not any(True for a in arguments for _ in a.uses):
+            continue
+        for argument in arguments:
+            argument.replace_all_uses_with(_copied(values[number], ir.InsertionPoint.at_block_begin(argument.owner)))
+        count += 1
+    return count
+
+
+def _is_view_of_weight(value: ir.Value) -> bool:
+    source = defining(_source(value))
+    return source is not None and source.name == "ingot.weight"
+
+
+def _copied(value: ir.Value, ip: ir.InsertionPoint) -> ir.Value:
+    """A weight, or views of one, again."""
+    op = value.owner.operation
+    operands = [_copied(v, ip) for v in op.operands]
+    attrs = {n: op.attributes[n] for n in op.attributes}
+    return ir.Operation.create(op.name, [value.type], operands, attrs, loc=op.location, ip=ip).results[0]
+
+
 # The weights program --------------------------------------------------------------------------------------------------
 
 
@@ -151,8 +186,9 @@ class _Program:
 
     def __post_init__(self) -> None:
         self.names.update(self.stored)
-        for func in (dialect.main_func(self.module), self.func):
-            for view in body(func).operations:
+        main = dialect.blocks(dialect.main_func(self.module))
+        for block in (*main, body(self.func)):
+            for view in block.operations:
                 op = view.operation
                 if op.name == "ingot.weight" or op.name == "ingot.output":
                     self.names.add(op.attributes["name"].value)

@@ -10,6 +10,7 @@ from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, operation_key
 from ingot.dims import Dim
 from ingot.dispatch import ScalarInst, ScalarRegion
+from ingot.dtypes import DTYPES
 from ingot.passes.canonicalize import domain_of
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
@@ -180,6 +181,8 @@ class _Fuser:
         region = root.regions[0]
         if not _only_user(producer.op, root.op) or self._reads_of(root, producer.op) != 1:
             return None
+        if _shares_bytes(root.op.results[0]):
+            return None
         limit = min(self.max_ops, _NORMALIZE_COST) if root.name == "normalize" else self.max_ops
         if cost(region) + cost(producer.regions[0]) > limit:
             return None
@@ -292,7 +295,7 @@ class _Fuser:
     def _fuse_epilogue(self, producer: Root, root: Root, operands: Sequence[int]) -> bool:
         """Make the pointwise `root`, which loads results of `producer`, part of its epilogue; whether it was done."""
         views_ = self._common_views(root, operands)
-        if views_ is None:
+        if views_ is None or _shares_bytes(root.op.results[0]):
             return False
         last = producer.regions[-1]
         if cost(last) + cost(root.regions[0]) > self.max_ops:
@@ -435,9 +438,14 @@ def _is_view_of(value: ir.Value, op: ir.Operation) -> bool:
 def _main_operand(region: ScalarRegion, sources: Sequence[ir.Value], domain: tuple[Dim, ...]) -> int | None:
     """The tensor that a root may read as its operand: one that the region loads for every element of the domain."""
     for operand, how in loaded(region).items():
-        if how == {"load"} and dialect.shape_of(sources[operand]) == domain:
+        if how == {"load"} and dialect.shape_of(sources[operand]) == domain and not _shares_bytes(sources[operand]):
             return operand
     return None
+
+
+def _shares_bytes(value: ir.Value) -> bool:
+    """True where elements are smaller than a byte: only pointwise operations and copies write such, or stream them."""
+    return DTYPES[dialect.dtype_of(value)].bits < 8
 
 
 def _without_leading_ones(shape: tuple[Dim, ...]) -> tuple[Dim, ...]:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from ingot import dims
 from ingot.dialects import onnx
 from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import element_name, onnx_type_of, shape_of, tensor_type
-from ingot.dims import Dim
+from ingot.dims import Dim, Expr
 from ingot.errors import ModelError
 from ingot.passes.onnx_inference import (
     constants,
@@ -23,7 +24,7 @@ from ingot.passes.onnx_inference import (
     transformers,
     views,
 )
-from ingot.passes.onnx_inference.annotations import node_label, read_guards, write_guards, write_values
+from ingot.passes.onnx_inference.annotations import forget_guards, node_label, read_guards, write_guards, write_values
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
 from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
@@ -71,6 +72,8 @@ class _Inference:
         for argument, name in zip(block.arguments, graph.attributes["input_names"], strict=True):
             self.tensors[argument] = self._input(argument, name.value)
         self._nodes(block)
+        if not self.problems and self._constant_inputs(block):
+            self._nodes(block)
         if not self.problems and self.facts.has_equalities:
             # Once more, so that values before a guard's node get the simpler of two equal sizes too.
             self._nodes(block)
@@ -79,6 +82,25 @@ class _Inference:
         for view in block.operations:
             if view.operation.name == onnx.OUTPUT:
                 self._check_output(view.operation)
+
+    def _constant_inputs(self, block: ir.Block) -> bool:
+        """Give inputs the constant sizes that guards want of them; True where that changes a type, and all is to be inferred
+        again: the inputs' types state then what the guards did.
+        """
+        constants = self.facts.constants
+        changed = False
+        for argument in block.arguments:
+            tensor = self.tensors[argument]
+            assert tensor is not None, "there is no problem"
+            shape = tuple(dims.substitute(d, constants) if isinstance(d, Expr) else d for d in tensor.shape)
+            if shape != tensor.shape:
+                self.tensors[argument] = tensor = replace(tensor, shape=shape)
+                argument.set_type(self._type(tensor))
+                changed = True
+        if changed:
+            self.facts = Facts()
+            forget_guards(block)
+        return changed
 
     def _input(self, argument: ir.Value, name: str) -> Tensor | None:
         try:
@@ -102,6 +124,8 @@ class _Inference:
                 self._if(op)
             elif op.name == "onnx.Loop":
                 self._loop(op)
+            elif op.name == "onnx.Scan":
+                self._scan(op)
             elif onnx.is_onnx(op):
                 self._node(op)
 
@@ -113,24 +137,62 @@ class _Inference:
         known = [t for t in first if t is not None]
         if len(known) != len(first):
             return
+        given = self._iteration(op, control.arguments(self._symbol(op), known))
+        if given is None:
+            return
+        try:
+            found = control.loop_results(op, control.known_trips(trips), begins, known, given)
+        except Unsupported as e:
+            self._problem(op, f"Loop: {e.message}", e.cure)
+            return
+        self._give(op, found)
+
+    def _scan(self, op: ir.Operation) -> None:
+        """As `_loop`; what is scanned gives the number of iterations."""
+        operands = [None if v is None else self.tensors[v] for v in onnx.onnx_operands(op)]
+        self.tensors.update((r, None) for r in op.results)
+        known = [t for t in operands if t is not None]
+        if len(known) != len(operands):
+            return
+        self._symbol(op)
+        node = Node("Scan", node_label(op), known, len(op.results), functools.partial(onnx.attr, op), self.facts)
+        try:
+            scan = control.Scan.of(node)
+            given = self._iteration(op, scan.elements(known))
+            if given is None:
+                return
+            control.check_body(op, known[: scan.states], given)
+            found = control.Scan.of(node, [t.rank for t in given[scan.states :]], scan.length).results(given)
+        except Unsupported as e:
+            self._problem(op, f"Scan: {e.message}", e.cure)
+            return
+        if node.guards:
+            write_guards(op, dict.fromkeys([*read_guards(op), *node.guards]))
+        op.attributes[control.LENGTH] = ir.StringAttr.get(str(scan.length))
+        self._give(op, found)
+
+    def _symbol(self, op: ir.Operation) -> str:
+        """The name of a loop's iteration."""
         symbol = op.attributes[control.SYMBOL].value if control.SYMBOL in op.attributes else f"iteration_{self.loops}"
         self.loops += 1
         op.attributes[control.SYMBOL] = ir.StringAttr.get(symbol)
+        return symbol
+
+    def _iteration(self, op: ir.Operation, arguments: Sequence[Tensor]) -> list[Tensor] | None:
+        """Infer a loop's body for its arguments: what it gives, or None where something failed."""
         block = op.regions[0].blocks[0]
-        for argument, tensor in zip(block.arguments, control.arguments(symbol, known), strict=True):
+        for argument, tensor in zip(block.arguments, arguments, strict=True):
             self.tensors[argument] = tensor
             argument.set_type(self._type(tensor))
         facts, self.facts = self.facts, self.facts.branch()
         self._nodes(block)
         self.facts = facts
         given = [self.tensors[o.operands[0]] for o in onnx.outputs(op.regions[0])]
-        if None in given:
-            return
-        try:
-            found = control.loop_results(op, control.known_trips(trips), begins, known, [t for t in given if t is not None])
-        except Unsupported as e:
-            self._problem(op, f"Loop: {e.message}", e.cure)
-            return
+        found = [t for t in given if t is not None]
+        return found if len(found) == len(given) else None
+
+    def _give(self, op: ir.Operation, found: Sequence[Tensor]) -> None:
+        """Type the outputs of a loop that are used."""
         present = [t for t, size in zip(found, op.attributes["resultSegmentSizes"], strict=False) if size]
         for value, tensor in zip(op.results, present, strict=True):
             self.tensors[value] = tensor

@@ -19,7 +19,7 @@ from ingot.dispatch import ScalarRegion
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting import views
 from ingot.passes.rewriting.domains import Permutation, map_region
-from ingot.passes.rewriting.ops import Root, body, defining, erase_all_dead, replace, replace_root, users
+from ingot.passes.rewriting.ops import Root, defining, erase_all_dead, replace, replace_root, users
 
 _INDIFFERENT = frozenset({"pointwise", "reduce", "normalize"})
 _CHANNELS_LAST = frozenset({"ingot.conv", "ingot.pool"})
@@ -36,21 +36,21 @@ class Layout(Pass):
     name: ClassVar[str] = "ingot-layout"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        for view in list(block.operations):
-            op = view.operation
-            if op.name in dialect.VIEWS:
-                if _sink_through_view(op):
-                    ctx.changed("views")
-            elif op.name == "ingot.move" and len(op.operands) == 2:
-                if (moves := _concatenation(op)) and _sink_through_concatenation(moves):
-                    ctx.changed("concatenations")
-            elif op.name in dialect.ROOTS and op.name[6:] in _INDIFFERENT:
-                root = Root.read(op)
-                perm = _wanted(root)
-                if perm is not None and _sink_through_root(root, perm):
-                    ctx.changed(root.name)
-        erase_all_dead(block)
+        for block in dialect.blocks(dialect.main_func(module)):
+            for view in list(block.operations):
+                op = view.operation
+                if op.name in dialect.VIEWS:
+                    if _sink_through_view(op):
+                        ctx.changed("views")
+                elif op.name == "ingot.move" and len(op.operands) == 2:
+                    if (moves := _concatenation(op)) and _sink_through_concatenation(moves):
+                        ctx.changed("concatenations")
+                elif op.name in dialect.ROOTS and op.name[6:] in _INDIFFERENT:
+                    root = Root.read(op)
+                    perm = _wanted(root)
+                    if perm is not None and _sink_through_root(root, perm):
+                        ctx.changed(root.name)
+            erase_all_dead(block)
 
 
 def _transposed(value: ir.Value) -> tuple[int, ...] | None:

@@ -32,8 +32,8 @@ _K_MAJOR_BITS = 8
 @dataclass(frozen=True, kw_only=True)
 class MaterializeViews(Pass):
     """Insert a move where a reshape's elements cannot be reached by strides, and where a matmul, convolution, attention or
-    pooling would read an operand without a contiguous axis, or a region of a control operation a tensor with gaps. Weights of at
-    most 8 bits are copied, too, where a matmul reads them across k: `ingot-fold-constants` makes derived weights of the copies.
+    pooling would read an operand without a contiguous axis, or a region of a control operation a tensor with gaps. Weights of
+    at most 8 bits are copied, too, where a matmul reads them across k: `ingot-fold-constants` makes derived weights of these.
 
     Every other view stays what it is: strides of the operands of the dispatches that read it.
     """

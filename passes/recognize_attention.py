@@ -22,13 +22,13 @@ from ingot.passes.rewriting import views
 from ingot.passes.rewriting.domains import Regrouping, axis_groups, map_region
 from ingot.passes.rewriting.ops import (
     Root,
-    body,
     defining,
     erase_all_dead,
     operand_number,
     readers,
     replace,
     replace_root,
+    roots,
     users,
 )
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
@@ -51,12 +51,11 @@ class RecognizeAttention(Pass):
     max_head: int = 256
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        for view in list(block.operations):
-            op = view.operation
-            if op.name == "ingot.normalize" and _recognize(op, self.max_head):
-                ctx.changed("attention")
-        erase_all_dead(block)
+        for block in dialect.blocks(dialect.main_func(module)):
+            for op in roots(block):
+                if op.name == "ingot.normalize" and _recognize(op, self.max_head):
+                    ctx.changed("attention")
+            erase_all_dead(block)
 
 
 def _recognize(softmax: ir.Operation, max_head: int) -> bool:

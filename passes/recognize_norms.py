@@ -19,7 +19,7 @@ from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
 from ingot.passes.rewriting import views
 from ingot.passes.rewriting.domains import Regrouping, axis_groups, map_region
-from ingot.passes.rewriting.ops import Root, body, defining, erase_all_dead, operand_number, replace, replace_root
+from ingot.passes.rewriting.ops import Root, defining, erase_all_dead, operand_number, replace, replace_root, roots
 from ingot.passes.rewriting.scalar_regions import RegionBuilder, identity
 
 _LIMIT = 16  # operations between the sum and the elementwise operation that uses it
@@ -34,17 +34,16 @@ class RecognizeNorms(Pass):
     name: ClassVar[str] = "ingot-recognize-norms"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        block = body(dialect.main_func(module))
-        for view in list(block.operations):
-            op = view.operation
-            if op.name == "ingot.pointwise":
-                if (new := _recognize_rms(op)) is not None:
-                    ctx.changed("rms")
-                    if _recognize_layer(new):
-                        ctx.changed("layer")
-            elif op.name == "ingot.normalize" and _ungroup(op):
-                ctx.changed("group")
-        erase_all_dead(block)
+        for block in dialect.blocks(dialect.main_func(module)):
+            for op in roots(block):
+                if op.name == "ingot.pointwise":
+                    if (new := _recognize_rms(op)) is not None:
+                        ctx.changed("rms")
+                        if _recognize_layer(new):
+                            ctx.changed("layer")
+                elif op.name == "ingot.normalize" and _ungroup(op):
+                    ctx.changed("group")
+            erase_all_dead(block)
 
 
 # Root mean square ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from ingot import dims
 from ingot.dims import Dim
@@ -26,8 +25,6 @@ from ingot.launch_program import (
 from ingot.runtime.cuda_plan import dispatch_symbols
 
 MAX_UNROLLED = 256  # launches of a loop that is written out
-
-_T = TypeVar("_T", DispatchStep, HostReadStep)
 
 
 @dataclass(frozen=True)
@@ -150,8 +147,10 @@ class _Cutter:
     def _items(self, steps: Sequence[Step], values: Mapping[str, Dim]) -> Iterator[DispatchStep | Node]:
         for step in steps:
             match step:
-                case DispatchStep() | HostReadStep():
+                case DispatchStep():
                     yield _substituted(step, values)
+                case HostReadStep():
+                    yield replace(step, source=_placed(step.source, values))
                 case GuardStep() if step not in self.early:
                     left, right = (dims.substitute(d, values) for d in (step.left, step.right))
                     guard = replace(step, left=left, right=right)
@@ -204,12 +203,10 @@ def _placed(reference: BufferRef, values: Mapping[str, Dim]) -> BufferRef:
     return replace(reference, offset=dims.substitute(reference.offset, values)) if values else reference
 
 
-def _substituted(step: _T, values: Mapping[str, Dim]) -> _T:
+def _substituted(step: DispatchStep, values: Mapping[str, Dim]) -> DispatchStep:
     """A step with values for symbols."""
     if not values:
         return step
-    if isinstance(step, HostReadStep):
-        return replace(step, source=_placed(step.source, values))
     return replace(
         step,
         operands=tuple(_placed(r, values) for r in step.operands),

@@ -17,6 +17,9 @@ Feeds = Mapping[str, np.ndarray]
 RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((4, 4), dtype=np.float32)
 START = np.array([0.0, 1.0, 2.0, 3.0], np.float32)
+CHANNELS = {n: RNG.uniform(0.5, 1.5, 4).astype(np.float32) for n in ("scale", "shift", "mean", "variance")}
+KERNEL = RNG.standard_normal((4, 4, 3), dtype=np.float32)
+WEIGHTS = {"w": WEIGHT, "start": START, "kernel": KERNEL, **CHANNELS}  # of all models, by name
 CONDITION = (TensorProto.BOOL, [])
 MATRIX = (TensorProto.FLOAT, [None, 4])
 COUNT = (TensorProto.INT64, [])
@@ -34,7 +37,6 @@ def model(nodes: Sequence, outputs: Sequence[str], **types: tuple) -> onnx.Model
     main = graph("main", nodes, outputs, x=(TensorProto.FLOAT, ["N", 4]), **types)
     main.initializer.append(onnx.numpy_helper.from_array(WEIGHT, "w"))
     made = helper.make_model(main, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(made)
     return made
 
 
@@ -44,6 +46,7 @@ def x(rows: int) -> np.ndarray:
 
 def reference(made: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
     """What ONNX Runtime gives."""
+    onnx.checker.check_model(made)
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, dict(feeds))
 
@@ -194,13 +197,100 @@ def if_in_a_loop() -> tuple[onnx.ModelProto, list[Feeds]]:
     return model(main, ["y"], m=COUNT), [{"x": x(2), "m": np.array(3)}]
 
 
+def scan(num: int, inputs: Sequence[str], outputs: Sequence[str], nodes: Sequence, gives: Sequence[str], takes: dict, **attrs):
+    """A Scan node whose body takes values of types `takes`."""
+    arguments = [helper.make_tensor_value_info(n, *t) for n, t in takes.items()]
+    found = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in gives]
+    inner = helper.make_graph(list(nodes), "body", arguments, found)
+    return helper.make_node("Scan", list(inputs), list(outputs), num_scan_inputs=num, body=inner, **attrs)
+
+
+VECTOR = (TensorProto.FLOAT, [4])
+
+
+def scan_over_rows() -> tuple[onnx.ModelProto, list[Feeds]]:
+    """A recurrent cell; it reads a captured tensor, a weight, and rows of an input and of a computed tensor."""
+    cell = [
+        helper.make_node("MatMul", ["row", "w"], ["p"]),
+        helper.make_node("Add", ["p", "state"], ["q"]),
+        helper.make_node("Mul", ["q", "other"], ["r"]),
+        helper.make_node("Add", ["r", "b"], ["s"]),
+        helper.make_node("Tanh", ["s"], ["next"]),
+        helper.make_node("Neg", ["next"], ["given"]),
+    ]
+    takes = {"state": VECTOR, "row": VECTOR, "other": VECTOR}
+    main = [
+        helper.make_node("Constant", [], ["start"], value_floats=START.tolist()),
+        helper.make_node("Sigmoid", ["x"], ["h"]),
+        scan(2, ["start", "x", "h"], ["last", "y"], cell, ["next", "given"], takes),
+        helper.make_node("Add", ["y", "h"], ["z"]),
+    ]
+    return model(main, ["last", "z", "y"], b=VECTOR, last=VECTOR), [{"x": x(n), "b": x(1)[0]} for n in (1, 6, 80)]
+
+
+def scan_along_axes_and_backwards() -> tuple[onnx.ModelProto, list[Feeds]]:
+    """Of lengths that are not proven equal, without a state, and with one output that is stacked in the middle."""
+    steps = [
+        helper.make_node("Add", ["column", "row"], ["sum"]),
+        helper.make_node("Mul", ["column", "row"], ["product"]),
+    ]
+    takes = {"column": (TensorProto.FLOAT, [4]), "row": VECTOR}
+    attrs = {
+        "scan_input_axes": [1, 0],
+        "scan_input_directions": [1, 0],
+        "scan_output_axes": [-1, 0],
+        "scan_output_directions": [0, 1],
+    }
+    main = [
+        helper.make_node("Transpose", ["v"], ["t"], perm=[1, 0]),
+        scan(2, ["t", "x"], ["y", "z"], steps, ["sum", "product"], takes, **attrs),
+    ]
+    made = model(main, ["y", "z"], v=(TensorProto.FLOAT, ["K", 4]), y=(TensorProto.FLOAT, [4, None]))
+    return made, [{"x": x(n), "v": x(n)} for n in (3, 70)]
+
+
+def networks_in_regions() -> tuple[onnx.ModelProto, list[Feeds]]:
+    """A loop's body is a normalization in arithmetic and an attention, a branch a convolution with batch normalization."""
+    attention = [
+        helper.make_node("Mul", ["a", "a"], ["squares"]),
+        helper.make_node("ReduceMean", ["squares"], ["mean_square"], axes=[-1]),
+        helper.make_node("Add", ["mean_square", "epsilon"], ["above"]),
+        helper.make_node("Sqrt", ["above"], ["root"]),
+        helper.make_node("Div", ["a", "root"], ["n"]),
+        helper.make_node("MatMul", ["n", "w"], ["q"]),
+        helper.make_node("Transpose", ["n"], ["k"], perm=[1, 0]),
+        helper.make_node("MatMul", ["q", "k"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "n"], ["b"]),
+    ]
+    convolution = [
+        helper.make_node("Transpose", ["y0"], ["yt"], perm=[1, 0]),
+        helper.make_node("Unsqueeze", ["yt", "zero"], ["y3"]),
+        helper.make_node("Conv", ["y3", "kernel"], ["c0"], pads=[1, 1]),
+        helper.make_node("BatchNormalization", ["c0", "scale", "shift", "mean", "variance"], ["c1"]),
+        helper.make_node("Relu", ["c1"], ["c2"]),
+        helper.make_node("Squeeze", ["c2", "zero"], ["c3"]),
+        helper.make_node("Transpose", ["c3"], ["t"], perm=[1, 0]),
+    ]
+    then, other = graph("then", convolution, ["t"]), graph("else", [helper.make_node("Neg", ["y0"], ["e"])], ["e"])
+    main = [
+        helper.make_node("Constant", [], ["epsilon"], value_float=1e-5),
+        helper.make_node("Constant", [], ["zero"], value_ints=[0]),
+        helper.make_node("Loop", ["m", "", "x"], ["y0"], body=body(attention, ["b"], a=MATRIX)),
+        helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other),
+    ]
+    made = model(main, ["y"], c=CONDITION, m=COUNT)
+    made.graph.initializer.extend(onnx.numpy_helper.from_array(WEIGHTS[n], n) for n in ("kernel", *CHANNELS))
+    return made, [{"x": x(5), "m": np.array(trips), "c": np.array(taken)} for trips, taken in ((2, True), (3, False))]
+
+
 def guard_in_a_branch() -> tuple[onnx.ModelProto, list[Feeds]]:
     """Only its first branch needs v to have 4 rows."""
     then = graph("then", [helper.make_node("MatMul", ["x", "v"], ["t"])], ["t"])
     other = graph("else", [helper.make_node("Neg", ["x"], ["e"])], ["e"])
     nodes = [
         helper.make_node("If", ["c"], ["a"], then_branch=then, else_branch=other),
-        helper.make_node("Exp", ["a"], ["y"]),
+        helper.make_node("Tanh", ["a"], ["y"]),
     ]
     feeds = [{"x": x(3), "c": np.array(taken), "v": x(rows)} for taken, rows in ((True, 4), (False, 4), (False, 5))]
     return model(nodes, ["y"], c=CONDITION, v=(TensorProto.FLOAT, ["K", 4])), feeds
@@ -216,5 +306,8 @@ MODELS: dict[str, Callable[[], tuple[onnx.ModelProto, list[Feeds]]]] = {
     "loop_that_ends_early_or_after_its_count": lambda: loop_that_ends_early(True),
     "loop_over_rows": loop_over_rows,
     "if_in_a_loop": if_in_a_loop,
+    "scan_over_rows": scan_over_rows,
+    "scan_along_axes_and_backwards": scan_along_axes_and_backwards,
+    "networks_in_regions": networks_in_regions,
     "guard_in_a_branch": guard_in_a_branch,
 }

@@ -7,12 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from cuda_dispatches import strided
 
 from ingot import dims
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.cpu_target import host_target
 from ingot.compiler.toolchain.host import HostTarget
 from ingot.compiler.toolchain.stages import Options, compile_kernels
+from ingot.compiler.weights import pack_nibbles
 from ingot.dialects.mlir import context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.dtypes import DTYPES
@@ -82,11 +84,35 @@ class CompiledDispatch:
             guards.append(raw)
         if into is not None:
             results[0][...] = into
-        self.bind(operands, results, sizes)(3)
-        for raw in guards:
+        # Elements of 4 bits, which numpy keeps a byte each, are packed for the kernel only.
+        read = [_packed(t, x, values) for t, x in zip(self.dispatch.operands, operands, strict=True)]
+        written = []
+        for number, r in enumerate(self.dispatch.results):
+            if DTYPES[r.dtype].bits < 8:
+                guards[number] = np.full(2 * _GUARD + (results[number].size + 1) // 2, _PATTERN, np.uint8)
+                written.append(guards[number][_GUARD:-_GUARD])
+                if into is not None and number == 0:
+                    written[0][...] = pack_nibbles(into)
+            else:
+                written.append(results[number])
+        self.bind(read, written, sizes)(3)
+        for number, raw in enumerate(guards):
             assert (raw[:_GUARD] == _PATTERN).all()
             assert (raw[-_GUARD:] == _PATTERN).all()
+            if written[number] is not results[number]:
+                bits = np.stack([written[number] & 15, written[number] >> 4], axis=-1).reshape(-1)[: results[number].size]
+                dtype = results[number].dtype
+                codes = ((bits.view(np.int8) ^ 8) - 8).astype(dtype) if dtype.name == "int4" else bits.view(dtype)
+                results[number] = codes.reshape(results[number].shape)
         return results
+
+
+def _packed(arg: TensorArg, array: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+    """The memory of an operand, two elements a byte where they have 4 bits."""
+    if DTYPES[arg.dtype].bits >= 8:
+        return array
+    span = _extent(arg, sizes)[3]
+    return pack_nibbles(strided(array, (span,), (1,)))
 
 
 _GUARD, _PATTERN = 256, 0x5A
@@ -107,7 +133,7 @@ def _guarded(arg: TensorArg, sizes: Mapping[str, int]) -> tuple[np.ndarray, np.n
     start = -raw.ctypes.data % 64  # element 0 is aligned as the dispatch says
     raw = raw[start : start + 2 * _GUARD + (high - low) * item]
     flat = raw[_GUARD : raw.size - _GUARD].view(DTYPES[arg.dtype].np)
-    return np.lib.stride_tricks.as_strided(flat[-low:], shape, [s * item for s in strides]), raw
+    return strided(flat[-low:], shape, strides), raw
 
 
 def place(arg: TensorArg, array: np.ndarray, sizes: Mapping[str, int] | None = None) -> np.ndarray:

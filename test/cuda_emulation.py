@@ -114,11 +114,15 @@ def _extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int
 
 
 def _memory(t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
-    return np.full(_extent(t, sizes)[2] * t.type.bytes, 0xFF, np.uint8)
+    return np.full(t.type.nbytes(_extent(t, sizes)[2]), 0xFF, np.uint8)
 
 
 def _view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
-    shape, strides, _ = _extent(t, sizes)
+    shape, strides, count = _extent(t, sizes)
+    if t.type.bits < 8:  # numpy keeps a byte for each
+        memory = np.stack([memory & 15, memory >> 4], axis=-1).reshape(-1)[:count]
+        if t.type.kind == "int":
+            memory = ((memory.view(np.int8) ^ 8) - 8).view(np.uint8)
     return strided(memory.view(t.type.np), shape, strides)
 
 

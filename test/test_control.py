@@ -10,8 +10,7 @@ from control_models import (
     COUNT,
     MATRIX,
     MODELS,
-    START,
-    WEIGHT,
+    WEIGHTS,
     Feeds,
     body,
     branches,
@@ -19,6 +18,7 @@ from control_models import (
     guard_in_a_branch,
     model,
     reference,
+    scan,
     x,
 )
 from onnx import TensorProto, helper
@@ -35,8 +35,7 @@ def check(made: onnx.ModelProto, feeds: Feeds) -> ingot.Engine:
     engine = ingot.compile(made)
     with new_context(), ir.Location.unknown():
         module = ir.Module.parse(engine.ir_text())
-        weights = {"w": WEIGHT, "start": START}
-        interpreted = list(interpret(module, feeds, weights | dict(evaluate_weights(module, weights))).values())
+        interpreted = list(interpret(module, feeds, WEIGHTS | dict(evaluate_weights(module, WEIGHTS))).values())
     session = ingot.Session(engine, "cpu")
     for found in (session.run(None, dict(feeds)), interpreted):
         assert len(found) == len(expected)
@@ -53,6 +52,59 @@ def test_model_on_every_way_through_it(name: str) -> None:
     for feed in feeds:
         engine = check(made, feed)
     assert "ingot.if" in engine.ir_text() or "ingot.loop" in engine.ir_text()
+
+
+def test_passes_run_in_regions() -> None:
+    text = ingot.compile(MODELS["networks_in_regions"]()[0]).ir_text()
+    loop, _, branch = text.partition('"ingot.if"')
+    assert 'kind = "rms"' in loop
+    assert '"ingot.attention"' in loop
+    assert loop.count('"ingot.matmul"') == 1
+    assert '{name = "kernel#1"}' in branch  # scaled by the batch normalization
+    assert "ingot.sqrt" not in branch.partition('sym_name = "main"')[0]
+
+
+def test_profiles_count_the_runs_of_a_loop() -> None:
+    made, feeds = MODELS["loop_with_a_trip_count_input"]()
+    session = ingot.Session(ingot.compile(made), "cpu")
+    for trips in (0, 4):
+        feed = feeds[0] | {"m": np.array(trips)}
+        expected = session.run(None, feed)
+        rows = {row["node"]: row for row in session.profile(feed)}
+        assert rows["Add_2"]["runs"] == 1
+        assert ("MatMul_0+Tanh_1" in rows) == (trips > 0)
+        assert trips == 0 or rows["MatMul_0+Tanh_1"]["runs"] == trips
+        assert all(row["ms"] > 0 for row in rows.values())
+        np.testing.assert_array_equal(session.run(None, feed)[0], expected[0])
+    session.close()
+
+
+TOLERANCES = {"fp16": 2e-3, "bf16": 2e-2}
+
+
+@pytest.mark.parametrize("cast", TOLERANCES)
+@pytest.mark.parametrize("name", MODELS)
+def test_cast_models(name: str, cast: str) -> None:
+    made, feeds = MODELS[name]()
+    session = ingot.Session(ingot.compile(made, cast=cast), "cpu")
+    for feed in feeds:
+        for found, expected in zip(session.run(None, dict(feed)), reference(made, feed), strict=True):
+            assert found.dtype == expected.dtype
+            assert np.abs(found - expected).max() <= TOLERANCES[cast] * np.abs(expected).max()
+    session.close()
+
+
+def test_what_a_loop_carries_is_not_rounded_in_every_iteration() -> None:
+    """A sum of ones stands still at 2048 in fp16, at 256 in bf16."""
+    loop = body([helper.make_node("Add", ["a", "one"], ["b"])], ["b"], a=MATRIX)
+    main = [
+        helper.make_node("Constant", [], ["one"], value_float=1.0),
+        helper.make_node("Loop", ["m", "", "x"], ["y"], body=loop),
+        helper.make_node("Exp", ["x"], ["z"]),
+    ]
+    session = ingot.Session(ingot.compile(model(main, ["y", "z"], m=COUNT), cast="bf16"), "cpu")
+    y, _ = session.run(None, {"x": np.zeros((1, 4), np.float32), "m": np.array(3000)})
+    assert np.all(y == 3000)
 
 
 @pytest.mark.parametrize("taken", [True, False])
@@ -96,6 +148,37 @@ def test_loops_that_grow_are_refused() -> None:
         node = helper.make_node("Loop", ["m", "", "x"], outputs, name="repeat", body=loop)
         with pytest.raises(ModelError, match=f"repeat.*{message}"):
             ingot.compile(model([node], ["y"], m=COUNT))
+
+
+def test_scans_that_are_refused() -> None:
+    concat = [helper.make_node("Concat", ["s", "s"], ["s1"], axis=0)]
+    negated = [helper.make_node("Neg", ["s"], ["s1"])]
+    takes = {"s": MATRIX, "row": (TensorProto.FLOAT, [4])}
+    cases = [
+        (scan(1, ["x", "x"], ["y"], concat, ["s1"], takes), "carried value 0 is"),
+        (scan(1, ["x", "x"], ["y"], negated, ["s1"], takes, scan_input_axes=[2]), "axis 2 is out"),
+        (scan(1, ["x", "x"], ["y"], [helper.make_node("NonZero", ["s"], ["s1"])], ["s1"], takes), "NonZero"),
+    ]
+    for node, message in cases:
+        node.name = "walk"
+        with pytest.raises(ModelError, match=message):
+            ingot.compile(model([node], ["y"]))
+
+
+def test_scan_of_opset_8_is_refused() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["s", "row"], ["s1"]), helper.make_node("Neg", ["s1"], ["o"])],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s", "row")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s1", "o")],
+    )
+    node = helper.make_node("Scan", ["", "a", "b"], ["y", "z"], name="walk", num_scan_inputs=1, body=inner)
+    values = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in "yz"}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("a", [1, 4]), ("b", [1, 3, 4]))]
+    main = helper.make_graph([node], "main", inputs, list(values.values()))
+    made = helper.make_model(main, opset_imports=[helper.make_opsetid("", 8)], ir_version=4)
+    with pytest.raises(ModelError, match=r"walk.*version 8 has a batch axis.*export with opset 9"):
+        ingot.compile(made)
 
 
 def test_guards_of_a_branch_count_only_where_it_runs() -> None:

@@ -523,3 +523,78 @@ def test_code_for_avx2(dtype):
 def test_a_cpu_without_avx2_is_refused():
     with pytest.raises(DeviceError, match="lacks fma"):
         vector_bits("+avx2,-fma,+f16c")
+
+
+# 4-bit elements and small floats --------------------------------------------------------------------------------------
+
+CODES = [
+    ("i4", "sitofp"), ("i4", "uitofp"), ("f4E2M1FN", "extf"), ("f8E4M3FN", "extf"), ("f8E5M2", "extf"), ("f8E8M0FNU", "extf"),
+    ("i16", "uitofp"), ("i8", "uitofp"),
+]  # fmt: skip
+
+
+def all_codes(t: TensorArg, rng: np.random.Generator) -> np.ndarray:
+    """Any numbers of a storage type, NaN left out."""
+    dtype = DTYPES[t.dtype]
+    if dtype.kind == "int":
+        half = 1 << (dtype.bits - 1)
+        return rng.integers(-half, half, t.shape).astype(dtype.np)
+    if t.dtype == "f8E8M0FNU":
+        return np.exp2(rng.integers(-20, 20, t.shape).astype(np.float32)).astype(dtype.np)
+    return (rng.standard_normal(t.shape).astype(np.float32) * 3).astype(dtype.np)
+
+
+@pytest.mark.parametrize(("dtype", "name"), CODES)
+def test_elements_without_arithmetic_are_read(dtype, name):
+    """Vectors, tails, rows that begin inside bytes, repeated and strided elements, on every width of vectors."""
+    rng = np.random.default_rng(0)
+    body = region("", load(0, dtype), (name, (0,), "f32"))
+    for t, shape in (
+        (contiguous(dtype, 6, 64), (6, 64)), (contiguous(dtype, 5, 37), (5, 37)), (contiguous(dtype, 2, 3, 21), (2, 3, 21)),
+        (contiguous(dtype, 5, 1), (5, 40)), (strided(dtype, (6, 20), (1, 6)), (6, 20)),
+        (strided(dtype, (4, 9), (40, 3)), (4, 9)),
+    ):  # fmt: skip
+        for target in (None, baseline("x86-64-v3")):
+            check(pointwise(body, [t], contiguous("f32", *shape)), operands=[all_codes(t, rng)], target=target)
+
+
+@pytest.mark.parametrize("shape", [(6, 64), (5, 37), (3, 2, 21), (40001,), (3, 1)])
+@pytest.mark.parametrize("dtype", ["i4", "f4E2M1FN"])
+def test_4_bit_results(dtype, shape):
+    """Two elements a byte, whatever row, vector or work item they belong to; what repeats along rows keeps axes apart."""
+    cast = ("truncf", (2,), dtype) if dtype[0] == "f" else ("fptosi", (2,), dtype)
+    scale = TensorArg("f32", (shape[-1],), (1,))
+    body = region("", load(0), load(1), ("mulf", (0, 1), "f32"), cast)
+    rng = np.random.default_rng(0)
+    values = [rng.integers(-7, 8, shape).astype(np.float32), np.ones(shape[-1], np.float32)]
+    check(pointwise(body, [contiguous("f32", *shape), scale], contiguous(dtype, *shape)), operands=values)
+
+
+def test_4_bit_elements_are_gathered_and_copied():
+    table, rows = contiguous("i4", 9, 21), TensorArg("i64", (5, 1), (1, 1))
+    gather = region(
+        "", load(0, "i64"), ("index", (), "i64", {"axis": 1}), ("load_at", (0, 1), "i4", {"operand": 1}),
+        ("sitofp", (2,), "f32"),
+    )  # fmt: skip
+    codes = all_codes(table, np.random.default_rng(0))
+    check(pointwise(gather, [rows, table], contiguous("f32", 5, 21)), operands=[np.array([[3], [0], [8], [7], [7]]), codes])
+    for shape in ((4, 6), (3, 7)):
+        check(Dispatch("move", (contiguous("i4", *shape),), (contiguous("i4", *shape),), (), (identity("i4"),)))
+
+
+def test_4_bit_parts_are_moved_into_their_place():
+    """A part keeps its neighbours, also those in a byte that it shares with them."""
+    whole, part = contiguous("i4", 3, 9), contiguous("i4", 3, 4)
+    for at in ("0", "2", "3"):
+        d = Dispatch("move", (part, whole), (whole,), (("offsets", ("0", at)),), (identity("i4"),))
+        rng = np.random.default_rng(0)
+        check(d, operands=[all_codes(part, rng), all_codes(whole, rng)])
+
+
+def test_constants_and_bits_of_small_floats():
+    body = region(
+        "", ("const", (), "f8E4M3FN", {"value": 1.5}), ("extf", (0,), "f32"), load(0, "i8"),
+        ("bitcast", (2,), "f8E8M0FNU"), ("extf", (3,), "f32"), ("mulf", (1, 4), "f32"),
+    )  # fmt: skip
+    codes = np.arange(100, 150, dtype=np.int8).reshape(1, 50)
+    check(pointwise(body, [contiguous("i8", 1, 50)], contiguous("f32", 1, 50)), operands=[codes])

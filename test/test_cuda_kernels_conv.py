@@ -93,6 +93,27 @@ def test_splits_of_k(schedule: Any) -> None:
     check(make.conv(1, (5, 5), 64, 48, (3, 3), pads=SAME, bias=True), "sm_90a", schedule)
 
 
+@pytest.mark.parametrize("schedule", [WgmmaSchedule(64, 64, 4, stream=3), MmaSchedule(64, 64, 32, 32, stream=3)])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (12, 11), 64, 72, (3, 3), pads=SAME, bias=True),
+        make.conv(1, (9, 9), 32, 128, (3, 3), pads=SAME, groups=2, region=channel_number()),
+        make.conv(1, (10, 11), 3, 72, (7, 7), strides=(2, 2), pads=(3,) * 4),
+    ],
+    ids=["3x3", "groups", "padded"],
+)
+def test_shares_of_steps(d: Dispatch, schedule: Any) -> None:
+    check(d, "sm_90a", schedule)
+
+
+def test_shares_are_for_constant_sizes() -> None:
+    """Tiles that leave half a wave idle are shared; of sizes known at run time nobody knows how many there are."""
+    target = BY_NAME["sm_80"]
+    assert choose(conv_problem(make.conv(2, (24, 24), 1280, 1280, (3, 3), pads=SAME)), target).stream
+    assert not choose(conv_problem(make.conv("n", (24, 24), 1280, 1280, (3, 3), pads=SAME)), target).stream
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4, 6, 12])
 def test_few_channels(channels: int) -> None:
     check(make.conv(1, (10, 11), channels, 20, (5, 5), strides=(2, 2), pads=(2,) * 4, dtype="bf16"), "sm_90a")

@@ -18,7 +18,7 @@ from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
-from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule
+from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, WgmmaTile
 from ingot.compiler.codegen.cuda_gemv import GemvSchedule
 from ingot.compiler.codegen.cuda_matmul import choose
 from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
@@ -180,6 +180,31 @@ def test_splits_give_the_same_sum_each_time(target: str, schedule: Any) -> None:
     assert first.tobytes() == second.tobytes()
 
 
+@pytest.mark.parametrize("layout", ["NN", "NT"])
+@pytest.mark.parametrize("s", [WgmmaSchedule(64, 128, 3, pair=True), WgmmaSchedule(128, 256, 3, 2, pair=True)], ids=str)
+def test_pairs_share_columns(s: WgmmaSchedule, layout: str) -> None:
+    """Pairs of which one tile or a part of it lies beyond the end; parts of K."""
+    for m in (64, 136, 300):
+        found = check(product(m, 328, 392, layout=layout, bias=True), "sm_90a", s)
+        assert found.plan.launches[0].cluster == (2, 1, 1)
+    check(product(136, 136, 200, layout=layout, batch=(2,), out="f32"), "sm_90a", s)
+    check(product("m", 136, "k", layout=layout, out="f32", multiples={"k": 8}), "sm_90a", s, {"m": 200, "k": 328})
+
+
+def test_pairs_walk_many_tiles() -> None:
+    """More pairs than clusters: stages and parities carry over from pair to pair."""
+    found = check(product(64 * 9, 16 * 30, 136, layout="NT", out="f32"), "sm_90a", WgmmaSchedule(64, 16, 3, pair=True))
+    assert found.plan.launches[0].grid[0] < 10 * 30
+
+
+def test_what_pairs_cannot_do() -> None:
+    """Halves of columns are whole boxes; shares of steps are not in step."""
+    with ir.Context(), pytest.raises(NotImplementedError, match="cannot read"):
+        emit(product(256, 192, 128), BY_NAME["sm_90a"], WgmmaSchedule(128, 192, 3, pair=True))
+    with pytest.raises(ValueError, match="in step"):
+        WgmmaSchedule(128, 256, 3, stream=132, pair=True)
+
+
 STREAMED = {name: KERNELS[name] for name in ("wgmma", "mma", "registers")}
 every_streamed = pytest.mark.parametrize(("target", "schedule"), STREAMED.values(), ids=STREAMED)
 
@@ -237,8 +262,8 @@ def test_shares_cover_all_steps_once(tiles: int, steps: int, blocks: int) -> Non
 
 
 @pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
-def test_wgmma_tiles(tile: tuple[int, int]) -> None:
-    check(product(tile[0] + 8, tile[1] + 8, 72, bias=True), "sm_90a", WgmmaSchedule(*tile, 3))
+def test_wgmma_tiles(tile: WgmmaTile) -> None:
+    check(product(tile.m + 8, tile.n + 8, 72, bias=True), "sm_90a", WgmmaSchedule(tile.m, tile.n, 3))
 
 
 def test_wgmma_blocks_walk_many_tiles() -> None:
@@ -255,6 +280,7 @@ def test_few_rows_as_columns_of_the_instruction(columns: int, cluster: int) -> N
         found = check(product(columns - 3, 200, 520, layout=layout, bias=True), "sm_90a",
                       ClusterSchedule(rows, columns, 3, cluster, swapped=True))  # fmt: skip
         assert found.executed[f"wgmma.m64n{columns}k16.f16.f16"] == -(-200 // rows) * (rows // 64) * 9 * 4
+    check(product(columns, 200, 264, layout="TN"), "sm_90a", ClusterSchedule(64, columns, 3, cluster, swapped=True))
     odd = product(columns + 5, 72, 136, "f16", "NT", out="f32", batch=(2,))
     check(odd, "sm_90a", ClusterSchedule(64, columns, 4, cluster, swapped=True))
 
@@ -430,6 +456,29 @@ def test_code_of_clusters(s: ClusterSchedule) -> None:
     assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
 
 
+def test_code_of_pairs() -> None:
+    """Half of B's boxes go to both blocks, and stages are released in both."""
+    with ir.Context():
+        emitted = emit(product(4096, 4096, 4096), BY_NAME["sm_90a"], WgmmaSchedule(128, 256, 4, pair=True))
+        ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
+    symbol = emitted.plan.launches[0].symbol
+    # A step is one box of A, and of B's four boxes two.
+    (multicast,) = innermost_counts(ptx, symbol, r"\.multicast::cluster")
+    (loads,) = innermost_counts(ptx, symbol, r"cp\.async\.bulk\.tensor\.2d\.shared::cluster")
+    assert 3 * multicast == 2 * loads
+    assert innermost_counts(ptx, symbol, r"wgmma\.mma_async") == [4]
+    assert innermost_counts(ptx, symbol, r"mbarrier\.arrive\.shared::cluster")
+    assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
+
+
+@pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
+def test_code_of_wgmma_tiles_with_few_stages(tile: WgmmaTile) -> None:
+    """Two blocks would fit an SM's shared memory; whether they do its registers depends on the tile."""
+    with ir.Context():
+        emitted = emit(product(4096, 4096, 4096, bias=True), BY_NAME["sm_90a"], WgmmaSchedule(tile.m, tile.n, 3))
+        assert compile_kernels(emitted.module, "sm_90a")[:4] == b"\x7fELF"
+
+
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_code_of_shares(target: str) -> None:
     """A large product as stream-K: both launches assemble, and nothing spills."""
@@ -484,7 +533,7 @@ def test_what_no_kernel_takes_is_named() -> None:
         emit(product(64, 64, 64, "bf16"), BY_NAME["sm_75"], MMA)
     with pytest.raises(ValueError, match="do not divide"):
         MmaSchedule(64, 64, 48, 32)
-    with pytest.raises(ValueError, match="64 or 128 rows"):
+    with pytest.raises(ValueError, match="64, 128 or 192 rows"):
         WgmmaSchedule(96, 64)
     with pytest.raises(ValueError, match="at most 8 blocks"):
         ClusterSchedule(64, 64, 3, 16)

@@ -137,7 +137,9 @@ CASTS = [
     ("sitofp", "i8", "f32"), ("sitofp", "i64", "f32"), ("uitofp", "i8", "f32"), ("uitofp", "i16", "f32"),
     *(("fptosi", "f32", t) for t in ("i8", "i32", "i64")), ("extsi", "i8", "i32"), ("extsi", "i32", "i64"),
     ("extui", "i8", "i32"), ("extui", "i1", "i32"), ("trunci", "i32", "i8"), ("trunci", "i64", "i32"),
-    ("bitcast", "f32", "i32"),
+    ("bitcast", "f32", "i32"), ("bitcast", "i8", "f8E8M0FNU"),
+    *(("extf", t, "f32") for t in ("f4E2M1FN", "f8E8M0FNU")), ("sitofp", "i4", "f32"), ("uitofp", "i4", "f32"),
+    ("truncf", "f32", "f4E2M1FN"), ("fptosi", "f32", "i4"), ("trunci", "i8", "i4"),
 ]  # fmt: skip
 
 
@@ -155,8 +157,12 @@ def test_every_cast(name: str, source: str, result: str, target: str) -> None:
     def special(views: list[np.ndarray]) -> None:
         if name == "truncf":
             views[0].flat[:8] = np.array([0, -0.0, np.inf, np.nan, 1e-6, 3e-8, 500, -70000]).astype(views[0].dtype)
+            if result == "f4E2M1FN":
+                views[0].flat[3] = 2.5  # it has no NaN
+        if result == "i4":
+            np.clip(views[0], -8, 7, out=views[0])
 
-    for shape in ((4, 64), (3, 7)):
+    for shape in ((4, 64), (3, 7), (2, 2053)):
         found = run_emulated(cast(name, source, result, *shape), target, prepare=special)
         with np.errstate(all="ignore"):
             (expected,) = run_dispatch(cast(name, source, result, *shape), found.operands)
@@ -164,6 +170,26 @@ def test_every_cast(name: str, source: str, result: str, target: str) -> None:
         if DTYPES[result].kind == "float":
             got, expected = got.astype(np.float64), expected.astype(np.float64)
         assert np.array_equal(got, expected, equal_nan=got.dtype.kind == "f")
+
+
+def test_4_bit_elements_in_rows() -> None:
+    """What repeats along rows keeps axes apart: vectors of a row's elements, as wide as whole bytes allow."""
+    r = make.Region()
+    value = r.add("mulf", r.add("extf", r.add("load", type="f4E2M1FN", operand=0)), r.add("load", operand=1))
+    region = r.end(r.add("truncf", value, type="f4E2M1FN"))
+    for columns in (64, 36, 6):
+        four = contiguous("f4E2M1FN", 5, columns)
+        check(make.make("pointwise", [four, contiguous("f32", columns)], [four], [region]), "sm_80")
+    four = contiguous("f4E2M1FN", 5, 7)
+    with pytest.raises(NotImplementedError, match="f4E2M1FN whose rows are no whole bytes"):
+        emit(make.make("pointwise", [four, contiguous("f32", 7)], [four], [region]), BY_NAME["sm_80"])
+
+
+def test_4_bit_loads_take_all_elements_of_a_vector() -> None:
+    """Two vectors a thread, of four elements each, as the result's 16 bytes are."""
+    ptx = ptx_of(cast("sitofp", "i4", "f32", 1024, 1024))
+    assert len(re.findall(r"ld\.global\.(b|u)16", ptx)) == 2
+    assert not re.search(r"ld\.global\.[a-z]+8", ptx)
 
 
 def test_more_elements_than_a_block() -> None:

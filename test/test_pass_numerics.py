@@ -57,7 +57,7 @@ def inputs_and_weights(module: ir.Module) -> tuple[dict[str, np.ndarray], dict[s
         shape = tuple(dims.evaluate(d, SIZES) for d in dialect.shape_of(argument))
         inputs[name] = random(shape, type_, rng)
     weights = {}
-    for op in block.operations:
+    for op in [op for inner in dialect.blocks(func) for op in inner.operations]:
         if op.operation.name == "ingot.weight":
             shape = tuple(int(d) for d in dialect.shape_of(op.operation.results[0]))
             dtype = DTYPES[dialect.dtype_of(op.operation.results[0])].np

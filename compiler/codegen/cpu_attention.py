@@ -12,6 +12,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_attention_rows import RowStatistics, emit_streamed, finish_row, softmax_row
+from ingot.compiler.codegen.cpu_factors import Arithmetic, Factor, Lines
 from ingot.compiler.codegen.cpu_gemm import BlockedGemm, GemmSchedule, MatrixA, MatrixB, block_range, register_tile
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
 from ingot.compiler.codegen.cpu_region import Position, RegionEmitter
@@ -105,13 +106,18 @@ class _Block:
         q, key, value = d.operands[:3]
         queries, keys, width = q.shape[2], key.shape[2], value.shape[3]
         shared = h // ck.dim(dims.floordiv(q.shape[1], key.shape[1]))
-        source_q = MatrixA(ck, q, q.strides[2], q.strides[3], queries, self.acc, self._scores)
-        source_k = MatrixB(ck, key, key.strides[3], key.strides[2], q.shape[3], keys, self.acc, self._scores)
-        source_v = MatrixB(ck, value, value.strides[2], value.strides[3], keys, width, self.acc, self._values)
-        source_q.base = ck.operand(0).at(ck.offset((b, h), q.strides[:2]), q.dtype)
-        source_k.base = ck.operand(1).at(ck.offset((b, shared), key.strides[:2]), key.dtype)
-        first_value = ck.operand(2).at(ck.offset((b, shared), value.strides[:2]), value.dtype)
-        scores = BlockedGemm(ck, self._scores, self.acc, ck.dim(queries), ck.dim(keys), ck.dim(q.shape[3]), source_q, source_k)
+        arithmetic = Arithmetic(self.acc)
+        factor_q = Factor(ck, arithmetic, Lines(ck, q, q.strides[2], q.strides[3]), q.shape[3])
+        factor_k = Factor(ck, arithmetic, Lines(ck, key, key.strides[2], key.strides[3]), q.shape[3])
+        factor_v = Factor(ck, arithmetic, Lines(ck, value, value.strides[3], value.strides[2]), keys)
+        source_q = MatrixA(ck, factor_q, queries, self._scores)
+        source_k = MatrixB(ck, factor_k, keys, self._scores)
+        source_v = MatrixB(ck, factor_v, width, self._values)
+        factor_q.lines.begin(ck.operand(0), ck.offset((b, h), q.strides[:2]))
+        factor_k.lines.begin(ck.operand(1), ck.offset((b, shared), key.strides[:2]))
+        first_value = ck.offset((b, shared), value.strides[:2])
+        sizes = (ck.dim(queries), ck.dim(keys), ck.dim(q.shape[3]))
+        scores = BlockedGemm(ck, self._scores, arithmetic, *sizes, source_q, source_k)
         source_p = _ScratchA(self.p, self.p_step)
         region = RegionEmitter(ck, d.regions[0], 4)
         scale = float(d.attr("scale"))
@@ -145,9 +151,9 @@ class _Block:
                 with k.for_(0, self.o_step, self.lanes) as columns:
                     o = self.out.at(loop.iv * self.o_step + columns.iv, self.acc)
                     k.store(k.load(o, vector, align=vector.nbytes) * rescale, o, align=vector.nbytes)
-            source_v.base = first_value.at(t0 * ck.dim(value.strides[2]), value.dtype)
+            factor_v.lines.begin(ck.operand(2), first_value + t0 * ck.dim(value.strides[2]))
             products = BlockedGemm(
-                ck, self._values, self.acc, k.const(self._values.mc, "i64"), ck.dim(width), count, source_p, source_v,
+                ck, self._values, arithmetic, k.const(self._values.mc, "i64"), ck.dim(width), count, source_p, source_v,
                 single_pass=True,
             )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_depthwise import emit_depthwise
+from ingot.compiler.codegen.cpu_factors import Factor, Lines, arithmetic_of
 from ingot.compiler.codegen.cpu_gemm import (
     A_IM2COL,
     A_IN_PLACE,
@@ -24,21 +25,21 @@ from ingot.compiler.codegen.cpu_gemm import (
 )
 from ingot.compiler.codegen.cpu_im2col import WindowsA
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
-from ingot.compiler.codegen.cpu_matmul import Problem
+from ingot.compiler.codegen.cpu_matmul import Operands, Problem
+from ingot.compiler.codegen.cpu_nibbles import shares_bytes
 from ingot.compiler.codegen.cpu_region import (
     Position,
     RegionEmitter,
     domain_strides,
     indexed_axes,
     loaded_operands,
-    storage_type,
-    store_lanes,
+    store_elements,
 )
 from ingot.compiler.codegen.cpu_space import collapse
 from ingot.compiler.codegen.cpu_vector_product import emit_vector_product, vector_product_suits
 from ingot.compiler.codegen.cpu_window import Window, window_of
 from ingot.compiler.codegen.family import Emitted
-from ingot.compiler.codegen.values import Val
+from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.target import Target
@@ -71,10 +72,7 @@ class PixelEpilogue:
         at = Position(index, len(index) - 1 if channel.lanes else -1, channel.lanes, channel.mask)
         for number, x in enumerate(emitter([value], at)):
             result = ck.dispatch.results[number]
-            strides = self.results[number]
-            storage = storage_type(result.dtype)
-            to = ck.result(number).at(ck.offset(index, strides), storage)
-            store_lanes(ck, x, to, result.dtype, ck.dim(strides[-1]), at)
+            store_elements(ck, x, ck.result(number), index, self.results[number], result.dtype, at)
 
 
 def pixel_epilogue(dispatch: Dispatch) -> PixelEpilogue:
@@ -93,15 +91,22 @@ def pixel_epilogue(dispatch: Dispatch) -> PixelEpilogue:
     )
 
 
-class _TransposedB(MatrixB):
-    """B of a transposed convolution: w [C, kernel..., M/groups], whose rows are (kernel, channel)."""
+class _TransposedLines(Lines):
+    """The weights of a transposed convolution, [C, kernel..., M/groups]: k runs over (kernel, channel)."""
 
     channels = 1
     tap: Dim = 0
     channel: Dim = 0
 
-    def row_offset(self, number: Val) -> Val:
-        return number // self.channels * self.ck.dim(self.tap) + number % self.channels * self.ck.dim(self.channel)
+    def place(self, line: Operand, k: Operand) -> Val:
+        """See `Lines`."""
+        ck = self.ck
+        number = ck.k.value(k, "i64")
+        return (
+            ck.k.value(line, "i64") * ck.dim(self.line)
+            + number // self.channels * ck.dim(self.tap)
+            + number % self.channels * ck.dim(self.channel)
+        )
 
 
 def _merged_stride(shape: Sequence[Dim], strides: Sequence[Dim]) -> Dim | None:
@@ -113,7 +118,10 @@ def _merged_stride(shape: Sequence[Dim], strides: Sequence[Dim]) -> Dim | None:
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """See `family.emit`; `schedule` is a `GemmSchedule`. Weights must be dense along (kernel, channel)."""
     x, w = dispatch.operands[:2]
-    groups, acc = int(dispatch.attr("groups")), str(dispatch.attr("acc"))
+    groups, arithmetic = int(dispatch.attr("groups")), arithmetic_of(dispatch)
+    acc = arithmetic.acc
+    if shares_bytes(x.dtype) or shares_bytes(w.dtype):
+        raise NotImplementedError(f"conv of {x.dtype} and {w.dtype} on cpu: elements share bytes")
     window = window_of(dispatch, w.shape[1:-1], x.shape[1:-1])
     channels, outputs = x.shape[-1], dispatch.results[0].shape[-1]
     if not isinstance(channels, int) or not isinstance(outputs, int):
@@ -128,32 +136,38 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     dense = _merged_stride(x.shape[:-1], x.strides[:-1]) if window.is_pointwise() else None
     row, column = _weight_strides(w, window)
     epilogue = pixel_epilogue(dispatch)
+    unsigned = [bool(dispatch.attr(name)) for name in ("a_unsigned", "b_unsigned")]
     if schedule is None and dense is not None and groups == len(epilogue.pixels) == 1 and vector_product_suits(m):
         a, b = (dense, x.strides[-1]), (row, column)
         product = Problem(dispatch, (), m, outputs, depth, a, b, epilogue.results, epilogue.loads, epilogue.axes)
-        return emit_vector_product(product, acc, target)
+        return emit_vector_product(product, arithmetic, Operands, target)
+    units = arithmetic.units(depth)
     if schedule is None:
         packing = PackingCost(A_IM2COL if dense is None else A_IN_PLACE, B_TRANSPOSE if column != 1 else B_COPY)
-        schedule = choose_schedule(m, out_group, depth, groups, lanes, registers, packing)
+        schedule = choose_schedule(m, out_group, units, groups, lanes, registers, packing)
     assert isinstance(schedule, GemmSchedule)
     blocks = block_grid(schedule, m, out_group)
     grid = (groups, *blocks)
     with cpu_kernel(dispatch, target, dims.product(grid)) as ck:
+        pixels_of = Lines(ck, x, 0 if dense is None else dense, x.strides[-1], unsigned[0])
         source_a: MatrixA | WindowsA
         if dense is not None:
-            source_a = MatrixA(ck, x, dense, x.strides[-1], m, acc, schedule)
+            source_a = MatrixA(ck, Factor(ck, arithmetic, pixels_of, depth), m, schedule)
         else:
-            source_a = WindowsA(ck, x, window, per_group, pixels, acc, schedule)
-        source_b = (_TransposedB if window.transposed else MatrixB)(ck, w, row, column, depth, out_group, acc, schedule)
-        if isinstance(source_b, _TransposedB):
-            source_b.channels, source_b.tap, source_b.channel = per_group, row, w.strides[0]
-        gemm = BlockedGemm(ck, schedule, acc, ck.dim(m), ck.dim(out_group), ck.dim(depth), source_a, source_b)
+            source_a = WindowsA(ck, pixels_of, window, per_group, pixels, arithmetic, schedule)
+        if window.transposed:
+            weights: Lines = _TransposedLines(ck, w, column, 0, unsigned[1])
+            weights.channels, weights.tap, weights.channel = per_group, row, w.strides[0]
+        else:
+            weights = Lines(ck, w, column, row, unsigned[1])
+        source_b = MatrixB(ck, Factor(ck, arithmetic, weights, depth), out_group, schedule)
+        gemm = BlockedGemm(ck, schedule, arithmetic, ck.dim(m), ck.dim(out_group), ck.dim(units), source_a, source_b)
         emitter = epilogue.emitter(ck)
         with ck.items() as item:
             group, n_block, m_block = ck.split(item, grid)
-            source_a.base = ck.operand(0).at(group * per_group * ck.dim(x.strides[-1]), x.dtype)
+            pixels_of.begin(ck.operand(0), group * per_group * ck.dim(x.strides[-1]))
             group_weights = group * per_group if window.transposed else group * out_group
-            source_b.base = ck.operand(1).at(group_weights * ck.dim(w.strides[0]), w.dtype)
+            weights.begin(ck.operand(1), group_weights * ck.dim(w.strides[0]))
 
             def finish(pixel: Val, at: Position, value: Val) -> None:
                 channel = Position((at.index[0] + group * out_group,), 0, at.lanes, at.mask)

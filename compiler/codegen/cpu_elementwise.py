@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
+from ingot.compiler.codegen.cpu_nibbles import begin_bytes, shares_bytes
 from ingot.compiler.codegen.cpu_region import (
     Position,
     RegionEmitter,
     domain_strides,
     indexed_axes,
-    load_lanes,
+    load_elements,
     loaded_operands,
     storage_type,
-    store_lanes,
+    store_elements,
 )
 from ingot.compiler.codegen.cpu_space import (
     Space,
@@ -31,7 +32,7 @@ from ingot.compiler.codegen.cpu_transpose import transpose_block
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
-from ingot.dispatch import Dispatch
+from ingot.dispatch import Dispatch, known_multiple
 from ingot.target import Target
 
 TRANSPOSE_ROWS, TRANSPOSE_LANES = 64, 256  # a work item where an operand is contiguous along another axis than the result
@@ -73,15 +74,18 @@ def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
     computed = dtypes if region.is_identity else dtypes + [i.type for i in region.insts]
     lanes = vector_lanes(target, computed)
     part = chunks(space) if rows is None else chunks(space, TRANSPOSE_ROWS, TRANSPOSE_LANES)
-    with cpu_kernel(dispatch, target, dims.product(part.grid)) as ck:
+    packed = any(shares_bytes(r.dtype) for r in dispatch.results)
+    # Work items that may meet within a byte run one after the other.
+    serial = packed and not _ends_at_bytes(work, space)
+    with cpu_kernel(dispatch, target, 1 if serial else dims.product(part.grid)) as ck:
         emitter = RegionEmitter(ck, region, len(space.sizes), strides, space.axes)
-        masked = takes_masks(ck, dtypes)
+        masked = takes_masks(ck, dtypes) and not packed
         starts = [ck.offset([ck.dim(d) for d in work.start], r) if work.start else ck.k.const(0, "i64") for r in results]
 
         def at_position(at: Position) -> None:
             _element(ck, work, emitter, space, starts, at)
 
-        with ck.items() as item:
+        def work_item(item: Val) -> None:
             *outer, lane_block = ck.split(item, part.grid)
             start, stop = clipped(ck, lane_block, part.lanes, space.sizes[-1])
             axis = len(space.sizes) - 1
@@ -116,26 +120,44 @@ def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
                             at_position(Position((*outer[:-1], loop.iv, i), axis if n else -1, n, mask))
 
                     for_lanes(ck, start, stop, lanes, column, masked=masked)
+
+        with ck.items() as item:
+            if serial:
+                with ck.k.for_(0, ck.dim(dims.product(part.grid))) as loop:
+                    work_item(loop.iv)
+            else:
+                work_item(item)
         return ck.emitted()
+
+
+def _ends_at_bytes(work: Elementwise, space: Space) -> bool:
+    """True where rows and vectors of every result whose elements share bytes begin at whole bytes."""
+    d = work.dispatch
+
+    def even(x: Dim) -> bool:
+        return known_multiple(x, d) % 2 == 0
+
+    for result, strides in zip(d.results, space.strides, strict=False):
+        if not shares_bytes(result.dtype):
+            continue
+        origin = zip(work.start, result.strides, strict=False)
+        if not begin_bytes(strides, -1, d) or not all(even(a) or even(b) for a, b in origin):
+            return False
+    return True
 
 
 def _element(
     ck: CpuKernel, work: Elementwise, emitter: RegionEmitter, space: Space, starts: Sequence[Val], at: Position
 ) -> None:
     """One vector (or element) of the computation: loads, region, stores."""
-    k = ck.k
     args = []
     if work.argument >= 0:
         tensor = ck.dispatch.operands[work.argument]
         strides = emitter.strides[work.argument]
-        base = ck.operand(work.argument).at(ck.offset(at.index, strides), storage_type(tensor.dtype))
-        step = ck.dim(strides[-1]) if at.lanes else k.const(0, "i64")
-        args.append(load_lanes(ck, base, tensor.dtype, step, at))
+        args.append(load_elements(ck, ck.operand(work.argument), at.index, strides, tensor.dtype, at))
     values = emitter(args, at)
     for number, (value, result, start) in enumerate(zip(values, ck.dispatch.results, starts, strict=True)):
-        strides = space.strides[number]
-        to = ck.result(number).at(ck.offset(at.index, strides) + start, storage_type(result.dtype))
-        store_lanes(ck, value, to, result.dtype, ck.dim(strides[-1]), at)
+        store_elements(ck, value, ck.result(number), at.index, space.strides[number], result.dtype, at, start)
 
 
 def _is_plain_copy(work: Elementwise) -> bool:

@@ -3,7 +3,8 @@
 The structure is that of BLIS (Van Zee and van de Geijn, 2015): a block of A (`mc` x `kc`) and one of B (`kc` x `nc`) are made
 contiguous in scratch memory, and a micro-kernel multiplies `mr` rows by `nv` vectors of columns with all accumulators in
 registers. B is packed in panels of one tile's columns. A is *not* interleaved: the micro-kernel broadcasts its elements from
-rows at a fixed distance, so that packing is a copy, and none is made where A already lies so.
+rows at a fixed distance, so that packing is a copy, and none is made where A already lies so. Packing is also where elements
+are decoded: k, and all that counts along it here, are counted in units (cpu_factors.py), of the accumulators' size.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ingot import dims
+from ingot.compiler.codegen.cpu_factors import Arithmetic, Factor
 from ingot.compiler.codegen.cpu_kernel import CpuKernel
-from ingot.compiler.codegen.cpu_region import Position, load_lanes
+from ingot.compiler.codegen.cpu_region import Position
 from ingot.compiler.codegen.cpu_space import for_lanes, tail_mask, takes_masks
 from ingot.compiler.codegen.cpu_transpose import transpose_registers
 from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
-from ingot.dispatch import TensorArg
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,18 @@ class BlockedGemm:
     Attributes:
         ck: the kernel.
         schedule: block sizes.
-        acc: accumulator type.
+        arithmetic: what is multiplied and added.
         m, n, k: sizes; constants specialize the code.
         a, b: operands.
         single_pass: whether k is never more than kc; known where k is constant, else to be promised.
     """
 
     def __init__(
-        self, ck: CpuKernel, schedule: GemmSchedule, acc: str, m: Val, n: Val, k: Val, a: ASource, b: BSource,
+        self, ck: CpuKernel, schedule: GemmSchedule, arithmetic: Arithmetic, m: Val, n: Val, k: Val, a: ASource, b: BSource,
         *, single_pass: bool = False,
     ) -> None:  # fmt: skip
-        self.ck, self.schedule, self.acc = ck, schedule, acc
+        self.ck, self.schedule, self.arithmetic, self.acc = ck, schedule, arithmetic, arithmetic.acc
+        acc = self.acc
         self.m, self.n, self.k, self.a, self.b = m, n, k, a, b
         self.lanes = ck.lanes(acc)
         s = schedule
@@ -197,7 +199,7 @@ class BlockedGemm:
             sums = []
             for i in range(s.mr):
                 x = k.broadcast(k.load(row.at(i * self.a.row_step, self.acc), self.acc), self.lanes)
-                sums.append([k.fma(x, y, c) for y, c in zip(b, loop.carry[i], strict=True)])
+                sums.append([self.arithmetic.multiply(self.ck, x, y, c) for y, c in zip(b, loop.carry[i], strict=True)])
             loop.yield_(sums)
 
         def store(add: bool) -> None:
@@ -239,20 +241,15 @@ class BlockedGemm:
 
 
 class MatrixA:
-    """Blocks of a strided matrix A [m, k] at `base`, copied to scratch memory, or in place where its layout allows that.
+    """Blocks of a strided matrix A [m, k], copied to scratch memory, or in place where its layout allows that."""
 
-    `row`, `column`: element strides.
-    """
-
-    def __init__(
-        self, ck: CpuKernel, tensor: TensorArg, row: Dim, column: Dim, m: Dim, acc: str, schedule: GemmSchedule
-    ) -> None:
-        self.ck, self.dtype, self.acc, self.schedule = ck, tensor.dtype, acc, schedule
-        self.row, self.column = row, column
-        self.base: Val = ck.k.const(0, "i64")  # set for each work item
-        lanes = ck.lanes(acc)
+    def __init__(self, ck: CpuKernel, factor: Factor, m: Dim, schedule: GemmSchedule) -> None:
+        self.ck, self.factor, self.schedule = ck, factor, schedule
+        self.acc = factor.arithmetic.acc
+        row, column = factor.lines.line, factor.lines.step
+        lanes = ck.lanes(self.acc)
         self._by_column = row == 1 and column != 1
-        if in_place(tensor.dtype, row, column, m, acc, schedule.mr):
+        if factor.is_plain and in_place(factor.dtype, row, column, m, self.acc, schedule.mr):
             assert isinstance(row, int)
             assert isinstance(column, int)
             self.row_step, self.k_step, self.scratch = row, column, 0
@@ -266,38 +263,45 @@ class MatrixA:
 
     def block(self, m0: Val, rows: Val, k0: Val, kc: Val, scratch: Val | None) -> Val:
         """See `ASource`."""
-        ck, k = self.ck, self.ck.k
-        row, column = ck.dim(self.row), ck.dim(self.column)
-        base = self.base.at(m0 * row + k0 * column, self.dtype)
+        ck, k, factor = self.ck, self.ck.k, self.factor
         if scratch is None:
-            return base
+            return factor.lines.address(m0, k0)
         lanes = ck.lanes(self.acc)
-        masked = takes_masks(ck, [self.dtype])
         padded = (rows + (self.schedule.mr - 1)) // self.schedule.mr * self.schedule.mr
-
-        def copy(source: Val, target: Val, step: Val, count: int, mask: Val | None) -> None:
-            at = Position((), 0, count, mask)
-            value = ck.k.cast(load_lanes(ck, source, self.dtype, step, at), self.acc)
-            k.store(value, target)
-
         if self._by_column:
             with k.for_(0, kc) as loop:
-                source, target = base.at(loop.iv * column, self.dtype), scratch.at(loop.iv * self.k_step, self.acc)
+                target = scratch.at(loop.iv * self.k_step, self.acc)
                 with k.for_(0, padded, lanes) as over_rows:
                     i = over_rows.iv
                     mask = tail_mask(ck, k.max(rows - i, k.const(0, "i64")), lanes)
-                    copy(source.at(i, self.dtype), target.at(i, self.acc), k.const(1, "i64"), lanes, mask)
+                    value = factor.across(m0 + i, k0 + loop.iv, Position((), 0, lanes, mask))
+                    k.store(value, target.at(i, self.acc))
             return scratch
         with k.for_(0, padded) as loop:
             # Rows beyond the last repeat it: what they give is thrown away, but it must not be slow (denormals).
-            source = base.at(k.min(loop.iv, rows - 1) * row, self.dtype)
+            row = m0 + k.min(loop.iv, rows - 1)
             target = scratch.at(loop.iv * self.row_step, self.acc)
-            for_lanes(
-                ck, k.const(0, "i64"), kc, lanes,
-                lambda i, n, mask: copy(source.at(i * column, self.dtype), target.at(i, self.acc), column, n, mask),
-                masked=masked,
-            )  # fmt: skip
+
+            def copy(i: Val, count: int, mask: Val | None, row: Val = row, target: Val = target) -> None:
+                value = factor.along(row, k0 + i, Position((), 0, count, mask))
+                if count and value.t.kind != "vector":
+                    value = k.broadcast(value, count)
+                k.store(value, target.at(i, self.acc))
+
+            pairs = factor.arithmetic.pairs
+            whole = whole_units(ck, factor, k0, kc)
+            for_lanes(ck, k.const(0, "i64"), whole, lanes, copy, masked=not pairs and takes_masks(ck, [factor.dtype]))
+            if whole is not kc:
+                with k.for_(whole, kc) as rest:
+                    copy(rest.iv, 0, None)
         return scratch
+
+
+def whole_units(ck: CpuKernel, factor: Factor, k0: Val, kc: Val) -> Val:
+    """How many of `kc` units from `k0` on have all their elements."""
+    if not factor.arithmetic.pairs or (isinstance(factor.size, int) and factor.size % 2 == 0):
+        return kc
+    return ck.k.min(kc, ck.dim(factor.size) // 2 - k0)
 
 
 def in_place(dtype: str, row: Dim, column: Dim, m: Dim, acc: str, mr: int) -> bool:
@@ -308,81 +312,76 @@ def in_place(dtype: str, row: Dim, column: Dim, m: Dim, acc: str, mr: int) -> bo
 
 
 class MatrixB:
-    """Panels of a strided matrix B [k, n] at `base`; `row` and `column` are element strides."""
+    """Panels of a strided matrix B [k, n]."""
 
-    def __init__(
-        self, ck: CpuKernel, tensor: TensorArg, row: Dim, column: Dim, k: Dim, n: Dim, acc: str, schedule: GemmSchedule
-    ) -> None:
-        self.ck, self.dtype, self.acc, self.schedule = ck, tensor.dtype, acc, schedule
-        self.row, self.column, self.k, self.n = row, column, k, n
-        self.base: Val = ck.k.const(0, "i64")  # set for each work item
-
-    def row_offset(self, number: Val) -> Val:
-        """The element offset of a row."""
-        return number * self.ck.dim(self.row)
+    def __init__(self, ck: CpuKernel, factor: Factor, n: Dim, schedule: GemmSchedule) -> None:
+        self.ck, self.factor, self.n, self.schedule = ck, factor, n, schedule
+        self.acc = factor.arithmetic.acc
 
     def pack(self, n0: Val, cols: Val, k0: Val, kc: Val, panels: Val) -> None:
         """See `BSource`."""
-        ck, k = self.ck, self.ck.k
-        lanes = ck.lanes(self.acc)
-        nr = self.schedule.nv * lanes
-        column = ck.dim(self.column)
-        base = self.base.at(n0 * column, self.dtype)
-        if self.row != 1 or self.column == 1:
-            self._copy(base, cols, k0, kc, panels)
+        k, lines = self.ck.k, self.factor.lines
+        nr = self.schedule.nv * self.ck.lanes(self.acc)
+        if lines.step != 1 or lines.line == 1:
+            self._copy(n0, cols, k0, kc, panels)
             return
         with k.for_(0, cols, nr) as loop:
-            source = base.at(loop.iv * column, self.dtype)
-            self._transpose(source.at(k0, self.dtype), cols - loop.iv, kc, panels.at(loop.iv * kc, self.acc))
+            self._transpose(n0 + loop.iv, cols - loop.iv, k0, kc, panels.at(loop.iv * kc, self.acc))
 
-    def _copy(self, base: Val, cols: Val, k0: Val, kc: Val, panels: Val) -> None:
+    def _copy(self, n0: Val, cols: Val, k0: Val, kc: Val, panels: Val) -> None:
         """All panels from rows of B: row by row, as they lie in memory, with the lines of a later row fetched ahead."""
-        ck, k = self.ck, self.ck.k
+        ck, k, factor = self.ck, self.ck.k, self.factor
         lanes = ck.lanes(self.acc)
         nv, nr = self.schedule.nv, self.schedule.nv * lanes
-        column = ck.dim(self.column)
         whole = isinstance(self.n, int) and self.n % nr == 0
         zero = k.const(0, "i64")
-        with k.for_(0, kc) as over_k:
-            row = base.at(self.row_offset(k0 + over_k.iv), self.dtype)
-            ahead = base.at(self.row_offset(k0 + over_k.iv + ROWS_AHEAD), self.dtype)
-            with k.for_(0, cols, nr) as loop:
-                target = panels.at(loop.iv * kc + over_k.iv * nr, self.acc)
-                for j in range(nv):
-                    mask = None if whole else tail_mask(ck, k.max(cols - loop.iv - j * lanes, zero), lanes)
-                    at = Position((), 0, lanes, mask)
-                    offset = column * (loop.iv + j * lanes)
-                    value = load_lanes(ck, row.at(offset, self.dtype), self.dtype, column, at)
-                    k.prefetch_cache(ahead.at(offset, self.dtype))
-                    value = k.cast(value, self.acc)
-                    if value.t.kind != "vector":
-                        value = k.broadcast(value, lanes)
-                    k.store(value, target.at(j * lanes, self.acc), align=value.t.nbytes)
+        ahead = ROWS_AHEAD * factor.arithmetic.unit
 
-    def _transpose(self, source: Val, left: Val, kc: Val, target: Val) -> None:
+        def columns(unit: Val, row: Val, j0: Val, masked: bool) -> None:
+            target = panels.at(j0 * kc + row * nr, self.acc)
+            for j in range(nv):
+                mask = tail_mask(ck, k.max(cols - j0 - j * lanes, zero), lanes) if masked else None
+                value = factor.across(n0 + j0 + j * lanes, unit, Position((), 0, lanes, mask))
+                k.prefetch_cache(factor.lines.address(n0 + j0 + j * lanes, unit * factor.arithmetic.unit + ahead))
+                if value.t.kind != "vector":
+                    value = k.broadcast(value, lanes)
+                k.store(value, target.at(j * lanes, self.acc), align=value.t.nbytes)
+
+        with k.for_(0, kc) as over_k:
+            unit = k0 + over_k.iv
+            if whole or takes_masks(ck, [factor.dtype]):
+                with k.for_(0, cols, nr) as loop:
+                    columns(unit, over_k.iv, loop.iv, not whole)
+                return
+            # Masks cost a branch an element here: panels that all exist go without.
+            main = cols // nr * nr
+            with k.for_(0, main, nr) as loop:
+                columns(unit, over_k.iv, loop.iv, False)
+            with k.if_(main < cols):
+                columns(unit, over_k.iv, main, True)
+
+    def _transpose(self, n0: Val, left: Val, k0: Val, kc: Val, target: Val) -> None:
         """One panel from columns of B, contiguous along k: square tiles turned in registers, then what is left, gathered."""
-        ck, k = self.ck, self.ck.k
+        ck, k, factor = self.ck, self.ck.k, self.factor
         lanes = ck.lanes(self.acc)
         nr = self.schedule.nv * lanes
-        column = ck.dim(self.column)
-        vector = k.vector_of(self.dtype, lanes)
         last = left - 1
-        main = kc // lanes * lanes
+        main = whole_units(ck, factor, k0, kc) // lanes * lanes
         with k.for_(0, main, lanes) as over_k, k.for_(0, nr, lanes) as loop:
             rows = []
             for i in range(lanes):
-                n = k.min(loop.iv + i, last)
-                p = source.at(n * column + over_k.iv, self.dtype)
-                rows.append(k.cast(k.load(p, vector), self.acc))
+                column = n0 + k.min(loop.iv + i, last)
+                rows.append(factor.along(column, k0 + over_k.iv, Position((), 0, lanes)))
             for i, value in enumerate(transpose_registers(ck, rows)):
                 k.store(value, target.at((over_k.iv + i) * nr + loop.iv, self.acc), align=value.t.nbytes)
-        if isinstance(self.k, int) and self.k % lanes == 0 and self.schedule.kc % lanes == 0:
+        whole = lanes * factor.arithmetic.unit
+        if isinstance(factor.size, int) and factor.size % whole == 0 and self.schedule.kc % lanes == 0:
             return
         with k.for_(main, kc) as over_k, k.for_(0, nr, lanes) as loop:
             at = Position((), 0, lanes, tail_mask(ck, k.max(left - loop.iv, k.const(0, "i64")), lanes))
-            value = load_lanes(ck, source.at(loop.iv * column + over_k.iv, self.dtype), self.dtype, column, at)
+            value = factor.across(n0 + loop.iv, k0 + over_k.iv, at)
             to = target.at(over_k.iv * nr + loop.iv, self.acc)
-            k.store(k.cast(value, self.acc), to, align=k.vector_of(self.acc, lanes).nbytes)
+            k.store(value, to, align=k.vector_of(self.acc, lanes).nbytes)
 
 
 def block_grid(schedule: GemmSchedule, m: Dim, n: Dim) -> tuple[Dim, Dim]:

@@ -27,6 +27,14 @@ from ingot.target import Target
 _PARAMS = (Param("buffers", "ptr"), Param("sizes", "ptr"), Param("begin", "i64"), Param("end", "i64"))
 
 
+# Roots by how many of their first operands, and whether their results, must have elements of whole bytes. Whatever regions load
+# may be smaller.
+_WHOLE_BYTES = {
+    "matmul": (0, True), "conv": (2, True), "attention": (3, True), "pool": (1, True), "reduce": (0, True),
+    "normalize": (0, True),
+}  # fmt: skip
+
+
 class CpuKernel:
     """One kernel being written.
 
@@ -45,7 +53,7 @@ class CpuKernel:
 
     def lanes(self, dtype: str = "f32") -> int:
         """Elements of `dtype` in a vector register."""
-        return self.target.vector_bits // self.k.type("i8" if dtype in ("i1", "i4") else dtype).bits
+        return self.target.vector_bits // self.k.type("i8" if dtype == "i1" else dtype).bits
 
     @property
     def has_masks(self) -> bool:
@@ -169,13 +177,15 @@ class CpuKernel:
 
 def touched_bytes(t: TensorArg) -> Dim:
     """Bytes of the distinct elements of a view (axes of stride 0 repeat them)."""
-    return dims.product(d for d, s in zip(t.shape, t.strides, strict=True) if s != 0) * t.type.bytes
+    elements = dims.product(d for d, s in zip(t.shape, t.strides, strict=True) if s != 0)
+    return elements * t.type.bytes if t.type.bits >= 8 else dims.ceildiv(elements * t.type.bits, 8)
 
 
 @contextmanager
 def cpu_kernel(dispatch: Dispatch, target: Target, grid: Dim) -> Iterator[CpuKernel]:
     """Begin the kernel of a dispatch, in the current MLIR context."""
-    for t in (*dispatch.operands, *dispatch.results):
+    own, results = _WHOLE_BYTES.get(dispatch.root, (0, False))
+    for t in (*dispatch.operands[:own], *(dispatch.results if results else ())):
         if t.type.bits < 8:
             raise NotImplementedError(f"{dispatch.root} on cpu has no code for tensors of {t.dtype}: convert them first")
     module = KernelModule("cpu", context=ir.Context.current)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ingot import dims
+from ingot.compiler.codegen.cpu_factors import BlockScales, Factor, Lines, arithmetic_of, scales_of
 from ingot.compiler.codegen.cpu_gemm import (
     A_COPY,
     A_IN_PLACE,
@@ -24,21 +25,21 @@ from ingot.compiler.codegen.cpu_gemm import (
     register_tile,
 )
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
+from ingot.compiler.codegen.cpu_nibbles import begin_bytes
 from ingot.compiler.codegen.cpu_region import (
     Position,
     RegionEmitter,
     domain_strides,
     indexed_axes,
     loaded_operands,
-    storage_type,
-    store_lanes,
+    store_elements,
 )
 from ingot.compiler.codegen.cpu_space import collapse
 from ingot.compiler.codegen.cpu_vector_product import emit_vector_product, vector_product_suits
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
-from ingot.dispatch import Dispatch
+from ingot.dispatch import Dispatch, TensorArg
 from ingot.matmul_scales import matmul_scales
 from ingot.target import Target
 
@@ -51,6 +52,8 @@ class Problem:
         batch: sizes of the batch axes that are left.
         m, n, k: sizes.
         a, b: element strides over (batch..., row, column) of the operands.
+        scales: for each operand that holds scales or zero points, its strides over (batch..., line, block), where lines are
+            rows of a or columns of b.
         results: for each result, its strides over (batch..., m, n).
         loads: for each operand that the epilogue loads, its strides over the same.
         axes: which axis of the collapsed domain an original one became, for `index`.
@@ -66,6 +69,7 @@ class Problem:
     results: tuple[tuple[Dim, ...], ...]
     loads: dict[int, tuple[Dim, ...]]
     axes: dict[int, int]
+    scales: dict[int, tuple[Dim, ...]] = field(default_factory=dict)
 
     @property
     def flops(self) -> Dim:
@@ -79,10 +83,7 @@ class Problem:
         """Run the epilogue on accumulators and store the results."""
         for number, x in enumerate(emitter([value], at)):
             result = ck.dispatch.results[number]
-            strides = self.results[number]
-            storage = storage_type(result.dtype)
-            to = ck.result(number).at(ck.offset(at.index, strides), storage)
-            store_lanes(ck, x, to, result.dtype, ck.dim(strides[at.lane_axis]), at)
+            store_elements(ck, x, ck.result(number), at.index, self.results[number], result.dtype, at)
 
 
 def problem_of(dispatch: Dispatch) -> Problem:
@@ -92,18 +93,31 @@ def problem_of(dispatch: Dispatch) -> Problem:
     rank = len(shape)
     region = dispatch.regions[0]
     operands = loaded_operands(region)
-    over_a = (*_batch_strides(a.shape[:-2], a.strides[:-2], rank - 2), a.strides[-2], 0)
-    over_b = (*_batch_strides(b.shape[:-2], b.strides[:-2], rank - 2), 0, b.strides[-1])
-    accesses = [over_a, over_b, *(r.strides for r in dispatch.results)]
+    of_a, of_b = scales_of(dispatch)
+
+    def over(t: TensorArg, row: Dim, column: Dim) -> tuple[Dim, ...]:
+        return (*_batch_strides(t.shape[:-2], t.strides[:-2], rank - 2), row, column)
+
+    accesses = [over(a, a.strides[-2], 0), over(b, 0, b.strides[-1])]
+    for i in (*of_a, *of_b):
+        t = dispatch.operands[i]
+        accesses.append(over(t, t.strides[-2], 0) if i in of_a else over(t, 0, t.strides[-1]))
+    scales = range(2, len(accesses))
+    accesses += [r.strides for r in dispatch.results]
     accesses += [domain_strides(dispatch.operands[n], rank) for n in operands]
     # Only axes before n may merge, and those of size 1 among them go.
     space = collapse(shape[:-1], [s[:-1] for s in accesses], indexed_axes(region))
     sizes, merged = space.sizes, space.strides
-    if merged[1][-1] != 0:  # the last axis that is left is a batch of B: m is 1
+    if any(merged[i][-1] != 0 for i in (1, *scales[len(of_a) :])):  # the last axis that is left is a batch of B: m is 1
         sizes, merged = (*sizes, 1), tuple((*s, 0) for s in merged)
     strides = [(*outer, s[-1]) for outer, s in zip(merged, accesses, strict=True)]
     axes = {**space.axes, rank - 1: len(sizes)}
-    first = 2 + len(dispatch.results)
+    first = 2 + len(scales) + len(dispatch.results)
+    found: dict[int, tuple[Dim, ...]] = {}
+    for i, number in zip(scales, (*of_a, *of_b), strict=True):
+        t = dispatch.operands[number]
+        line, block = (strides[i][-2], t.strides[-1]) if number in of_a else (strides[i][-1], t.strides[-2])
+        found[number] = (*strides[i][:-2], line, block)
     return Problem(
         dispatch,
         sizes[:-1],
@@ -112,9 +126,10 @@ def problem_of(dispatch: Dispatch) -> Problem:
         a.shape[-1],
         (*strides[0][:-1], a.strides[-1]),
         (*strides[1][:-2], b.strides[-2], b.strides[-1]),
-        tuple(strides[2:first]),
+        tuple(strides[2 + len(scales) : first]),
         dict(zip(operands, strides[first:], strict=True)),
         axes,
+        found,
     )
 
 
@@ -123,37 +138,82 @@ def _batch_strides(shape: Sequence[Dim], strides: Sequence[Dim], rank: int) -> t
     return (0,) * (rank - len(own)) + own
 
 
+class Operands:
+    """The operands of a problem while its kernel is written: `a` and `b`, whose lines begin where `begin` says."""
+
+    def __init__(self, ck: CpuKernel, problem: Problem) -> None:
+        self.ck, self.problem = ck, problem
+        dispatch = problem.dispatch
+        arithmetic = arithmetic_of(dispatch)
+        scales = matmul_scales(dict(dispatch.attrs))
+        narrow = dispatch.operands[0].dtype if dispatch.operands[0].dtype in ("f16", "bf16") else ""
+        self._lines: list[tuple[int, Lines, tuple[Dim, ...]]] = []
+        a, b = problem.a, problem.b
+        self.a = Factor(
+            ck, arithmetic, self._of(0, (*a[:-2], a[-2], a[-1]), bool(dispatch.attr("a_unsigned"))), problem.k,
+            self._scales(scales.a_scale, None, scales.a_block, ""),
+        )  # fmt: skip
+        self.b = Factor(
+            ck, arithmetic, self._of(1, (*b[:-2], b[-1], b[-2]), bool(dispatch.attr("b_unsigned"))), problem.k,
+            self._scales(scales.b_scale, scales.b_zero, scales.b_block, narrow),
+        )  # fmt: skip
+
+    def _of(self, number: int, strides: tuple[Dim, ...], unsigned: bool) -> Lines:
+        """An operand with strides over (batch..., line, k)."""
+        *others, line, step = strides
+        strides = (*(0 if d == 1 else s for d, s in zip(self.problem.batch, others, strict=True)), line, step)
+        axis = -1 if step == 1 else -2
+        begins = begin_bytes(strides, axis, self.ck.dispatch)
+        lines = Lines(self.ck, self.ck.dispatch.operands[number], line, step, unsigned, begins)
+        self._lines.append((number, lines, tuple(others)))
+        return lines
+
+    def _scales(self, scale: int | None, zero: int | None, block: int, narrow: str) -> BlockScales | None:
+        if scale is None:
+            return None
+        dispatch = self.problem.dispatch
+        blocks = dims.ceildiv(self.problem.k, block) if block else 1
+        unsigned = bool(dispatch.attr("b_unsigned"))
+        zeros = None if zero is None else self._of(zero, self.problem.scales[zero], unsigned)
+        return BlockScales(self._of(scale, self.problem.scales[scale], False), zeros, block, blocks, narrow)
+
+    def begin(self, batch: Sequence[Val]) -> None:
+        """Set a batch's operands."""
+        for number, lines, strides in self._lines:
+            lines.begin(self.ck.operand(number), self.ck.offset(batch, strides))
+
+
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """See `family.emit`; `schedule` is a `GemmSchedule`."""
-    if matmul_scales(dict(dispatch.attrs)).count:
-        raise NotImplementedError(f"matmul of {dispatch.operands[0].dtype} and {dispatch.operands[1].dtype} with scales")
     problem = problem_of(dispatch)
-    acc = str(dispatch.attr("acc"))
+    arithmetic = arithmetic_of(dispatch)
+    acc = arithmetic.acc
     if schedule is None and vector_product_suits(problem.m):
-        return emit_vector_product(problem, acc, target)
+        return emit_vector_product(problem, arithmetic, Operands, target)
     lanes = target.vector_bits // (64 if acc in ("f64", "i64") else 32)
     registers = 32 if target.vector_bits >= 512 else 16
-    a, b = dispatch.operands[:2]
+    depth = arithmetic.units(problem.k)
     if schedule is None:
         mr, _ = register_tile(problem.m, problem.n, lanes, registers)
-        direct = in_place(a.dtype, problem.a[-2], problem.a[-1], problem.m, acc, mr)
+        plain = not problem.scales
+        direct = plain and in_place(dispatch.operands[0].dtype, problem.a[-2], problem.a[-1], problem.m, acc, mr)
         turned = problem.b[-2] == 1 and problem.b[-1] != 1
         packing = PackingCost(A_IN_PLACE if direct else A_COPY, B_TRANSPOSE if turned else B_COPY)
         batch = dims.product(problem.batch)
-        schedule = choose_schedule(problem.m, problem.n, problem.k, batch, lanes, registers, packing)
+        schedule = choose_schedule(problem.m, problem.n, depth, batch, lanes, registers, packing)
     assert isinstance(schedule, GemmSchedule)
     blocks = block_grid(schedule, problem.m, problem.n)
     grid = (*problem.batch, *blocks)
     with cpu_kernel(dispatch, target, dims.product(grid)) as ck:
-        source_a = MatrixA(ck, a, problem.a[-2], problem.a[-1], problem.m, acc, schedule)
-        source_b = MatrixB(ck, b, problem.b[-2], problem.b[-1], problem.k, problem.n, acc, schedule)
-        sizes = (ck.dim(problem.m), ck.dim(problem.n), ck.dim(problem.k))
-        gemm = BlockedGemm(ck, schedule, acc, *sizes, source_a, source_b)
+        operands = Operands(ck, problem)
+        source_a = MatrixA(ck, operands.a, problem.m, schedule)
+        source_b = MatrixB(ck, operands.b, problem.n, schedule)
+        sizes = (ck.dim(problem.m), ck.dim(problem.n), ck.dim(depth))
+        gemm = BlockedGemm(ck, schedule, arithmetic, *sizes, source_a, source_b)
         emitter = problem.emitter(ck)
         with ck.items() as item:
             *at_batch, n_block, m_block = ck.split(item, grid)
-            source_a.base = ck.operand(0).at(ck.offset(at_batch, problem.a[:-2]), a.dtype)
-            source_b.base = ck.operand(1).at(ck.offset(at_batch, problem.b[:-2]), b.dtype)
+            operands.begin(at_batch)
 
             def finish(row: Val, at: Position, value: Val) -> None:
                 index = (*at_batch, row, at.index[0])
@@ -164,3 +224,4 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
             n0, cols = block_range(ck, n_block, schedule.nc, problem.n)
             gemm.block(m0, rows, n0, cols, finish)
         return ck.emitted(problem.flops)
+

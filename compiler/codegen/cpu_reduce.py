@@ -19,10 +19,9 @@ from ingot.compiler.codegen.cpu_region import (
     RegionEmitter,
     domain_strides,
     indexed_axes,
-    load_lanes,
+    load_elements,
     loaded_operands,
-    storage_type,
-    store_lanes,
+    store_elements,
 )
 from ingot.compiler.codegen.cpu_space import takes_masks, vector_lanes
 from ingot.compiler.codegen.family import Emitted
@@ -102,19 +101,12 @@ class ReductionRegions:
 
     def element(self, ck: CpuKernel, at: Position) -> Val:
         """The element of the input at a position."""
-        x = self.dispatch.operands[0]
-        storage = storage_type(x.dtype)
-        base = ck.operand(0).at(ck.offset(at.index, self.x_strides), storage)
-        step = ck.dim(self.x_strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
-        return load_lanes(ck, base, x.dtype, step, at)
+        return load_elements(ck, ck.operand(0), at.index, self.x_strides, self.dispatch.operands[0].dtype, at)
 
     def store(self, ck: CpuKernel, values: list[Val], at: Position) -> None:
         """Store the results at a position."""
         for number, (value, result) in enumerate(zip(values, ck.dispatch.results, strict=True)):
-            strides = self.result_strides[number]
-            storage = storage_type(result.dtype)
-            to = ck.result(number).at(ck.offset(at.index, strides), storage)
-            store_lanes(ck, value, to, result.dtype, ck.dim(strides[at.lane_axis]), at)
+            store_elements(ck, value, ck.result(number), at.index, self.result_strides[number], result.dtype, at)
 
 
 def domain_strides_of(shape: tuple[Dim, ...], strides: tuple[Dim, ...]) -> tuple[Dim, ...]:

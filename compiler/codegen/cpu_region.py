@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel
+from ingot.compiler.codegen.cpu_nibbles import begin_bytes, load_nibbles, shares_bytes, store_nibbles
 from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
 from ingot.compiler.codegen.values import Val
 from ingot.dialects.scalar_table import TABLE
@@ -51,8 +52,34 @@ def domain_strides(tensor: TensorArg, rank: int) -> tuple[Dim, ...]:
 
 
 def storage_type(dtype: str) -> str:
-    """The Kernel IR type of an element in memory."""
-    return "i8" if dtype == "i1" or dtype.startswith("f8") else dtype
+    """The Kernel IR type of an element in memory, or of the code that stands for one that shares its byte."""
+    return "i8" if dtype == "i1" or dtype.startswith("f8") or shares_bytes(dtype) else dtype
+
+
+def load_elements(
+    ck: CpuKernel, base: Val, index: Sequence[Val], strides: Sequence[Dim], dtype: str, at: Position
+) -> Val:
+    """`load_lanes` of the tensor at `base` at a position, whose lane axis is its strides'."""
+    place = ck.offset(index, strides)
+    step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
+    if shares_bytes(dtype):
+        return load_nibbles(ck, base, place, step, at, begins=begin_bytes(strides, at.lane_axis, ck.dispatch))
+    return load_lanes(ck, base.at(place, storage_type(dtype)), dtype, step, at)
+
+
+def store_elements(
+    ck: CpuKernel, x: Val, base: Val, index: Sequence[Val], strides: Sequence[Dim], dtype: str, at: Position,
+    start: Val | None = None,
+) -> None:  # fmt: skip
+    """`store_lanes` to the tensor at `base` at a position, `start` elements further."""
+    place = ck.offset(index, strides) if start is None else ck.offset(index, strides) + start
+    step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
+    if shares_bytes(dtype):
+        begins = start is None or (start.const is not None and start.const % 2 == 0)
+        axis = at.lane_axis if at.lanes else -1
+        store_nibbles(ck, x, base, place, step, at, begins=begins and begin_bytes(strides, axis, ck.dispatch))
+    else:
+        store_lanes(ck, x, base.at(place, storage_type(dtype)), dtype, step, at)
 
 
 def load_lanes(ck: CpuKernel, base: Val, dtype: str, step: Val, at: Position) -> Val:
@@ -168,7 +195,7 @@ class RegionEmitter:
             case "dim":
                 return ck.dim(dims.parse(inst.attr("dim")))
             case "const":
-                return k.const(inst.attr("value"), inst.type)
+                return ScalarEmitter(k).const(inst.attr("value"), inst.type)
         stepped_result = self._stepped(inst, args)
         if stepped_result is not None:
             return stepped_result
@@ -207,11 +234,8 @@ class RegionEmitter:
 
     def _load(self, operand: int, at: Position) -> Val:
         ck = self.ck
-        strides = self.strides[operand]
         dtype = ck.dispatch.operands[operand].dtype
-        base = ck.operand(operand).at(ck.offset(at.index, strides), storage_type(dtype))
-        step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
-        return load_lanes(ck, base, dtype, step, at)
+        return load_elements(ck, ck.operand(operand), at.index, self.strides[operand], dtype, at)
 
     def _load_at(self, operand: int, index: Sequence[Val | _Stepped], at: Position) -> Val:
         ck, k = self.ck, self.ck.k
@@ -230,6 +254,16 @@ class RegionEmitter:
             else:
                 uniform = uniform + i * distance
         storage = storage_type(tensor.dtype)
+        if shares_bytes(tensor.dtype):
+            if vector is not None:
+                vector = vector + k.iota(vector.t) * step if step.const != 0 else vector
+                if at.mask is not None:
+                    vector = k.select(at.mask, vector, k.broadcast(k.extract(vector, 0), at.lanes))
+                one = Position(())
+                zero = k.const(0, "i64")
+                places = [uniform + k.extract(vector, i) for i in range(at.lanes)]
+                return k.vector([load_nibbles(ck, base, p, zero, one, begins=False) for p in places])
+            return load_nibbles(ck, base, uniform, step, at, begins=False)
         base = base.at(uniform, storage)
         if vector is None:
             return load_lanes(ck, base, tensor.dtype, step, at)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ingot import dims
-from ingot.compiler.codegen.cpu_gemm import block_range
+from ingot.compiler.codegen.cpu_factors import Arithmetic
+from ingot.compiler.codegen.cpu_gemm import block_range, whole_units
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
-from ingot.compiler.codegen.cpu_region import Position, load_lanes
+from ingot.compiler.codegen.cpu_region import Position
 from ingot.compiler.codegen.cpu_space import tail_mask
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Val
@@ -20,9 +21,10 @@ from ingot.dims import Dim
 from ingot.target import Target
 
 if TYPE_CHECKING:
-    from ingot.compiler.codegen.cpu_matmul import Problem
+    from ingot.compiler.codegen.cpu_matmul import Operands, Problem
 
 MAX_ROWS = 8
+_ROWS_AHEAD = 16  # units between the row that is read and the one that is fetched
 _DOT_COLUMNS = 64  # columns of a work item where B is contiguous along k
 
 
@@ -31,9 +33,12 @@ def vector_product_suits(m: Dim) -> bool:
     return isinstance(m, int) and m <= MAX_ROWS
 
 
-def emit_vector_product(problem: Problem, acc: str, target: Target) -> Emitted:
-    """Write the kernel of a matmul with at most `MAX_ROWS` rows."""
+def emit_vector_product(
+    problem: Problem, arithmetic: Arithmetic, operands_of: Callable[[CpuKernel, Problem], Operands], target: Target
+) -> Emitted:
+    """Write the kernel of a product with at most `MAX_ROWS` rows, whose operands `operands_of` gives."""
     dispatch = problem.dispatch
+    acc = arithmetic.acc
     along_k = problem.b[-2] == 1 and problem.b[-1] != 1
     lanes = target.vector_bits // (64 if acc in ("f64", "i64") else 32)
     registers = 32 if target.vector_bits >= 512 else 16
@@ -49,12 +54,12 @@ def emit_vector_product(problem: Problem, acc: str, target: Target) -> Emitted:
         width = group * lanes
     grid = (*problem.batch, dims.ceildiv(problem.n, width) if problem.m else 0)
     with cpu_kernel(dispatch, target, dims.product(grid)) as ck:
+        operands = operands_of(ck, problem)
         emitter = problem.emitter(ck)
         with ck.items() as item:
             *batch, block = ck.split(item, grid)
             n0, cols = block_range(ck, block, width, problem.n)
-            a = ck.operand(0).at(ck.offset(batch, problem.a[:-2]), dispatch.operands[0].dtype)
-            b = ck.operand(1).at(ck.offset(batch, problem.b[:-2]), dispatch.operands[1].dtype)
+            operands.begin(batch)
 
             def finish(m: int, column: Val, mask: Val | None, value: Val) -> None:
                 index = (*batch, ck.k.const(m, "i64"), column)
@@ -62,7 +67,7 @@ def emit_vector_product(problem: Problem, acc: str, target: Target) -> Emitted:
                 problem.store(ck, emitter, at, value)
 
             step = _dot if along_k else _outer
-            step(ck, problem, acc, lanes, group, a, b, n0, cols, finish)
+            step(ck, problem, operands, lanes, group, n0, cols, finish)
         return ck.emitted(problem.flops)
 
 
@@ -74,32 +79,30 @@ def _power_of_two(x: int) -> int:
 
 
 def _outer(
-    ck: CpuKernel, problem: Problem, acc: str, lanes: int, group: int, a: Val, b: Val, n0: Val, cols: Val, finish: Finish
+    ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
 ) -> None:
     """`group` vectors of columns, accumulated over k."""
-    k = ck.k
-    a_type, b_type = (t.dtype for t in ck.dispatch.operands[:2])
+    k, a, b = ck.k, operands.a, operands.b
+    arithmetic = a.arithmetic
     rows = problem.m
     assert isinstance(rows, int)
-    a_row, a_column, b_row, b_column = (ck.dim(d) for d in (*problem.a[-2:], *problem.b[-2:]))
     zero = k.const(0, "i64")
     whole = isinstance(problem.n, int) and problem.n % (group * lanes) == 0
     masks = [None if whole else tail_mask(ck, k.max(cols - j * lanes, zero), lanes) for j in range(group)]
-    start = [[k.const(0, k.vector_of(acc, lanes))] * group for _ in range(rows)]
-    with k.for_(0, ck.dim(problem.k), carry=start) as loop:
-        source = b.at(n0 * b_column + loop.iv * b_row, b_type)
-        xs = []
-        for m in range(rows):
-            x = k.load(a.at(a_row * m + loop.iv * a_column, a_type), a_type)
-            xs.append(k.broadcast(k.cast(x, acc), lanes))
+    start = [[k.const(0, k.vector_of(arithmetic.acc, lanes))] * group for _ in range(rows)]
+    line = 64 * 8 // b.lines.tensor.type.bits  # elements of a line of the cache
+    with k.for_(0, ck.dim(arithmetic.units(problem.k)), carry=start) as loop:
+        # Rows may lie pages apart, across which the processor does not fetch ahead.
+        for column in range(0, group * lanes, line):
+            k.prefetch_cache(b.lines.address(n0 + column, (loop.iv + _ROWS_AHEAD) * arithmetic.unit))
+        xs = [k.broadcast(a.along(m, loop.iv, Position(())), lanes) for m in range(rows)]
         sums = [list(row) for row in loop.carry]
         for j, mask in enumerate(masks):
-            at = Position((), 0, lanes, mask)
-            y = k.cast(load_lanes(ck, source.at(b_column * (j * lanes), b_type), b_type, b_column, at), acc)
+            y = b.across(n0 + j * lanes, loop.iv, Position((), 0, lanes, mask))
             if y.t.kind != "vector":
                 y = k.broadcast(y, lanes)
             for m in range(rows):
-                sums[m][j] = k.fma(xs[m], y, sums[m][j])
+                sums[m][j] = arithmetic.multiply(ck, xs[m], y, sums[m][j])
         loop.yield_(sums)
     for m in range(rows):
         for j, mask in enumerate(masks):
@@ -107,43 +110,49 @@ def _outer(
 
 
 def _dot(
-    ck: CpuKernel, problem: Problem, acc: str, lanes: int, group: int, a: Val, b: Val, n0: Val, cols: Val, finish: Finish
+    ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
 ) -> None:
     """`group` columns at a time, each the sum of a vector accumulated along k."""
-    k = ck.k
-    a_type, b_type = (t.dtype for t in ck.dispatch.operands[:2])
+    k, a, b = ck.k, operands.a, operands.b
+    arithmetic = a.arithmetic
     rows = problem.m
     assert isinstance(rows, int)
-    a_row, a_column, b_column = (ck.dim(d) for d in (*problem.a[-2:], problem.b[-1]))
-    size = ck.dim(problem.k)
+    size = ck.dim(arithmetic.units(problem.k))
     with k.for_(0, cols, group) as columns:
         last = ck.dim(problem.n) - 1
-        n = [k.min(n0 + columns.iv + j, last) for j in range(group)]
-        starts = [b.at(x * b_column, b_type) for x in n]
+        lines = [k.min(n0 + columns.iv + j, last) for j in range(group)]
 
-        def step(kk: Val, mask: Val | None, sums: list) -> list:
-            at = Position((), 0, lanes, mask)
-            one = k.const(1, "i64")
-            ys = [k.cast(load_lanes(ck, p.at(kk, b_type), b_type, one, at), acc) for p in starts]
-            out = []
-            for m in range(rows):
-                x = load_lanes(ck, a.at(a_row * m + kk * a_column, a_type), a_type, a_column, at)
-                x = k.cast(x if x.t.kind == "vector" else k.broadcast(x, lanes), acc)
-                out.append([k.fma(x, y, c) for y, c in zip(ys, sums[m], strict=True)])
-            return out
+        def step(unit: Val, mask: Val | None, sums: list, count: int = lanes) -> list:
+            at = Position((), 0, count, mask) if count else Position(())
 
-        zero = [[k.const(0, k.vector_of(acc, lanes))] * group for _ in range(rows)]
-        main = size // lanes * lanes
+            def vector(x: Val) -> Val:
+                if not count:  # one unit: in the first lane
+                    return k.insert(x, k.const(0, k.vector_of(x.t, lanes)), 0)
+                return x if x.t.kind == "vector" else k.broadcast(x, lanes)
+
+            ys = [vector(b.along(line, unit, at)) for line in lines]
+            xs = [vector(a.along(m, unit, at)) for m in range(rows)]
+            return [
+                [arithmetic.multiply(ck, x, y, c) for y, c in zip(ys, sums[m], strict=True)] for m, x in enumerate(xs)
+            ]
+
+        zero = [[k.const(0, k.vector_of(arithmetic.acc, lanes))] * group for _ in range(rows)]
+        main = whole_units(ck, b, k.const(0, "i64"), size) // lanes * lanes
         with k.for_(0, main, lanes, carry=zero) as loop:
             loop.yield_(step(loop.iv, None, loop.carry))
         sums = loop.results
-        if size.const is None or size.const % lanes:
-            with k.if_else(main < size, results=sums) as tail:
-                with tail.then:
-                    tail.yield_(step(main, tail_mask(ck, size - main, lanes), sums))
-                with tail.else_:
-                    tail.yield_(sums)
-            sums = tail.results
+        if size.const is None or size.const % lanes or main.const != size.const:
+            if arithmetic.pairs:
+                with k.for_(main, size, carry=sums) as rest:
+                    rest.yield_(step(rest.iv, None, rest.carry, 0))
+                sums = rest.results
+            else:
+                with k.if_else(main < size, results=sums) as tail:
+                    with tail.then:
+                        tail.yield_(step(main, tail_mask(ck, size - main, lanes), sums))
+                    with tail.else_:
+                        tail.yield_(sums)
+                sums = tail.results
         mask = tail_mask(ck, cols - columns.iv, group)
         for m in range(rows):
             finish(m, n0 + columns.iv, mask, k.vector([k.reduce("add", x) for x in sums[m]]))

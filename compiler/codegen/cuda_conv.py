@@ -15,7 +15,7 @@ split along K; cuda_split_k.py adds the parts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ingot.compiler.codegen import cuda_matmul
@@ -28,10 +28,17 @@ from ingot.compiler.codegen.cuda_conv_wgmma import emit_conv_wgmma, plan_conv_wg
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule, simt_launch
-from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
-from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
-from ingot.compiler.codegen.cuda_matmul import SPLITS, Estimate, constant, mma_schedules, simt_schedules, tensor_core_seconds
-from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
+from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule, WgmmaTile
+from ingot.compiler.codegen.cuda_matmul import (
+    SPLITS,
+    Estimate,
+    constant,
+    mma_schedules,
+    simt_schedules,
+    stream_k_estimate,
+    tensor_core_seconds,
+)
+from ingot.compiler.codegen.cuda_stream_k import emit_finish
 from ingot.compiler.codegen.cuda_window import window_of
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -39,16 +46,6 @@ from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
-
-
-@dataclass(frozen=True)
-class WgmmaTile:
-    """A tile of the wgmma kernel, and the share of the peak rate that it reaches by itself."""
-
-    m: int
-    n: int
-    efficiency: float
-
 
 TYPICAL_PIXELS = 2 * 64 * 64  # output positions that the cost model takes where they are not constant
 
@@ -88,6 +85,8 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
                 s = WgmmaSchedule(tile.m, tile.n, stages, splits)
                 if plan_conv_wgmma(c, target, s) is not None:
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, 1, tile.efficiency), s)
+                    if splits == 1 and (shared := stream_k_estimate(c.gemm, target, s, 1, tile.efficiency)):
+                        yield shared
                     break
 
 
@@ -96,10 +95,16 @@ def _has_registers(s: MmaSchedule) -> bool:
     return s.tile_m <= 128 and (s.warp_m * s.warp_n < 64 * 64 or s.tile_m <= 16 * s.warps)
 
 
+def estimates(c: ConvProblem, target: Target) -> list[Estimate]:
+    """Estimates of all schedules with tensor cores that fit."""
+    streams = isinstance(c.gemm.m, int)
+    mma = (e for e in mma_schedules(typical(c.gemm), target, streams) if _has_registers(e.schedule))
+    return [*wgmma_schedules(c, target), *mma]
+
+
 def choose(c: ConvProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
-    mma = (e for e in mma_schedules(typical(c.gemm), target) if _has_registers(e.schedule))
-    found = [*wgmma_schedules(c, target), *mma]
+    found = estimates(c, target)
     if not found or (c.window.transposed and c.gemm.b.major != "row"):
         found = list(simt_schedules(typical(c.gemm), target))
     return min(found, key=lambda e: e.seconds).schedule
@@ -128,11 +133,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
         schedule = schedule or choose(c, target)
         launches = [_write(module, c, target, schedule)]
         p = c.gemm
-        workspace = split_workspace(p, schedule)
-        if schedule.splits > 1:
-            reduce = reduce_launch(p.dispatch, p.domain, "")
-            emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
-            launches.append(reduce)
+        finish, workspace = emit_finish(module, p, schedule)
+        launches += finish
         if padded is not None:
             copies = emit_padding(module, padded, workspace)
             launches = [*copies, padded.redirect(launches[0], workspace), *launches[1:]]
@@ -142,8 +144,6 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
 
 def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> KernelLaunch:
     """Write the kernel that takes schedule `s`; its launch."""
-    if getattr(s, "stream", 0):
-        raise NotImplementedError(f"{s}: convolutions that gather windows are not divided by steps of K")
     if isinstance(s, WgmmaSchedule):
         plan = plan_conv_wgmma(c, target, s)
         if plan is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ingot.compiler.codegen.cuda_conv_problem import ConvProblem
 from ingot.compiler.codegen.cuda_conv_tiles import TransposedWeightTile, WindowTile
 from ingot.compiler.codegen.cuda_gemm_mma import MmaLoop, MmaSchedule, mma_row, tile_shape
-from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, sink
 from ingot.compiler.codegen.cuda_kernel import dispatch_kernel
 from ingot.compiler.codegen.cuda_shared_tile import TileCopy
+from ingot.compiler.codegen.cuda_stream_k import tile_order
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.kernel_plan import KernelLaunch
 from ingot.target import Target
@@ -19,18 +19,13 @@ def emit_conv_mma(module: KernelModule, c: ConvProblem, s: MmaSchedule, target: 
     row = mma_row(p, target)
     assert row is not None, (p.a.dtype, target.name)
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
-        k = dk.k
         shapes = [tile_shape(x, rows, s.k_bytes) for x, rows in ((p.a, s.tile_m), (p.b, s.tile_n))]
-        order = TileOrder(dk, p, s, shapes[0].tile_k)
-        m0, n0, batch, split = order.tile(k.block_id())
-        threads, thread = 32 * s.warps, k.thread_id()
+        order = tile_order(dk, p, s, shapes[0].tile_k)
+        threads, thread = 32 * s.warps, dk.k.thread_id()
         windows = WindowTile(dk, c, shapes[0], threads, thread, target.cp_async)
         if c.window.transposed:
             weights: TileCopy = TransposedWeightTile(dk, c, shapes[1], threads, thread, target.cp_async)
         else:
             weights = TileCopy(dk, p.b, shapes[1], threads, thread, target.cp_async)
-        windows.start(m0, batch)
-        weights.start(n0, batch)
-        first, last = order.k_range(split)
-        loop = MmaLoop(dk, row, s, shapes, [windows, weights])
-        loop.store(loop.run(first, last), sink(dk, p, s, split), batch, m0, n0)
+        copies = [windows, weights]
+        MmaLoop(dk, row, s, shapes, copies).work(order, copies)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from ingot.compiler.codegen.cuda_conv_problem import ConvProblem
 from ingot.compiler.codegen.cuda_conv_tiles import WindowTile
-from ingot.compiler.codegen.cuda_gemm_wgmma import SWIZZLE, WgmmaKernel, WgmmaPlan, WgmmaSchedule, plan_wgmma, stage_bytes
+from ingot.compiler.codegen.cuda_gemm_wgmma import SWIZZLE, WgmmaKernel, WgmmaPlan, WgmmaSchedule, plan_wgmma
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel
 from ingot.compiler.codegen.cuda_shared_tile import CHUNK, TileShape
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -54,18 +54,17 @@ class _ConvWgmma(WgmmaKernel):
         k, s = self.k, self.s
         rows = WindowTile(self.dk, self.c, TileShape(s.tile_m, SWIZZLE, self.row.bits, True), PRODUCERS, thread, True)
         zero = k.const(0, "i32")
-        with k.for_(k.block_id(), self.order.count, k.grid_dim(), carry=[zero, zero]) as tiles:
-            row, col, batch, split = self.order.tile(tiles.iv)
-            first, last = self.order.k_range(split)
-            rows.start(row, batch)
-            with k.for_(first, last, carry=tiles.carry) as steps:
+        with k.for_(*self.order.span(), carry=[zero, zero]) as tiles:
+            work = self.order.work(tiles.iv)
+            rows.start(work.row, work.batch)
+            with k.for_(work.first, work.last, carry=tiles.carry) as steps:
                 stage, parity = steps.carry
                 k.mbarrier_wait(self.empty(stage), parity ^ 1)
-                base, full = self.shared + stage * stage_bytes(s), self.full(stage)
+                base, full = self.shared + stage * self.stage_bytes, self.full(stage)
                 with k.if_(thread.eq(0)):
-                    k.mbarrier_arrive_expect(full, s.tile_n * SWIZZLE)
+                    k.mbarrier_arrive_expect(full, self.lines_b * SWIZZLE)
                     at = steps.iv * self.tile_k
-                    self.load(base + self.bytes_a, self.p.b, self.map_b, s.tile_n, col, at, batch, full)
+                    self.load(base + self.bytes_a, self.p.b, self.map_b, self.lines_b, work.col, at, work.batch, full)
                 rows.copy(base, steps.iv)
                 k.cp_async_mbarrier_arrive(full)
                 steps.yield_(list(self.next_stage(stage, parity)))

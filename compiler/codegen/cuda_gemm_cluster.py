@@ -83,7 +83,7 @@ def plan_cluster(p: GemmProblem, target: Target, s: ClusterSchedule) -> WgmmaPla
     plan = plan_wgmma(q, target, WgmmaSchedule(s.tile_m, s.tile_n, s.stages))
     if plan is None:
         return None
-    stages = max(s.stages * stage_bytes(plan.schedule), -(-s.rows * s.pitch * 4 // ATOM) * ATOM)
+    stages = max(s.stages * stage_bytes(q, plan.schedule), -(-s.rows * s.pitch * 4 // ATOM) * ATOM)
     shared = stages + 16 * s.stages + ATOM
     if shared > target.shared_bytes:
         return None

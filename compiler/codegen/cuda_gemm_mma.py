@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
-from ingot.compiler.codegen.cuda_gemm_tiles import Work, tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_shared_tile import K_STEP, TileCopy, TileReader, TileShape
-from ingot.compiler.codegen.cuda_stream_k import streamed, tile_order
+from ingot.compiler.codegen.cuda_stream_k import tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -68,6 +68,7 @@ MMA_TILES: tuple[MmaSchedule, ...] = (
     MmaSchedule(64, 128, 32, 64),
     MmaSchedule(64, 64, 32, 32),
     MmaSchedule(32, 64, 16, 32, 4),
+    MmaSchedule(16, 128, 16, 32, 5),
     MmaSchedule(16, 64, 16, 16, 4),
 )
 
@@ -88,7 +89,7 @@ def mma_launch(p: GemmProblem, s: MmaSchedule, suffix: str = "") -> KernelLaunch
         symbol_of(p.dispatch, suffix), (tile_count(p, s), 1, 1), (*own, *rest), (32 * s.warps, 1, 1),
         shared_bytes=s.stages * s.stage_bytes, flops=p.flops,
     )  # fmt: skip
-    return streamed(launch, p, s)
+    return with_shares(launch, p, s)
 
 
 def emit_mma(module: KernelModule, p: GemmProblem, s: MmaSchedule, target: Target, launch: KernelLaunch) -> None:
@@ -96,25 +97,11 @@ def emit_mma(module: KernelModule, p: GemmProblem, s: MmaSchedule, target: Targe
     row = mma_row(p, target)
     assert row is not None, (p.a.dtype, target.name)
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
-        k = dk.k
         shapes = [tile_shape(x, rows, s.k_bytes) for x, rows in ((p.a, s.tile_m), (p.b, s.tile_n))]
         order = tile_order(dk, p, s, shapes[0].tile_k)
-        threads, thread = 32 * s.warps, k.thread_id()
+        threads, thread = 32 * s.warps, dk.k.thread_id()
         copies = [TileCopy(dk, x, t, threads, thread, target.cp_async) for x, t in zip((p.a, p.b), shapes, strict=True)]
-        loop = MmaLoop(dk, row, s, shapes, copies)
-
-        def do(work: Work) -> None:
-            for copy, line in zip(copies, (work.row, work.col), strict=True):
-                copy.start(line, work.batch)
-            acc = loop.run(work.first, work.last)
-            order.deliver(work, lambda out: loop.store(acc, out, work.batch, work.row, work.col))
-
-        if not s.stream:
-            do(order.work(k.block_id()))
-            return
-        with k.for_(*order.span()) as pieces:
-            do(order.work(pieces.iv))
-            loop.drain()
+        MmaLoop(dk, row, s, shapes, copies).work(order, copies)
 
 
 def tile_shape(x: Matrix, rows: int, k_bytes: int) -> TileShape:
@@ -191,6 +178,23 @@ class MmaLoop:
         """How many registers `fragments` gives."""
         return 4 * (self.blocks_m + self.blocks_n)
 
+    def work(self, order: TileOrder, copies: Sequence[TileCopy]) -> None:
+        """All that a block does: its tile, or where steps are shared one piece of work after the other."""
+        k = self.k
+
+        def do(work: Work) -> None:
+            for copy, line in zip(copies, (work.row, work.col), strict=True):
+                copy.start(line, work.batch)
+            acc = self.run(work.first, work.last)
+            order.deliver(work, lambda out: self.store(acc, out, work.batch, work.row, work.col))
+
+        if not self.s.stream:
+            do(order.work(k.block_id()))
+            return
+        with k.for_(*order.span()) as pieces:
+            do(order.work(pieces.iv))
+            self._drain()
+
     def run(self, first: Val, last: Val) -> list[Val]:
         """Accumulators, four for each 16 x 8 of the warp's tile, rows first."""
         k, s = self.k, self.s
@@ -238,7 +242,7 @@ class MmaLoop:
             loop.yield_([after, self.next(write), fragments, acc])
         return list(loop.results[3])
 
-    def drain(self) -> None:
+    def _drain(self) -> None:
         """Wait until shared memory may be filled anew: the last steps brought tiles that nothing reads."""
         if self.asynchronous:
             self.k.cp_async_wait(0)

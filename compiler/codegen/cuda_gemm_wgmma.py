@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
-from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, Work, tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import Paired, PairOrder, PartialSums, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
-from ingot.compiler.codegen.cuda_stream_k import PartialTile, streamed, tile_order
+from ingot.compiler.codegen.cuda_stream_k import PartialTile, tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
@@ -38,6 +38,7 @@ STAGING_BUFFERS = 2
 # the block got at its start, 65536 / (384 * blocks) a thread rounded down to 8. One consumer alone needs no sharing.
 # nvJitLink ignores setmaxnreg (C7504): a thread then keeps those 168 (80), which an epilogue must not exceed by much.
 REGISTERS = {1: (40, 232), 2: (24, 104)}
+SHARED_SM_AREA = 128 * 64  # accumulators of the largest tile of which an SM holds two
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class WgmmaSchedule:
     """How the wgmma kernel divides a product.
 
     Attributes:
-        tile_m: rows of a block's tile: 64 for each consumer warpgroup.
+        tile_m: rows of a block's tile: 64 for each of one to three consumer warpgroups.
         tile_n: columns of a tile, at most 256.
         stages: tiles of A and B in flight.
         splits: blocks that share a tile, each a part of K.
         stream: blocks that share all steps of all tiles (cuda_stream_k.py); 0: blocks take tiles.
+        pair: clusters of two blocks take two tiles, one above the other; each brings half of B's columns to both.
     """
 
     tile_m: int = 128
@@ -57,20 +59,43 @@ class WgmmaSchedule:
     stages: int = 4
     splits: int = 1
     stream: int = 0
+    pair: bool = False
     k_bytes: ClassVar[int] = SWIZZLE
 
     def __post_init__(self) -> None:
-        if self.tile_m not in (64, 128) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
-            raise ValueError(f"wgmma tiles are 64 or 128 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
+        if self.tile_m not in (64, 128, 192) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
+            raise ValueError(f"wgmma tiles are 64, 128 or 192 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
+        if self.pair and self.stream:
+            raise ValueError("the blocks of a pair work in step, which shares of steps do not")
 
 
-# Tiles the cost model chooses from.
-WGMMA_TILES: tuple[tuple[int, int], ...] = ((128, 256), (128, 192), (128, 128), (128, 64), (64, 256), (64, 128), (64, 64))
+@dataclass(frozen=True)
+class WgmmaTile:
+    """A tile that the cost model chooses from, and the share of the peak rate that it reaches by itself.
+
+    Smaller tiles read shared memory more often for each multiplication.
+    """
+
+    m: int
+    n: int
+    efficiency: float
 
 
-def stage_bytes(s: WgmmaSchedule) -> int:
+WGMMA_TILES: tuple[WgmmaTile, ...] = (
+    WgmmaTile(128, 256, 0.85), WgmmaTile(128, 192, 0.8), WgmmaTile(192, 128, 0.78), WgmmaTile(128, 160, 0.77),
+    WgmmaTile(128, 128, 0.72), WgmmaTile(128, 96, 0.62), WgmmaTile(128, 64, 0.55), WgmmaTile(64, 256, 0.72),
+    WgmmaTile(64, 128, 0.55), WgmmaTile(64, 64, 0.4),
+)  # fmt: skip
+
+
+def column_lines(p: GemmProblem, s: WgmmaSchedule) -> int:
+    """Rows of B in a stage: those of the tile, and where they are neighbours in memory as many as fill boxes of 64."""
+    return -(-s.tile_n // 64) * 64 if p.b.major == "row" else s.tile_n
+
+
+def stage_bytes(p: GemmProblem, s: WgmmaSchedule) -> int:
     """Bytes of a stage: rows of A and of B, 128 bytes of k each."""
-    return (s.tile_m + s.tile_n) * SWIZZLE
+    return (s.tile_m + column_lines(p, s)) * SWIZZLE
 
 
 def staging_columns(s: WgmmaSchedule) -> int:
@@ -93,7 +118,7 @@ class WgmmaPlan:
 def _operand_map(p: GemmProblem, x: Matrix, lines: int, tile_k: int) -> TensorMapArg | None:
     """The map that fills `lines` rows of a stage: boxes of 128 bytes of k, or of 128 bytes of rows by `tile_k`."""
     if x.major == "row":
-        if x.bits != 16 or lines % 64:
+        if x.bits != 16:
             return None
         return x.tma_map(p.dispatch, p.batch, (64, tile_k))
     return x.tma_map(p.dispatch, p.batch, (tile_k, lines))
@@ -109,11 +134,14 @@ def plan_wgmma(
     row = None
     if p.a.dtype == p.b.dtype and p.unsigned[0] == p.unsigned[1]:
         row = find_row(target, p.a.dtype, engine="wgmma", tf32=p.tf32, unsigned=p.unsigned[0])
-    if row is None or row.acc != p.acc or (gathered and s.stream):
+    if row is None or row.acc != p.acc:
         return None
     tile_k = SWIZZLE * 8 // row.bits
     map_a = None if gathered else _operand_map(p, p.a, s.tile_m, tile_k)
-    map_b = _operand_map(p, p.b, s.tile_n, tile_k)
+    lines_b = column_lines(p, s)
+    if s.pair and (gathered or lines_b % (128 if p.b.major == "row" else 16)):
+        return None  # a half is whole boxes, or whole atoms of a swizzle
+    map_b = _operand_map(p, p.b, lines_b // (1 + s.pair), tile_k)
     if map_b is None or (map_a is None and not gathered):
         return None
     own = (BufferArg("operand", 0),) if gathered else ()
@@ -128,32 +156,40 @@ def plan_wgmma(
         skip = (0,) if gathered else ()
         buffers = tuple(b for b in region_buffers(p.dispatch, skip=skip) if b.kind != "result" or maps_out[b.index] is None)
     staging = STAGING_BUFFERS * STAGING_BYTES * (s.tile_m // 64) * sum(m is not None for m in maps_out)
-    shared = s.stages * stage_bytes(s) + staging + 16 * s.stages + ATOM
+    shared = s.stages * stage_bytes(p, s) + staging + 16 * s.stages + ATOM
     if shared > target.shared_bytes:
         return None
+    together = facts(target).sms * (1 if gathered else _blocks_per_sm(p, s, target))
+    if s.pair:
+        blocks = 2 * dims.minimum(tile_count(p, Paired(s)), together // 2)
+    else:
+        blocks = dims.minimum(tile_count(p, s), together)
     launch = KernelLaunch(
         symbol_of(p.dispatch, suffix),
-        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(s, target))), 1, 1),
+        (blocks, 1, 1),
         (*(m for m in (map_a, map_b, *maps_out) if m is not None), *own, *buffers),
         (128 * (1 + s.tile_m // 64), 1, 1),
+        cluster=(1 + s.pair, 1, 1),
         shared_bytes=shared,
         flops=p.flops,
     )
-    return WgmmaPlan(s, row, map_a, map_b, maps_out, streamed(launch, p, s))
+    return WgmmaPlan(s, row, map_a, map_b, maps_out, with_shares(launch, p, s))
 
 
-def _blocks_per_sm(s: WgmmaSchedule, target: Target) -> int:
-    """Blocks of a schedule that an SM holds at once: by shared memory and by accumulator registers, at most 2."""
-    fits = target.shared_bytes // (s.stages * stage_bytes(s) + ATOM) >= 2
-    return 2 if fits and s.tile_m * s.tile_n <= 128 * 128 else 1
+def _blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
+    """Blocks of a schedule that an SM holds at once: by shared memory and by registers, at most 2.
+
+    Two blocks leave a thread 80 registers (128 where there is one consumer), of which accumulators may take less than half.
+    """
+    fits = target.shared_bytes // (s.stages * stage_bytes(p, s) + ATOM) >= 2
+    return 2 if fits and s.tile_m * s.tile_n <= SHARED_SM_AREA else 1
 
 
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
     """Write the kernel of `plan` into `module`."""
-    with dispatch_kernel(
-        module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=_blocks_per_sm(plan.schedule, target)
-    ) as dk:
-        WgmmaKernel(dk, p, plan, _blocks_per_sm(plan.schedule, target)).emit()
+    blocks = _blocks_per_sm(p, plan.schedule, target)
+    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=blocks) as dk:
+        WgmmaKernel(dk, p, plan, blocks).emit()
 
 
 class WgmmaKernel:
@@ -173,10 +209,12 @@ class WgmmaKernel:
         self.registers = REGISTERS[blocks] if self.consumers == 2 else None
         self.shared = k.dynamic_shared(ATOM)
         self.bytes_a = s.tile_m * SWIZZLE
-        self.staging = s.stages * stage_bytes(s)
+        self.lines_b = column_lines(p, s)
+        self.stage_bytes = stage_bytes(p, s)
+        self.staging = s.stages * self.stage_bytes
         staged = sum(m is not None for m in self.maps_out)
         self.barriers = self.staging + STAGING_BUFFERS * STAGING_BYTES * self.consumers * staged
-        self.order = tile_order(dk, p, s, self.tile_k)
+        self.order = PairOrder(dk, p, s, self.tile_k) if s.pair else tile_order(dk, p, s, self.tile_k)
 
     def full(self, stage: Val | int) -> Val:
         return self.shared + self.barriers + (stage * 8)
@@ -203,6 +241,8 @@ class WgmmaKernel:
                 if self.registers:
                     k.set_max_registers(self.registers[1], increase=True)
                 self.consume(thread, group - 1)
+        if self.s.pair:
+            k.cluster_sync(aligned=False)  # the other block may still signal this one
 
     def initialize(self, thread: Val) -> None:
         """Set up the barriers, and wait until that is done and operands may be read."""
@@ -210,11 +250,14 @@ class WgmmaKernel:
         with k.if_(thread.eq(0)):
             for i in range(self.s.stages):
                 k.mbarrier_init(self.full(i), self.arrivals)
-                k.mbarrier_init(self.empty(i), self.consumers)
+                k.mbarrier_init(self.empty(i), self.consumers * (1 + self.s.pair))
             k.fence_mbarrier_init()
             for tensor_map in self.dk.maps:
                 k.tma_prefetch_descriptor(tensor_map)
-        k.barrier()
+        if self.s.pair:
+            k.cluster_sync()
+        else:
+            k.barrier()
         self.dk.begin()
 
     # --- producer
@@ -238,25 +281,37 @@ class WgmmaKernel:
             stage, parity = steps.carry
             k.mbarrier_wait(self.empty(stage), parity ^ 1)
             full = self.full(stage)
-            k.mbarrier_arrive_expect(full, stage_bytes(self.s))
-            base = self.shared + stage * stage_bytes(self.s)
+            k.mbarrier_arrive_expect(full, self.stage_bytes)
+            base = self.shared + stage * self.stage_bytes
             at = steps.iv * self.tile_k
             assert self.map_a is not None, "a gathered A has its own producer"
             self.load(base, self.p.a, self.map_a, self.s.tile_m, work.row, at, work.batch, full)
-            self.load(base + self.bytes_a, self.p.b, self.map_b, self.s.tile_n, work.col, at, work.batch, full)
+            self.load_columns(base + self.bytes_a, work, at, full)
             steps.yield_(list(self.next_stage(stage, parity)))
         return list(steps.results)
 
+    def load_columns(self, dst: Val, work: Work, at: Val, full: Val) -> None:
+        """Bring B's columns: all of them, or half of them to both blocks of a pair."""
+        if not self.s.pair:
+            self.load(dst, self.p.b, self.map_b, self.lines_b, work.col, at, work.batch, full)
+            return
+        half = self.lines_b // 2
+        first = self.k.cluster_rank() * half
+        self.load(dst + first * SWIZZLE, self.p.b, self.map_b, half, work.col + first, at, work.batch, full, multicast=3)
+
     def load(
-        self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val
+        self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val,
+        multicast: int | None = None,
     ) -> None:
+        """Bring rows of an operand to `dst`, in each block of the cluster whose bit `multicast` has."""
         k = self.k
         rest = x.tma_batch(batch)
         if x.major == "col":
-            k.tma_load(dst, tensor_map, [at, line, *rest], full)
+            k.tma_load(dst, tensor_map, [at, line, *rest], full, multicast=multicast)
             return
         for i in range(lines // 64):  # 64 neighbouring rows by tile_k: one box each
-            k.tma_load(dst + i * self.tile_k * SWIZZLE, tensor_map, [line + i * 64, at, *rest], full)
+            place = [line + i * 64, at, *rest]
+            k.tma_load(dst + i * self.tile_k * SWIZZLE, tensor_map, place, full, multicast=multicast)
 
     # --- consumers
 
@@ -313,7 +368,7 @@ class WgmmaKernel:
                 stage, parity, acc, previous = steps.carry
                 k.mbarrier_wait(self.full(stage), parity)
                 self.ready()
-                step = k.cast(stage * (stage_bytes(s) >> 4), "i64", signed=False)
+                step = k.cast(stage * (self.stage_bytes >> 4), "i64", signed=False)
                 a, b = base_a + step, base_b + step
                 k.wgmma_fence()
                 for i in range(self.tile_k // row.k):
@@ -322,16 +377,24 @@ class WgmmaKernel:
                 k.wgmma_commit()
                 # The instructions before these have finished: their stage may be filled again.
                 k.wgmma_wait(1)
-                with k.if_(local.eq(0) & (steps.iv > first)):
-                    k.mbarrier_arrive(self.empty(previous))
+                self.release(previous, local, steps.iv > first)
                 steps.yield_([*self.next_stage(stage, parity), acc, stage])
             stage, parity, acc, previous = steps.results
             k.wgmma_wait(0)
-            with k.if_(local.eq(0) & (first < last)):
-                k.mbarrier_arrive(self.empty(previous))
+            self.release(previous, local, first < last)
             return k.elements(acc), [stage, parity]
 
         return multiply
+
+    def release(self, stage: Val, local: Val, read: Val) -> None:
+        """Let a stage be filled again where it has been `read`: by both blocks of a pair, each of which fills half of it."""
+        k = self.k
+        if self.s.pair:
+            with k.if_((local < 2) & read):
+                k.mbarrier_arrive_remote(self.empty(stage), local)
+            return
+        with k.if_(local.eq(0) & read):
+            k.mbarrier_arrive(self.empty(stage))
 
     def lane_position(self, local: Val, consumer: Val) -> tuple[Val, Val]:
         """Row in the tile and column in eight of a thread's first accumulator."""
@@ -395,6 +458,6 @@ class WgmmaKernel:
         """Store accumulators of a part of a tile to the workspace."""
         row, col = self.lane_position(local, consumer)
         for h in range(2):
-            line = out.at_row(batch, m0 + row + 8 * h)
+            line: Any = out.at_row(batch, m0 + row + 8 * h)
             for j in range(self.s.tile_n // 8):
                 out.pair(line, n0 + col + 8 * j, acc[4 * j + 2 * h : 4 * j + 2 * h + 2])

@@ -19,24 +19,11 @@ from ingot.compiler.codegen.kernel_builder import KernelModule, Param
 from ingot.compiler.codegen.scalar_lowering import emit_region
 from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
-from ingot.dispatch import Dispatch, ScalarRegion, TensorArg
+from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, known_multiple
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import OVERLAP_SM
 
 NARROW = 1 << 31  # offsets below it are computed in 32 bits
-
-
-def known_multiple(d: Dim, dispatch: Dispatch) -> int:
-    """The largest constant known to divide `d` (0 for 0), counting what the dispatch says about its symbols."""
-    if isinstance(d, int):
-        return abs(d)
-    of = dict(zip(dispatch.symbols, dispatch.multiples, strict=True))
-    parts = []
-    for monomial, c in d.terms:
-        for atom in monomial:
-            c *= of.get(atom.text, 1) if atom.function is None else 1
-        parts.append(c)
-    return math.gcd(*parts)
 
 
 def divides(n: int, d: Dim, dispatch: Dispatch) -> bool:
@@ -63,6 +50,19 @@ def vector_lanes(t: TensorArg, dispatch: Dispatch, limit: int = 16) -> int:
     lanes = limit // size
     multiple = math.gcd(known_multiple(t.shape[-1], dispatch), row_alignment(t, dispatch) // size)
     return math.gcd(lanes, multiple) if multiple else lanes
+
+
+def nibble_lanes(t: TensorArg, dispatch: Dispatch, limit: int = 8) -> int:
+    """Elements of 4 bits of the widest access of at most `limit` that rows of `t` (along its last axis) allow everywhere; 1
+    where two neighbours may lie in different bytes.
+    """
+    if t.rank == 0 or t.strides[-1] != 1:
+        return 1
+    multiple = math.gcd(2 * t.align, known_multiple(t.shape[-1], dispatch))
+    for d, stride in zip(t.shape[:-1], t.strides[:-1], strict=True):
+        if d != 1:
+            multiple = math.gcd(multiple, known_multiple(stride, dispatch))
+    return math.gcd(limit, multiple) if multiple else limit
 
 
 def span(t: TensorArg) -> int | None:
@@ -219,11 +219,32 @@ class DispatchKernel:
 
     def _load_nibbles(self, operand: int, position: Sequence[Val], domain: Sequence[Dim], lanes: int) -> Val:
         k, t = self.k, self.d.operands[operand]
-        if lanes:
-            return k.vector([self.load(operand, [*position[:-1], position[-1] + i], domain) for i in range(lanes)])
         offset = self.offset(t, position, domain)
-        byte = k.load(self.pointer("operand", operand).at(offset >> 1, "i8"), "i8")
-        return (byte >> k.cast((offset & 1) << 2, "i8")) & 15
+        if not lanes or t.rank == 0 or t.shape[-1] == 1 or t.strides[-1] == 0:
+            byte = k.load(self.pointer("operand", operand).at(offset >> 1, "i8"), "i8")
+            return (byte >> k.cast((offset & 1) << 2, "i8")) & 15
+        if lanes % 2 or t.shape[-1] != domain[-1] or nibble_lanes(t, self.d) % lanes:
+            return k.vector([self.load(operand, [*position[:-1], position[-1] + i], domain) for i in range(lanes)])
+        word = k.load(self.pointer("operand", operand).at(offset >> 1, "i8"), f"i{4 * lanes}", align=lanes // 2)
+        word = k.cast(word, "i32", signed=False)
+        return k.vector([k.cast((word >> (4 * i)) & 15, "i8") for i in range(lanes)])
+
+    def _store_nibbles(self, result: int, x: Val, position: Sequence[Val], lanes: int) -> None:
+        """Codes as elements of 4 bits: whole bytes, or, one by one, the first of a byte before the second."""
+        k, t = self.k, self.d.results[result]
+        offset = self.offset(t, position)
+        p = self.pointer("result", result).at(offset >> 1, "i8")
+        if lanes:
+            word = k.const(0, "i32")
+            for i, code in enumerate(k.elements(x)):
+                word = word | (k.cast(code, "i32", signed=False) << (4 * i))
+            k.store(k.cast(word, f"i{4 * lanes}"), p, align=lanes // 2)
+            return
+        with k.if_else((offset & 1).eq(0)) as half:
+            with half.then:
+                k.store(x, p)
+            with half.else_:
+                k.store(k.load(p, "i8") | (x << 4), p)
 
     def load_at(self, operand: int, indices: Sequence[Val]) -> Val:
         """The operand's elements at computed indices: scalars, or vectors of them."""
@@ -241,7 +262,10 @@ class DispatchKernel:
         """Store a region's result (of the result's storage type) at a position of its own axes."""
         k, t = self.k, self.d.results[result]
         if t.type.bits < 8:
-            raise NotImplementedError(f"results of {t.dtype} cannot be written by this kernel: they share bytes")
+            if lanes and (lanes % 2 or (t.rank > 1 and nibble_lanes(t, self.d) % lanes)):
+                raise NotImplementedError(f"results of {t.dtype} whose rows are no whole bytes")
+            self._store_nibbles(result, x, position, lanes)
+            return
         if t.dtype == "i1":
             x = k.cast(x, "i8", signed=False)
         if lanes and not (t.strides[-1] == 1 and vector_lanes(t, self.d) % lanes == 0):

@@ -34,15 +34,22 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     emit_decoded_mma,
     emit_decoded_simt,
 )
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule, emit_decoded_wgmma
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
 from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
-from ingot.compiler.codegen.cuda_gemm_tiles import split_workspace
-from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, emit_wgmma, plan_wgmma, stage_bytes
+from ingot.compiler.codegen.cuda_gemm_wgmma import (
+    SHARED_SM_AREA,
+    WGMMA_TILES,
+    WgmmaSchedule,
+    WgmmaTile,
+    emit_wgmma,
+    plan_wgmma,
+    stage_bytes,
+)
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
-from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
-from ingot.compiler.codegen.cuda_stream_k import emit_stream_finish, stream_launch, stream_of, stream_workspace
+from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.cuda_targets import facts
@@ -55,8 +62,7 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
-# Shares of the peak rate that wgmma tiles reach, by area: smaller ones read shared memory more often for each multiplication.
-WGMMA_SHARES = {128 * 256: 0.85, 128 * 192: 0.8, 128 * 128: 0.72, 64 * 256: 0.72, 128 * 64: 0.55, 64 * 128: 0.55}
+PAIRED = 1.02  # time of pairs of tiles that share columns, relative to the tiles' own; to be measured
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
@@ -109,10 +115,11 @@ def tensor_core_seconds(
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
-    return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+    # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
+    return max(compute, memory) + 0.1 * min(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
 
 
-def streamed_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
+def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
     """The estimate of a schedule as stream-K with `blocks` on each SM; None where tiles fill whole waves, nearly, or sizes are
     not constant."""
     f = facts(target)
@@ -131,22 +138,25 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of all wgmma schedules that fit."""
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
-    for tile_m, tile_n in WGMMA_TILES:
+    for tile in WGMMA_TILES:
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
-                s = WgmmaSchedule(tile_m, tile_n, stages, splits)
+                s = WgmmaSchedule(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
-                tiles = math.ceil(constant(p.m) / tile_m) * math.ceil(constant(p.n) / tile_n) * splits
-                alone = tile_m * tile_n > 128 * 128 or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
+                alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
-                if stages * stage_bytes(s) + 2048 + 2 * tile_m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
+                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks = 1 if alone else 2
-                    share = WGMMA_SHARES.get(tile_m * tile_n, 0.4)
-                    yield Estimate(tensor_core_seconds(p, target, (tile_m, tile_n), splits, blocks, share), s)
-                    if splits == 1 and (streamed := streamed_estimate(p, target, s, blocks, share)):
-                        yield streamed
+                    yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, tile.efficiency), s)
+                    if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, tile.efficiency)):
+                        yield shared
+                    paired = replace(s, pair=True)
+                    if splits == 1 and constant(p.m) > tile.m and alone and plan_wgmma(p, target, paired):
+                        both = tensor_core_seconds(p, target, (2 * tile.m, tile.n), 1, 1, tile.efficiency)
+                        yield Estimate(both * PAIRED, paired)
                     break
 
 
@@ -158,24 +168,24 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     tile_k = 1024 // p.a.bits
     steps = max(1, -(-constant(p.k) // tile_k))
     columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
-    tiles = [(rows, columns, True) for rows in (64, 128) if columns]
-    tiles += [(rows, cols, False) for rows, cols in WGMMA_TILES if m > 32]
-    for tile_m, tile_n, swapped in tiles:
-        rows, cols = (tile_n, tile_m) if swapped else (tile_m, tile_n)
+    swapped = [WgmmaTile(rows, columns, 0.4) for rows in (64, 128) if columns]
+    tiles = [(tile, True) for tile in swapped] + [(tile, False) for tile in WGMMA_TILES if m > 32]
+    for tile, swap in tiles:
+        rows, cols = (tile.n, tile.m) if swap else (tile.m, tile.n)
         count = -(-m // rows) * -(-n // cols) * batch
         for cluster in CLUSTERS:
             blocks = count * cluster
-            if cluster > max(1, steps // 2) or (cluster == 1 and not swapped) or blocks > 4 * sms:
+            if cluster > max(1, steps // 2) or (cluster == 1 and not swap) or blocks > 4 * sms:
                 continue
-            alone = tile_m * tile_n > 128 * 64 or blocks <= sms
+            alone = tile.m * tile.n > SHARED_SM_AREA or blocks <= sms
             budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
-            stages = min(budget // ((tile_m + tile_n) * 128 + 16), max(3, -(-steps // cluster)))
-            s = ClusterSchedule(tile_m, tile_n, stages, cluster, swapped)
+            lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
+            stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
+            s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
             if stages >= 3 and plan_cluster(p, target, s):
-                share = 0.4 if swapped else WGMMA_SHARES.get(tile_m * tile_n, 0.4)
                 # Parts go through shared memory of all blocks, at about 50 bytes a nanosecond and SM.
                 adding = 1e-6 + 0.1e-6 * cluster + rows * cols * 4 / 50e9 if cluster > 1 else 0.5e-6
-                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, 1 if alone else 2, share, adding)
+                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, 1 if alone else 2, tile.efficiency, adding)
                 yield Estimate(seconds, s)
 
 
@@ -190,10 +200,10 @@ def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
                 break
 
 
-def mma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of all mma.sync schedules that fit."""
+def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Iterator[Estimate]:
+    """Estimates of all mma.sync schedules that fit, of those of cuda_stream_k.py too where `streams`."""
     if mma_row(p, target) is not None:
-        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams=True)
+        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams)
 
 
 def mma_estimates(
@@ -215,8 +225,8 @@ def mma_estimates(
                 break
             seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
             yield Estimate(seconds, replace(s, splits=splits))
-        if streams and (streamed := streamed_estimate(p, target, s, blocks, share)):
-            yield streamed
+        if streams and (shared := stream_k_estimate(p, target, s, blocks, share)):
+            yield shared
 
 
 def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
@@ -287,6 +297,11 @@ def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
 
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
+    columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
+    few = isinstance(p.m, int) and p.m <= MAX_ROWS
+    for streamed in streamed_schedules(p, target, columns):
+        if few or not list(block_scale_schedules(p, target)):
+            return streamed
     found = [*gemv_schedules(p, target)]
     if found and p.m in ((1,) if decodes(p) else (1, 2, 3, 4)):
         return found[0].schedule
@@ -307,19 +322,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         launch = _WRITERS[type(schedule)](module, p, target, schedule)
-        launches = [launch]
-        if schedule.splits > 1:
-            # The product's own launch reads none of the region's operands and writes no result.
-            reduce = reduce_launch(p.dispatch, p.domain, "")
-            emit_reduce(module, p.dispatch, p.domain, reduce, schedule.splits, p.acc)
-            launches.append(reduce)
-        workspace = split_workspace(p, schedule)
-        if (stream := stream_of(p, schedule)) is not None and stream.divided:
-            finish = stream_launch(p.dispatch, schedule, stream)
-            emit_stream_finish(module, p, schedule, stream, finish)
-            launches.append(finish)
-            workspace = stream_workspace(p, schedule, stream)
-        return Emitted(KernelPlan(tuple(launches), workspace), module.module)
+        finish, workspace = emit_finish(module, p, schedule)
+        return Emitted(KernelPlan((launch, *finish), workspace), module.module)
 
 
 def _write_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: WgmmaSchedule) -> KernelLaunch:
@@ -370,6 +374,10 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_decoded_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> KernelLaunch:
+    return emit_decoded_wgmma(module, p, s, target)
+
+
 def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
     return emit_streamed(module, p, s, target)
 
@@ -378,5 +386,5 @@ _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
-    StreamedSchedule: _write_streamed,
+    StreamedSchedule: _write_streamed, DecodedWgmmaSchedule: _write_decoded_wgmma,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from ingot.compiler.codegen.cuda_domain import collapse_domain, uses_index
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
     dispatch_kernel,
+    nibble_lanes,
     region_buffers,
     region_operands,
     span,
@@ -60,6 +61,8 @@ def whole_vectors(d: Dispatch, t: TensorArg, lanes: int) -> int:
     """Lanes of the widest vectors that never cross a row of `t`; a domain of one contiguous axis has a tail instead."""
     if t.rank == 1 and t.strides == (1,):
         t = replace(t, shape=(lanes,))
+    if t.type.bits < 8:
+        return nibble_lanes(t, d, lanes)
     return vector_lanes(t, d, limit=lanes * t.type.bytes)
 
 
@@ -126,6 +129,9 @@ class _Walk:
         body: Callable[[DispatchKernel, list[Val], int], list[Val]],
     ) -> None:
         self.dk, self.k, self.domain, self.s, self.body = dk, dk.k, domain, s, body
+        for t in dk.d.results:
+            if t.type.bits < 8 and s.lanes % 2:
+                raise NotImplementedError(f"results of {t.dtype} whose rows are no whole bytes")
         elements = dims.product(domain)
         narrow = isinstance(elements, int) and elements < 1 << 30 and all((span(t) or 0) < 1 << 31 for t in dk.d.results)
         self.type = "i32" if narrow else "i64"

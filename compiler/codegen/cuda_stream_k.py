@@ -16,10 +16,12 @@ from typing import Any
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
-from ingot.compiler.codegen.cuda_gemm_tiles import Schedule, TileOrder, Work, tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import Schedule, TileOrder, Work, split_workspace, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_split_k import emit_reduce, reduce_launch
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
+from ingot.dims import Dim
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import BufferArg, KernelLaunch
 
@@ -176,7 +178,7 @@ def slot_address(dk: DispatchKernel, p: GemmProblem, s: Schedule, slot: Val) -> 
     return dk.pointer("workspace").at(dk.k.cast(slot, "i64") * (s.tile_m * s.tile_n), p.acc)
 
 
-def stream_launch(dispatch: Dispatch, s: Schedule, stream: StreamK) -> KernelLaunch:
+def _stream_launch(dispatch: Dispatch, s: Schedule, stream: StreamK) -> KernelLaunch:
     """The launch that finishes the tiles of which several blocks had a share."""
     return KernelLaunch(
         symbol_of(dispatch, "_finish"),
@@ -186,7 +188,7 @@ def stream_launch(dispatch: Dispatch, s: Schedule, stream: StreamK) -> KernelLau
     )
 
 
-def emit_stream_finish(module: KernelModule, p: GemmProblem, s: Schedule, stream: StreamK, launch: KernelLaunch) -> None:
+def _emit_stream_finish(module: KernelModule, p: GemmProblem, s: Schedule, stream: StreamK, launch: KernelLaunch) -> None:
     """Write the kernel: a thread adds the parts of neighbouring columns in the order of K, and runs the epilogue."""
     steps, share = stream.steps, stream.share
     with dispatch_kernel(module, p.dispatch, launch) as dk:
@@ -212,7 +214,24 @@ def emit_stream_finish(module: KernelModule, p: GemmProblem, s: Schedule, stream
                     epilogue.pair(line, col + (at % s.tile_n + i), total[i : i + 2])
 
 
-def streamed(launch: KernelLaunch, p: GemmProblem, s: Schedule) -> KernelLaunch:
+def emit_finish(module: KernelModule, p: GemmProblem, s: Any) -> tuple[list[KernelLaunch], Dim]:
+    """Write what follows the launch of a product whose tiles are divided among blocks: (launches, bytes of workspace).
+
+    The product's own launch reads none of the region's operands, and writes no result, of tiles that are divided.
+    """
+    if s.splits > 1:
+        reduce = reduce_launch(p.dispatch, p.domain, "")
+        emit_reduce(module, p.dispatch, p.domain, reduce, s.splits, p.acc)
+        return [reduce], split_workspace(p, s)
+    stream = stream_of(p, s)
+    if stream is None or not stream.divided:
+        return [], 0
+    finish = _stream_launch(p.dispatch, s, stream)
+    _emit_stream_finish(module, p, s, stream, finish)
+    return [finish], stream_workspace(p, s, stream)
+
+
+def with_shares(launch: KernelLaunch, p: GemmProblem, s: Schedule) -> KernelLaunch:
     """A data-parallel launch as one of shares, where the schedule says so: its grid, and the workspace beside its buffers."""
     stream = stream_of(p, s)
     if stream is None:

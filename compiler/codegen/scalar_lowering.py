@@ -22,10 +22,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from ingot.compiler.codegen.kernel_builder import KernelBuilder
 from ingot.compiler.codegen.values import Val
 from ingot.dialects.scalar_table import TABLE, ScalarOp
 from ingot.dispatch import ScalarRegion
+from ingot.dtypes import DTYPES
 
 _CMPF = {"oeq": 1, "ogt": 2, "oge": 3, "olt": 4, "ole": 5, "one": 6, "une": 13, "uno": 14}
 _CMPI = {"slt": "lt", "sle": "le", "sgt": "gt", "sge": "ge"}
@@ -69,6 +72,15 @@ _DIRECT: dict[str, Callable[..., Val]] = {
 }
 
 
+# Of the storage types without arithmetic, the bits that a code occupies.
+CODE_MASK = {t.name: (1 << t.bits) - 1 for t in DTYPES.values() if t.bits < 8 or (t.kind == "float" and t.bits == 8)}
+
+
+def is_code(dtype: str) -> bool:
+    """True where values of a type are held as their codes."""
+    return dtype in CODE_MASK
+
+
 class ScalarEmitter:
     """The scalar table's `ScalarBuilder` over a `KernelBuilder`:
 
@@ -79,7 +91,9 @@ class ScalarEmitter:
         self.k = k
 
     def const(self, value: float, type: str) -> Val:
-        """A constant of a type of the table."""
+        """A constant of a type of the table; of a type without arithmetic its code."""
+        if is_code(type):
+            return self.k.const(int(np.asarray(value).astype(DTYPES[type].np).view(np.uint8)) & CODE_MASK[type], "i8")
         return self.k.const(value, type)
 
     def const_like(self, value: float, like: Val) -> Val:
@@ -122,6 +136,8 @@ class ScalarEmitter:
 
     def _cast(self, name: str, x: Val, type_: str, source: str) -> Val:
         k = self.k
+        if name == "bitcast" and is_code(type_):
+            type_ = "i8"
         if name == "bitcast":
             return k.bitcast(x, k.vector_of(type_, x.t.lanes) if x.t.kind == "vector" else type_)
         if name == "extf" and source.startswith(("f8", "f4")):
@@ -185,7 +201,7 @@ def emit_region(
         elif inst.op == "dim":
             value = source("dim", dim, inst.attr("dim"))
         elif inst.op == "const":
-            value = k.const(inst.attr("value"), inst.type)
+            value = emitter.const(inst.attr("value"), inst.type)
         else:
             operands = [values[i] for i in inst.args]
             operand_type = region.type_of(inst.args[0]) if inst.args else ""

@@ -62,6 +62,17 @@ def read_guards(op: ir.Operation) -> list[Guard]:
     return [Guard(dims.parse(left), relation, dims.parse(right), message) for left, relation, right, message in rows]
 
 
+def forget_guards(block: ir.Block) -> None:
+    """Remove the guards of a block's operations, those of their regions included."""
+    for view in block.operations:
+        op = view.operation
+        if GUARDS in op.attributes:
+            del op.attributes[GUARDS]
+        for region in op.regions:
+            for inner in region.blocks:
+                forget_guards(inner)
+
+
 def read_tensor(value: ir.Value) -> Tensor:
     """What inference recorded of a value. Raises ValueError where its type is not inferred."""
     from ingot.dialects import onnx

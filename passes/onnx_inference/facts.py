@@ -41,6 +41,11 @@ class Facts:
         """True where a guard made two different dimensions equal."""
         return bool(self._replaced)
 
+    @property
+    def constants(self) -> dict[str, Dim]:
+        """The symbols that guards made equal to a constant."""
+        return {symbol: d for symbol, d in self._equal.items() if isinstance(d, int)}
+
     def resolved(self, d: Dim) -> Dim:
         """`d`, or the simpler dimension that a guard made it equal to."""
         while d in self._replaced:

@@ -49,7 +49,10 @@ def _attention(node: Node) -> list[Tensor]:
     head = node.divide_exactly(values, heads, "the values do not divide by the heads")
     total = length
     if node.has(4):
-        total = node.input(4).shape[3] + length
+        past = node.input(4).shape[3]
+        total = past + length
+        for found, wanted in zip(node.input(4).shape, (2, batch, heads, past, head), strict=True):
+            node.equal(found, wanted, "the cache is not that of the query")
     _check_mask(node, 3, batch, length, total)
     if node.has(5):
         node.broadcast((batch, heads, length, total), node.input(5).shape)
@@ -94,7 +97,12 @@ def _multi_head_attention(node: Node) -> list[Tensor]:
             keys, values = (k.shape[1], v.shape[2]) if k.rank == 3 else (k.shape[2], heads * v.shape[3])
     total = keys
     if node.has(6):
-        total = node.input(6).shape[2] + keys
+        past = node.input(6).shape[2]
+        total = past + keys
+        for i, columns in ((6, size), (7, values)):
+            head = node.divide_exactly(columns, heads, "the query does not divide by the heads")
+            for found, wanted in zip(node.input(i).shape, (batch, heads, past, head), strict=True):
+                node.equal(found, wanted, "the cache is not that of the query")
     _check_mask(node, 4, batch, length, total)
     if node.has(5):
         node.broadcast((batch, heads, length, total), node.input(5).shape)
@@ -126,6 +134,10 @@ def _group_query_attention(node: Node) -> list[Tensor]:
     head, past = group_query_sizes(node)
     batch, length = q.shape[:2]
     total = past + length
+    if node.has(3):
+        for i in (3, 4):
+            for found, wanted in zip(node.input(i).shape, (batch, kv_heads, past, head), strict=True):
+                node.equal(found, wanted, "the cache is not that of the query")
     node.equal(node.input(5).shape[0], batch, "seqlens_k is not one number a sequence")
     stated = node.input(6).value
     if stated is not None and stated.size == 1 and stated.item() is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -225,3 +226,16 @@ def _dim(d: Dim) -> int | str:
 
 def _freeze(x: Any) -> Attr:
     return tuple(map(_freeze, x)) if isinstance(x, list) else x
+
+
+def known_multiple(d: Dim, dispatch: Dispatch) -> int:
+    """The largest constant known to divide `d` (0 for 0), counting what the dispatch says about its symbols."""
+    if isinstance(d, int):
+        return abs(d)
+    of = dict(zip(dispatch.symbols, dispatch.multiples, strict=True))
+    parts = []
+    for monomial, c in d.terms:
+        for atom in monomial:
+            c *= of.get(atom.text, 1) if atom.function is None else 1
+        parts.append(c)
+    return math.gcd(*parts)

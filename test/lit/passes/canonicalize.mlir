@@ -90,3 +90,45 @@
   "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?xf32, #ingot.dims<["floordiv(N, 2)"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "n"], input_types = ["float", "bool"]} : () -> ()
+
+// -----
+
+// Fires: what no branch uses is not captured. What a loop carries stays, used or not.
+// CHECK:      "ingot.if"(%{{.*}}, %[[X:.*]]) ({
+// CHECK-NEXT: ^bb0(%[[A:.*]]: tensor<4xf32>):
+// CHECK-NEXT:   "ingot.result"(%[[A]])
+// CHECK:      ^bb0(%[[B:.*]]: tensor<4xf32>):
+// CHECK-NEXT:   "ingot.pointwise"
+// CHECK:      "ingot.load"(%[[B]])
+// CHECK:      : (tensor<i1>, tensor<4xf32>) -> tensor<4xf32>
+// CHECK:      "ingot.loop"(%{{.*}}, %{{.*}}) ({
+// CHECK-NEXT: ^bb0(%{{.*}}: tensor<4xf32>, %[[C:.*]]: tensor<4xf32>):
+// CHECK-NEXT:   "ingot.result"(%[[C]])
+#in = array<i32: 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+#loop = array<i32: 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+#out = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<4xf32>, %u: tensor<4xf32>, %c: tensor<i1>):
+  %r = "ingot.if"(%c, %u, %x, %u) ({
+  ^bb0(%a0: tensor<4xf32>, %a1: tensor<4xf32>, %a2: tensor<4xf32>):
+    "ingot.result"(%a1) : (tensor<4xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }, {
+  ^bb0(%a0: tensor<4xf32>, %a1: tensor<4xf32>, %a2: tensor<4xf32>):
+    %y = "ingot.pointwise"() ({
+      %e = "ingot.load"(%a1) : (tensor<4xf32>) -> f32
+      %f = "ingot.negf"(%e) : (f32) -> f32
+      "ingot.yield"(%f) : (f32) -> ()
+    }) : () -> tensor<4xf32>
+    "ingot.result"(%y) : (tensor<4xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {operandSegmentSizes = #in, resultSegmentSizes = #out} : (tensor<i1>, tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  %l = "ingot.loop"(%r, %u, %x) ({
+  ^bb0(%a0: tensor<4xf32>, %a1: tensor<4xf32>, %a2: tensor<4xf32>):
+    "ingot.result"(%a2) : (tensor<4xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 1, operandSegmentSizes = #loop, resultSegmentSizes = #out}
+    : (tensor<4xf32>, tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+  "ingot.output"(%l) {name = "y", type = "float"} : (tensor<4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "u", "c"], input_types = ["float", "float", "bool"]} : () -> ()

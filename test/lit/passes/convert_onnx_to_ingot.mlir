@@ -110,3 +110,50 @@
   "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
   "onnx.Return"() : () -> ()
 }) {sym_name = "main", input_names = ["x"]} : () -> ()
+
+// -----
+
+// Fires, with dynamic shapes: a dequantization has one form. A zero point that is zero is no operation; scales of an axis are
+// aligned with it.
+// CHECK:      %[[S:.*]] = "ingot.weight"() {name = "s"}
+// CHECK:      %[[SR:.*]] = "ingot.reshape"(%[[S]]) : (tensor<200xf32>) -> tensor<200x1x1xf32>
+// CHECK-NEXT: "ingot.pointwise"() ({
+// CHECK-NEXT:   %[[Q:.*]] = "ingot.load"(%arg0)
+// CHECK-NEXT:   %[[F:.*]] = "ingot.sitofp"(%[[Q]]) : (i8) -> f32
+// CHECK-NEXT:   %[[L:.*]] = "ingot.load"(%[[SR]]) : (tensor<200x1x1xf32>) -> f32
+// CHECK-NEXT:   %[[M:.*]] = "ingot.mulf"(%[[F]], %[[L]])
+// CHECK-NEXT:   "ingot.yield"(%[[M]])
+"onnx.Graph"() ({
+^bb0(%q: tensor<?x200x?x4xi8, #ingot.dims<["N", "H"]>>):
+  %s = "onnx.Weight"() {name = "s"} : () -> tensor<200xf32>
+  %z = "onnx.Constant"() {value = dense<0> : tensor<i8>} : () -> tensor<i8>
+  %y = "onnx.DequantizeLinear"(%q, %s, %z) {axis = 1 : i64} : (tensor<?x200x?x4xi8, #ingot.dims<["N", "H"]>>, tensor<200xf32>, tensor<i8>) -> tensor<?x200x?x4xf32, #ingot.dims<["N", "H"]>>
+  "onnx.Output"(%y) {name = "y"} : (tensor<?x200x?x4xf32, #ingot.dims<["N", "H"]>>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["q"]} : () -> ()
+
+// -----
+
+// Fires: unsigned elements with zero points, in blocks, to half precision; each block of the axis is an axis of its own.
+// CHECK:      %[[SR:.*]] = "ingot.reshape"(%{{.*}}) : (tensor<2x48xf16>) -> tensor<2x1x48xf16>
+// CHECK-NEXT: %[[ZR:.*]] = "ingot.reshape"(%arg1) : (tensor<2x48xi4>) -> tensor<2x1x48xi4>
+// CHECK-NEXT: %[[QR:.*]] = "ingot.reshape"(%arg0) : (tensor<64x48xi4>) -> tensor<2x32x48xi4>
+// CHECK-NEXT: %[[Y:.*]] = "ingot.pointwise"() ({
+// CHECK-NEXT:   %[[Q:.*]] = "ingot.load"(%[[QR]])
+// CHECK-NEXT:   %[[F:.*]] = "ingot.uitofp"(%[[Q]]) : (i4) -> f32
+// CHECK-NEXT:   %[[Z:.*]] = "ingot.load"(%[[ZR]])
+// CHECK-NEXT:   %[[G:.*]] = "ingot.uitofp"(%[[Z]]) : (i4) -> f32
+// CHECK-NEXT:   %[[D:.*]] = "ingot.subf"(%[[F]], %[[G]])
+// CHECK-NEXT:   %[[L:.*]] = "ingot.load"(%[[SR]])
+// CHECK-NEXT:   %[[E:.*]] = "ingot.extf"(%[[L]]) : (f16) -> f32
+// CHECK-NEXT:   %[[M:.*]] = "ingot.mulf"(%[[D]], %[[E]])
+// CHECK-NEXT:   %[[T:.*]] = "ingot.truncf"(%[[M]]) : (f32) -> f16
+// CHECK-NEXT:   "ingot.yield"(%[[T]])
+// CHECK:      "ingot.reshape"(%[[Y]]) : (tensor<2x32x48xf16>) -> tensor<64x48xf16>
+"onnx.Graph"() ({
+^bb0(%q: tensor<64x48xui4>, %z: tensor<2x48xui4>):
+  %s = "onnx.Weight"() {name = "s"} : () -> tensor<2x48xf16>
+  %y = "onnx.DequantizeLinear"(%q, %s, %z) {axis = 0 : i64, block_size = 32 : i64} : (tensor<64x48xui4>, tensor<2x48xf16>, tensor<2x48xui4>) -> tensor<64x48xf16>
+  "onnx.Output"(%y) {name = "y"} : (tensor<64x48xf16>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["q", "z"]} : () -> ()

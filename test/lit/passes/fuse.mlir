@@ -143,6 +143,45 @@
 
 // -----
 
+// Must not fire: elements of which a byte holds two are written and read in a stream by pointwise operations alone.
+// CHECK:      "ingot.normalize"
+// CHECK:      %[[Q:.*]] = "ingot.pointwise"
+// CHECK:        "ingot.truncf"
+// CHECK:      "ingot.reduce"(%{{.*}})
+// CHECK-NEXT: ^bb0(%{{.*}}: f32)
+"ingot.func"() ({
+^bb0(%x: tensor<?x16xf32, #ingot.dims<["N"]>>):
+  %n = "ingot.normalize"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "rms", epsilon = 0.0} : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> tensor<?x16xf32, #ingot.dims<["N"]>>
+  %q = "ingot.pointwise"() ({
+    %e = "ingot.load"(%n) : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.truncf"(%e) : (f32) -> f4E2M1FN
+    "ingot.yield"(%f) : (f4E2M1FN) -> ()
+  }) : () -> tensor<?x16xf4E2M1FN, #ingot.dims<["N"]>>
+  %d = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x16xf4E2M1FN, #ingot.dims<["N"]>>) -> f4E2M1FN
+    %f = "ingot.extf"(%e) : (f4E2M1FN) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x16xf32, #ingot.dims<["N"]>>
+  %s = "ingot.reduce"(%d) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "max"} : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> tensor<?x1xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%s) {name = "s", type = "float"} : (tensor<?x1xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q) {name = "q", type = "float4e2m1"} : (tensor<?x16xf4E2M1FN, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
 // Fires, with dynamic shapes: a concatenation of two halves, one of them negated, is computed where it is read (a rotary
 // embedding), through a transpose too.
 // CHECK:      ^bb0(%[[X:.*]]: tensor<?x2x16xf32{{.*}}, %[[C:.*]]: tensor<

@@ -102,3 +102,19 @@
   "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
   "onnx.Return"() : () -> ()
 }) {sym_name = "main", input_names = ["x", "s"]} : () -> ()
+
+// -----
+
+// Fires: an input takes the constant size that a node wants of it, and no guard is left.
+// CHECK:      ^bb0(%{{.*}}: tensor<?x4xf32, #ingot.dims<["N"]>>):
+// CHECK:      "onnx.MatMul"
+// CHECK-NOT:  ingot.guards
+// CHECK-SAME: -> tensor<?x5xf32, #ingot.dims<["N"]>>
+// CHECK:      "onnx.Output"
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x?xf32, #ingot.dims<["N", "K"]>>):
+  %w = "onnx.Weight"() {name = "w"} : () -> tensor<4x5xf32>
+  %y = "onnx.MatMul"(%x, %w) : (tensor<?x?xf32, #ingot.dims<["N", "K"]>>, tensor<4x5xf32>) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x"]} : () -> ()

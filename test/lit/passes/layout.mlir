@@ -113,3 +113,50 @@
   "ingot.output"(%f) {name = "y", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires in the body of a loop: between its convolutions no transpose is left, and what it carries is transposed at both ends.
+// CHECK:      "ingot.loop"
+// CHECK-NEXT: ^bb0(%[[X:.*]]: tensor<?x4x6xf32
+// CHECK:      %[[T:.*]] = "ingot.transpose"(%[[X]]) {perm = array<i64: 0, 2, 1>}
+// CHECK:      %[[C:.*]] = "ingot.conv"(%[[T]]
+// CHECK-NOT:  "ingot.transpose"
+// CHECK:      "ingot.load"(%[[C]]) : (tensor<?x6x4xf32
+// CHECK-NOT:  "ingot.transpose"
+// CHECK:      "ingot.conv"
+// CHECK:      %[[R:.*]] = "ingot.transpose"{{.*}} {perm = array<i64: 0, 2, 1>}
+// CHECK-NEXT: "ingot.result"(%[[R]])
+#carried = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<?x4x6xf32, #ingot.dims<["N"]>>):
+  %r = "ingot.loop"(%x) ({
+  ^bb0(%a: tensor<?x4x6xf32, #ingot.dims<["N"]>>):
+    %w = "ingot.weight"() {name = "w"} : () -> tensor<4x3x4xf32>
+    %b = "ingot.weight"() {name = "b"} : () -> tensor<4x1xf32>
+    %at = "ingot.transpose"(%a) {perm = array<i64: 0, 2, 1>} : (tensor<?x4x6xf32, #ingot.dims<["N"]>>) -> tensor<?x6x4xf32, #ingot.dims<["N"]>>
+    %c = "ingot.conv"(%at, %w) ({
+    ^bb0(%e: f32):
+      "ingot.yield"(%e) : (f32) -> ()
+    }) {acc = "f32", strides = array<i64: 1>, dilations = array<i64: 1>, pads = array<i64: 1, 1>, groups = 1}
+      : (tensor<?x6x4xf32, #ingot.dims<["N"]>>, tensor<4x3x4xf32>) -> tensor<?x6x4xf32, #ingot.dims<["N"]>>
+    %ct = "ingot.transpose"(%c) {perm = array<i64: 0, 2, 1>} : (tensor<?x6x4xf32, #ingot.dims<["N"]>>) -> tensor<?x4x6xf32, #ingot.dims<["N"]>>
+    %s = "ingot.pointwise"() ({
+      %e = "ingot.load"(%ct) : (tensor<?x4x6xf32, #ingot.dims<["N"]>>) -> f32
+      %f = "ingot.load"(%b) : (tensor<4x1xf32>) -> f32
+      %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+      "ingot.yield"(%g) : (f32) -> ()
+    }) : () -> tensor<?x4x6xf32, #ingot.dims<["N"]>>
+    %st = "ingot.transpose"(%s) {perm = array<i64: 0, 2, 1>} : (tensor<?x4x6xf32, #ingot.dims<["N"]>>) -> tensor<?x6x4xf32, #ingot.dims<["N"]>>
+    %d = "ingot.conv"(%st, %w) ({
+    ^bb0(%e: f32):
+      "ingot.yield"(%e) : (f32) -> ()
+    }) {acc = "f32", strides = array<i64: 1>, dilations = array<i64: 1>, pads = array<i64: 1, 1>, groups = 1}
+      : (tensor<?x6x4xf32, #ingot.dims<["N"]>>, tensor<4x3x4xf32>) -> tensor<?x6x4xf32, #ingot.dims<["N"]>>
+    %dt = "ingot.transpose"(%d) {perm = array<i64: 0, 2, 1>} : (tensor<?x6x4xf32, #ingot.dims<["N"]>>) -> tensor<?x4x6xf32, #ingot.dims<["N"]>>
+    "ingot.result"(%dt) : (tensor<?x4x6xf32, #ingot.dims<["N"]>>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 1, operandSegmentSizes = #carried, resultSegmentSizes = #carried} : (tensor<?x4x6xf32, #ingot.dims<["N"]>>) -> tensor<?x4x6xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%r) {name = "y", type = "float"} : (tensor<?x4x6xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()

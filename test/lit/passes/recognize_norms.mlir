@@ -149,3 +149,61 @@
   "ingot.output"(%y) {name = "y", type = "float"} : (tensor<4x8xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires in the body of a loop.
+// CHECK:      "ingot.loop"
+// CHECK-NOT:  "ingot.reduce"
+// CHECK:      "ingot.normalize"
+// CHECK:      kind = "rms"
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      "ingot.result"
+#in = array<i32: 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+#out = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%m_z0: tensor<?x8xf32, #ingot.dims<["N"]>>, %m_x: tensor<?x8xf32, #ingot.dims<["N"]>>, %m_w: tensor<8xf32>):
+  %r = "ingot.loop"(%m_z0, %m_x, %m_w) ({
+  ^bb0(%z0: tensor<?x8xf32, #ingot.dims<["N"]>>, %x: tensor<?x8xf32, #ingot.dims<["N"]>>, %w: tensor<8xf32>):
+    %sq = "ingot.pointwise"() ({
+      %e = "ingot.load"(%x) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+      %f = "ingot.mulf"(%e, %e) : (f32, f32) -> f32
+      "ingot.yield"(%f) : (f32) -> ()
+    }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+    %m = "ingot.reduce"(%sq) ({
+    ^bb0(%e: f32):
+      "ingot.yield"(%e) : (f32) -> ()
+    }, {
+    ^bb0(%e: f32):
+      %c = "ingot.const"() {value = 0.125 : f32} : () -> f32
+      %f = "ingot.mulf"(%e, %c) : (f32, f32) -> f32
+      "ingot.yield"(%f) : (f32) -> ()
+    }) {axes = array<i64: 1>, kind = "sum"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> tensor<?x1xf32, #ingot.dims<["N"]>>
+    %r = "ingot.pointwise"() ({
+      %e = "ingot.load"(%m) : (tensor<?x1xf32, #ingot.dims<["N"]>>) -> f32
+      %c = "ingot.const"() {value = 1.0e-5 : f32} : () -> f32
+      %f = "ingot.addf"(%e, %c) : (f32, f32) -> f32
+      %g = "ingot.sqrt"(%f) : (f32) -> f32
+      "ingot.yield"(%g) : (f32) -> ()
+    }) : () -> tensor<?x1xf32, #ingot.dims<["N"]>>
+    %i = "ingot.pointwise"() ({
+      %e = "ingot.load"(%r) : (tensor<?x1xf32, #ingot.dims<["N"]>>) -> f32
+      %c = "ingot.const"() {value = 1.0 : f32} : () -> f32
+      %f = "ingot.divf"(%c, %e) : (f32, f32) -> f32
+      "ingot.yield"(%f) : (f32) -> ()
+    }) : () -> tensor<?x1xf32, #ingot.dims<["N"]>>
+    %y = "ingot.pointwise"() ({
+      %e = "ingot.load"(%x) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+      %f = "ingot.load"(%i) : (tensor<?x1xf32, #ingot.dims<["N"]>>) -> f32
+      %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+      %h = "ingot.load"(%w) : (tensor<8xf32>) -> f32
+      %k = "ingot.mulf"(%h, %g) : (f32, f32) -> f32
+      "ingot.yield"(%k) : (f32) -> ()
+    }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+    "ingot.result"(%y) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 1, operandSegmentSizes = #in, resultSegmentSizes = #out}
+    : (tensor<?x8xf32, #ingot.dims<["N"]>>, tensor<?x8xf32, #ingot.dims<["N"]>>, tensor<8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%r) {name = "y", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["z0", "x", "w"], input_types = ["float", "float", "float"]} : () -> ()
