@@ -88,7 +88,7 @@ class PlanBuffers(Pass):
 def _carry_in_place(loop: ir.Operation) -> None:
     """Let the tensors that a loop carries lie in memory of their own, into which every iteration moves what it gives.
 
-    All of that is computed before any is moved: one result may be the argument of another.
+    All of that is computed before any is moved; a result that is another's argument, or a view of one, is copied before.
     """
     block = loop.regions[0].blocks[0]
     results = dialect.region_results(loop.regions[0])
@@ -98,8 +98,10 @@ def _carry_in_place(loop: ir.Operation) -> None:
         if source is None or source.name != "ingot.empty" or len(list(value.uses)) > 1:
             loop.operands[number] = _copy(value, loop)
     moved = [n for n, op in enumerate(results) if not _is_moved_into(op.operands[0], block.arguments[n])]
-    copies = {n: _copy(results[n].operands[0], results[0]) for n in moved}
-    for n, copy in copies.items():
+    carried = list(block.arguments)[: len(results)]
+    given = {n: results[n].operands[0] for n in moved}
+    values = {n: _copy(value, results[0]) if base_of(value) in carried else value for n, value in given.items()}
+    for n, copy in values.items():
         offsets = {"offsets": to_attribute(("0",) * len(dialect.shape_of(copy)))}
         tensors = [copy, block.arguments[n]]
         move = create_root("move", tensors, [copy.type], offsets, [identity(dialect.dtype_of(copy))], tensors,

@@ -34,6 +34,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     emit_decoded_mma,
     emit_decoded_simt,
 )
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule, emit_decoded_wgmma
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
@@ -61,6 +62,7 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+PAIRED = 1.02  # time of pairs of tiles that share columns, relative to the tiles' own; to be measured
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
@@ -113,7 +115,8 @@ def tensor_core_seconds(
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
-    return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+    # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
+    return max(compute, memory) + 0.1 * min(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
 
 
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
@@ -150,6 +153,10 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, tile.efficiency), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, tile.efficiency)):
                         yield shared
+                    paired = replace(s, pair=True)
+                    if splits == 1 and constant(p.m) > tile.m and alone and plan_wgmma(p, target, paired):
+                        both = tensor_core_seconds(p, target, (2 * tile.m, tile.n), 1, 1, tile.efficiency)
+                        yield Estimate(both * PAIRED, paired)
                     break
 
 
@@ -290,6 +297,11 @@ def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
 
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
+    columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
+    few = isinstance(p.m, int) and p.m <= MAX_ROWS
+    for streamed in streamed_schedules(p, target, columns):
+        if few or not list(block_scale_schedules(p, target)):
+            return streamed
     found = [*gemv_schedules(p, target)]
     if found and p.m in ((1,) if decodes(p) else (1, 2, 3, 4)):
         return found[0].schedule
@@ -362,6 +374,10 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_decoded_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> KernelLaunch:
+    return emit_decoded_wgmma(module, p, s, target)
+
+
 def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
     return emit_streamed(module, p, s, target)
 
@@ -370,5 +386,5 @@ _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
-    StreamedSchedule: _write_streamed,
+    StreamedSchedule: _write_streamed, DecodedWgmmaSchedule: _write_decoded_wgmma,
 }  # fmt: skip
