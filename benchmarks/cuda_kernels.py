@@ -572,7 +572,7 @@ def eight_bit_speeds() -> list[Speed]:
         pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
         d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
                       dtype=dtype, acc=acc, out="f32")  # fmt: skip
-        name = f"conv {dtype} {kernel}x{kernel}{f'/{stride}' if stride > 1 else ''} {n}x{size}x{size}x{channels}-{outputs} to f16"
+        name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to f16"
         return Speed(name, make.quantized_in_epilogue(d), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
 
     sizes = ((32, 56, 64, 64, 3), (32, 28, 128, 128, 3), (32, 14, 256, 256, 3), (32, 56, 64, 256, 1), (32, 224, 3, 64, 7, 2))
