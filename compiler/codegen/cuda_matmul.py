@@ -62,6 +62,7 @@ SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
 PAIRED = 1.02  # time of pairs of tiles that share columns, relative to the tiles' own; to be measured
+GPCS = 8  # groups of SMs (GPCs) of a GPU with clusters, whose sizes differ by at most two; a cluster lies in one
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
@@ -159,6 +160,13 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                     break
 
 
+def clustered_blocks(sms: int, cluster: int, each: int) -> int:
+    """Blocks that run at once in clusters, where an SM holds `each`: clusters do not reach from one GPC into the next."""
+    pairs, more = divmod(sms // 2, GPCS)
+    sizes = [2 * (pairs + 1)] * more + [2 * pairs] * (GPCS - more)
+    return max(1, sum(each * size // cluster for size in sizes)) * cluster
+
+
 def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
     m, n = max(1, constant(p.m)), max(1, constant(p.n))
@@ -184,7 +192,9 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             if stages >= 3 and plan_cluster(p, target, s):
                 # Parts go through shared memory of all blocks, at about 50 bytes a nanosecond and SM.
                 adding = 1e-6 + 0.1e-6 * cluster + rows * cols * 4 / 50e9 if cluster > 1 else 0.5e-6
-                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, 1 if alone else 2, tile.efficiency, adding)
+                each = 1 if alone else 2
+                turns = each * -(-blocks // clustered_blocks(sms, cluster, each))
+                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, each, tile.efficiency, adding, turns)
                 yield Estimate(seconds, s)
 
 
