@@ -14,6 +14,8 @@ against a copy of the same number of bytes.
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
 import sys
 import time
@@ -70,6 +72,8 @@ class Speed:
         floor: least acceptable ratio of the other's time to ours; 0 for rows without one.
         other: from the operands and result (PyTorch tensors of the dispatch's shapes) to a function that does the same, or
             None for a copy of as many bytes.
+        cold: calls take turns with copies of the operands that together exceed the second-level cache, as the layers of a model
+            do; without it, what fits there stays there from call to call.
     """
 
     name: str
@@ -78,6 +82,16 @@ class Speed:
     other: Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]] | None = None
     target: str = ""
     schedule: Any = None
+    cold: bool = False
+
+
+COLD_BYTES = 160 << 20
+
+
+def in_turns(functions: list[Callable[[], Any]]) -> Callable[[], Any]:
+    """A function whose calls call the given ones in turns."""
+    turn = itertools.cycle(functions)
+    return lambda: next(turn)()
 
 
 def as_older(name: str, default: Target) -> Target:
@@ -126,14 +140,15 @@ def run_speed(case: Speed, default: Target) -> dict[str, Any]:
     """Times of ours and of the other, in milliseconds."""
     d = case.dispatch
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
-    operands = [random_tensor(t) for t in d.operands]
+    turns = min(20, -(-COLD_BYTES // copied_bytes(d))) if case.cold else 1
+    sets = [[random_tensor(t) for t in d.operands] for _ in range(turns)]
+    operands = sets[0]
     result = torch.empty(d.results[0].shape, dtype=TORCH[d.results[0].dtype], device="cuda")
-    ours = kernel.bind(operands, [result])
+    ours = in_turns([kernel.bind(x, [result]) for x in sets])
     if case.other is None:
-        nbytes = copied_bytes(d)
-        source = torch.empty(nbytes // 2, dtype=torch.uint8, device="cuda")
-        target = torch.empty_like(source)
-        other: Callable[[], Any] = lambda: target.copy_(source)  # noqa: E731
+        nbytes = copied_bytes(d) // 2
+        pairs = [[torch.empty(nbytes, dtype=torch.uint8, device="cuda") for _ in range(2)] for _ in range(turns)]
+        other: Callable[[], Any] = in_turns([lambda x=x, y=y: y.copy_(x) for x, y in pairs])
     else:
         other = case.other(operands, result)
         ours()
@@ -246,13 +261,18 @@ def quantized_checks() -> list[Check]:
     cases = []
     for weights in ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"):
         options: dict[str, Any] = {"scale": "f16", "block": 64, "zero": weights[0] == "i"}
-        for m in (1, 3, 200):
+        for m in (1, 3, 40, 200):
             for nt in (True, False):
                 d = make.quantized_matmul(m, 336, 512, "f16", weights, b_transposed=nt, **options)
                 cases.append(Check(f"quantized {weights} {m}x336x512 {'NT' if nt else 'NN'}", d))
     for dtype, scale, block in (("f4E2M1FN", "f8E4M3FN", 16), ("f4E2M1FN", "f8E8M0FNU", 32), ("f8E4M3FN", "f8E8M0FNU", 32)):
         d = make.quantized_matmul(200, 336, 512, dtype, dtype, scale=scale, a_scale=scale, block=block)
         cases.append(Check(f"quantized {dtype} with {scale} scales", d))
+    for m, k in ((1, 4096), (8, 2080), (64, 4096)):  # sums over blocks, and batches that do not divide K
+        for nt in (True, False):
+            for a, scale in (("f16", "f16"), ("bf16", "f32")):
+                d = make.quantized_matmul(m, 520, k, a, "i4", scale=scale, block=32, zero=True, b_transposed=nt, out=a)
+                cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
     any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
     return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
 
@@ -402,13 +422,14 @@ def torch_scaled_mm(operands: list[torch.Tensor], result: torch.Tensor) -> Calla
 def torch_half_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
     """A product with weights that are of 16 bits already; its values are others, hence no result is given to compare."""
     a = operands[0]
-    b = torch.randn(result.shape[1], a.shape[1], device="cuda", dtype=a.dtype).T
+    count = max(1, COLD_BYTES // (2 * result.shape[1] * a.shape[1])) if a.shape[0] <= 64 else 1
+    weights = [torch.randn(result.shape[1], a.shape[1], device="cuda", dtype=a.dtype).T for _ in range(count)]
     out = torch.empty_like(result)
 
-    def call() -> None:
+    def call(b: torch.Tensor) -> None:
         torch.matmul(a, b, out=out)
 
-    return call
+    return in_turns([functools.partial(call, b) for b in weights])
 
 
 def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
@@ -504,6 +525,40 @@ def conv_speeds() -> list[Speed]:
     ]
 
 
+def quantized_speeds() -> list[Speed]:
+    """Weights as language models have them, from memory: rows of one token and of a few, against a copy of as many bytes as all
+    operands have; more rows against a product with f16 weights.
+
+    NT: weights lie [N, K], as MatMulNBits has them; NN: [K, N], as DequantizeLinear along axis 0 has them.
+    """
+
+    def case(
+        weights: str, m: int, n: int, k: int, layout: str = "NT", a: str = "f16", other: Any = None, **options: Any
+    ) -> Speed:
+        options = {"scale": a, "block": 128, **options}
+        d = make.quantized_matmul(m, n, k, a, weights, b_transposed=layout == "NT", out=a, **options)
+        scale = f"{options['scale']}/{options['block']}" + (" zero" if options.get("zero") else "")
+        against = " to f16" if other else ""
+        return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, cold=m <= 64)
+
+    sizes = ((4096, 4096), (11008, 4096), (14336, 4096), (4096, 14336))
+    nvfp4 = {"scale": "f8E4M3FN", "block": 16}
+    return [
+        *(case("i4", 1, n, k, layout) for layout in ("NT", "NN") for n, k in sizes),
+        *(case("i4", 1, 4096, 4096, layout, block=32, zero=zero) for layout in ("NT", "NN") for zero in (False, True)),
+        *(case(w, 1, n, k, layout, block=0)
+          for w in ("i8", "f8E4M3FN") for layout in ("NT", "NN") for n, k in (sizes[0], sizes[3])),
+        case("f4E2M1FN", 1, 4096, 4096, **nvfp4), case("f4E2M1FN", 1, 14336, 4096, **nvfp4),
+        *(case(w, 1, 4096, 4096, a="bf16") for w in ("i4", "i8", "f8E4M3FN", "f4E2M1FN")),
+        *(case(w, m, 4096, 4096, layout) for m in (4, 8, 16, 64) for w in ("i4", "i8") for layout in ("NT", "NN")),
+        *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (1, 16, 64) for layout in ("NT", "NN")),
+        *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul)
+          for w in ("i4", "i8", "f8E4M3FN") for layout in ("NT", "NN")),
+        case("f4E2M1FN", 2048, 4096, 4096, other=torch_half_matmul, **nvfp4),
+        case("i4", 256, 4096, 4096, other=torch_half_matmul),
+    ]  # fmt: skip
+
+
 def speeds() -> list[Speed]:
     return [
         Speed("matmul bf16 4096^3", make.matmul(4096, 4096, 4096), 0.95, torch_matmul),
@@ -520,12 +575,7 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 1x4096x4096", make.matmul(1, 4096, 4096, "f16"), 0.0, torch_matmul),
         Speed("matmul f16 1x4096x4096 NT", make.matmul(1, 4096, 4096, "f16", b_transposed=True), 0.0, torch_matmul),
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
-        *(Speed(f"quantized {w} {m}x4096x4096 f16",
-                make.quantized_matmul(m, 4096, 4096, "f16", w, scale="f16", block=128, out="f16"))
-          for m in (1, 4, 16) for w in ("i4", "i8", "f8E4M3FN", "f4E2M1FN")),
-        *(Speed(f"quantized {w} 2048x4096x4096 f16",
-                make.quantized_matmul(2048, 4096, 4096, "f16", w, scale="f16", block=128, out="f16"), 0.0, torch_half_matmul)
-          for w in ("i4", "i8", "f8E4M3FN")),
+        *quantized_speeds(),
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),

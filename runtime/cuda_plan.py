@@ -270,7 +270,7 @@ class Plan:
 
     def profile(self, stream: int, repeats: int = 10) -> list[dict[str, Any]]:
         """Median time of each launch, in ms, with the flops and bytes its plan counts, and in which arithmetic (see
-        `ingot.cuda_targets.DeviceFacts.peak`)."""
+        `ingot.cuda_targets.DeviceFacts.peak`); `runs` is 1."""
         rows = []
         cuda = self.cuda
         events = [(cuda.event(timing=True), cuda.event(timing=True)) for _ in self.launches]
@@ -287,6 +287,7 @@ class Plan:
             rows.append({
                 "kernel": record.launch.symbol,
                 "node": record.step.node,
+                "runs": 1,
                 "ms": sorted(samples)[len(samples) // 2],
                 "flops": dims.evaluate(record.launch.flops, local),
                 "bytes": dims.evaluate(record.launch.bytes, local),

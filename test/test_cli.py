@@ -194,7 +194,7 @@ def test_bench_reports_and_profiles(engine, capsys):
 
 def test_profiles_of_gpus_have_ceilings(capsys):
     def row(flops: float, nbytes: float, arithmetic: str) -> dict:
-        return {"kernel": "k", "node": "n", "ms": 1.0, "flops": flops, "bytes": nbytes, "arithmetic": arithmetic}
+        return {"kernel": "k", "node": "n", "runs": 1, "ms": 1.0, "flops": flops, "bytes": nbytes, "arithmetic": arithmetic}
 
     rows = [row(989e9 / 2, 0, "16"), row(989e9 / 2, 0, "8"), row(66.9e9, 0, "f32"), row(1e6, 1.2e9, "f32"), row(0, 0, "f32"),
             row(1e12, 0, "f64")]  # fmt: skip

@@ -64,6 +64,21 @@ def test_passes_run_in_regions() -> None:
     assert "ingot.sqrt" not in branch.partition('sym_name = "main"')[0]
 
 
+def test_profiles_count_the_runs_of_a_loop() -> None:
+    made, feeds = MODELS["loop_with_a_trip_count_input"]()
+    session = ingot.Session(ingot.compile(made), "cpu")
+    for trips in (0, 4):
+        feed = feeds[0] | {"m": np.array(trips)}
+        expected = session.run(None, feed)
+        rows = {row["node"]: row for row in session.profile(feed)}
+        assert rows["Add_2"]["runs"] == 1
+        assert ("MatMul_0+Tanh_1" in rows) == (trips > 0)
+        assert trips == 0 or rows["MatMul_0+Tanh_1"]["runs"] == trips
+        assert all(row["ms"] > 0 for row in rows.values())
+        np.testing.assert_array_equal(session.run(None, feed)[0], expected[0])
+    session.close()
+
+
 TOLERANCES = {"fp16": 2e-3, "bf16": 2e-2}
 
 

@@ -19,6 +19,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import DecodedMmaSchedule, Decoded
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule
+from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule
 from ingot.compiler.codegen.cuda_gemv import GemvSchedule
 from ingot.compiler.codegen.cuda_matmul import choose, gemv_schedules
 from ingot.compiler.codegen.family import emit
@@ -358,7 +359,8 @@ def test_choices() -> None:
     """Few rows are streamed; more take the block-scaled instruction, or 16 bits, or f32."""
     h200, consumer = BY_NAME["sm_90a"], BY_NAME["sm_120a"]
     for d, target, kind in (
-        (make.quantized_matmul(1, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, GemvSchedule),
+        (make.quantized_matmul(1, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, StreamedSchedule),
+        (make.quantized_matmul(1, 4096, 4096, "f32", "i4", scale="f32", block=128), h200, GemvSchedule),
         (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, DecodedMmaSchedule),
         (make.quantized_matmul(512, 512, 512, "f32", "i4", scale="f32", block=128), h200, DecodedSimtSchedule),
         (scaled(SCALED_ROWS[-1], 512, 512, 512), consumer, BlockScaleSchedule),

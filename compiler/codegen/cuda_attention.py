@@ -26,7 +26,6 @@ from ingot.compiler.codegen.cuda_attention_simt import (
     simt_attention_launch,
 )
 from ingot.compiler.codegen.cuda_attention_softmax import split_workspace
-from ingot.compiler.codegen.cuda_attention_wgmma import ROWS as WGMMA_ROWS
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule, emit_attention_wgmma, plan_attention_wgmma
 from ingot.compiler.codegen.cuda_matmul import constant
 from ingot.compiler.codegen.family import Emitted
@@ -89,7 +88,7 @@ def choose_wgmma(p: AttentionProblem, target: Target) -> WgmmaAttentionSchedule 
     """The first schedule that fits, where there are rows enough for its tiles."""
     if not target.wgmma or constant(p.rows) < 64:
         return None
-    blocks = -(-constant(p.rows) // WGMMA_ROWS) * constant(p.batch * p.heads)
+    blocks = -(-constant(p.rows) // WGMMA_SCHEDULES[0].rows) * constant(p.batch * p.heads)
     if isinstance(p.rows, int) and blocks * 2 < facts(target).sms and constant(p.keys) < 1024:
         return None
     for s in WGMMA_SCHEDULES:

@@ -34,6 +34,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     emit_decoded_mma,
     emit_decoded_simt,
 )
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule, emit_decoded_wgmma
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
@@ -306,6 +307,11 @@ def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
 
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
+    columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
+    few = isinstance(p.m, int) and p.m <= MAX_ROWS
+    for streamed in streamed_schedules(p, target, columns):
+        if few or not list(block_scale_schedules(p, target)):
+            return streamed
     found = [*gemv_schedules(p, target)]
     if found and p.m in ((1,) if decodes(p) else (1, 2, 3, 4)):
         return found[0].schedule
@@ -378,6 +384,10 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_decoded_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> KernelLaunch:
+    return emit_decoded_wgmma(module, p, s, target)
+
+
 def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
     return emit_streamed(module, p, s, target)
 
@@ -386,5 +396,5 @@ _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
-    StreamedSchedule: _write_streamed,
+    StreamedSchedule: _write_streamed, DecodedWgmmaSchedule: _write_decoded_wgmma,
 }  # fmt: skip
