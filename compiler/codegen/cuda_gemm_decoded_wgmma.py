@@ -1,4 +1,4 @@
-"""Products of many rows with quantized weights on sm_90a: weights decoded into the registers that wgmma takes its A operand from.
+"""Products of many rows with quantized weights on sm_90a: weights decoded into registers that wgmma takes as its A operand.
 
 The instruction computes C^T = B^T A^T: its rows are the weights' columns n, its columns the rows m, which TMA brings into
 swizzled shared memory as for cuda_gemm_wgmma.py. TMA brings the weights as they lie in memory, too; each of the two consumer
