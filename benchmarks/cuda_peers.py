@@ -162,7 +162,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace, cache: Path) -
     except ingot.Error as error:
         print(f"    no profile: {error}", flush=True)
     else:
-        row |= {"kernels_ms": sum(r["ms"] for r in profile), "launches": len(profile)}
+        row |= {"kernels_ms": sum(r["ms"] * r["runs"] for r in profile), "launches": sum(r["runs"] for r in profile)}
         print_profile(profile, options.profile)
     session.close()
     return row

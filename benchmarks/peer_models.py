@@ -1,7 +1,7 @@
 """PyTorch's side of `cuda_peers.py`: the zoo's full-size models as a user would run them eagerly in fp16.
 
 Weights are random: what is compared is time. Architectures are the published ones, out of torchvision, timm and transformers;
-the UNet is ours, because diffusers is rarely installed.
+the UNet and the video transformer are ours, because diffusers is rarely installed.
 """
 
 from __future__ import annotations
@@ -57,11 +57,18 @@ def _unet() -> nn.Module:
     return UNet()
 
 
+def _video_transformer() -> nn.Module:
+    from video_transformer import VideoTransformer
+
+    return VideoTransformer()
+
+
 PEERS = {
     "resnet50_full": Peer("torchvision", _resnet50, convolutional=True),
     "bert_full": Peer("transformers", _bert),
     "vit_full": Peer("timm", _vit),
     "sd21_unet_full": Peer("benchmarks/unet.py", _unet, convolutional=True),
+    "ltx_video_full": Peer("benchmarks/video_transformer.py", _video_transformer),
 }
 # Modules that take one array take it by position, whatever they call it.
 _BY_POSITION = ("pixel_values",)

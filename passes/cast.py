@@ -16,6 +16,7 @@ from ingot.passes.diagnostics import node_name
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
 from ingot.passes.rewriting import views
+from ingot.passes.rewriting.angles import find_angles
 from ingot.passes.rewriting.control import rebuild
 from ingot.passes.rewriting.ops import Root, body, defining, erase_all_dead
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
@@ -59,7 +60,7 @@ class _Choice:
 
     Attributes:
         narrow: their memory; see `memory_of`.
-        wide_attention: first results of attentions that stay in f32.
+        wide_products: first results of attentions, and of products that make angles, which stay in f32.
         kept: what stays in f32, and why.
     """
 
@@ -68,7 +69,7 @@ class _Choice:
         self._same: dict[ir.Value, ir.Value] = {}  # bases that are one memory, or whose types must agree: towards one of them
         self._carried: dict[ir.Value, ir.Operation] = {}
         self.narrow: set[ir.Value] = set()
-        self.wide_attention: set[ir.Value] = set()
+        self.wide_products: set[ir.Value] = set()
         self.kept: list[tuple[ir.Operation, str]] = []
         blocks = dialect.blocks(func)[::-1]
         for op in [op.operation for block in blocks for op in block.operations]:
@@ -82,6 +83,8 @@ class _Choice:
         for op in operations:
             if op.name in dialect.ROOTS and (op.name in _PRODUCTS or self._reads_activation(op)):
                 self._active.update(self.memory_of(r) for r in op.results)
+        self._angles = find_angles(operations, self.memory_of)
+        self.wide_products |= self._angles.products
         wide: set[ir.Value] = set()
         for op in operations:
             if op.name not in dialect.ROOTS:
@@ -147,6 +150,8 @@ class _Choice:
             return f"carried by the loop {node_name(self._carries[memory]) or ''}".rstrip()
         if op.name == "ingot.reduce":
             return "the result of a reduction"
+        if memory in self._angles.memory:
+            return "an angle, of which a sine or cosine is taken"
         if memory not in self._active:
             return "a table or mask, computed from no activation"
         constants = (i.attr("value") for i in Root.read(op).regions[-1].insts if i.op == "const" and i.type == "f32")
@@ -157,7 +162,7 @@ class _Choice:
         shared = list(op.operands)[1:]
         if all(self.memory_of(v) in self.narrow or _is_weight(base_of(v)) for v in shared):
             return
-        self.wide_attention.add(op.results[0])
+        self.wide_products.add(op.results[0])
         self.kept.append((op, "attention over keys and values that are not stored in the narrow type"))
         self.narrow.discard(self.memory_of(op.operands[0]))
 
@@ -265,7 +270,7 @@ class _Rewrite:
         root = Root.read(op)
         own = len(op.operands)
         multiplied = _PRODUCTS.get(op.name, 0)
-        if op.name == "ingot.attention" and op.results[0] in self.choice.wide_attention:
+        if op.results[0] in self.choice.wide_products:
             multiplied = 0
             wanted = [dialect.dtype_of(t) for t in root.tensors]
             wanted[own:] = [self._stored(t) for t in root.tensors[own:]]

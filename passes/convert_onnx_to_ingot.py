@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
@@ -70,7 +70,7 @@ class ConvertOnnxToIngot(Pass):
 
 def is_lowered(op_type: str) -> bool:
     """Whether an operator (with its domain unless that is ai.onnx) has a lowering, or disappears in shape inference."""
-    return op_type in RULES or op_type in _KNOWN or op_type in ("If", "Loop")
+    return op_type in RULES or op_type in _KNOWN or op_type in ("If", "Loop", "Scan")
 
 
 def is_weight(source: TypedValue) -> bool:
@@ -119,6 +119,8 @@ class _Conversion:
                 self._if(op)
             elif op.name == "onnx.Loop":
                 self._loop(op)
+            elif op.name == "onnx.Scan":
+                self._scan(op)
             elif onnx.is_onnx(op):
                 self._node(op)
 
@@ -177,22 +179,72 @@ class _Conversion:
             assert count is not None, "inference refuses scan outputs of unknown length"
             carried.append(self.build.empty(element.type, (dims.maximum(count, 0), *element.shape)))
         data = {v: s for v, s in outer.items() if isinstance(s, TypedValue) and not is_weight(s)}
-        attrs = {"trips": str(2**62 if count is None else count), "symbol": symbol, "carried": len(carried)}
-        values = [*(s.value for s in carried), *(s.value for s in data.values())]
-        try:
-            stored = {n: to_attribute(a) for n, a in attrs.items()}
-            new = self.build.control("loop", values, [s.value.type for s in carried], stored)
-        except ValueError as e:
-            self._problem(op, f"Loop: {e}", "split the loop")
+        new = self._create_loop(op, 2**62 if count is None else count, carried, data)
+        if new is None:
             return
         if is_while:
             new.attributes["while"] = ir.UnitAttr.get()
         arguments: list[ir.Value | None] = [None] * len(carried)
         arguments[is_while : is_while + len(first)] = list(block.arguments)[2:]
-        scans = {n: s for n, s in enumerate(carried) if n >= is_while + len(first)}
+        scans = {n: (s, 0, dims.symbol(symbol)) for n, s in enumerate(carried) if n >= is_while + len(first)}
         taken = list(zip(arguments, carried, strict=True))
-        self._region(block, new.regions[0], data, outer, ends if is_while else ends[1:], taken, scans, symbol)
-        results = list(zip(new.results, carried, strict=True))[is_while:]
+        self._region(block, new.regions[0], data, outer, ends if is_while else ends[1:], taken, scans)
+        self._loop_results(op, list(zip(new.results, carried, strict=True))[is_while:])
+
+    def _scan(self, op: ir.Operation) -> None:
+        """An `ingot.loop` whose body reads views of what is scanned."""
+        symbol = op.attributes[control.SYMBOL].value
+        block = op.regions[0].blocks[0]
+        operands, ends = onnx.onnx_operands(op), [o.operands[0] for o in onnx.outputs(op.regions[0])]
+        values = [v for v in operands if v is not None]
+        outer = {v: self.sources[v] for v in control.captured(op)}
+        self.sources.update((r, None) for r in op.results)
+        if any(self.sources[v] is None for v in values) or None in outer.values():
+            return
+        known = [self._tensor(v) for v in values]
+        node = Node("Scan", node_label(op), known, len(op.results), functools.partial(onnx.attr, op), Facts())
+        states = len(values) - node.attr("num_scan_inputs")
+        length = dims.parse(op.attributes[control.LENGTH].value)
+        scan = control.Scan.of(node, [self._tensor(v).rank for v in ends[states:]], length)
+        self.tensors.update(zip(block.arguments, scan.elements(known), strict=True))
+        wholes = [self.build.tensor(self.sources[v]) for v in values[states:]]  # type: ignore[arg-type]
+        outer |= dict(zip(values[states:], wholes, strict=True))
+        carried = [self.build.tensor(self.sources[v]) for v in values[:states]]  # type: ignore[arg-type]
+        stacked = scan.results([self._tensor(v) for v in ends])[states:]
+        carried += [self.build.empty(t.type, t.shape) for t in stacked]
+        positions = [(axis, scan.position(symbol, backwards)) for axis, backwards in scan.outputs]
+        scans = {states + i: (carried[states + i], *at) for i, at in enumerate(positions)}
+        data = {v: s for v, s in outer.items() if isinstance(s, TypedValue) and not is_weight(s)}
+        new = self._create_loop(op, scan.length, carried, data)
+        if new is None:
+            return
+
+        def walk() -> None:
+            parts = list(block.arguments)[states:]
+            for argument, v, (axis, backwards) in zip(parts, values[states:], scan.inputs, strict=True):
+                whole = self.build.tensor(self.sources[v])  # type: ignore[arg-type]
+                part = self.build.slice_axis(whole, axis, scan.position(symbol, backwards), 1)
+                self.sources[argument] = self.build.reshape(part, self._tensor(argument).shape)
+
+        taken = list(zip([*list(block.arguments)[:states], *[None] * len(stacked)], carried, strict=True))
+        self._region(block, new.regions[0], data, outer, ends, taken, scans, walk)
+        self._loop_results(op, list(zip(new.results, carried, strict=True)))
+
+    def _create_loop(
+        self, op: ir.Operation, trips: Dim, carried: Sequence[TypedValue], data: Mapping[ir.Value, TypedValue]
+    ) -> ir.Operation | None:
+        """An `ingot.loop` that captures `data`, without its body; None where it takes too many tensors."""
+        attrs = {"trips": str(trips), "symbol": op.attributes[control.SYMBOL].value, "carried": len(carried)}
+        values = [*(s.value for s in carried), *(s.value for s in data.values())]
+        try:
+            stored = {n: to_attribute(a) for n, a in attrs.items()}
+            return self.build.control("loop", values, [s.value.type for s in carried], stored)
+        except ValueError as e:
+            self._problem(op, f"{op.name.removeprefix('onnx.')}: {e}", "split the loop")
+            return None
+
+    def _loop_results(self, op: ir.Operation, results: Sequence[tuple[ir.Value, TypedValue]]) -> None:
+        """Let values, each with one like it, stand for the outputs of a loop that are used."""
         present = [r for r, size in zip(results, op.attributes["resultSegmentSizes"], strict=False) if size]
         for old, (value, like) in zip(op.results, present, strict=True):
             self.sources[old] = TypedValue(value, like.type, like.shape)
@@ -205,8 +257,8 @@ class _Conversion:
         outer: Mapping[ir.Value, Source | None],
         results: Sequence[ir.Value],
         carried: Sequence[tuple[ir.Value | None, TypedValue]] = (),
-        scans: Mapping[int, TypedValue] = MappingProxyType({}),
-        symbol: str = "",
+        scans: Mapping[int, tuple[TypedValue, int, Dim]] = MappingProxyType({}),
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         """Lower a subgraph into a region.
 
@@ -214,7 +266,9 @@ class _Conversion:
             data: its arguments; `outer` is all that it captures.
             results: values of the subgraph that it gives.
             carried: its first arguments: what they are in the subgraph, and what the first iteration takes for them.
-            scans: results, by number, that are moved into the argument of their number, at position `symbol`.
+            scans: results, by number, that are moved into the argument of their number: what that is like, an axis, and the
+                position along it.
+            begin: makes what the subgraph's operations read, once `outer` stands for its arguments.
         """
         around, at = self.build, target.owner.location
         types = [*(s.value.type for _, s in carried), *(s.value.type for s in data.values())]
@@ -228,6 +282,7 @@ class _Conversion:
         for (inner, found), argument in zip([*carried, *data.items()], block.arguments, strict=True):
             if inner is not None:
                 self.sources[inner] = TypedValue(argument, found.type, found.shape)
+        begin()
         self._operations(source)
         self.build.location = at
         given = []
@@ -236,10 +291,11 @@ class _Conversion:
                 continue
             given.append(self.build.tensor(lowered))
             if number in scans:
-                whole = TypedValue(block.arguments[number], scans[number].type, scans[number].shape)
-                element = whole.shape[1:]
-                part = self.build.tensor(self.build.reshape(given[-1], (1, *element)))
-                given[-1] = self.build.move_into(part, whole, [dims.symbol(symbol), *[0] * len(element)])
+                like, axis, position = scans[number]
+                whole = TypedValue(block.arguments[number], like.type, like.shape)
+                element = given[-1].shape
+                part = self.build.tensor(self.build.reshape(given[-1], (*element[:axis], 1, *element[axis:])))
+                given[-1] = self.build.move_into(part, whole, [position if i == axis else 0 for i in range(len(like.shape))])
             elif carried and given[-1].shape != carried[number][1].shape:  # a condition
                 given[-1] = self.build.tensor(self.build.reshape(given[-1], carried[number][1].shape))
         for typed in given:

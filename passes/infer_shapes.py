@@ -124,6 +124,8 @@ class _Inference:
                 self._if(op)
             elif op.name == "onnx.Loop":
                 self._loop(op)
+            elif op.name == "onnx.Scan":
+                self._scan(op)
             elif onnx.is_onnx(op):
                 self._node(op)
 
@@ -135,24 +137,62 @@ class _Inference:
         known = [t for t in first if t is not None]
         if len(known) != len(first):
             return
+        given = self._iteration(op, control.arguments(self._symbol(op), known))
+        if given is None:
+            return
+        try:
+            found = control.loop_results(op, control.known_trips(trips), begins, known, given)
+        except Unsupported as e:
+            self._problem(op, f"Loop: {e.message}", e.cure)
+            return
+        self._give(op, found)
+
+    def _scan(self, op: ir.Operation) -> None:
+        """As `_loop`; what is scanned gives the number of iterations."""
+        operands = [None if v is None else self.tensors[v] for v in onnx.onnx_operands(op)]
+        self.tensors.update((r, None) for r in op.results)
+        known = [t for t in operands if t is not None]
+        if len(known) != len(operands):
+            return
+        self._symbol(op)
+        node = Node("Scan", node_label(op), known, len(op.results), functools.partial(onnx.attr, op), self.facts)
+        try:
+            scan = control.Scan.of(node)
+            given = self._iteration(op, scan.elements(known))
+            if given is None:
+                return
+            control.check_body(op, known[: scan.states], given)
+            found = control.Scan.of(node, [t.rank for t in given[scan.states :]], scan.length).results(given)
+        except Unsupported as e:
+            self._problem(op, f"Scan: {e.message}", e.cure)
+            return
+        if node.guards:
+            write_guards(op, dict.fromkeys([*read_guards(op), *node.guards]))
+        op.attributes[control.LENGTH] = ir.StringAttr.get(str(scan.length))
+        self._give(op, found)
+
+    def _symbol(self, op: ir.Operation) -> str:
+        """The name of a loop's iteration."""
         symbol = op.attributes[control.SYMBOL].value if control.SYMBOL in op.attributes else f"iteration_{self.loops}"
         self.loops += 1
         op.attributes[control.SYMBOL] = ir.StringAttr.get(symbol)
+        return symbol
+
+    def _iteration(self, op: ir.Operation, arguments: Sequence[Tensor]) -> list[Tensor] | None:
+        """Infer a loop's body for its arguments: what it gives, or None where something failed."""
         block = op.regions[0].blocks[0]
-        for argument, tensor in zip(block.arguments, control.arguments(symbol, known), strict=True):
+        for argument, tensor in zip(block.arguments, arguments, strict=True):
             self.tensors[argument] = tensor
             argument.set_type(self._type(tensor))
         facts, self.facts = self.facts, self.facts.branch()
         self._nodes(block)
         self.facts = facts
         given = [self.tensors[o.operands[0]] for o in onnx.outputs(op.regions[0])]
-        if None in given:
-            return
-        try:
-            found = control.loop_results(op, control.known_trips(trips), begins, known, [t for t in given if t is not None])
-        except Unsupported as e:
-            self._problem(op, f"Loop: {e.message}", e.cure)
-            return
+        found = [t for t in given if t is not None]
+        return found if len(found) == len(given) else None
+
+    def _give(self, op: ir.Operation, found: Sequence[Tensor]) -> None:
+        """Type the outputs of a loop that are used."""
         present = [t for t, size in zip(found, op.attributes["resultSegmentSizes"], strict=False) if size]
         for value, tensor in zip(op.results, present, strict=True):
             self.tensors[value] = tensor

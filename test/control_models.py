@@ -197,6 +197,58 @@ def if_in_a_loop() -> tuple[onnx.ModelProto, list[Feeds]]:
     return model(main, ["y"], m=COUNT), [{"x": x(2), "m": np.array(3)}]
 
 
+def scan(num: int, inputs: Sequence[str], outputs: Sequence[str], nodes: Sequence, gives: Sequence[str], takes: dict, **attrs):
+    """A Scan node whose body takes values of types `takes`."""
+    arguments = [helper.make_tensor_value_info(n, *t) for n, t in takes.items()]
+    found = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in gives]
+    inner = helper.make_graph(list(nodes), "body", arguments, found)
+    return helper.make_node("Scan", list(inputs), list(outputs), num_scan_inputs=num, body=inner, **attrs)
+
+
+VECTOR = (TensorProto.FLOAT, [4])
+
+
+def scan_over_rows() -> tuple[onnx.ModelProto, list[Feeds]]:
+    """A recurrent cell; it reads a captured tensor, a weight, and rows of an input and of a computed tensor."""
+    cell = [
+        helper.make_node("MatMul", ["row", "w"], ["p"]),
+        helper.make_node("Add", ["p", "state"], ["q"]),
+        helper.make_node("Mul", ["q", "other"], ["r"]),
+        helper.make_node("Add", ["r", "b"], ["s"]),
+        helper.make_node("Tanh", ["s"], ["next"]),
+        helper.make_node("Neg", ["next"], ["given"]),
+    ]
+    takes = {"state": VECTOR, "row": VECTOR, "other": VECTOR}
+    main = [
+        helper.make_node("Constant", [], ["start"], value_floats=START.tolist()),
+        helper.make_node("Sigmoid", ["x"], ["h"]),
+        scan(2, ["start", "x", "h"], ["last", "y"], cell, ["next", "given"], takes),
+        helper.make_node("Add", ["y", "h"], ["z"]),
+    ]
+    return model(main, ["last", "z", "y"], b=VECTOR, last=VECTOR), [{"x": x(n), "b": x(1)[0]} for n in (1, 6, 80)]
+
+
+def scan_along_axes_and_backwards() -> tuple[onnx.ModelProto, list[Feeds]]:
+    """Of lengths that are not proven equal, without a state, and with one output that is stacked in the middle."""
+    steps = [
+        helper.make_node("Add", ["column", "row"], ["sum"]),
+        helper.make_node("Mul", ["column", "row"], ["product"]),
+    ]
+    takes = {"column": (TensorProto.FLOAT, [4]), "row": VECTOR}
+    attrs = {
+        "scan_input_axes": [1, 0],
+        "scan_input_directions": [1, 0],
+        "scan_output_axes": [-1, 0],
+        "scan_output_directions": [0, 1],
+    }
+    main = [
+        helper.make_node("Transpose", ["v"], ["t"], perm=[1, 0]),
+        scan(2, ["t", "x"], ["y", "z"], steps, ["sum", "product"], takes, **attrs),
+    ]
+    made = model(main, ["y", "z"], v=(TensorProto.FLOAT, ["K", 4]), y=(TensorProto.FLOAT, [4, None]))
+    return made, [{"x": x(n), "v": x(n)} for n in (3, 70)]
+
+
 def networks_in_regions() -> tuple[onnx.ModelProto, list[Feeds]]:
     """A loop's body is a normalization in arithmetic and an attention, a branch a convolution with batch normalization."""
     attention = [
@@ -254,6 +306,8 @@ MODELS: dict[str, Callable[[], tuple[onnx.ModelProto, list[Feeds]]]] = {
     "loop_that_ends_early_or_after_its_count": lambda: loop_that_ends_early(True),
     "loop_over_rows": loop_over_rows,
     "if_in_a_loop": if_in_a_loop,
+    "scan_over_rows": scan_over_rows,
+    "scan_along_axes_and_backwards": scan_along_axes_and_backwards,
     "networks_in_regions": networks_in_regions,
     "guard_in_a_branch": guard_in_a_branch,
 }

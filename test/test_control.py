@@ -18,6 +18,7 @@ from control_models import (
     guard_in_a_branch,
     model,
     reference,
+    scan,
     x,
 )
 from onnx import TensorProto, helper
@@ -61,6 +62,49 @@ def test_passes_run_in_regions() -> None:
     assert loop.count('"ingot.matmul"') == 1
     assert '{name = "kernel#1"}' in branch  # scaled by the batch normalization
     assert "ingot.sqrt" not in branch.partition('sym_name = "main"')[0]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_loops(seed: int) -> None:
+    """What is carried is read, replaced and passed on in any order: no value is overwritten before its last reader."""
+    rng = np.random.default_rng(seed)
+    values, nodes = ["a", "b", "c"], []
+    for i in range(rng.integers(1, 7)):
+        first, second = rng.choice(values, 2)
+        kind = rng.choice(["Add", "Max", "Neg", "MatMul", "Transpose", "Softmax"])
+        if kind == "Transpose":
+            nodes.append(helper.make_node("Transpose", [first], [f"t{i}"], perm=[1, 0]))
+            nodes.append(helper.make_node("Sub", [f"t{i}", second], [f"v{i}"]))
+        else:
+            inputs = {"Neg": [first], "Softmax": [first], "MatMul": [first, "w"]}.get(kind, [first, second])
+            nodes.append(helper.make_node(kind, inputs, [f"v{i}"]))
+        values.append(f"v{i}")
+    given = [f"r{i}" for i in range(3)]
+    nodes += [helper.make_node("Identity", [str(v)], [r]) for v, r in zip(rng.choice(values, 3), given, strict=True)]
+    loop = body(nodes, given, **{n: (TensorProto.FLOAT, [4, 4]) for n in "abc"})
+    main = [
+        helper.make_node("MatMul", ["w", "w"], ["ww"]),
+        helper.make_node("Loop", ["m", "", "w", "ww", "w"], ["y0", "y1", "y2"], body=loop),
+        helper.make_node("MatMul", ["x", "y0"], ["y"]),
+    ]
+    made = model(main, ["y", "y1", "y2"], m=COUNT)
+    for trips in (1, 2, 3):
+        check(made, {"x": x(2), "m": np.array(trips)})
+
+
+def test_profiles_count_the_runs_of_a_loop() -> None:
+    made, feeds = MODELS["loop_with_a_trip_count_input"]()
+    session = ingot.Session(ingot.compile(made), "cpu")
+    for trips in (0, 4):
+        feed = feeds[0] | {"m": np.array(trips)}
+        expected = session.run(None, feed)
+        rows = {row["node"]: row for row in session.profile(feed)}
+        assert rows["Add_2"]["runs"] == 1
+        assert ("MatMul_0+Tanh_1" in rows) == (trips > 0)
+        assert trips == 0 or rows["MatMul_0+Tanh_1"]["runs"] == trips
+        assert all(row["ms"] > 0 for row in rows.values())
+        np.testing.assert_array_equal(session.run(None, feed)[0], expected[0])
+    session.close()
 
 
 TOLERANCES = {"fp16": 2e-3, "bf16": 2e-2}
@@ -132,6 +176,37 @@ def test_loops_that_grow_are_refused() -> None:
         node = helper.make_node("Loop", ["m", "", "x"], outputs, name="repeat", body=loop)
         with pytest.raises(ModelError, match=f"repeat.*{message}"):
             ingot.compile(model([node], ["y"], m=COUNT))
+
+
+def test_scans_that_are_refused() -> None:
+    concat = [helper.make_node("Concat", ["s", "s"], ["s1"], axis=0)]
+    negated = [helper.make_node("Neg", ["s"], ["s1"])]
+    takes = {"s": MATRIX, "row": (TensorProto.FLOAT, [4])}
+    cases = [
+        (scan(1, ["x", "x"], ["y"], concat, ["s1"], takes), "carried value 0 is"),
+        (scan(1, ["x", "x"], ["y"], negated, ["s1"], takes, scan_input_axes=[2]), "axis 2 is out"),
+        (scan(1, ["x", "x"], ["y"], [helper.make_node("NonZero", ["s"], ["s1"])], ["s1"], takes), "NonZero"),
+    ]
+    for node, message in cases:
+        node.name = "walk"
+        with pytest.raises(ModelError, match=message):
+            ingot.compile(model([node], ["y"]))
+
+
+def test_scan_of_opset_8_is_refused() -> None:
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["s", "row"], ["s1"]), helper.make_node("Neg", ["s1"], ["o"])],
+        "body",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s", "row")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("s1", "o")],
+    )
+    node = helper.make_node("Scan", ["", "a", "b"], ["y", "z"], name="walk", num_scan_inputs=1, body=inner)
+    values = {n: helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in "yz"}
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("a", [1, 4]), ("b", [1, 3, 4]))]
+    main = helper.make_graph([node], "main", inputs, list(values.values()))
+    made = helper.make_model(main, opset_imports=[helper.make_opsetid("", 8)], ir_version=4)
+    with pytest.raises(ModelError, match=r"walk.*version 8 has a batch axis.*export with opset 9"):
+        ingot.compile(made)
 
 
 def test_guards_of_a_branch_count_only_where_it_runs() -> None:

@@ -24,7 +24,7 @@ from ingot.compiler.codegen.values import Val
 
 QUANTIZED = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
 INTEGERS = ("i8", "i4")
-_E2M1_UPPER = (0x00, 0x38, 0x3C, 0x3E, 0x40, 0x42, 0x44, 0x46)  # upper bytes of 0, 0.5, 1, 1.5, 2, 3, 4, 6 in f16
+E2M1_UPPER = (0x3E3C3800, 0x46444240)  # upper bytes of 0, 0.5, 1, 1.5, 2, 3, 4, 6 in f16, lowest first
 _TO_UPPER = (0x1404, 0x3424)  # prmt selectors: bytes 0 and 1 (2 and 3) to the upper bytes of two f16, zeros below
 
 
@@ -71,7 +71,7 @@ def float_pairs(k: Any, word: Val, dtype: str) -> list[Val]:
         if k.sm >= 100:
             codes = k.elements(k.bitcast(word, k.vector_of("i8", 4)))
             return [k.emit("nvvm.convert.f4x2.to.f16x2", (c,), half, {"srcType": k.attr(dtype)}) for c in codes]
-        table = [k.const(_word(_E2M1_UPPER[i : i + 4]), "i32") for i in (0, 4)]
+        table = [k.const(x, "i32") for x in E2M1_UPPER]
         signs = k.const(_word([0x80] * 4), "i32")
         out = []
         for part in (word, word >> 16):
@@ -122,6 +122,10 @@ class QuantizedElements:
     def start(self, batch: Sequence[Val]) -> None:
         """Begin with a batch."""
         self.base = self._base(self.x, batch)
+        self.start_scales(batch)
+
+    def start_scales(self, batch: Sequence[Val]) -> None:
+        """`start`, where elements come from elsewhere than memory."""
         if self.scales is not None:
             self.scale_base = self._base(self.scales.scale, batch)
             if self.scales.zero is not None:

@@ -11,7 +11,7 @@ shared memory; where there are no clusters, cuda_split_k.py adds them in a secon
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ingot import dims
@@ -32,6 +32,7 @@ from ingot.target import Target
 
 MAX_ROWS = 64
 WARPS = 8
+_SUMS_BYTES = 16 << 10
 _LINE_PAD = 64  # bytes: neighbouring rows in shared memory begin 16 banks apart
 
 
@@ -45,6 +46,7 @@ class StreamedSchedule:
         tiles: 16 columns each, of a warp.
         across, along: warps of a block side by side, and those that share K.
         depth: steps in flight for each warp.
+        staged: batches of each warp whose rows lie in shared memory at once.
         cluster: blocks that share K and add their sums.
         splits: blocks that share K and leave their sums to a second launch.
     """
@@ -55,6 +57,7 @@ class StreamedSchedule:
     across: int
     along: int
     depth: int
+    staged: int = 1
     cluster: int = 1
     splits: int = 1
 
@@ -84,13 +87,15 @@ class StreamedSchedule:
         """Batches of each warp."""
         return -(-k // (self.batch_k * self.along * self.parts))
 
-    def block_k(self, k: int) -> int:
-        """k of a block."""
-        return self.batches(k) * self.batch_k * self.along
+    @property
+    def staged_k(self) -> int:
+        """k of a block whose rows lie in shared memory at once."""
+        return self.staged * self.batch_k * self.along
 
-    def line_bytes(self, k: int) -> int:
+    @property
+    def line_bytes(self) -> int:
         """Bytes from a row to the next in shared memory."""
-        size = 2 * self.block_k(k)
+        size = 2 * self.staged_k
         return size + (_LINE_PAD if size % 128 == 0 else 0)
 
     @property
@@ -98,9 +103,26 @@ class StreamedSchedule:
         """Sums from a row to the next in shared memory: four banks apart from two rows on."""
         return self.tile_n + 4
 
-    def shared_bytes(self, k: int) -> int:
-        sums = 4 * self.rows * self.sums_pitch * (self.along + (self.cluster > 1))
-        return max(self.rows * self.line_bytes(k), sums)
+    @property
+    def slabs(self) -> int:
+        """Warps along K that leave their sums in shared memory at once; others add theirs to them, one after the other."""
+        slabs = self.along
+        while slabs > 1 and self._sums(slabs) > max(_SUMS_BYTES, self.rows * self.line_bytes):
+            slabs //= 2
+        return slabs
+
+    def _sums(self, slabs: int) -> int:
+        return 4 * self.rows * self.sums_pitch * (slabs + (self.cluster > 1))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of the rows, and later of sums."""
+        return max(self.rows * self.line_bytes, self._sums(self.slabs))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that an SM is to hold at once."""
+        return 2 if self.tiles * -(-self.rows // 8) <= 16 else 1
 
 
 def streamed_row(p: GemmProblem, target: Target) -> MmaRow | None:
@@ -118,29 +140,33 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
     assert isinstance(p.m, int), p.m
     assert isinstance(p.k, int), p.k
     k_major = p.b.major == "col"
-    wide = 16 if k_major or (p.b.bits == 8 and p.m <= 16) else 8 if p.b.bits == 8 or p.m <= 16 else 4
+    wide = 16 if k_major else 8 if p.b.bits == 8 or p.m <= 16 else 4
     lanes = weight_lanes(p, wide)
     if lanes is None:
         return
     blocks_n = -(-p.m // 8)
     # Accumulators of a warp are 4 * tiles * blocks_n registers; what is in flight takes as many words as it has bytes / 4.
     tiles = lanes.tiles if not k_major else 1 if blocks_n <= 2 else 2
-    while tiles * blocks_n > 32:
+    if tiles * blocks_n > 32:
         return
     per_step = lanes.nbytes * (2 * tiles if k_major else CHUNK)
     depth = max(1, min(128 // per_step, p.k // lanes.step_k))
     # Rows are read again by every block: the more there are, the more columns share them.
     across = 1 if not k_major else 1 if p.m <= 2 else 2 if p.m <= 8 else 4
     f = facts(target)
-    budget = (target.shared_bytes - 4096) // 2
-    for parts in (1, 2, 4, 8, 16, 32):
-        clustered = parts <= target.max_cluster
-        s = StreamedSchedule(p.m, lanes, tiles, across, WARPS // across, depth,
-                             parts if clustered else 1, 1 if clustered else parts)  # fmt: skip
-        enough = -(-columns // s.tile_n) * parts >= 1.8 * f.sms or p.k < 2 * parts * s.batch_k * s.along
-        if s.shared_bytes(p.k) <= budget and enough:
-            yield s
+    while depth:
+        for parts in (1, 2, 4, 8):
+            split = {"cluster": parts} if parts <= target.max_cluster else {"splits": parts}
+            s = StreamedSchedule(p.m, lanes, tiles, across, WARPS // across, depth, 1, **split)
+            if -(-columns // s.tile_n) * parts >= 1.8 * f.sms or p.k < 2 * parts * s.batch_k * s.along:
+                break
+        budget = (target.shared_bytes - 4096) // s.blocks
+        batches = s.batches(p.k)
+        fits = [n for n in range(1, batches + 1) if replace(s, staged=n).shared_bytes <= budget]
+        if fits:
+            yield replace(s, staged=-(-batches // -(-batches // fits[-1])))  # equal parts
             return
+        depth //= 2
 
 
 def streamed_launch(p: GemmProblem, s: StreamedSchedule) -> KernelLaunch:
@@ -151,7 +177,7 @@ def streamed_launch(p: GemmProblem, s: StreamedSchedule) -> KernelLaunch:
     grid: tuple[Dim, Dim, Dim] = (dims.ceildiv(p.n, s.tile_n), s.parts, dims.product(p.batch))
     return with_scales(p, KernelLaunch(
         symbol_of(p.dispatch), grid, (*own, *rest), (32 * s.warps, 1, 1), cluster=(1, s.cluster, 1),
-        shared_bytes=s.shared_bytes(p.k), flops=p.flops,
+        shared_bytes=s.shared_bytes, flops=p.flops,
     ))  # fmt: skip
 
 
@@ -161,7 +187,7 @@ def emit_streamed(module: KernelModule, p: GemmProblem, s: StreamedSchedule, tar
     if row is None or s.rows != p.m or weight_lanes(p, s.lanes.nbytes) != s.lanes or s.cluster > target.max_cluster:
         raise NotImplementedError(f"{s} does not suit {p.a.dtype} and {p.b.dtype} on {target.name}")
     launch = streamed_launch(p, s)
-    with dispatch_kernel(module, p.dispatch, launch, min_blocks=2 if s.tiles * -(-s.rows // 8) <= 16 else 1) as dk:
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=s.blocks) as dk:
         _StreamedKernel(dk, p, s, row).emit()
     return launch
 
@@ -175,6 +201,7 @@ class _StreamedKernel:
         self.blocks_n = -(-s.rows // 8)
         self.shared = dk.k.dynamic_shared(128)
         self.batches = s.batches(p.k)
+        self.whole = self.batches * s.batch_k * s.along * s.parts == p.k  # batches end where K does
 
     def emit(self) -> None:
         k, s, p = self.k, self.s, self.p
@@ -184,13 +211,16 @@ class _StreamedKernel:
         self.col = k.block_id(0) * s.tile_n
         across, self.along = (warp % s.across, warp // s.across) if s.across > 1 else (k.const(0, "i32"), warp)
         self.weights.start(batch, self.col + across * self.weights.columns, self.lane)
-        self.block_first = self.part * s.block_k(self.size_k)
+        self.block_first = self.part * (self.batches * s.batch_k * s.along)
+        self.batch = batch
         fetched = self.fetch(k.const(0, "i32"))
-        self.stage_rows(batch)
-        k.barrier()
+        self.once = s.staged >= self.batches
+        if self.once:
+            self.stage_rows(k.const(0, "i32"))
+            k.barrier()
         group = self.lane >> 2
         lines = [k.min(8 * i + group, s.rows - 1) for i in range(self.blocks_n)]
-        self.lines = [line * s.line_bytes(self.size_k) + ((self.lane & 3) << 4) for line in lines]
+        self.lines = [line * s.line_bytes + ((self.lane & 3) << 4) for line in lines]
         acc = [k.const(0, self.row.acc)] * (4 * s.tiles * self.blocks_n)
         if self.batches > 1:
             with k.for_(0, self.batches - 1, carry=[fetched, acc]) as loop:
@@ -201,36 +231,37 @@ class _StreamedKernel:
         acc = self.multiply(fetched, k.const(self.batches - 1, "i32"), acc)
         self.add(acc, across, batch)
 
-    def local_k(self, i: Val) -> Val:
-        """The first k of this warp's batch `i`, from the block's first on: warps take turns."""
+    def place(self, i: Val) -> Val:
+        """The first k of this warp's batch `i`, from that of the batches of all warps on: they take turns."""
         return (i * self.s.along + self.along) * self.s.batch_k
 
     def fetch(self, i: Val) -> Any:
-        return list(self.weights.fetch(self.block_first + self.local_k(i)))
+        return list(self.weights.fetch(self.block_first + self.place(i), self.whole))
 
     # --- rows
 
-    def stage_rows(self, batch: Sequence[Val]) -> None:
-        """Write the block's k of all rows to shared memory, in the order of chunks and of pairs in which lanes take them.
+    def stage_rows(self, first: Val) -> None:
+        """Write what batches from `first` on need of all rows to shared memory, chunks and pairs in the order lanes take them.
 
         There are zeros past the end of K, so that it does not matter what weights are taken for it.
         """
         k, s, lanes = self.k, self.s, self.s.lanes
         x = self.rows
-        x.start(batch)
-        per_line = s.block_k(self.size_k) // CHUNK
+        x.start(self.batch)
+        start = self.block_first + first * (s.batch_k * s.along)
+        per_line = s.staged_k // CHUNK
         count = s.rows * per_line
         threads = 32 * s.warps
         width = x.lanes(CHUNK)
         with k.for_(k.thread_id(), count, threads) as loop:
             line, chunk = (loop.iv // per_line, loop.iv % per_line) if s.rows > 1 else (k.const(0, "i32"), loop.iv)
-            words = self.row_words(x, line, self.block_first + chunk * CHUNK, width)
+            words = self.row_words(x, line, start + chunk * CHUNK, width)
             if lanes.interleaved:
                 words = [k.prmt(words[i], words[i + 2], selector) for i in (0, 1) for selector in (0x5410, 0x7632)]
             per_step = 4 * lanes.chunks
             step, inner = chunk // per_step, chunk % per_step
             place = step * per_step + inner // lanes.chunks + 4 * (inner % lanes.chunks)
-            address = self.shared + (line * s.line_bytes(self.size_k) + (place << 4))
+            address = self.shared + (line * s.line_bytes + (place << 4))
             k.store(k.vector(words), address, align=16)
 
     def row_words(self, x: QuantizedElements, line: Val, col: Val, width: int) -> list[Val]:
@@ -240,7 +271,7 @@ class _StreamedKernel:
         parts: list[Val] = []
         for j in range(0, CHUNK, width):
             at = col + j
-            valid = None if self.size_k % (self.s.block_k(self.size_k) * self.s.parts) == 0 else at < self.size_k
+            valid = None if self.whole and self.batches % self.s.staged == 0 else at < self.size_k
             words = x.load(line, at, width, valid)
             if plain and width > 1:
                 found = words
@@ -262,8 +293,14 @@ class _StreamedKernel:
         k, s = self.k, self.s
         words, read = fetched
         acc = list(acc)
+        if not self.once:
+            with k.if_((i % s.staged).eq(0)):
+                k.barrier()  # the rows before are not read any more
+                self.stage_rows(i)
+                k.barrier()
+            i = i % s.staged
         prepared = self.weights.prepare(read)
-        first = self.shared + (self.local_k(i) << 1)
+        first = self.shared + (self.place(i) << 1)
         starts = [first + line for line in self.lines]
         for step in range(s.depth):
             for chunk in range(s.lanes.chunks):
@@ -286,22 +323,27 @@ class _StreamedKernel:
         pitch = s.sums_pitch
         slab = 4 * s.rows * pitch
         group, quad = self.lane >> 2, self.lane & 3
-        k.barrier()  # rows are not read any more
-        mine = self.shared + self.along * slab + ((across * self.weights.columns) << 2)
-        for n in range(self.blocks_n):
-            for e in range(2):
-                line = 8 * n + 2 * quad + e
-                with k.if_(True if s.rows % 8 == 0 else line < s.rows):
-                    for t in range(s.tiles):
-                        for half in range(2):
-                            x = acc[4 * (t * self.blocks_n + n) + 2 * half + e]
-                            k.store(x, mine + ((line * pitch + s.lanes.column(t, half, group)) << 2))
+        count = s.slabs
+        mine = self.shared + (self.along % count) * slab + ((across * self.weights.columns) << 2)
+        for turn in range(s.along // count):
+            k.barrier()  # at first: rows are not read any more
+            with k.if_((self.along // count).eq(turn) if count < s.along else True):
+                for n in range(self.blocks_n):
+                    for e in range(2):
+                        line = 8 * n + 2 * quad + e
+                        with k.if_(True if s.rows % 8 == 0 else line < s.rows):
+                            for t in range(s.tiles):
+                                for half in range(2):
+                                    x = acc[4 * (t * self.blocks_n + n) + 2 * half + e]
+                                    place = mine + ((line * pitch + s.lanes.column(t, half, group)) << 2)
+                                    k.store(x if turn == 0 else k.load(place, "f32") + x, place)
         k.barrier()
+        slabs = [self.shared + i * slab for i in range(count)]
         pairs = s.tile_n // 2
         count, threads = s.rows * pairs, 32 * s.warps
         thread = k.thread_id()
 
-        def place(i: Val) -> tuple[Val, Val, Val]:
+        def position(i: Val) -> tuple[Val, Val, Val]:
             line, pair = (i // pairs, i % pairs) if s.rows > 1 else (k.const(0, "i32"), i)
             return line, 2 * pair, (line * pitch + 2 * pair) << 2
 
@@ -314,18 +356,17 @@ class _StreamedKernel:
             return list(k.elements(two))
 
         out: Any = sink(self.dk, p, s, self.part)
-        slabs = [self.shared + i * slab for i in range(s.along)]
         if s.cluster == 1:
             with k.for_(thread, count, threads) as loop:
-                line, col, offset = place(loop.iv)
+                line, col, offset = position(loop.iv)
                 out.pair(out.at_row(batch, line), self.col + col, total([x + offset for x in slabs]))
             return
         with k.for_(thread, count, threads) as loop:
-            _, _, offset = place(loop.iv)
-            k.store(k.vector(total([x + offset for x in slabs])), self.shared + s.along * slab + offset, align=8)
+            _, _, offset = position(loop.iv)
+            k.store(k.vector(total([x + offset for x in slabs])), self.shared + len(slabs) * slab + offset, align=8)
         k.cluster_sync()
-        peers = [k.cluster_address(self.shared + s.along * slab, i) for i in range(s.cluster)]
+        peers = [k.cluster_address(self.shared + len(slabs) * slab, i) for i in range(s.cluster)]
         with k.for_(self.part * threads + thread, count, threads * s.cluster) as loop:
-            line, col, offset = place(loop.iv)
+            line, col, offset = position(loop.iv)
             out.pair(out.at_row(batch, line), self.col + col, total([x + offset for x in peers]))
         k.cluster_sync()  # no block leaves while others read its memory

@@ -8,6 +8,7 @@
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
+    cuda_gemm_decoded_wgmma.py  the same on sm_90a for quantized weights: decoded in registers that wgmma reads
     cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
@@ -34,6 +35,13 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     emit_decoded_mma,
     emit_decoded_simt,
 )
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import (
+    TILE_ROWS,
+    DecodedWgmmaSchedule,
+    decoded_stages,
+    emit_decoded_wgmma,
+    plan_decoded_wgmma,
+)
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
@@ -59,8 +67,15 @@ from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
 
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+# Set by an H200: products of one wave, tiles from 128 x 64 to 128 x 256 (cuda_tune.py).
+LAUNCH_SECONDS = 1.7e-6  # of a launch until its first instruction has operands, and after its last
+WAVE_SECONDS, RESULT_SECONDS = 2e-7, 4e-11  # a tile's end, and each of its results, while nothing is multiplied
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+PAIRED = 1.02  # time of pairs of tiles that share columns, relative to the tiles' own; to be measured
+# A cluster lies in one of the GPU's groups of SMs (GPCs). How many pairs of SMs a group has differs from chip to chip: so many
+# groups may have one less than the others of an even division, and as many one more.
+GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
@@ -86,13 +101,13 @@ class _Typical(dict):
 
 def tensor_core_seconds(
     p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float,
-    adding: float | None = None, turns: float = 0.0,
+    adding: float | None = None, turns: float = 0.0, reach: float = 0.85,
 ) -> float:
     """Time of a tiled product: waves of tiles at the machine's rate, operands from memory, and the splits' partial sums.
 
     `blocks` is how many tiles an SM works on at once; `efficiency` the share of the peak rate that the tile reaches by itself;
     `adding` the seconds it takes to add the splits' parts, by default by a second launch; `turns` the tiles that an SM works on
-    one after the other, by default all SMs in step.
+    one after the other, by default all SMs in step; `reach` the share of the memory's rate that the kernel's copies reach.
     """
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
@@ -108,12 +123,14 @@ def tensor_core_seconds(
     compute = rounds * steps * max(step, STEP_SECONDS)
     a_elements = m * k if p.a_elements is None else constant(p.a_elements)
     traffic = batch * (a_elements * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
-    memory = traffic / (0.85 * f.bandwidth * min(1.0, tiles / f.sms))
+    memory = traffic / (reach * f.bandwidth * min(1.0, tiles / f.sms))
     extra = adding or 0.0
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
-    return max(compute, memory) + 1e-6 + 0.3e-6 * waves + extra
+    # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
+    ends = waves * (WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1])
+    return max(compute, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + ends + extra
 
 
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
@@ -146,11 +163,28 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
-                    blocks = 1 if alone else 2
-                    yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, tile.efficiency), s)
-                    if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, tile.efficiency)):
+                    blocks, share = (1, tile.efficiency) if alone else (2, 0.9 * tile.efficiency)
+                    yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
+                    if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
                         yield shared
+                    paired = replace(s, pair=True)
+                    if splits == 1 and constant(p.m) > tile.m and alone and plan_wgmma(p, target, paired):
+                        both = tensor_core_seconds(p, target, (2 * tile.m, tile.n), 1, 1, tile.efficiency)
+                        yield Estimate(both * PAIRED, paired)
                     break
+
+
+def clustered_blocks(sms: int, cluster: int, each: int) -> int:
+    """Blocks that run at once in clusters on any chip, where an SM holds `each`.
+
+    One too many is dear: its cluster runs alone when all others have ended.
+    """
+    pairs, more = divmod(sms // 2, GPCS)
+    found = []
+    for moved in range(min(UNEVEN, (GPCS - more) // 2) + 1):
+        sizes = [pairs + 1] * (more + moved) + [pairs] * (GPCS - more - 2 * moved) + [pairs - 1] * moved
+        found.append(sum(2 * size * each // cluster for size in sizes))
+    return max(1, min(found)) * cluster
 
 
 def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -176,9 +210,12 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
             s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
             if stages >= 3 and plan_cluster(p, target, s):
-                # Parts go through shared memory of all blocks, at about 50 bytes a nanosecond and SM.
-                adding = 1e-6 + 0.1e-6 * cluster + rows * cols * 4 / 50e9 if cluster > 1 else 0.5e-6
-                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, 1 if alone else 2, tile.efficiency, adding)
+                # Parts go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
+                adding = 0.3e-6 + 0.05e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+                each = 1 if alone else 2
+                turns = each * -(-blocks // clustered_blocks(sms, cluster, each))
+                shape, adding = (rows, cols), adding * turns
+                seconds = tensor_core_seconds(p, target, shape, cluster, each, tile.efficiency, adding, turns, 1.0)
                 yield Estimate(seconds, s)
 
 
@@ -232,7 +269,25 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
             s = e.schedule
             latency = constant(p.k) * 16 / (8 * s.k_bytes * s.splits) * DECODE_SECONDS + (4e-6 if s.splits > 1 else 1e-6)
             found.append(Estimate(max(e.seconds, latency), DecodedMmaSchedule(s)))
+        if target.wgmma:
+            found += decoded_wgmma_schedules(p, target)
     return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
+
+
+def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of schedules of wgmma whose weights are decoded in registers."""
+    steps = max(1, constant(p.k) * 16 // 1024)
+    for rows in TILE_ROWS:
+        share = 0.7 * (rows / TILE_ROWS[0]) ** 0.4
+        for splits in SPLITS:
+            if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
+                break
+            s = DecodedWgmmaSchedule(rows, 1, decoded_stages(p, target, rows), splits)
+            if plan_decoded_wgmma(p, target, s) is None:
+                return
+            yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
+            if splits == 1 and (shared := stream_k_estimate(p, target, s, 1, share)):
+                yield shared
 
 
 def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -257,7 +312,7 @@ def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     # Decoded elements take about six instructions more, and one more for each row of A.
     each = 6 + 2 * p.m if decodes(p) else p.m
     arithmetic = batch * n * k * each / (f.sms * 128 * 1.5e9)
-    seconds = max(traffic / (f.bandwidth * 0.85 * share), arithmetic) + 1e-6 + (2e-6 if splits > 1 else 0)
+    seconds = max(traffic / (f.bandwidth * 0.85 * share), arithmetic) + LAUNCH_SECONDS + (2e-6 if splits > 1 else 0)
     yield Estimate(seconds, replace(s, splits=splits))
 
 
@@ -290,6 +345,11 @@ def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
 
 def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
+    columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
+    few = isinstance(p.m, int) and p.m <= MAX_ROWS
+    for streamed in streamed_schedules(p, target, columns):
+        if few or not list(block_scale_schedules(p, target)):
+            return streamed
     found = [*gemv_schedules(p, target)]
     if found and p.m in ((1,) if decodes(p) else (1, 2, 3, 4)):
         return found[0].schedule
@@ -362,6 +422,10 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_decoded_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> KernelLaunch:
+    return emit_decoded_wgmma(module, p, s, target)
+
+
 def _write_streamed(module: KernelModule, p: GemmProblem, target: Target, s: StreamedSchedule) -> KernelLaunch:
     return emit_streamed(module, p, s, target)
 
@@ -370,5 +434,5 @@ _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     WgmmaSchedule: _write_wgmma, ClusterSchedule: _write_cluster, MmaSchedule: _write_mma, SimtSchedule: _write_simt,
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
-    StreamedSchedule: _write_streamed,
+    StreamedSchedule: _write_streamed, DecodedWgmmaSchedule: _write_decoded_wgmma,
 }  # fmt: skip

@@ -1,22 +1,22 @@
 """Quantized weights from memory to fragments of a tensor-core instruction, decoded in registers.
 
 The instruction's rows are the weights' columns n, so that its A operand holds weights: C^T = B^T A^T. A lane of a warp reads
-vectors of neighbours and keeps all of them: which n are the instruction's rows, and in which order it takes k, is free as long as
-the other operand follows.
+vectors of neighbours and keeps all of them: which n are the instruction's rows, and in which order it takes k, is free as long
+as the other operand follows.
 
 - K-major weights: a lane reads neighbouring k of two rows of each 16 (lane / 4 and 8 more). Its quad reads four such vectors.
 - N-major weights: a lane reads neighbouring n at eight k. Two words of neighbouring k are shuffled into pairs first.
 
 Elements come out in pairs, of k that an instruction multiplies together:
 
-- 4-bit words give the pairs of nibbles (j, j + 4), j = 0..3, which lie 16 bits apart. An integer becomes the lowest mantissa bits of
-  2^10 (bf16: 2^7), from which that and its zero point are taken: an `and` with an `xor`, and a subtraction. An upper nibble of a
-  byte becomes 16 times the integer, which the subtraction's multiplication undoes. An E2M1's three bits become the highest mantissa
-  and lowest exponent bits of a number that is too small by the difference of the biases.
+- 4-bit words give the pairs of nibbles (j, j + 4), j = 0..3, which lie 16 bits apart. An integer becomes the lowest mantissa
+  bits of 2^10 (bf16: 2^7), from which that and its zero point are taken. A byte's upper nibble becomes 16 times the integer,
+  which the subtraction's multiplication undoes. An E2M1's code selects the upper byte of its f16; for bf16 its bits become the
+  lowest of the exponent and the highest of the mantissa, of a number that is too small by the difference of the biases.
 - 8-bit words give pairs of neighbours, as in cuda_decode.py.
 
-All of these are exact. A scale is multiplied once, in the 16-bit type where it is of that type or a small float, and else in f32: a
-weight is rounded once, to the activations' type, as ingot.matmul_scales defines.
+All of these are exact. A scale is multiplied once, in the 16-bit type where it is of that type or a small float, and else in
+f32: a weight is rounded once, to the activations' type, as ingot.matmul_scales defines.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ingot.compiler.codegen.cuda_decode import INTEGERS, QuantizedElements, float_pairs
+from ingot.compiler.codegen.cuda_decode import E2M1_UPPER, INTEGERS, QuantizedElements, float_pairs
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, Scales
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, divides, memory_type
 from ingot.compiler.codegen.values import Val
 
 CHUNK = 8  # k of a lane that two instructions of 16 k take together
 _SMALL_SCALES = {"f16": ("f8E4M3FN", "f8E5M2"), "bf16": ("f8E4M3FN", "f8E5M2", "f8E8M0FNU")}  # exact in that type
+_INFINITE = ("f8E5M2",)
 _ONE = {"f16": 0x6400, "bf16": 0x4300}  # 2^10 and 2^7, whose last bit counts 1
 
 
@@ -78,10 +79,6 @@ class WeightLanes:
         """Instructions' rows of 16 that a vector of each lane covers."""
         return 1 if self.k_major else self.count // 2
 
-    def position(self, chunk: int, quad: Val) -> Val:
-        """The place of a lane's chunk among a step's: lanes of a quad are neighbours."""
-        return quad + 4 * chunk
-
     def column(self, tile: int, half: int, group: Val) -> Val:
         """The weights' column, from the warp's first, in row `group` + 8 * `half` of an instruction's tile."""
         if self.k_major:
@@ -107,25 +104,19 @@ def weight_lanes(p: GemmProblem, nbytes: int) -> WeightLanes | None:
     return None
 
 
-class WeightFragments:
-    """Fetches and decodes a warp's weights.
+class WeightDecoder:
+    """Decodes words of weights, with their scales.
 
     Args:
         dk: the kernel.
         elements: the weights.
-        lanes: how lanes share them.
         dtype: the 16-bit type to decode to.
-        tiles: 16 columns each, of a warp; a multiple of `lanes.tiles`.
-        depth: steps that are fetched together.
-        size_k: k.
+        count: neighbouring columns that scales are read for together.
     """
 
-    def __init__(
-        self, dk: DispatchKernel, elements: QuantizedElements, lanes: WeightLanes, dtype: str, tiles: int, depth: int, size_k: int
-    ) -> None:
-        assert tiles % lanes.tiles == 0, (tiles, lanes)
-        self.dk, self.k, self.lanes, self.dtype, self.tiles, self.depth = dk, dk.k, lanes, dtype, tiles, depth
-        self.elements, self.size_k = elements, size_k
+    def __init__(self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, count: int) -> None:
+        self.dk, self.k, self.dtype, self.count = dk, dk.k, dtype, count
+        self.elements = elements
         self.x, self.scales, self.unsigned = elements.x, elements.scales, elements.unsigned
         s = self.scales
         whole = s is None or s.zero is None or {self.x.dtype, s.zero.dtype} <= set(INTEGERS)
@@ -134,97 +125,15 @@ class WeightFragments:
         self.raw = dtype if self.narrow else "f16"
         self.pair = self.k.vector_of(self.raw, 2)
         self.folds = s is not None and s.zero is not None and whole  # zero points are taken with the bias
-
-    @property
-    def columns(self) -> int:
-        """Columns of a warp."""
-        return 16 * self.tiles
-
-    @property
-    def batch_k(self) -> int:
-        """k of what is fetched together."""
-        return self.depth * self.lanes.step_k
-
-    # --- memory
-
-    def start(self, batch: Sequence[Val], first: Val, lane: Val) -> None:
-        """Begin with the columns from `first` on, of a batch."""
-        k, dk, x, lanes = self.k, self.dk, self.x, self.lanes
-        self.elements.start(batch)
-        n = dk.size(x.rows, "i32")
-        self.quad, group = lane & 3, lane >> 2
-        if lanes.k_major:
-            self.lines = [k.min(first + lanes.column(t, h, group), n - 1) for t in range(self.tiles) for h in range(2)]
-        else:
-            step = 8 * lanes.count
-            self.lines = [
-                k.min(first + (t * step + group * lanes.count), n - lanes.count) for t in range(self.tiles // lanes.tiles)
-            ]
-        base, offset = self.elements.base
-        along = dk.size(x.row_stride)
-        self.starts = [self._byte(base, offset + k.cast(line, "i64") * along, x.bits) for line in self.lines]
-
-    def _byte(self, base: Val, elements: Val, bits: int) -> Val:
-        """The address of an element that begins a byte."""
-        return base.at(elements >> 1 if bits == 4 else elements * (bits // 8), "i8")
-
-    def _k(self, at: Val) -> Val:
-        """This lane's first k of a step, the last ones' past the end."""
-        return self.k.min(at + self.quad * self.lanes.lane_k, self.size_k - self.lanes.lane_k)
-
-    def fetch(self, at: Val) -> tuple[list[list[Val]], list[Any]]:
-        """(words of each step, what was read of scales) of the steps from k = `at`, a multiple of `batch_k`, on."""
-        k, lanes, x = self.k, self.lanes, self.x
-        words: list[list[Val]] = []
-        kind = k.vector_of("i32", lanes.nbytes // 4) if lanes.nbytes >= 4 else k.type(f"i{8 * lanes.nbytes}")
-        stride = 1 if lanes.k_major else self.dk.size(x.col_stride)
-        places = [self._k(at + s * lanes.step_k) for s in range(self.depth)]
-        for place in places:
-            found: list[Val] = []
-            for start in self.starts:
-                first = self._byte(start, k.cast(place, "i64") * stride, x.bits)
-                for j in range(1 if lanes.k_major else CHUNK):
-                    address = first if j == 0 else self._byte(first, stride * j, x.bits)
-                    loaded = k.load(address, kind, align=lanes.nbytes, invariant=True)
-                    found += k.elements(loaded) if lanes.nbytes >= 4 else [k.cast(loaded, "i32", signed=False)]
-            words.append(found)
-        return words, self._fetch_scales(at, places)
+        self.lines: list[Val] = []  # the first columns of this lane's
 
     # --- scales
 
-    def _groups(self) -> dict[tuple[int, int], int]:
-        """For each (step, chunk) of a batch, the number of the group of k that its scale is read for."""
-        lanes = self.lanes
-        block = self.scales.block if self.scales is not None else 0
-        numbers: dict[tuple[int, int], int] = {}
-        seen: dict[Any, int] = {}
-        for s in range(self.depth):
-            for c in range(lanes.chunks):
-                key: Any = (s, CHUNK * c // block) if block and block < lanes.lane_k else s
-                if not block or block % self.batch_k == 0:
-                    key = 0
-                elif block % lanes.step_k == 0:
-                    key = s * lanes.step_k // block if self.batch_k % block == 0 else s
-                numbers[s, c] = seen.setdefault(key, len(seen))
-        return numbers
-
-    def _fetch_scales(self, at: Val, places: Sequence[Val]) -> list[Any]:
-        """Scales and zero points as they lie in memory, by group and line."""
-        if self.scales is None:
-            return []
-        k, s, lanes = self.k, self.scales, self.lanes
-        out, known = [], set()
-        for (step, chunk), group in self._groups().items():
-            if group in known:
-                continue
-            known.add(group)
-            col = places[step] + CHUNK * chunk
-            block = col // s.block if s.block else k.const(0, "i32")
-            out.append([
-                [self._read(x, base, line, block) for line in self.lines]
-                for x, base in self._sides()
-            ])  # fmt: skip
-        return out
+    def read_scales(self, col: Val) -> list[list[list[Val]]]:
+        """Scales, and zero points where there are any, of each line for the block of k = `col`, as they lie in memory."""
+        assert self.scales is not None
+        block = col // self.scales.block if self.scales.block else self.k.const(0, "i32")
+        return [[self._read(x, base, line, block) for line in self.lines] for x, base in self._sides()]
 
     def _sides(self) -> list[tuple[Matrix, tuple[Val, Val]]]:
         assert self.scales is not None
@@ -238,8 +147,7 @@ class WeightFragments:
         k, dk = self.k, self.dk
         base, first = where
         offset = first + k.cast(line, "i64") * dk.size(x.row_stride) + k.cast(block, "i64") * dk.size(x.col_stride)
-        count = 1 if self.lanes.k_major else self.lanes.count
-        together = count
+        count = together = self.count
         while together > 1 and not (
             x.row_stride == 1 and together * x.bits >= 8 and together * x.bits <= 128
             and x.aligned(together * x.bits // 8, dk.d) and divides(together, x.rows, dk.d)
@@ -301,6 +209,233 @@ class WeightFragments:
 
     # --- decoding
 
+    def pairs(self, word: Val, scales: Sequence[tuple[Val, Val | None] | None]) -> list[Val]:
+        """The pairs of a word, each with its scale (or None), as i32."""
+        found = self.exact(word, [s[1] if s and self.folds else None for s in scales])
+        return [self._scaled(value, scale) for value, scale in zip(found, scales, strict=True)]
+
+    def _scaled(self, value: Val, scale: tuple[Val, Val | None] | None) -> Val:
+        """What a pair of numbers of `raw` stands for, rounded once, as i32."""
+        k = self.k
+        if scale is None:
+            return k.bitcast(value if self.raw == self.dtype else k.cast(k.cast(value, "f32"), self.dtype), "i32")
+        if self.narrow:
+            return k.bitcast(self.mul(value, scale[0]), "i32")
+        wide = k.cast(value, "f32")
+        if scale[1] is not None and not self.folds:
+            wide = wide - scale[1]
+        return k.bitcast(k.cast(wide * scale[0], self.dtype), "i32")
+
+    def across(self, even: Sequence[Val], odd: Sequence[Val], scales: Sequence[Any] | None) -> list[Val]:
+        """Pairs of neighbouring k of each n of a vector."""
+        k, out = self.k, []
+        selectors = (0x5410, 0x7632) if self.x.bits == 4 else (0x5140, 0x7362)
+        each = 16 // self.x.bits  # pairs of a shuffled word
+        for a, b in zip(even, odd, strict=True):
+            for selector in selectors:
+                if len(out) < self.count:
+                    mine = [scales[min(len(out) + j, self.count - 1)] if scales else None for j in range(each)]
+                    out += self.pairs(k.prmt(a, b, selector), mine)
+        return out[: self.count]
+
+    def byte_pair(self, byte: Val, scale: tuple[Val, Val | None] | None) -> Val:
+        """The pair of a byte's two elements of 4 bits, as i32; `byte` holds it four times."""
+        k, sign, one = self.k, 0 if self.unsigned else 8, _ONE[self.raw]
+        zero = scale[1] if scale and self.folds else None
+        if self.x.dtype == "f4E2M1FN":
+            place, bias = {"f16": (9, 15), "bf16": (6, 127)}[self.raw]
+            low, high = (byte << place) & (7 << place), (byte << (place - 4)) & (7 << (16 + place))
+            bits = low | high | ((byte << 12) & 0x8000) | (byte & 0x80000000)
+            return self._scaled(self.mul(k.bitcast(bits, self.pair), k.const(2.0 ** (bias - 1), self.pair)), scale)
+        if self.raw == "bf16":
+            bits = k.and_xor(byte, 0x0000000F, (one ^ sign) * 0x10001) ^ ((byte >> 4) & 0x000F0000)
+            return self._scaled(self.sub(k.bitcast(bits, self.pair), 128.0 + sign if zero is None else zero), scale)
+        value = k.bitcast(k.and_xor(byte, 0x00F0000F, (one ^ sign) | (one ^ sign << 4) << 16), self.pair)
+        less = k.vector([-1024.0 - sign, -64.0 - sign], "f16") if zero is None else k.vector([0.0, 960.0], "f16") - zero
+        return self._scaled(k.fma(value, k.vector([1.0, 0.0625], "f16"), less), scale)
+
+    def exact(self, word: Val, zeros: Sequence[Val | None]) -> list[Val]:
+        """The pairs of a word as numbers of `raw`, less zero points (see `_zero`)."""
+        k, dtype = self.k, self.x.dtype
+        if dtype == "i4":
+            return self._nibbles(word, zeros)
+        if dtype == "f4E2M1FN":
+            return self._e2m1(word)
+        if dtype == "i8":
+            biased = word if self.unsigned else word ^ 0x80808080
+            upper = k.const(0x64646464, "i32")
+            found = [k.bitcast(k.prmt(biased, upper, s), self.pair) for s in (0x4140, 0x4342)]
+            bias = 1024.0 + (0 if self.unsigned else 128)
+            return [x - (bias if z is None else z) for x, z in zip(found, zeros, strict=True)]
+        return float_pairs(k, word, dtype)
+
+    def _nibbles(self, word: Val, zeros: Sequence[Val | None]) -> list[Val]:
+        k, out = self.k, []
+        sign, one = 0 if self.unsigned else 8, _ONE[self.raw]
+        bias = {"f16": 1024.0, "bf16": 128.0}[self.raw] + sign
+        if self.raw == "bf16":  # whose mantissa holds no more than the lower nibble of a byte
+            for j, zero in enumerate(zeros):
+                bits = k.and_xor(word >> (4 * j), 0x000F000F, (one ^ sign) * 0x10001)
+                out.append(self.sub(k.bitcast(bits, self.pair), bias if zero is None else zero))
+            return out
+        for j, zero in enumerate(zeros):
+            shifted = word >> 8 if j >= 2 else word
+            up = 4 * (j % 2)
+            bits = k.and_xor(shifted, 0x000F000F << up, (one ^ (sign << up)) * 0x10001)
+            value = k.bitcast(bits, self.pair)
+            if not up:
+                out.append(value - (bias if zero is None else zero))
+                continue
+            # 1024 + 16 q: a sixteenth of it is 64 + q.
+            less = k.const(960.0 - bias, self.pair) if zero is None else 960.0 - zero
+            out.append(k.fma(value, 0.0625, less))
+        return out
+
+    def _e2m1(self, word: Val) -> list[Val]:
+        k, out = self.k, []
+        if self.raw == "f16":
+            # Three bits select the upper byte, whose sign is 0; eight times that sign is the lower byte.
+            codes = word & 0x77777777
+            table = [k.const(x, "i32") for x in E2M1_UPPER]
+            low, high = k.prmt(*table, codes), k.prmt(*table, codes >> 16)
+            found = [k.prmt(low, high, (4 + j) << 12 | (12 + j) << 8 | j << 4 | (8 + j)) for j in range(4)]
+        else:
+            # Exponent and mantissa go to where the mantissa is the highest bit of the type's.
+            moved = [word << (6 - 4 * j) if j < 2 else word >> (4 * j - 6) for j in range(4)]
+            found = [x & 0x01C001C0 for x in moved]
+        for j, bits in enumerate(found):
+            value = k.bitcast(bits | ((word << (12 - 4 * j)) & 0x80008000), self.pair)
+            out.append(value if self.raw == "f16" else self.mul(value, k.const(2.0**126, self.pair)))
+        return out
+
+    # bf16 has these operations from sm_90 on, and fused multiply-adds from sm_80 on.
+
+    def sub(self, a: Val, b: Val | float) -> Val:
+        """a - b of pairs."""
+        if self.raw != "bf16" or self.k.sm >= 90:
+            return a - b
+        less = self.k.const(-b, a.t) if isinstance(b, float) else -b
+        return self.k.fma(a, 1.0, less)
+
+    def mul(self, a: Val, b: Val) -> Val:
+        """a * b of pairs."""
+        return a * b if self.raw != "bf16" or self.k.sm >= 90 else self.k.fma(a, b, -0.0)
+
+
+class WeightFragments(WeightDecoder):
+    """Fetches and decodes a warp's weights.
+
+    Args:
+        dk: the kernel.
+        elements: the weights.
+        lanes: how lanes share them.
+        dtype: the 16-bit type to decode to.
+        tiles: 16 columns each, of a warp; a multiple of `lanes.tiles`.
+        depth: steps that are fetched together.
+        size_k: k.
+    """
+
+    def __init__(
+        self, dk: DispatchKernel, elements: QuantizedElements, lanes: WeightLanes, dtype: str, tiles: int, depth: int,
+        size_k: int,
+    ) -> None:
+        assert tiles % lanes.tiles == 0, (tiles, lanes)
+        super().__init__(dk, elements, dtype, 1 if lanes.k_major else lanes.count)
+        self.lanes, self.tiles, self.depth, self.size_k = lanes, tiles, depth, size_k
+
+    @property
+    def columns(self) -> int:
+        """Columns of a warp."""
+        return 16 * self.tiles
+
+    @property
+    def batch_k(self) -> int:
+        """k of what is fetched together."""
+        return self.depth * self.lanes.step_k
+
+    # --- memory
+
+    def start(self, batch: Sequence[Val], first: Val, lane: Val) -> None:
+        """Begin with the columns from `first` on, of a batch."""
+        k, dk, x, lanes = self.k, self.dk, self.x, self.lanes
+        self.elements.start(batch)
+        n = dk.size(x.rows, "i32")
+        self.quad, group = lane & 3, lane >> 2
+        if lanes.k_major:
+            self.lines = [k.min(first + lanes.column(t, h, group), n - 1) for t in range(self.tiles) for h in range(2)]
+        else:
+            step = 8 * lanes.count
+            self.lines = [
+                k.min(first + (t * step + group * lanes.count), n - lanes.count) for t in range(self.tiles // lanes.tiles)
+            ]
+        base, offset = self.elements.base
+        along = dk.size(x.row_stride)
+        self.starts = [self._byte(base, offset + k.cast(line, "i64") * along, x.bits) for line in self.lines]
+
+    def _byte(self, base: Val, elements: Val, bits: int) -> Val:
+        """The address of an element that begins a byte."""
+        return base.at(elements >> 1 if bits == 4 else elements * (bits // 8), "i8")
+
+    def _k(self, at: Val) -> Val:
+        """This lane's first k of a step, the last ones' past the end."""
+        return self.k.min(at + self.quad * self.lanes.lane_k, self.size_k - self.lanes.lane_k)
+
+    def fetch(self, at: Val, whole: bool) -> tuple[list[list[Val]], list[Any]]:
+        """(words of each step, what was read of scales) of the steps from k = `at`, a multiple of `batch_k`, on.
+
+        Where they may go past the end of K (not `whole`), the last k's weights are read for those past it, to be multiplied by
+        zeros; infinities, whose product with them is none, are left out.
+        """
+        k, lanes, x = self.k, self.lanes, self.x
+        words: list[list[Val]] = []
+        kind = k.vector_of("i32", lanes.nbytes // 4) if lanes.nbytes >= 4 else k.type(f"i{8 * lanes.nbytes}")
+        stride = 1 if lanes.k_major else self.dk.size(x.col_stride)
+        places = [self._k(at + s * lanes.step_k) for s in range(self.depth)]
+        for place in places:
+            found: list[Val] = []
+            for start in self.starts:
+                first = self._byte(start, k.cast(place, "i64") * stride, x.bits)
+                for j in range(1 if lanes.k_major else CHUNK):
+                    address = first if j == 0 else self._byte(first, stride * j, x.bits)
+                    loaded = k.load(address, kind, align=lanes.nbytes, invariant=True)
+                    found += k.elements(loaded) if lanes.nbytes >= 4 else [k.cast(loaded, "i32", signed=False)]
+            words.append(found)
+        if x.dtype in _INFINITE and not whole:
+            for s in range(self.depth):
+                valid = at + (s * lanes.step_k + self.quad * lanes.lane_k) < self.size_k
+                words[s] = [k.select(valid, w, 0) for w in words[s]]
+        return words, self._fetch_scales(at, places)
+
+    def _groups(self) -> dict[tuple[int, int], int]:
+        """For each (step, chunk) of a batch, the number of the group of k that its scale is read for."""
+        lanes = self.lanes
+        block = self.scales.block if self.scales is not None else 0
+        numbers: dict[tuple[int, int], int] = {}
+        seen: dict[Any, int] = {}
+        for s in range(self.depth):
+            for c in range(lanes.chunks):
+                key: Any = (s, CHUNK * c // block) if block and block < lanes.lane_k else s
+                if not block or block % self.batch_k == 0:
+                    key = 0
+                elif block % lanes.step_k == 0:
+                    key = s * lanes.step_k // block if self.batch_k % block == 0 else s
+                numbers[s, c] = seen.setdefault(key, len(seen))
+        return numbers
+
+    def _fetch_scales(self, at: Val, places: Sequence[Val]) -> list[Any]:
+        """Scales and zero points as they lie in memory, by group and line."""
+        if self.scales is None:
+            return []
+        out, known = [], set()
+        for (step, chunk), group in self._groups().items():
+            if group in known:
+                continue
+            known.add(group)
+            out.append(self.read_scales(places[step] + CHUNK * chunk))
+        return out
+
+    # --- fragments
+
     def chunk(self, words: Sequence[Val], prepared: Sequence[Any], step: int, chunk: int) -> list[list[Val]]:
         """For both instructions of a chunk and each of their tiles, the four registers of A.
 
@@ -325,8 +460,9 @@ class WeightFragments:
                 mine = words[i * per * CHUNK :][: per * CHUNK]
                 rows: list[list[Val]] = [[] for _ in range(lanes.count)]
                 for j in range(0, CHUNK, 2):
-                    for number, x in enumerate(self._across(mine[j * per :][:per], mine[(j + 1) * per :][:per], of[i] if of else None)):
-                        rows[number].append(x)
+                    even, odd = mine[j * per :][:per], mine[(j + 1) * per :][:per]
+                    for row, x in zip(rows, self.across(even, odd, of[i] if of else None), strict=True):
+                        row.append(x)
                 pairs += rows
         out = []
         for half in range(2):
@@ -334,94 +470,3 @@ class WeightFragments:
                 low, high = pairs[2 * t], pairs[2 * t + 1]
                 out.append([low[2 * half], high[2 * half], low[2 * half + 1], high[2 * half + 1]])
         return out
-
-    def _across(self, even: Sequence[Val], odd: Sequence[Val], scales: Sequence[Any] | None) -> list[Val]:
-        """Pairs of neighbouring k of each n of a vector."""
-        k, out = self.k, []
-        selectors = (0x5410, 0x7632) if self.lanes.bits == 4 else (0x5140, 0x7362)
-        each = 16 // self.lanes.bits  # pairs of a shuffled word
-        for a, b in zip(even, odd, strict=True):
-            for selector in selectors:
-                if len(out) < self.lanes.count:
-                    mine = [scales[min(len(out) + j, self.lanes.count - 1)] if scales else None for j in range(each)]
-                    out += self.pairs(k.prmt(a, b, selector), mine)
-        return out[: self.lanes.count]
-
-    def pairs(self, word: Val, scales: Sequence[tuple[Val, Val | None] | None]) -> list[Val]:
-        """The pairs of a word, each with its scale (or None), as i32."""
-        k, out = self.k, []
-        for value, scale in zip(self.exact(word, [s[1] if s and self.folds else None for s in scales]), scales, strict=True):
-            if scale is None:
-                if self.raw != self.dtype:
-                    value = k.cast(k.cast(value, "f32"), self.dtype)
-            elif self.narrow:
-                value = self.mul(value, scale[0])
-            else:
-                wide = k.cast(value, "f32")
-                if scale[1] is not None and not self.folds:
-                    wide = wide - scale[1]
-                value = k.cast(wide * scale[0], self.dtype)
-            out.append(k.bitcast(value, "i32"))
-        return out
-
-    def exact(self, word: Val, zeros: Sequence[Val | None]) -> list[Val]:
-        """The pairs of a word as numbers of `raw`, less zero points (see `_zero`)."""
-        k, dtype = self.k, self.x.dtype
-        if dtype == "i4":
-            return self._nibbles(word, zeros)
-        if dtype == "f4E2M1FN":
-            return self._e2m1(word)
-        if dtype == "i8":
-            biased = word if self.unsigned else word ^ 0x80808080
-            upper = k.const(0x64646464, "i32")
-            found = [k.bitcast(k.prmt(biased, upper, s), self.pair) for s in (0x4140, 0x4342)]
-            bias = 1024.0 + (0 if self.unsigned else 128)
-            return [x - (bias if z is None else z) for x, z in zip(found, zeros, strict=True)]
-        return float_pairs(k, word, dtype)
-
-    def _nibbles(self, word: Val, zeros: Sequence[Val | None]) -> list[Val]:
-        k, out = self.k, []
-        sign, one = 0 if self.unsigned else 8, _ONE[self.raw]
-        bias = {"f16": 1024.0, "bf16": 128.0}[self.raw] + sign
-        if self.raw == "bf16":  # whose mantissa holds no more than the lower nibble of a byte
-            for j, zero in enumerate(zeros):
-                bits = ((word >> (4 * j)) & 0x000F000F) ^ ((one ^ sign) * 0x10001)
-                out.append(self.sub(k.bitcast(bits, self.pair), bias if zero is None else zero))
-            return out
-        for j, zero in enumerate(zeros):
-            shifted = word >> 8 if j >= 2 else word
-            up = 4 * (j % 2)
-            bits = (shifted & (0x000F000F << up)) ^ ((one ^ (sign << up)) * 0x10001)
-            value = k.bitcast(bits, self.pair)
-            if not up:
-                out.append(value - (bias if zero is None else zero))
-                continue
-            # 1024 + 16 q: a sixteenth of it is 64 + q.
-            less = k.const(960.0 - bias, self.pair) if zero is None else 960.0 - zero
-            out.append(k.fma(value, 0.0625, less))
-        return out
-
-    def _e2m1(self, word: Val) -> list[Val]:
-        """Sign to the sign's place; exponent and mantissa to where the mantissa is the type's highest bit of it."""
-        k, out = self.k, []
-        mantissa, bias = {"f16": (9, 15), "bf16": (6, 127)}[self.raw]
-        for j in range(4):
-            left = mantissa - 4 * j
-            moved = word << left if left >= 0 else word >> -left
-            signs = (word << (12 - 4 * j)) & 0x80008000
-            bits = (moved & ((7 << mantissa) * 0x10001)) | signs
-            out.append(self.mul(k.bitcast(bits, self.pair), k.const(2.0 ** (bias - 1), self.pair)))
-        return out
-
-    # bf16 has these operations from sm_90 on, and fused multiply-adds from sm_80 on.
-
-    def sub(self, a: Val, b: Val | float) -> Val:
-        """a - b of pairs."""
-        if self.raw != "bf16" or self.k.sm >= 90:
-            return a - b
-        less = self.k.const(-b, a.t) if isinstance(b, float) else -b
-        return self.k.fma(a, 1.0, less)
-
-    def mul(self, a: Val, b: Val) -> Val:
-        """a * b of pairs."""
-        return a * b if self.raw != "bf16" or self.k.sm >= 90 else self.k.fma(a, b, -0.0)

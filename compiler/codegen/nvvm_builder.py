@@ -448,6 +448,17 @@ class NvvmBuilder(MatrixOps):
         mode = {"mode": self.attr("#nvvm.permute_mode<default>")}
         return self.emit("nvvm.prmt", (lo, hi, self.value(selector, self.i32)), self.i32, mode)
 
+    def and_xor(self, x: Val, mask: int, flip: int) -> Val:
+        """(x & mask) ^ flip of an i32 as one instruction: `lop3.b32` with the table 0x6A.
+
+        The table of a function f is f(0xF0, 0xCC, 0xAA). From separate operations with two constants ptxas makes two.
+        """
+        constants = [self.const(mask, self.i32), self.const(flip, self.i32)]
+        text = "lop3.b32 $0, $1, $2, $3, 0x6a;"
+        found = self.inline_asm(text, "=r,r,r,r", [x, *constants], self.i32, pure=True)
+        assert found is not None
+        return found
+
     # --- small floats in hardware ("cvt", sm_89: 8 bits; sm_100a and sm_120a: 4 bits)
 
     def _has_cvt(self, dtype: str) -> bool:

@@ -265,7 +265,9 @@ def _tile(group: Group, lane: int, descriptor: int, rows: int, k: int, type_: st
 
 
 def _warpgroups(group: Group, op: Op) -> int:
-    if not group.whole_warps or group.size % 128 or (group.threads[::128] % 128).any():
+    first, last = group.threads[::128], group.threads[127::128]
+    whole = group.whole_warps and group.size % 128 == 0 and (last - first == 127).all()
+    if not whole or (group.unit.thread_in_block[first] % 128).any():
         raise EmulationError(f"{op.name} is executed by a part of a warpgroup")
     return group.size // 128
 
@@ -452,6 +454,21 @@ def _ptx_tanh(op: Op, match: re.Match[str]) -> Run:
     return run
 
 
+def _ptx_lop3(op: Op, match: re.Match[str]) -> Run:
+    """A result's bit i is bit (a_i, b_i, c_i) of the table, a_i the highest (PTX ISA, "Logic and Shift Instructions: lop3")."""
+    table = int(match[1], 16)
+
+    def run(group: Group) -> None:
+        a, b, c = (np.asarray(group.env[x]).view(np.uint32) for x in op.operands)
+        out = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), np.uint32)
+        for row in range(8):
+            if table >> row & 1:
+                out |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
+        group.env[op.results[0]] = out.view(np.int32)
+
+    return run
+
+
 _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"mbarrier\.arrive\.shared::cluster\.b64 _, \[\$0\];", _ptx_mbarrier_arrive),
     (r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.(\w+)\.(\w+)\.f32 .*", _ptx_mma),
@@ -463,6 +480,7 @@ _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"", _ptx_same),
     (r"prefetch\.global\.L2 .*", _ptx_nothing),
     (r"tanh\.approx\.f32 .*", _ptx_tanh),
+    (r"lop3\.b32 \$0, \$1, \$2, \$3, (0x[0-9a-f]+);", _ptx_lop3),
 )
 
 

@@ -1,19 +1,20 @@
-"""ONNX `If` and `Loop`: their regions. Of an `If` the one that is always taken, and one type for what both may give."""
+"""ONNX `If`, `Loop` and `Scan`: their regions. Of an `If` the one that is always taken, and one type for what both may give."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ingot import dims
 from ingot.dialects import onnx
 from ingot.dialects.mlir import ir
 from ingot.dialects.onnx_types import shape_of
 from ingot.dims import Dim
-from ingot.passes.onnx_inference.rules import Unsupported
+from ingot.passes.onnx_inference.rules import Node, Unsupported
 from ingot.passes.onnx_inference.tensors import BOOL, INT64, Tensor, object_array, with_value
 
-SYMBOL = "ingot.symbol"  # on an `onnx.Loop`: the name that its iteration has in shape expressions
+LENGTH = "ingot.length"  # on an `onnx.Scan`: how often it runs, as a shape expression
+SYMBOL = "ingot.symbol"  # on an `onnx.Loop` or `onnx.Scan`: the name that its iteration has in shape expressions
 
 
 def branches(op: ir.Operation) -> tuple[ir.Region, ir.Region]:
@@ -121,17 +122,88 @@ def loop_results(
     Raises:
         Unsupported: a carried tensor changes its type or shape; a scan output's length, or a size in the body, depends on data.
     """
-    symbol = op.attributes[SYMBOL].value
-    for i, (a, b) in enumerate(zip(first, given[1:], strict=False)):
-        if a.type != b.type or a.shape != b.shape:
-            before, after = (f"{t.type.name}[{', '.join(map(str, t.shape))}]" for t in (a, b))
-            cure = "carry a tensor of constant shape"
-            raise Unsupported(f"carried value {i} is {before} before an iteration and {after} after it", cure)
-    if depends(op.regions[0], symbol):
-        raise Unsupported("a size in its body depends on the iteration", "make sizes the same in every iteration")
+    check_body(op, first, given[1:])
     scans = given[1 + len(first) :]
     if scans and (trips is None or not (begins and holds(given[0]))):
         cure = "make the trip count a constant or a size, and the condition true"
         raise Unsupported("the length of its scan outputs is known only at run time", cure)
     stacked = [Tensor(t.type, (dims.maximum(trips, 0), *t.shape)) for t in scans if trips is not None]
     return [*(replace(t, value=None) for t in first), *stacked]
+
+
+def check_body(op: ir.Operation, first: Sequence[Tensor], given: Sequence[Tensor]) -> None:
+    """Check that what an iteration gives is what the next one takes.
+
+    Raises:
+        Unsupported: a carried tensor changes its type or shape, or a size in the body depends on the iteration.
+    """
+    for i, (a, b) in enumerate(zip(first, given, strict=False)):
+        if a.type != b.type or a.shape != b.shape:
+            before, after = (f"{t.type.name}[{', '.join(map(str, t.shape))}]" for t in (a, b))
+            cure = "carry a tensor of constant shape"
+            raise Unsupported(f"carried value {i} is {before} before an iteration and {after} after it", cure)
+    if depends(op.regions[0], op.attributes[SYMBOL].value):
+        raise Unsupported("a size in its body depends on the iteration", "make sizes the same in every iteration")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An `onnx.Scan`: its first `states` operands are carried, the others it walks along an axis.
+
+    Attributes:
+        inputs: axis of each operand that it walks along, and whether backwards.
+        outputs: axis along which each output that is no state is stacked, and whether backwards.
+        length: iterations.
+    """
+
+    states: int
+    inputs: tuple[tuple[int, bool], ...]
+    outputs: tuple[tuple[int, bool], ...]
+    length: Dim
+
+    @classmethod
+    def of(cls, node: Node, ranks: Sequence[int] | None = None, length: Dim | None = None) -> Scan:
+        """Read a node.
+
+        Args:
+            ranks: of what its body gives beside states, where they are known already; else `outputs` is empty.
+            length: where it is known already.
+
+        Raises:
+            Unsupported: an axis or direction is wrong, or operands have no common length.
+        """
+        states = len(node.inputs) - node.attr("num_scan_inputs")
+        scanned = [node.input(i) for i in range(states, len(node.inputs))]
+        if states < 0 or not scanned:
+            raise node.fail(f"num_scan_inputs is {node.attr('num_scan_inputs')}", "correct the model")
+        inputs = _directed(node, "scan_input", [t.rank for t in scanned])
+        if length is None:
+            length, *others = (t.shape[axis] for t, (axis, _) in zip(scanned, inputs, strict=True))
+            for other in others:
+                length = node.equal(length, other, "operands are scanned to different lengths")
+        outputs = () if ranks is None else _directed(node, "scan_output", [rank + 1 for rank in ranks])
+        return cls(states, inputs, outputs, length)
+
+    def elements(self, operands: Sequence[Tensor]) -> list[Tensor]:
+        """What is known of the arguments of the body."""
+        walked = zip(operands[self.states :], self.inputs, strict=True)
+        parts = [Tensor(t.type, (*t.shape[:axis], *t.shape[axis + 1 :])) for t, (axis, _) in walked]
+        return [*(replace(t, value=None) for t in operands[: self.states]), *parts]
+
+    def results(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """What is known of the outputs, where the body gives `given`."""
+        stacked = zip(given[self.states :], self.outputs, strict=True)
+        wholes = [Tensor(t.type, (*t.shape[:axis], self.length, *t.shape[axis:])) for t, (axis, _) in stacked]
+        return [*(replace(t, value=None) for t in given[: self.states]), *wholes]
+
+    def position(self, symbol: str, backwards: bool) -> Dim:
+        """Where along an axis iteration `symbol` stands."""
+        return self.length - 1 - dims.symbol(symbol) if backwards else dims.symbol(symbol)
+
+
+def _directed(node: Node, name: str, ranks: Sequence[int]) -> tuple[tuple[int, bool], ...]:
+    axes, directions = (node.attr(f"{name}_{part}") or [0] * len(ranks) for part in ("axes", "directions"))
+    if len(axes) != len(ranks) or len(directions) != len(ranks) or not set(directions) <= {0, 1}:
+        found = f"{name}_axes is {axes} and {name}_directions {directions}"
+        raise node.fail(f"{found} for {len(ranks)} tensors", "correct the model")
+    return tuple((node.axis(axis, rank), bool(way)) for axis, rank, way in zip(axes, ranks, directions, strict=True))

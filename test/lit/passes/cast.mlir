@@ -173,3 +173,80 @@
   "ingot.output"(%l#0) {name = "z", type = "float"} : (tensor<4x4xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "c"], input_types = ["float", "bool"]} : () -> ()
+
+// -----
+
+// Fires: positions, and their product with the frequencies of a rotary embedding, stay in f32 until the sine is taken; so does a
+// time step that a pointwise operation multiplies. The sines themselves, and what is multiplied by them, are narrow.
+// CHECK:      ^bb0(%[[P:.*]]: tensor<?x1xf32, #ingot.dims<["S"]>>, %[[T:.*]]: tensor<1xf32>
+// CHECK:      %[[F:.*]] = "ingot.weight"() {name = "frequencies"} : () -> tensor<1x4xf32>
+// CHECK:      %[[S:.*]] = "ingot.matmul"(%[[P]], %[[F]])
+// CHECK:        "ingot.sin"
+// CHECK-NEXT:   "ingot.truncf"
+// CHECK:      -> tensor<?x4xf16
+// CHECK:      "ingot.load"(%[[T]]) : (tensor<1xf32>) -> f32
+// CHECK:      -> tensor<4xf32>
+// CHECK:      "ingot.cos"
+// CHECK:      -> tensor<?x4xf16
+"ingot.func"() ({
+^bb0(%p: tensor<?x1xf32, #ingot.dims<["S"]>>, %t: tensor<1xf32>, %x: tensor<?x4xf32, #ingot.dims<["S"]>>):
+  %f = "ingot.weight"() {name = "frequencies"} : () -> tensor<1x4xf32>
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+  %s = "ingot.matmul"(%p, %f) ({
+  ^bb0(%a: f32):
+    %v = "ingot.sin"(%a) : (f32) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x1xf32, #ingot.dims<["S"]>>, tensor<1x4xf32>) -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  %g = "ingot.reshape"(%f) : (tensor<1x4xf32>) -> tensor<4xf32>
+  %h = "ingot.pointwise"() ({
+    %e = "ingot.load"(%t) : (tensor<1xf32>) -> f32
+    %k = "ingot.load"(%g) : (tensor<4xf32>) -> f32
+    %m = "ingot.mulf"(%e, %k) : (f32, f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) : () -> tensor<4xf32>
+  %c = "ingot.pointwise"() ({
+    %e = "ingot.load"(%h) : (tensor<4xf32>) -> f32
+    %k = "ingot.load"(%s) : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> f32
+    %b = "ingot.load"(%x) : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> f32
+    %v = "ingot.cos"(%e) : (f32) -> f32
+    %m = "ingot.mulf"(%v, %k) : (f32, f32) -> f32
+    %n = "ingot.mulf"(%m, %b) : (f32, f32) -> f32
+    "ingot.yield"(%n) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  %y = "ingot.matmul"(%c, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["S"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["p", "t", "x"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: what a product over more than one k gives is an activation, also where a sine is taken of it.
+// CHECK:      "ingot.matmul"
+// CHECK:      "ingot.truncf"
+// CHECK:      -> tensor<?x4xf16
+"ingot.func"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["S"]>>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+  %h = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["S"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  %y = "ingot.matmul"(%h, %w) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%h) : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> f32
+    %v = "ingot.negf"(%e) : (f32) -> f32
+    %b = "ingot.addf"(%a, %v) : (f32, f32) -> f32
+    "ingot.yield"(%b) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["S"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  %z = "ingot.pointwise"() ({
+    %e = "ingot.load"(%h) : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> f32
+    %v = "ingot.sin"(%e) : (f32) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.output"(%z) {name = "z", type = "float"} : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
