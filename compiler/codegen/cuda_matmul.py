@@ -8,6 +8,7 @@
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
+    cuda_gemm_decoded_wgmma.py  the same on sm_90a for quantized weights: decoded in registers that wgmma reads
     cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
@@ -34,7 +35,13 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     emit_decoded_mma,
     emit_decoded_simt,
 )
-from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule, emit_decoded_wgmma
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import (
+    TILE_ROWS,
+    DecodedWgmmaSchedule,
+    decoded_stages,
+    emit_decoded_wgmma,
+    plan_decoded_wgmma,
+)
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
@@ -264,7 +271,25 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
             s = e.schedule
             latency = constant(p.k) * 16 / (8 * s.k_bytes * s.splits) * DECODE_SECONDS + (4e-6 if s.splits > 1 else 1e-6)
             found.append(Estimate(max(e.seconds, latency), DecodedMmaSchedule(s)))
+        if target.wgmma:
+            found += decoded_wgmma_schedules(p, target)
     return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
+
+
+def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of schedules of wgmma whose weights are decoded in registers."""
+    steps = max(1, constant(p.k) * 16 // 1024)
+    for rows in TILE_ROWS:
+        share = 0.7 * (rows / TILE_ROWS[0]) ** 0.4
+        for splits in SPLITS:
+            if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
+                break
+            s = DecodedWgmmaSchedule(rows, 1, decoded_stages(p, target, rows), splits)
+            if plan_decoded_wgmma(p, target, s) is None:
+                return
+            yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
+            if splits == 1 and (shared := stream_k_estimate(p, target, s, 1, share)):
+                yield shared
 
 
 def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
