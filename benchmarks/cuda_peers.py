@@ -134,7 +134,7 @@ def measure(name: str, folder: Path, options: argparse.Namespace, cache: Path) -
     device, dtype = torch_device(options)
     feeds = zoo.input_sets(folder)[0][0]
     row["error"] = compare(sessions, feeds)
-    sessions["fp32"].close()
+    sessions.pop("fp32").close()
     resident = {n: torch.from_numpy(a).to(device) for n, a in feeds.items()} if device.type == "cuda" else feeds
     functions: dict[str, Callable[[], Any]] = {"ingot": lambda: session.run(None, resident)}
     if "fp8" in sessions:
