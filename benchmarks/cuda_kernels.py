@@ -247,9 +247,6 @@ def mma_checks() -> list[Check]:
         *(Check(f"matmul stream-K {type(s).__name__} 300x424x1096", make.matmul(300, 424, 1096, "f16", bias=True), schedule=s)
           for s in (WgmmaSchedule(128, 128, 4, stream=5), WgmmaSchedule(128, 256, 4, stream=132),
                     MmaSchedule(128, 64, 64, 32, stream=7))),
-        *(Check(f"matmul pairs f16 400x520x1096 {'NT' if nt else 'NN'}",
-                make.matmul(400, 520, 1096, "f16", b_transposed=nt, bias=True), schedule=WgmmaSchedule(128, 256, 4, pair=True))
-          for nt in (False, True)),
         Check("matmul wgmma 192x128 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(192, 128, 4)),
         Check("matmul wgmma 128x160 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(128, 160, 4)),
     ]
