@@ -18,6 +18,7 @@ from ingot.engine import Engine
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient
 from ingot.runtime.program_loader import ProgramLoader
+from ingot.runtime.specialization import machine_passes
 from ingot.target import Target
 from ingot.tools.commands.bench import print_profile, with_ceilings
 from ingot.tools.ingot import COMMANDS, main
@@ -157,7 +158,9 @@ def test_compile_for_gpus_that_are_not_here(tmp_path, capsys, monkeypatch):
     client = CompileClient()
     client.start = None  # everything is in the cache: no server may be started
     for name, number in (("sm_86", 86), ("sm_120a", 120)):
-        loaded = ProgramLoader(RuntimeCache(tmp_path / "cache" / "cache.sqlite"), client).load(Engine.load(path), target(name))
+        passes = machine_passes(target(name))  # as a session would
+        loader = ProgramLoader(RuntimeCache(tmp_path / "cache" / "cache.sqlite"), client, passes=passes)
+        loaded = loader.load(Engine.load(path), target(name))
         assert len(loaded.kernels) > 3
         for kernel in loaded.kernels:
             machine, flags = struct.unpack_from("<18xH28xI", kernel.code)

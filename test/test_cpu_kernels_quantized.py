@@ -94,7 +94,8 @@ def test_products_with_a_quantized_weight(m: int, a: str, b: str) -> None:
 @pytest.mark.parametrize("m", [2, 20])
 def test_scales_of_blocks(m: int, turned: bool, b: str, zero: bool) -> None:
     cases = (
-        ("f32", "f32", 16, 64), ("f16", "f16", 32, 96), ("bf16", "f32", 0, 40), ("f32", "f8E4M3FN", 12, 48), ("f32", "f32", 16, 40),
+        ("f32", "f32", 16, 64), ("f16", "f16", 32, 96), ("bf16", "f32", 0, 40), ("f32", "f8E4M3FN", 12, 48),
+        ("f32", "f32", 16, 40),
     )  # fmt: skip
     for a, scale, block, k in cases:
         d = make.quantized_matmul(m, 48, k, a, b, scale=scale, block=block, zero=zero, b_transposed=turned, unsigned=zero)

@@ -1,4 +1,4 @@
-"""Products of many rows with quantized weights on sm_90a: weights decoded into the registers that wgmma takes its A operand from.
+"""Products of many rows with quantized weights on sm_90a: weights decoded into registers that wgmma takes as its A operand.
 
 The instruction computes C^T = B^T A^T: its rows are the weights' columns n, its columns the rows m, which TMA brings into
 swizzled shared memory as for cuda_gemm_wgmma.py. TMA brings the weights as they lie in memory, too; each of the two consumer
@@ -6,8 +6,8 @@ warpgroups reads its 64 or 128 columns once, decodes them (cuda_weight_fragments
 tile. A stage is multiplied in two groups of instructions, so that one group's weights are decoded while the other is running;
 registers of a group are not written before it has ended (PTX ISA, "wgmma.wait_group").
 
-Which n is which row of an instruction is free: lane / 4 holds neighbours, so that accumulators are pairs of columns of the result.
-The order of k is that of the rows in shared memory:
+Which n is which row of an instruction is free: lane / 4 holds neighbours, so that accumulators are pairs of columns of the
+result. The order of k is that of the rows in shared memory:
 
 - K-major weights of 4 bits: the lanes of a quad read the same 16 bytes, and each takes one byte of every word;
 - K-major weights of 8 bits: a lane reads two bytes for each half of an instruction's k;
@@ -51,7 +51,7 @@ class DecodedWgmmaSchedule:
 
     Attributes:
         tile_m: rows of a block's tile, at most 256.
-        tiles: instructions' rows of 64 columns that a consumer has; N-major weights take 2.
+        tiles: instructions' rows of 64 columns that a consumer has.
         stages: in flight.
         splits: blocks that share a tile, each a part of K.
         stream: blocks that share all steps of all tiles (cuda_stream_k.py); 0: blocks take tiles.
@@ -69,9 +69,9 @@ class DecodedWgmmaSchedule:
         return 64 * self.tiles * CONSUMERS
 
 
-# (rows, instructions of a consumer): tiles that the cost model chooses from. Accumulators take rows * instructions / 2 registers.
-K_MAJOR_TILES = ((256, 1), (128, 1), (64, 1), (128, 2))
-N_MAJOR_TILES = ((128, 2), (64, 2))
+# Rows of tiles that the cost model chooses from: accumulators take half as many registers of the 168 that a thread has, and
+# with 128 of them ptxas waits for each instruction (C7512).
+TILE_ROWS = (192, 176, 160, 128, 96, 64)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,19 @@ def stage_bytes(p: GemmProblem, s: DecodedWgmmaSchedule) -> int:
     return s.tile_m * SWIZZLE + weights_bytes(p, s)
 
 
+def decoded_stages(p: GemmProblem, target: Target, rows: int) -> int:
+    """Stages of a tile of so many rows that fit, at most 8."""
+    s = DecodedWgmmaSchedule(rows, 1, 1)
+    return min(8, (target.shared_bytes - 2 * ATOM) // (stage_bytes(p, s) + 16))
+
+
+def box_bytes(p: GemmProblem, s: DecodedWgmmaSchedule) -> int:
+    """Bytes of columns of a box of N-major weights, which is what they are swizzled by."""
+    return min(SWIZZLE, s.tile_n * p.b.bits // 8)
+
+
 def _weights_map(p: GemmProblem, s: DecodedWgmmaSchedule) -> TensorMapArg | None:
-    """Weights as bytes: boxes of a stage's k of all columns, or of 128 bytes of columns."""
+    """Weights as bytes: boxes of a stage's k of all columns, or of up to 128 bytes of columns."""
     x = p.b
     if not x.aligned(16, p.dispatch):
         return None
@@ -109,7 +120,7 @@ def _weights_map(p: GemmProblem, s: DecodedWgmmaSchedule) -> TensorMapArg | None
     shape = (dims.ceildiv(inner * x.bits, 8), outer, *(d for d, _ in own))
     strides = tuple(dims.floordiv(t * x.bits, 8) for t in (step, *(t for _, t in own)))
     line = TILE_K * x.bits // 8
-    box, swizzle = ((line, s.tile_n), 64 if line == 64 else 0) if k_major else ((SWIZZLE, TILE_K), SWIZZLE)
+    box, swizzle = ((line, s.tile_n), 64 if line == 64 else 0) if k_major else ((box_bytes(p, s), TILE_K), box_bytes(p, s))
     return TensorMapArg(x.kind, x.index, "i8", shape, strides, (*box, *(1 for _ in own)), swizzle)
 
 
@@ -120,7 +131,7 @@ def plan_decoded_wgmma(p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) 
     row = find_row(target, p.a.dtype, engine="wgmma")
     block = p.b_scales.block if p.b_scales is not None else 0
     suits = block % TILE_K == 0 or (TILE_K % block == 0 and block >= STEP_K)
-    if row is None or p.a.major != "col" or p.b.major == "none" or not suits or (p.b.major == "row" and s.tiles != 2):
+    if row is None or p.a.major != "col" or p.b.major == "none" or not suits:
         return None
     rows, weights = p.a.tma_map(p.dispatch, p.batch, (TILE_K, s.tile_m)), _weights_map(p, s)
     if rows is None or weights is None:
@@ -175,19 +186,21 @@ class _StagedWeights(WeightDecoder):
             line = TILE_K * bits // 8
             self.starts = [self.column(t, h) * line for t in range(s.tiles) for h in range(2)]
             if bits == 8:  # chunks of 16 bytes are swizzled by bits 1 and 2 of the line
-                self.chunks = [((i ^ ((self.starts[0] // line) >> 1 & 3)) << 4) + 2 * self.quad for i in range(TILE_K // STEP_K)]
+                swizzle = self.column(0, 0) >> 1 & 3
+                self.chunks = [((swizzle ^ i) << 4) + 2 * self.quad for i in range(TILE_K // STEP_K)]
             self.selector = self.quad * 0x1111
             return
-        # Lines are of k: 128 bytes of columns, in chunks of 16 bytes that are swizzled by the line's lowest three bits.
+        # Lines are of k: 64 or 128 bytes of columns, in chunks of 16 that are swizzled by the line's number in 128 bytes.
         inside = self.column(0, 0) * bits // 8
-        box = inside // SWIZZLE * (TILE_K * SWIZZLE)
-        inside = inside % SWIZZLE
+        self.line = line = min(SWIZZLE, s.tile_n * bits // 8)
+        box = inside // line * (TILE_K * line)
+        inside = inside % line
         self.starts = []
         for odd in range(2):
             at = 2 * self.quad + odd
-            chunk = (inside >> 4) ^ at
-            self.starts.append(box + at * SWIZZLE + (chunk << 4) + (inside & 15))
-        self.kind = k.i32 if bits == 8 else k.i16
+            chunk = (inside >> 4) ^ (at if line == SWIZZLE else self.quad)
+            self.starts.append(box + at * line + (chunk << 4) + (inside & 15))
+        self.kind = k.type(f"i{self.count * bits}")
 
     def column(self, tile: int, half: int) -> Val:
         """The column in the block's tile in row lane / 4 + 8 * `half` of this warp's 16 of an instruction."""
@@ -244,9 +257,8 @@ class _StagedWeights(WeightDecoder):
         for half in range(2):
             words = []
             for start in self.starts:
-                at = base + (start + (STEP_K * step + 8 * half) * SWIZZLE)
-                word = k.load(at, self.kind, align=self.kind.bits // 8)
-                words.append(word if self.x.bits == 8 else k.cast(word, "i32", signed=False))
+                at = base + (start + (STEP_K * step + 8 * half) * self.line)
+                words.append(k.cast(k.load(at, self.kind, align=self.kind.bits // 8), "i32", signed=False))
             halves.append(self.across(words[:1], words[1:], scales))
         low, high = halves
         return [[low[2 * t], low[2 * t + 1], high[2 * t], high[2 * t + 1]] for t in range(self.s.tiles)]
@@ -307,9 +319,10 @@ class _Kernel:
                 if p.b.major == "col":
                     k.tma_load(weights, self.weights_map, [at * p.b.bits // 8, work.col, *rest], full)
                 else:
-                    for box in range(s.tile_n * p.b.bits // 8 // SWIZZLE):
-                        column = work.col * p.b.bits // 8 + box * SWIZZLE
-                        k.tma_load(weights + box * TILE_K * SWIZZLE, self.weights_map, [column, at, *rest], full)
+                    line = box_bytes(p, s)
+                    for box in range(s.tile_n * p.b.bits // 8 // line):
+                        column = work.col * p.b.bits // 8 + box * line
+                        k.tma_load(weights + box * TILE_K * line, self.weights_map, [column, at, *rest], full)
                 steps.yield_(self.next_stage(stage, parity))
             tiles.yield_(list(steps.results))
 
