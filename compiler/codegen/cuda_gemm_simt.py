@@ -75,7 +75,7 @@ def simt_launch(p: GemmProblem, s: SimtSchedule, suffix: str = "") -> KernelLaun
 
 def emit_simt(module: KernelModule, p: GemmProblem, s: SimtSchedule, launch: KernelLaunch) -> None:
     """Write the kernel of a schedule into `module`."""
-    with dispatch_kernel(module, p.dispatch, launch, min_blocks=max(1, 512 // s.threads) if p.acc != "f64" else 1) as dk:
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=max(2, 384 // s.threads) if p.acc != "f64" else 1) as dk:
         SimtKernel(dk, p, s).emit()
 
 
