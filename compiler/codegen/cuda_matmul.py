@@ -253,7 +253,7 @@ def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            s = DecodedWgmmaSchedule(rows, 1, decoded_stages(p, target, rows), splits)
+            s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), splits)
             if plan_decoded_wgmma(p, target, s) is None:
                 return
             yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
