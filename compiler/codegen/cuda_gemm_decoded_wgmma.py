@@ -23,7 +23,7 @@ from ingot.compiler.codegen.cuda_gemm_decoded import decodes, elements_of
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
 from ingot.compiler.codegen.cuda_gemm_tiles import Work, tile_count
 from ingot.compiler.codegen.cuda_gemm_wgmma import ATOM, SWIZZLE
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_staged_weights import (
     STEP_K,
     STEPS,
@@ -113,7 +113,8 @@ def plan_decoded_wgmma(p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) 
     if not (decodes(p) and p.acc == "f32" and p.a.dtype in ("f16", "bf16") and p.a_scales is None and p.b.bits <= 8):
         return None
     row = find_row(target, p.a.dtype, engine="wgmma")
-    if row is None or p.a.major != "col" or p.b.major == "none" or not suits_stages(p.b_scales):
+    whole = p.b.major == "col" or divides(2, p.n, p.dispatch)
+    if row is None or p.a.major != "col" or p.b.major == "none" or not whole or not suits_stages(p.b_scales):
         return None
     rows, weights = p.a.tma_map(p.dispatch, p.batch, (TILE_K, s.tile_m)), _weights_map(p)
     if rows is None or weights is None:
