@@ -4,9 +4,7 @@
     python benchmarks/cuda_kernels.py --check          # correctness only
     python benchmarks/cuda_kernels.py --only matmul    # cases whose name contains a word
     python benchmarks/cuda_kernels.py --json out.json
-    python benchmarks/cuda_kernels.py --tune 16x4096x4096,256x4096x4096   # f16 products by the schedules the cost model knows
-    python benchmarks/cuda_kernels.py --tune 16x4096x4096NT               # the same where B lies K-major
-    python benchmarks/cuda_kernels.py --tune conv2x96x320x320   # a 3x3 convolution: images x size x channels in x out
+    python benchmarks/cuda_kernels.py --tune 16x4096x4096,conv2x96x320x320   # products by all schedules: see cuda_tune.py
 
 Each speed row prints our time, the other's, their ratio (above 1: ours is faster) and the floor that the project holds itself
 to. Both run in CUDA graphs, in turns, in one process; the ratio of medians is what counts. Memory-bound rows are measured
@@ -19,12 +17,10 @@ import argparse
 import functools
 import itertools
 import json
-import multiprocessing
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +31,9 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "test")]
 
 import cuda_dispatches as make  # noqa: E402
-from cuda_device import Kernel, build, compile_dispatch, load, milliseconds  # noqa: E402
+from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 
 from ingot import dims  # noqa: E402
-from ingot.compiler.codegen import cuda_conv, cuda_matmul  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
@@ -57,9 +52,6 @@ TORCH = {
     "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "i1": torch.bool,
     "f8E4M3FN": torch.float8_e4m3fn, "f8E5M2": torch.float8_e5m2,
 }  # fmt: skip
-
-
-TUNED = 8  # schedules of each kind that --tune times
 
 
 @dataclass(frozen=True)
@@ -253,6 +245,11 @@ def mma_checks() -> list[Check]:
                        (60, ClusterSchedule(128, 64, 4, 8, True)), (5, ClusterSchedule(64, 8, 8, 1, True)),
                        (200, ClusterSchedule(128, 128, 4, 4)), (200, ClusterSchedule(128, 256, 4, 2)))
           for nt in (False, True)),
+        *(Check(f"matmul stream-K {type(s).__name__} 300x424x1096", make.matmul(300, 424, 1096, "f16", bias=True), schedule=s)
+          for s in (WgmmaSchedule(128, 128, 4, stream=5), WgmmaSchedule(128, 256, 4, stream=132),
+                    MmaSchedule(128, 64, 64, 32, stream=7))),
+        Check("matmul wgmma 192x128 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(192, 128, 4)),
+        Check("matmul wgmma 128x160 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(128, 160, 4)),
     ]
     return cases
 
@@ -367,7 +364,32 @@ def other_checks() -> list[Check]:
 
 
 def all_checks() -> list[Check]:
-    return [*matmul_checks(), *mma_checks(), *quantized_checks(), *attention_checks(), *conv_checks(), *other_checks()]
+    return [
+        *matmul_checks(), *mma_checks(), *quantized_checks(), *eight_bit_checks(), *attention_checks(), *conv_checks(),
+        *other_checks(),
+    ]  # fmt: skip
+
+
+def eight_bit_checks() -> list[Check]:
+    """Products and convolutions of 8-bit integers and floats whose epilogue rescales, as quantized models have them."""
+    same = (1, 1, 1, 1)
+    cases = []
+    for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32")):
+        types: dict[str, Any] = {"dtype": dtype, "acc": acc, "out": "f32"}
+        windows = {
+            "3x3": make.conv(2, (28, 28), 64, 96, (3, 3), pads=same, **types),
+            "stem": make.conv(2, (65, 65), 3, 64, (7, 7), strides=(2, 2), pads=(3,) * 4, **types),
+            "1x1": make.conv(2, (28, 28), 64, 256, (1, 1), **types),
+            "depthwise": make.conv(2, (28, 28), 96, 96, (3, 3), pads=same, groups=96, **types),
+            "groups": make.conv(2, (14, 14), 64, 128, (3, 3), pads=same, groups=2, **types),
+        }
+        for out in ("i8", "f16"):
+            cases += [Check(f"conv {dtype} {n} to {out}", make.quantized_in_epilogue(d, out)) for n, d in windows.items()]
+            for nt in (True, False):
+                d = make.matmul(200, 384, 512, dtype, acc=acc, out="f32", b_transposed=nt)
+                name = f"matmul {dtype} 200x384x512 {'NT' if nt else 'NN'} to {out}"
+                cases.append(Check(name, make.quantized_in_epilogue(d, out)))
+    return cases
 
 
 def conv_checks() -> list[Check]:
@@ -476,6 +498,21 @@ def torch_conv(*, strides: tuple[int, ...], pads: int, groups: int) -> Callable[
     return bound
 
 
+def torch_half_conv(*, strides: tuple[int, ...], pads: int) -> Callable[..., Callable[[], Any]]:
+    """PyTorch's convolution of f16 tensors of the same shapes; its values are others, hence no result is given to compare."""
+
+    def bound(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+        torch.backends.cudnn.benchmark = True
+        x, w = (torch.randn(t.shape, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2) for t in operands[:2])
+
+        def call() -> None:
+            torch.nn.functional.conv2d(x, w, None, strides, pads)
+
+        return call
+
+    return bound
+
+
 def conv_speed(
     n: int,
     size: int,
@@ -529,6 +566,20 @@ def conv_speeds() -> list[Speed]:
         conv_speed(8, 14, 256, 256, 3, dtype="f32"),
         conv_speed(2, 96, 320, 320, 3, target="sm_80"),
     ]
+
+
+def eight_bit_speeds() -> list[Speed]:
+    """Convolutions of 8-bit integers and floats against the same convolution of f16."""
+
+    def case(n: int, size: int, channels: int, outputs: int, kernel: int, dtype: str, stride: int = 1) -> Speed:
+        pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
+        d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
+                      dtype=dtype, acc=acc, out="f32")  # fmt: skip
+        name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to f16"
+        return Speed(name, make.quantized_in_epilogue(d), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
+
+    sizes = ((32, 56, 64, 64, 3), (32, 28, 128, 128, 3), (32, 14, 256, 256, 3), (32, 56, 64, 256, 1), (32, 224, 3, 64, 7, 2))
+    return [case(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes]
 
 
 def quantized_speeds() -> list[Speed]:
@@ -585,6 +636,7 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 1x4096x4096 NT", make.matmul(1, 4096, 4096, "f16", b_transposed=True), 0.0, torch_matmul),
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
         *quantized_speeds(),
+        *eight_bit_speeds(),
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
@@ -632,71 +684,20 @@ def speeds() -> list[Speed]:
     ]  # fmt: skip
 
 
-def tune(shapes: str, target: Target) -> None:
-    """Time f16 products and convolutions by the schedules that the cost model thinks best, beside its estimates: what its
-    constants are set by.
-
-    Code is made by all cores at once, so that the GPU is not kept waiting.
-    """
-    problems = []
-    for shape in shapes.split(","):
-        if shape.startswith("conv"):
-            n, size, channels, out = map(int, shape[4:].split("x"))
-            case = conv_speed(n, size, channels, out, 3)
-            d = case.dispatch
-            found = cuda_conv.estimates(cuda_conv.conv_problem(d), target)
-        else:
-            m, n, k = map(int, shape.removesuffix("NT").split("x"))
-            d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
-            case = Speed(shape, d, 0.0, torch_matmul)
-            found = cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
-        found.sort(key=lambda e: e.seconds)
-        # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
-        kinds: dict[tuple, list[cuda_matmul.Estimate]] = {}
-        for e in found:
-            kind = type(e.schedule), getattr(e.schedule, "swapped", False), bool(getattr(e.schedule, "stream", 0))
-            kinds.setdefault(kind, []).append(e)
-        problems.append((case, [e for kind in kinds.values() for e in kind[:TUNED]]))
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
-        building = [[(e, pool.submit(build, case.dispatch, target, e.schedule)) for e in found] for case, found in problems]
-        for (case, _), builds in zip(problems, building, strict=True):
-            shape, d = case.name, case.dispatch
-            operands = [random_tensor(t) for t in d.operands]
-            result = torch.empty(d.results[0].shape, dtype=torch.float16, device="cuda")
-            assert case.other is not None
-            other = case.other(operands, result)
-            expected = other().float()
-            rows = []
-            for e, future in builds:
-                try:
-                    kernel = load(d, *future.result()).bind(operands, [result])
-                    result.zero_()
-                    kernel()
-                    error = ((result.float() - expected).abs().max() / expected.abs().max()).item()
-                    times = milliseconds({"ours": kernel, "other": other}, rounds=5)
-                except Exception as failure:  # one line a schedule; the rest is still timed
-                    print(f"{shape:18s} FAIL {e.schedule}: {failure}", flush=True)
-                    if "CUDA" in str(failure):
-                        raise
-                    continue
-                note = "" if error < 0.01 else f"  WRONG by {error:.2g}"
-                rows.append((times["ours"], times["other"], 1e3 * e.seconds, f"{e.schedule}{note}"))
-            for ours, peer, estimate, schedule in sorted(rows, key=lambda r: r[0]):
-                print(f"{shape:18s} {ours:8.4f} ms  estimated {estimate:8.4f}  other {peer:8.4f}  {schedule}", flush=True)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="correctness only")
     parser.add_argument("--speed", action="store_true", help="speed only")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
-    parser.add_argument("--tune", default="", help="shapes MxNxK, separated by commas: time all schedules and nothing else")
+    parser.add_argument("--tune", default="", help="shapes, or `all`: time schedules and nothing else (cuda_tune.py)")
     options = parser.parse_args()
     torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
     print(f"{torch.cuda.get_device_name()}: {target.name}, PyTorch {torch.__version__}")
     if options.tune:
+        from cuda_tune import tune
+
         tune(options.tune, target)
         return 0
     failed, rows = 0, []

@@ -58,10 +58,10 @@ def run_model(name: str, options: argparse.Namespace, folder: Path, cache: Runti
             session.run(None, feeds)
             times.append((time.perf_counter() - start) * 1e3)
         row["ms"].append(float(np.median(times)))
-    row["error"], row["tolerance"] = worst, zoo.TOLERANCE[dtype]
+    row["error"], row["tolerance"] = worst, zoo.TOLERANCE.get(dtype) or zoo.tolerance(name)
     if options.profile:
         rows = session.profile(sets[0][0])
-        row["kernel_ms"] = sum(r["ms"] for r in rows)
+        row["kernel_ms"] = sum(r["ms"] * r["runs"] for r in rows)
         for r in sorted(rows, key=lambda r: -r["ms"])[: options.profile]:
             rate = f"{r['flops'] / max(r['ms'], 1e-9) / 1e9:8.1f} TFLOP/s {r['bytes'] / max(r['ms'], 1e-9) / 1e6:8.1f} GB/s"
             print(f"    {r['ms']:8.4f} ms {rate}  {r['kernel']} {r['node']}")

@@ -49,6 +49,7 @@ _WARM = (
     "ingot.passes.pipeline",
     "ingot.passes.materialize_views",
     "ingot.passes.plan_buffers",
+    "ingot.passes.share_kernels",
 )
 
 

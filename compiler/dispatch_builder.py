@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from math import gcd
 
 from ingot import dims
+from ingot.compiler.general_dispatch import generalize
 from ingot.dialects import ingot as dialect
 from ingot.dialects.layout import base_layout, view_layout
 from ingot.dialects.mlir import ir
@@ -24,6 +25,7 @@ from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, TensorArg
 from ingot.dtypes import DTYPES
 from ingot.errors import CompileError
 from ingot.passes.diagnostics import node_name
+from ingot.passes.share_kernels import GENERAL
 from ingot.strided_view import StridedView
 
 KERNEL_ALIGNMENT = 64  # of weights and of the arena's buffers
@@ -197,7 +199,7 @@ def build_dispatch(
     result_args = tuple(map(tensor, results))
     regions = tuple(_named(region, symbols) for region in read_from)
     attrs = {name: attribute(op.attributes[name]) for name in op.attributes if name not in _NOT_SEMANTIC and "." not in name}
-    sizes = tuple(symbols.sizes)
+    sizes: tuple[Dim, ...] = tuple(symbols.sizes)
     names = tuple(str(s) for s in symbols.sizes.values())
     root = op.name.removeprefix("ingot.")
     dispatch = Dispatch(
@@ -210,6 +212,8 @@ def build_dispatch(
         tuple(dims.multiple_of(d) for d in sizes),
         tuple(n for n, d in zip(names, sizes, strict=True) if dims.symbols(d) & live),
     )
+    if GENERAL in op.attributes:
+        dispatch, sizes = generalize(dispatch, sizes)
     return BuiltDispatch(dispatch, tuple(operands), tuple(results), sizes, node_name(op) or "")
 
 

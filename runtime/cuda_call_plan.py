@@ -8,6 +8,7 @@ there; any other is copied to pinned memory, and the host waits for an event beh
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +89,7 @@ class CallPlan:
         self.arena_bytes = dims.evaluate(program.arena_bytes, self._planned)
         self._nodes = segments(program, env, live, skipped)
         self._plans: dict[tuple, Plan] = {}
+        self._runs: Counter[tuple] = Counter()  # of each plan, in the call before
         self.graphs = 0
 
     def run(self, memory: Memory, env: Mapping[str, int], stream: int, reader: HostReader, *, checked: bool = False) -> int:
@@ -96,11 +98,13 @@ class CallPlan:
         Args:
             checked: wait after each kernel, so that a fault names its kernel and ONNX node.
         """
+        self._runs.clear()
         return _Walk(self, memory, dict(env), stream, reader, checked).block(self._nodes)
 
     def plan(self, segment: Segment, env: Mapping[str, int]) -> Plan:
-        """The plan of a segment."""
+        """The plan of a segment, to run once."""
         key = (segment.number, *(bucket(env[name]) for name in sorted(segment.sized)))
+        self._runs[key] += 1
         found = self._plans.get(key)
         if found is None:
             live = self._live | segment.symbols
@@ -115,8 +119,9 @@ class CallPlan:
         return memory.addresses[number]
 
     def profile(self, stream: int, repeats: int = 10) -> list[dict[str, Any]]:
-        """Median time of each launch of the segments that have run; see `Plan.profile`."""
-        return [row for key in sorted(self._plans) for row in self._plans[key].profile(stream, repeats)]
+        """Median time of each launch of the segments that the call before ran, and how often; see `Plan.profile`."""
+        rows = [(runs, self._plans[key].profile(stream, repeats)) for key, runs in sorted(self._runs.items())]
+        return [{**row, "runs": runs} for runs, found in rows for row in found]
 
     def close(self) -> None:
         """Free all plans; no call may be in flight."""

@@ -72,7 +72,7 @@ class ExecutionContext(Protocol):
         ...
 
     def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
-        """Run the launches one by one: `{"kernel", "node", "ms", "flops", "bytes"}` for each, in order."""
+        """Run the launches one by one: `{"kernel", "node", "runs", "ms", "flops", "bytes"}` for each, in order."""
         ...
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from ingot.runtime.device import Call, Sizes, open_device
 from ingot.runtime.load_report import LoadReport
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
 from ingot.runtime.shape_binding import ShapeBinder
-from ingot.runtime.specialization import Specializer, check_mode
+from ingot.runtime.specialization import Specializer, check_mode, machine_passes
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,9 @@ class Session:
             raise EngineError("the engine was saved without weights", node=self.engine.path or None, cure=cure)
         self.counters = Counters()
         self._loader = loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
-        if tf32:
-            loader.passes = ("ingot-allow-tf32",)
         with self._report.step("device"):
             self.device = open_device(device, loader, threads=threads, priority=priority)
+        loader.passes = machine_passes(self.device.target, tf32=tf32, specialize=check_mode(specialize))
         loaded = loader.load(self.engine, self.device.target, self._report)
         self.counters.compiled_kernels = self._report.compiled
         self.program = loaded.program
@@ -191,12 +190,12 @@ class Session:
             repeats: runs of the program, of which each kernel's median is taken.
 
         Returns:
-            for each kernel launch, in order: `kernel`, `node` (the ONNX nodes it implements), `ms`, and the `flops` and `bytes`
-            that its plan counts (0 where it counts none); on a GPU also `arithmetic`, the type of the flops.
+            for each kernel launch, in order: `kernel`, `node` (the ONNX nodes it implements), `runs` (how often such a call
+            runs it: in a loop's body more than once), `ms` of one run, and the `flops` and `bytes` that its plan counts
+            (0 where it counts none); on a GPU also `arithmetic`, the type of the flops.
 
         Raises:
             InputError: as for `run`.
-            DeviceError: the program cannot be taken apart, because its steps depend on data.
         """
         arrays = self._arrays(input_feed)
         call = Call(

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from ingot.errors import Error
 from ingot.runtime.program_loader import LoadedProgram
+from ingot.target import Target
 
 Mode = Literal["lazy", "eager", "none"]
 Build = Callable[[Mapping[str, int], frozenset[str]], LoadedProgram]
@@ -24,6 +25,12 @@ def check_mode(mode: str) -> Mode:
     if mode not in get_args(Mode):
         raise ValueError(f"specialize={mode!r} is none of {', '.join(get_args(Mode))}")
     return mode  # type: ignore[return-value]
+
+
+def machine_passes(target: Target, *, tf32: bool = False, specialize: Mode = "lazy") -> tuple[str, ...]:
+    """The passes that a session asks for on its machine: shapes that get kernels of their own may begin with shared ones."""
+    shared = target.kind == "cuda" and specialize != "none"
+    return ("ingot-allow-tf32",) * tf32 + ("ingot-share-kernels",) * shared
 
 
 class Specializer:

@@ -18,6 +18,7 @@ from ingot.engine import Engine
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient
 from ingot.runtime.program_loader import ProgramLoader
+from ingot.runtime.specialization import machine_passes
 from ingot.target import Target
 from ingot.tools.commands.bench import print_profile, with_ceilings
 from ingot.tools.ingot import COMMANDS, main
@@ -157,7 +158,9 @@ def test_compile_for_gpus_that_are_not_here(tmp_path, capsys, monkeypatch):
     client = CompileClient()
     client.start = None  # everything is in the cache: no server may be started
     for name, number in (("sm_86", 86), ("sm_120a", 120)):
-        loaded = ProgramLoader(RuntimeCache(tmp_path / "cache" / "cache.sqlite"), client).load(Engine.load(path), target(name))
+        passes = machine_passes(target(name))  # as a session would
+        loader = ProgramLoader(RuntimeCache(tmp_path / "cache" / "cache.sqlite"), client, passes=passes)
+        loaded = loader.load(Engine.load(path), target(name))
         assert len(loaded.kernels) > 3
         for kernel in loaded.kernels:
             machine, flags = struct.unpack_from("<18xH28xI", kernel.code)
@@ -194,7 +197,7 @@ def test_bench_reports_and_profiles(engine, capsys):
 
 def test_profiles_of_gpus_have_ceilings(capsys):
     def row(flops: float, nbytes: float, arithmetic: str) -> dict:
-        return {"kernel": "k", "node": "n", "ms": 1.0, "flops": flops, "bytes": nbytes, "arithmetic": arithmetic}
+        return {"kernel": "k", "node": "n", "runs": 1, "ms": 1.0, "flops": flops, "bytes": nbytes, "arithmetic": arithmetic}
 
     rows = [row(989e9 / 2, 0, "16"), row(989e9 / 2, 0, "8"), row(66.9e9, 0, "f32"), row(1e6, 1.2e9, "f32"), row(0, 0, "f32"),
             row(1e12, 0, "f64")]  # fmt: skip

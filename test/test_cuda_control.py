@@ -172,7 +172,13 @@ def test_profiles_have_the_launches_that_ran(driver: FakeDriver) -> None:
     rows = gpu.profile(feeds[0])
     (branch,) = [s for s in gpu.program.steps if isinstance(s, IfStep)]
     assert len(rows) == dispatches - len(branch.otherwise)
-    assert {row["ms"] for row in rows} == {0.5}
+    assert {(row["runs"], row["ms"]) for row in rows} == {(1, 0.5)}
+    made, feeds = loop_with_a_trip_count_input()
+    gpu = NumpyGpu(ingot.compile(made), driver)
+    for trips in (3, 5):
+        runs = {row["node"]: row["runs"] for row in gpu.profile(feeds[0] | {"m": np.array(trips)})}
+        assert runs["MatMul_0+Tanh_1"] == trips
+        assert runs["Add_2"] == 1
 
 
 def test_sizes_that_the_host_reads_are_planned_for_buckets(driver: FakeDriver) -> None:

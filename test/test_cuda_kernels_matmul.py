@@ -20,7 +20,7 @@ from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, WgmmaTile
 from ingot.compiler.codegen.cuda_gemv import GemvSchedule
-from ingot.compiler.codegen.cuda_matmul import choose
+from ingot.compiler.codegen.cuda_matmul import choose, clustered_blocks
 from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
@@ -482,6 +482,15 @@ def test_schedules_follow_the_shape() -> None:
     assert (few.swapped, few.tile_n) == (True, 16)
     assert isinstance(choose(gemm_problem(make.matmul(4096, 4096, 4096)), ampere), MmaSchedule)
     assert isinstance(choose(gemm_problem(make.matmul(333, 77, 45)), hopper), MmaSchedule)  # TMA cannot read such rows
+
+
+@pytest.mark.parametrize("cluster", range(1, 9))
+def test_clusters_lie_in_groups_of_sms(cluster: int) -> None:
+    """Of 132 SMs in groups of 14 to 18; beyond pairs not every place is found."""
+    blocks = clustered_blocks(132, cluster, 1)
+    assert blocks % cluster == 0
+    assert clustered_blocks(132, cluster, 2) >= 2 * blocks
+    assert blocks == {1: 132, 2: 132, 3: 111, 4: 104, 5: 90, 6: 96, 7: 98, 8: 88}[cluster]
 
 
 def test_what_no_kernel_takes_is_named() -> None:

@@ -8,12 +8,9 @@ import pytest
 from cuda_emulation import run_emulated
 from test_dispatch_builder import build
 
-from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
-from ingot.dialects.mlir import ir
 from ingot.dtypes import DTYPES
 from ingot.matmul_scales import MatmulScales, matmul_scales
-from ingot.target import Target
 
 
 def test_operands_that_attributes_ask_for() -> None:
@@ -71,9 +68,3 @@ def test_dispatches_of_the_operation() -> None:
     assert [t.strides for t in d.operands] == [(64, 1), (1, 64), (1, 2), (1, 2)]
     found = run_emulated(d, "sm_80")
     np.testing.assert_allclose(found.results[0], run_dispatch(d, found.operands, float64=True)[0], rtol=1e-5, atol=1e-5)
-
-
-def test_the_cpu_refuses_scales() -> None:
-    d = make.quantized_matmul(4, 8, 32, "f32", "i8", scale="f32", block=16)
-    with ir.Context(), pytest.raises(NotImplementedError, match="f32 and i8 with scales"):
-        emit(d, Target("cpu", "cpu", vector_bits=256))

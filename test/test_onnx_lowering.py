@@ -649,7 +649,7 @@ ZOO = ["resnet50", "mobilenetv3_large_100", "bert", "vit", "gpt2", "llama_kv", "
 def test_zoo(name: str, zoo_model: Callable[[str], Path]) -> None:
     folder = zoo_model(name)
     lowered = Lowered(folder / "model.onnx")
-    tolerance = zoo.TOLERANCE[zoo.read(name).meta["dtype"]]
+    tolerance = zoo.tolerance(name)
     for feeds, references in zoo.input_sets(folder):
         outputs = lowered.run(feeds)
         for output, reference in references.items():

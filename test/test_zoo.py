@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,30 @@ LOW_PRECISION = (
     "vae_decoder_fp16",
     "sd21_unet_fp16",
 )
+# Quantized models, at least one for every tool and form. The others, which differ from these in size only or take minutes, run
+# where INGOT_ALL_MODELS is set.
+QUANTIZED = (
+    "bert.mt_fp8",
+    "bert.mt_int4_awq",
+    "bert.ort_dynamic",
+    "bert.ort_fused",
+    "convnext_tiny.ort_static_qdq16",
+    "form_fp8_qdq_fp16",
+    "form_mxfp8_e8m0",
+    "form_nvfp4_weight_2dq",
+    "gpt2.ort_nbits4_acc4",
+    "llama_kv.genai_int4_cpu",
+    "mobilenetv3_large_100.ort_static_qop",
+    "resnet50.ort_static_qdq",
+    "vit.mo_fp8",
+    "vit.mt_mxfp8",
+    "vit.mt_nvfp4",
+)
+OTHERS = [
+    pytest.param(n, marks=pytest.mark.skipif("INGOT_ALL_MODELS" not in os.environ, reason="INGOT_ALL_MODELS is not set"))
+    for n in zoo.names(zoo.QUANTIZED)
+    if n not in QUANTIZED
+]
 
 
 def run_fresh(engine: Path, feeds: list[dict[str, np.ndarray]], folder: Path, device: str = "cpu") -> tuple[list, dict]:
@@ -53,7 +78,7 @@ def run_fresh(engine: Path, feeds: list[dict[str, np.ndarray]], folder: Path, de
     return results, json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", [*SPINE, *LOW_PRECISION, *FULL])
+@pytest.mark.parametrize("name", [*SPINE, *LOW_PRECISION, *FULL, *QUANTIZED, *OTHERS])
 def test_model_matches_its_reference_at_every_shape(name, zoo_model, tmp_path, monkeypatch):
     monkeypatch.setenv("INGOT_CACHE_DIR", str(tmp_path / "cache"))
     folder = zoo_model(name)
@@ -62,7 +87,7 @@ def test_model_matches_its_reference_at_every_shape(name, zoo_model, tmp_path, m
     engine = tmp_path / "model.ingot"
     ingot.compile(folder / "model.onnx").save(engine)
     results, _ = run_fresh(engine, [feeds for feeds, _ in sets], tmp_path)
-    tolerance = zoo.TOLERANCE[zoo.read(name).meta["dtype"]]
+    tolerance = zoo.tolerance(name)
     for k, (result, (_, reference)) in enumerate(zip(results, sets, strict=True)):
         assert result.keys() == reference.keys()
         for output, expected in reference.items():

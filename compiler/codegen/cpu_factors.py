@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel
-from ingot.compiler.codegen.cpu_nibbles import load_nibbles, shares_bytes
+from ingot.compiler.codegen.cpu_nibbles import load_nibbles, load_wide_nibbles, shares_bytes
 from ingot.compiler.codegen.cpu_region import Position, load_lanes, storage_type
 from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
@@ -130,7 +130,9 @@ class Lines:
         assert self.base is not None
         assert self.start is not None
         place, distance = self.place(line, k), ck.dim(step) if at.lanes else ck.k.const(0, "i64")
-        if shares_bytes(dtype):
+        if shares_bytes(dtype) and self.even and distance.const == 1 and at.mask is None and at.lanes and at.lanes % 8 == 0:
+            raw = load_wide_nibbles(ck, self.base, self.start + place, at.lanes)
+        elif shares_bytes(dtype):
             raw = load_nibbles(ck, self.base, self.start + place, distance, at, begins=self.even)
         else:
             raw = load_lanes(ck, self.base.at(place, storage_type(dtype)), dtype, distance, at)

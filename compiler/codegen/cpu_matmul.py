@@ -161,6 +161,7 @@ class Operands:
     def _of(self, number: int, strides: tuple[Dim, ...], unsigned: bool) -> Lines:
         """An operand with strides over (batch..., line, k)."""
         *others, line, step = strides
+        strides = (*(0 if d == 1 else s for d, s in zip(self.problem.batch, others, strict=True)), line, step)
         axis = -1 if step == 1 else -2
         begins = begin_bytes(strides, axis, self.ck.dispatch)
         lines = Lines(self.ck, self.ck.dispatch.operands[number], line, step, unsigned, begins)

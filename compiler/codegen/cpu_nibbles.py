@@ -31,6 +31,15 @@ def begin_bytes(strides: Sequence[Dim], lane_axis: int, dispatch: Dispatch) -> b
     )
 
 
+def load_wide_nibbles(ck: CpuKernel, base: Val, place: Val, lanes: int) -> Val:
+    """`lanes` neighbours (a multiple of 8), the first of which begins a byte, as codes in i32: each lane shifts its own out of
+    a word of eight."""
+    k = ck.k
+    words = k.load(base.at(place >> 1, "i8"), k.vector_of("i32", lanes // 8), align=1)
+    each = k.shuffle(words, words, [i // 8 for i in range(lanes)])
+    return (each >> k.vector_constant([i % 8 * 4 for i in range(lanes)], k.vector_of("i32", lanes))) & 15
+
+
 def load_nibbles(ck: CpuKernel, base: Val, place: Val, step: Val, at: Position, *, begins: bool) -> Val:
     """Elements from number `place` of the tensor at `base`, `step` apart from lane to lane; those that `at` masks are not read.
 

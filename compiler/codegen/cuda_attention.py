@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ingot.compiler.codegen.cuda_attention_mma import (
@@ -26,7 +26,6 @@ from ingot.compiler.codegen.cuda_attention_simt import (
     simt_attention_launch,
 )
 from ingot.compiler.codegen.cuda_attention_softmax import split_workspace
-from ingot.compiler.codegen.cuda_attention_wgmma import ROWS as WGMMA_ROWS
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule, emit_attention_wgmma, plan_attention_wgmma
 from ingot.compiler.codegen.cuda_matmul import constant
 from ingot.compiler.codegen.family import Emitted
@@ -48,11 +47,25 @@ MMA_SCHEDULES: tuple[MmaAttentionSchedule, ...] = (
     MmaAttentionSchedule(1, 16, 16),
 )
 
-WGMMA_SCHEDULES: tuple[WgmmaAttentionSchedule, ...] = (
-    WgmmaAttentionSchedule(128),
-    WgmmaAttentionSchedule(64),
-    WgmmaAttentionSchedule(32),
+@dataclass(frozen=True)
+class _Rated:
+    """A wgmma schedule, the depth of heads up to which its registers do not spill, and the share of the peak rate that it
+    reaches over many keys."""
+
+    schedule: WgmmaAttentionSchedule
+    depth: int
+    share: float
+
+
+# Shares are an H200's, f16: heads of 64 over 6144 keys, of 128 over 4096 (benchmarks/cuda_kernels.py).
+_RATED = (
+    _Rated(WgmmaAttentionSchedule(128, groups=3), 64, 0.48),
+    _Rated(WgmmaAttentionSchedule(64, groups=2, blocks=2), 64, 0.44),
+    _Rated(WgmmaAttentionSchedule(128), 128, 0.38),
+    _Rated(WgmmaAttentionSchedule(64), 256, 0.3),
+    _Rated(WgmmaAttentionSchedule(32), 256, 0.2),
 )
+WGMMA_SCHEDULES: tuple[WgmmaAttentionSchedule, ...] = tuple(r.schedule for r in _RATED)
 
 
 def attention_row(p: AttentionProblem, target: Target) -> MmaRow | None:
@@ -86,16 +99,22 @@ def choose_mma(p: AttentionProblem, target: Target) -> MmaAttentionSchedule:
 
 
 def choose_wgmma(p: AttentionProblem, target: Target) -> WgmmaAttentionSchedule | None:
-    """The first schedule that fits, where there are rows enough for its tiles."""
+    """The schedule with the least estimated time, where there are rows enough for its tiles."""
     if not target.wgmma or constant(p.rows) < 64:
         return None
-    blocks = -(-constant(p.rows) // WGMMA_ROWS) * constant(p.batch * p.heads)
-    if isinstance(p.rows, int) and blocks * 2 < facts(target).sms and constant(p.keys) < 1024:
+    rows, keys, heads, sms = constant(p.rows), constant(p.keys), constant(p.batch * p.heads), facts(target).sms
+    if isinstance(p.rows, int) and -(-rows // 128) * heads * 2 < sms and keys < 1024:
         return None
-    for s in WGMMA_SCHEDULES:
-        if plan_attention_wgmma(p, target, s) is not None:
-            return s
-    return None
+    found = []
+    for r in _RATED:
+        s = r.schedule
+        if max(p.depth, p.depth_v) > r.depth or plan_attention_wgmma(p, target, s) is None:
+            continue
+        blocks = -(-rows // s.rows) * heads
+        waves = -(-blocks // (sms * s.blocks))
+        # Whole tiles are multiplied; a tile of keys more is what filling and draining the pipeline costs.
+        found.append((waves * s.blocks * s.rows * (-(-keys // s.keys) + 1) * s.keys / r.share, s))
+    return min(found, key=lambda f: f[0])[1] if found else None
 
 
 def choose(p: AttentionProblem, target: Target) -> Any:

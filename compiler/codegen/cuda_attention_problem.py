@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel
 from ingot.compiler.codegen.values import Val
@@ -81,16 +82,14 @@ class AttentionProblem:
 
 
 def attention_problem(dispatch: Dispatch) -> AttentionProblem:
-    """The products that an `attention` dispatch asks for. Raises NotImplementedError for heads that are not constant in number
-    or depth."""
+    """The products that an `attention` dispatch asks for. Raises NotImplementedError where depths, or the heads that share a
+    key head, are not constant in number."""
     q, k, v = dispatch.operands[:3]
-    sizes = (q.shape[1], k.shape[1], q.shape[3], v.shape[3])
-    constant = [d for d in sizes if isinstance(d, int)]
-    if len(constant) < len(sizes):
-        text = "attention with {} heads, {} key heads, depth {} and {}: must be constant"
-        raise NotImplementedError(text.format(*sizes))
-    heads, kv_heads, depth, depth_v = constant
-    group = heads // kv_heads
+    heads, kv_heads, depth, depth_v = q.shape[1], k.shape[1], q.shape[3], v.shape[3]
+    group = dims.exact_div(heads, kv_heads)
+    if not (isinstance(group, int) and isinstance(depth, int) and isinstance(depth_v, int)):
+        sizes = f"{heads} heads, {kv_heads} key heads, depth {depth} and {depth_v}"
+        raise NotImplementedError(f"attention with {sizes}: depths and heads that share a key head must be constant")
     packed = q.shape[2] == 1 and group > 1
     keys = k.shape[2]
 

@@ -1,8 +1,9 @@
 """Attention on sm_90a: TMA brings keys and values, warpgroups multiply with wgmma (after Shah et al., FlashAttention-3, 2024).
 
-A block is two warpgroups with 64 rows of queries each, so few threads that each may have 255 registers; a producer of its own
-would take them away, because code that nvJitLink assembles cannot redistribute registers (it ignores `setmaxnreg`). The
-first thread issues copies, an iteration ahead. Keys and values have a ring of two stages each, handed over by mbarriers. A
+A block is a few warpgroups with 64 rows of queries each: two where a thread needs up to 255 registers, three where heads are
+shallow, so that one warpgroup's exponentials hide behind the others' products. A producer of its own would take registers
+away, because code that nvJitLink assembles cannot redistribute them (it ignores `setmaxnreg`). The first thread issues copies,
+an iteration ahead. Keys and values have a ring of two stages each, handed over by mbarriers. A
 warpgroup issues the product of queries with the next tile of keys before it adds the last tile's probabilities times values,
 and scores the one while the other still runs; probabilities are operands in registers.
 
@@ -27,17 +28,31 @@ from ingot.target import Target
 SWIZZLE = 128
 ATOM = 1024
 LINE = 64  # 16-bit elements of a swizzled line
-GROUPS = 2  # warpgroups of a block
-ROWS = 64 * GROUPS
-THREADS = 128 * GROUPS
 STAGES = 2
 
 
 @dataclass(frozen=True)
 class WgmmaAttentionSchedule:
-    """`keys` of a tile: a multiple of 16, at most 256."""
+    """How the kernel divides an attention.
+
+    Attributes:
+        keys: of a tile, a multiple of 16, at most 256.
+        groups: warpgroups of a block.
+        blocks: of an SM, for which registers are kept.
+    """
 
     keys: int = 128
+    groups: int = 2
+    blocks: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of queries of a block."""
+        return 64 * self.groups
+
+    @property
+    def threads(self) -> int:
+        return 128 * self.groups
 
 
 @dataclass(frozen=True)
@@ -63,7 +78,7 @@ def plan_attention_wgmma(p: AttentionProblem, target: Target, s: WgmmaAttentionS
         return None
     kv_heads = p.dispatch.operands[1].shape[1]
     maps = (
-        p.q.tma_map(p.dispatch, (p.batch, p.heads), (LINE, ROWS)),
+        p.q.tma_map(p.dispatch, (p.batch, p.heads), (LINE, s.rows)),
         p.k.tma_map(p.dispatch, (p.batch, kv_heads), (LINE, s.keys)),
         p.v.tma_map(p.dispatch, (p.batch, kv_heads), (LINE, s.keys)),
     )
@@ -74,8 +89,8 @@ def plan_attention_wgmma(p: AttentionProblem, target: Target, s: WgmmaAttentionS
         return None
     buffers: tuple[TensorMapArg, ...] = tuple(m for m in maps if m is not None)
     launch = KernelLaunch(
-        symbol_of(p.dispatch), (dims.ceildiv(p.rows, ROWS), p.heads, p.batch),
-        (*buffers, *region_buffers(p.dispatch, skip=(0, 1, 2))), (THREADS, 1, 1),
+        symbol_of(p.dispatch), (dims.ceildiv(p.rows, s.rows), p.heads, p.batch),
+        (*buffers, *region_buffers(p.dispatch, skip=(0, 1, 2))), (s.threads, 1, 1),
         shared_bytes=shared, flops=p.flops,
     )  # fmt: skip
     return WgmmaAttentionPlan(s, row, launch)
@@ -83,7 +98,7 @@ def plan_attention_wgmma(p: AttentionProblem, target: Target, s: WgmmaAttentionS
 
 def _offsets(p: AttentionProblem, s: WgmmaAttentionSchedule) -> dict[str, int]:
     """Bytes from the start of shared memory: queries, rings of keys and values, barriers."""
-    q = _lines(p.depth) * ROWS * SWIZZLE
+    q = _lines(p.depth) * s.rows * SWIZZLE
     k = _lines(p.depth) * s.keys * SWIZZLE
     v = _lines(p.depth_v) * s.keys * SWIZZLE
     barriers = q + STAGES * (k + v)
@@ -99,7 +114,9 @@ def _offsets(p: AttentionProblem, s: WgmmaAttentionSchedule) -> dict[str, int]:
 
 def emit_attention_wgmma(module: KernelModule, p: AttentionProblem, plan: WgmmaAttentionPlan) -> None:
     """Write the kernel of `plan` into `module`."""
-    with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=1) as dk:
+    with dispatch_kernel(
+        module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=plan.schedule.blocks
+    ) as dk:
         _Attention(dk, p, plan).emit()
 
 
@@ -137,7 +154,7 @@ class _Attention:
             for stage in range(STAGES):
                 for full, empty in ((1, 2), (3, 4)):
                     k.mbarrier_init(self.barrier(full, stage), 1)
-                    k.mbarrier_init(self.barrier(empty, stage), GROUPS)
+                    k.mbarrier_init(self.barrier(empty, stage), s.groups)
             k.fence_mbarrier_init()
             for tensor_map in self.dk.maps:
                 k.tma_prefetch_descriptor(tensor_map)
@@ -147,13 +164,13 @@ class _Attention:
         tile = k.block_id(0)
         if p.causal:
             tile = (k.grid_dim(0) - 1) - tile
-        self.m0 = tile * ROWS
+        self.m0 = tile * s.rows
         self.head, self.batch = k.block_id(1), k.block_id(2)
         tiles = (self.n_keys + (s.keys - 1)) // s.keys
         plain = self.n_keys // s.keys if self.masks else tiles
         if p.causal:
             shift = self.n_keys - self.n_rows
-            tiles = k.min(tiles, k.max((self.m0 + (ROWS + s.keys - 1) + shift).sdiv(s.keys), 0))
+            tiles = k.min(tiles, k.max((self.m0 + (s.rows + s.keys - 1) + shift).sdiv(s.keys), 0))
             plain = k.min(plain, k.max((self.m0 + 1 + shift).sdiv(s.keys), 0))
         self.tiles = k.max(tiles, 1)  # a row without keys still has a result
         self.plain = k.min(plain, self.tiles)
@@ -166,7 +183,7 @@ class _Attention:
         k, p = self.k, self.p
         with k.if_(self.leads):
             k.mbarrier_arrive_expect(self.barrier(0), self.at["k"])
-            self.load(self.shared, self.map_q, p.q, p.depth, ROWS, self.m0, [self.batch, self.head], self.barrier(0))
+            self.load(self.shared, self.map_q, p.q, p.depth, self.s.rows, self.m0, [self.batch, self.head], self.barrier(0))
             self.bring("k", 0)
             self.bring("v", 0)
             with k.if_(self.tiles > 1):
@@ -209,7 +226,7 @@ class _Attention:
         local = thread & 127
         lane = local & 31
         first = self.m0 + (consumer << 6) + ((local >> 5) << 4) + (lane >> 2)
-        rows = SoftmaxRows(self.dk, p, self.batch, self.head, first, 1, s.keys // 8, p.depth_v // 8, lane, ROWS)
+        rows = SoftmaxRows(self.dk, p, self.batch, self.head, first, 1, s.keys // 8, p.depth_v // 8, lane, s.rows)
         self.rows, self.local = rows, local
         self.q_descriptor = self.descriptor(self.shared + (consumer << 6) * SWIZZLE, ATOM)
         self.k_descriptor = self.descriptor(self.shared + self.at["k"], ATOM)
@@ -295,7 +312,7 @@ class _Attention:
         k.wgmma_fence()
         for i in range(-(-p.depth // 16)):
             line, within = divmod(i, LINE // 16)
-            a = (line * ROWS * SWIZZLE + within * 32) >> 4
+            a = (line * s.rows * SWIZZLE + within * 32) >> 4
             b = (line * s.keys * SWIZZLE + within * 32) >> 4
             acc = k.wgmma(acc, self.q_descriptor + a, keys + b, (64, s.keys, 16), self.row.ptx, accumulate=i > 0)
         k.wgmma_commit()

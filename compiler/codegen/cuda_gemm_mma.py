@@ -68,6 +68,7 @@ MMA_TILES: tuple[MmaSchedule, ...] = (
     MmaSchedule(64, 128, 32, 64),
     MmaSchedule(64, 64, 32, 32),
     MmaSchedule(32, 64, 16, 32, 4),
+    MmaSchedule(16, 128, 16, 32, 5),
     MmaSchedule(16, 64, 16, 16, 4),
 )
 

@@ -95,25 +95,25 @@ def _schedules(p: GroupProblem, target: Target) -> Iterator[ClusterSchedule]:
 def choose(p: GroupProblem, target: Target) -> ClusterSchedule | None:
     """The smallest blocks that together keep every SM busy: few groups a cluster, and clusters as large as that takes.
 
-    None where sizes are not constant, or a cluster cannot hold a group.
+    None where sizes are not constant, where a cluster cannot hold a group, or where blocks come in several waves: one that
+    copies, and waits for its cluster, has nothing to do meanwhile, and two launches are faster (by 1.4 times over 16 images of
+    9216 positions and 320 channels on an H200, by 10 over 2 of 960 channels).
     """
     if not target.cp_async or not isinstance(p.positions, int) or not isinstance(p.outer, int) or not p.positions:
         return None
-    found = list(_schedules(p, target))
-    if not found:
-        return None
-    sms = facts(target).sms
-    outer = p.outer
+    sms, outer = facts(target).sms, p.outer
 
     def blocks(s: ClusterSchedule) -> int:
         return outer * (p.groups // s.groups) * s.cluster
 
-    def badness(s: ClusterSchedule) -> tuple[int, bool, int, int]:
-        # Two blocks an SM copy and compute in turns; beyond that, small clusters wait least for each other.
-        alone = _layout(p, s).end > target.shared_bytes // 2
-        return -min(blocks(s), sms), alone, s.cluster, s.groups
+    def resident(s: ClusterSchedule) -> int:
+        """Blocks that the chip holds at once."""
+        return sms * min(target.shared_bytes // _layout(p, s).end, target.max_threads // MAX_THREADS)
 
-    return min(found, key=badness)
+    def badness(s: ClusterSchedule) -> tuple[int, int, int]:
+        return -min(blocks(s), 2 * sms), s.cluster, s.groups
+
+    return min((s for s in _schedules(p, target) if blocks(s) <= resident(s)), key=badness, default=None)
 
 
 def write_cluster(module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: ClusterSchedule) -> KernelPlan:

@@ -11,6 +11,9 @@ belong to one compiled engine.
 
 References come from ONNX Runtime on the CPU without graph optimizations; for fp16 and bf16 models it runs the float32 twin of
 the same graph with the same rounded weights and inputs, so that a reference is the exact model's answer.
+
+Weights of 8 and 4 bits of quantized models (recipes-quantized, named MODEL.TOOL_MODE) are drawn byte by byte from the histogram
+of the real ones. Models that ONNX Runtime cannot run run in onnx.reference, with the operators of trt_reference.py.
 """
 
 from __future__ import annotations
@@ -33,9 +36,11 @@ from onnx import numpy_helper
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"
+QUANTIZED = HERE / "recipes-quantized"
 SEED = 1234
 FLOATS = {1: np.dtype(np.float32), 10: np.dtype(np.float16), 16: np.dtype(ml_dtypes.bfloat16)}
 LOW = (10, 16)  # TensorProto codes of float16 and bfloat16
+CODES = (2, 3, 17, 19, 21, 22, 23, 24)  # of integers and floats of 8 and 4 bits: uint8 to float8e8m0
 TOLERANCE = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 4e-2}
 EXTERNAL_ABOVE = 1 << 30  # bytes of weights beyond which they are stored beside the model
 
@@ -50,19 +55,32 @@ class Recipe:
     graph: bytes
 
 
-def names() -> list[str]:
-    """Names of all recipes."""
-    return sorted(p.stem for p in RECIPES.glob("*.gz"))
+def names(folder: Path = RECIPES) -> list[str]:
+    """Names of all recipes in a folder: RECIPES or QUANTIZED."""
+    return sorted(p.name.removesuffix(".gz") for p in folder.glob("*.gz"))
 
 
 def read(name: str) -> Recipe:
     """The recipe `name`. Raises ValueError with the known names where there is none."""
-    path = RECIPES / f"{name}.gz"
-    if not path.exists():
-        raise ValueError(f"no model {name!r}; there are {', '.join(names())}")
+    path = next((p for f in (RECIPES, QUANTIZED) if (p := f / f"{name}.gz").exists()), None)
+    if path is None:
+        raise ValueError(f"no model {name!r}; there are {', '.join((*names(), *names(QUANTIZED)))}")
     head, graph = gzip.decompress(path.read_bytes()).split(b"\n", 1)
     data = json.loads(head)
     return Recipe(data["meta"], data["weights"], data["inputs"], graph)
+
+
+def tolerance(name: str) -> float:
+    """The largest relative error of an output of the model.
+
+    For a quantized model twice the error of quantization itself, within [0.02, 0.5]: on a coarse grid a difference of one bit
+    before it becomes a whole step after it.
+    """
+    meta = read(name).meta
+    if meta["dtype"] in TOLERANCE:
+        return TOLERANCE[meta["dtype"]]
+    quantization = 10 ** (-meta["snr_db_vs_base"] / 20) if "snr_db_vs_base" in meta else 0.0
+    return min(0.5, max(2e-2, 2 * quantization))
 
 
 def relative_error(out: np.ndarray, reference: np.ndarray) -> float:
@@ -82,6 +100,9 @@ def relative_error(out: np.ndarray, reference: np.ndarray) -> float:
 def _weight_bytes(entry: list[Any], seed: int) -> bytes:
     _, shape, code, mean, deviation, index = entry
     rng = np.random.default_rng([seed, index])
+    if code in CODES:  # their number, and how often each occurs
+        shares = np.asarray(deviation, np.float64)
+        return rng.choice(256, int(mean), p=shares / shares.sum()).astype(np.uint8).tobytes()
     values = rng.standard_normal(int(np.prod(shape)), dtype=np.float32) * np.float32(abs(deviation)) + np.float32(mean)
     if deviation < 0:  # scales stay positive
         values = np.abs(values) + np.float32(1e-6)
@@ -159,16 +180,43 @@ def _float32_twin(model: onnx.ModelProto) -> onnx.ModelProto:
     return twin
 
 
-def reference(path: Path) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
-    """A function from inputs to outputs that computes what the model at `path` says, in float32, by ONNX Runtime."""
+Runner = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def reference(path: Path, *, quantized: bool = False) -> Runner:
+    """A function from inputs to outputs that computes what the model at `path` says, in float32."""
+    if not quantized:
+        source = path if path.with_name("model.onnx.data").exists() else _float32_twin(onnx.load(path))
+        return _onnx_runtime(source)
+    model = onnx.load(path)
+    codes = {t.data_type for t in model.graph.initializer}
+    codes |= {v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
+    if codes & set(LOW):
+        model = _float32_twin(model)
+    for node in model.graph.node:
+        for a in node.attribute:
+            if node.op_type == "MatMulNBits" and a.name == "accuracy_level":
+                a.i = 1  # products of floats, and not of activations that are quantized too
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    try:
+        return _onnx_runtime(model)
+    except (errors.Fail, errors.NotImplemented, errors.InvalidGraph):
+        from onnx.reference import ReferenceEvaluator
+        from trt_reference import operators
+
+    evaluator = ReferenceEvaluator(model, new_ops=operators())
+    outputs = [o.name for o in model.graph.output]
+    return lambda feeds: dict(zip(outputs, evaluator.run(None, feeds), strict=True))
+
+
+def _onnx_runtime(model: Path | onnx.ModelProto) -> Runner:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    source: str | bytes = str(path)
-    if not path.with_name("model.onnx.data").exists():
-        source = _float32_twin(onnx.load(path)).SerializeToString()
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     inputs = {i.name for i in session.get_inputs()}
     outputs = [o.name for o in session.get_outputs()]
@@ -195,7 +243,7 @@ def fill(name: str, out: Path, *, with_reference: bool = True, seed: int = SEED)
     for k, feeds in enumerate(sets):
         np.savez(folder / f"inputs_{k}.npz", **feeds)
     if with_reference:
-        run = reference(folder / "model.onnx")
+        run = reference(folder / "model.onnx", quantized=recipe.meta["dtype"] == "quant")
         for k, feeds in enumerate(sets):
             np.savez(folder / f"ref_{k}.npz", **run(feeds))
     done.touch()
@@ -225,12 +273,12 @@ def main(argv: list[str] | None = None) -> int:
     filling.add_argument("--no-reference", action="store_true")
     args = parser.parse_args(argv)
     if args.what == "list":
-        for name in names():
+        for name in (*names(), *names(QUANTIZED)):
             meta = read(name).meta
             millions = meta.get("params", 0) / 1e6
             print(f"{name:28s} {meta['dtype']:5s} {meta.get('exporter', ''):7s} {millions:8.2f} M parameters")
         return 0
-    for name in args.names or [n for n in names() if not n.endswith("_full")]:
+    for name in args.names or [n for n in (*names(), *names(QUANTIZED)) if not n.endswith("_full")]:
         fill(name, args.out, with_reference=not args.no_reference)
         print(name, flush=True)
     return 0

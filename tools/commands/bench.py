@@ -105,17 +105,19 @@ def measure(
 
 
 def print_profile(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table of kernels, the slowest first: time, share of the call, rates of arithmetic and memory traffic, ONNX nodes.
+    """A table of kernels, the slowest first: time of all runs in a call, share of the call, rates of arithmetic and memory
+    traffic, ONNX nodes.
 
     On a GPU also the share of what its kind can do, by arithmetic of the operands' type or by traffic, whichever is greater.
     """
-    total = sum(r["ms"] for r in rows) or 1.0
+    total = sum(r["ms"] * r["runs"] for r in rows) or 1.0
     click.echo(f"{'ms':>9} {'share':>6} {'GFLOP/s':>10} {'GB/s':>8} {'ceiling':>7}  kernel, node")
-    for r in sorted(rows, key=lambda r: -r["ms"]):
+    for r in sorted(rows, key=lambda r: -r["ms"] * r["runs"]):
         seconds = max(r["ms"], 1e-9) / 1e3
         rates = f"{r['flops'] / seconds / 1e9:10.1f} {r['bytes'] / seconds / 1e9:8.1f}"
         ceiling = f"{r['ceiling']:7.1%}" if "ceiling" in r else f"{'-':>7}"
-        click.echo(f"{r['ms']:9.4f} {r['ms'] / total:6.1%} {rates} {ceiling}  {r['kernel']} {short(r['node'])}")
+        ms, times = r["ms"] * r["runs"], f" x{r['runs']}" if r["runs"] != 1 else ""
+        click.echo(f"{ms:9.4f} {ms / total:6.1%} {rates} {ceiling}  {r['kernel']} {short(r['node'])}{times}")
 
 
 def with_ceilings(rows: Sequence[Mapping[str, Any]], target: Target) -> list[dict[str, Any]]:

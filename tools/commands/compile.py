@@ -62,11 +62,14 @@ def compile_kernels(engine: Engine, name: str) -> None:
     from ingot.runtime.cache import RuntimeCache
     from ingot.runtime.compile_client import shared_client
     from ingot.runtime.program_loader import ProgramLoader
+    from ingot.runtime.specialization import machine_passes
     from ingot.tools.commands.progress import progress
 
     start = time.perf_counter()
     with progress() as update:
         loader = ProgramLoader(RuntimeCache.open_default(), shared_client(), update)
-        loaded = loader.load(engine, loader.host_target() if name == "cpu" else target(name))
+        machine = loader.host_target() if name == "cpu" else target(name)
+        loader.passes = machine_passes(machine)
+        loaded = loader.load(engine, machine)
     seconds = time.perf_counter() - start
     click.echo(f"{name}: {len(loaded.kernels)} kernels, of which {loaded.report.compiled} were compiled, in {seconds:.2f} s")

@@ -1,0 +1,130 @@
+"""What the constants of the matmul and convolution cost models are set by: times of their schedules beside their estimates.
+
+    python benchmarks/cuda_kernels.py --tune 16x4096x4096,32x4096x4096NT   # M x N x K, f16; NT: B lies K-major
+    python benchmarks/cuda_kernels.py --tune conv2x96x320x320              # 3x3: images x size x channels in x out
+    python benchmarks/cuda_kernels.py --tune all                           # SHAPES
+
+Of each kind of schedule the best few by their estimates are timed, so that one kind's wrong constants do not hide the others.
+The last lines say for each shape how the schedule with the least estimate ranks, and for each kind what was measured over what
+was estimated: a median far from 1 asks for another constant in cuda_matmul.py. These are, for
+
+    cluster, swapped           `adding` and efficiencies in cluster_schedules; UNEVEN, where fewer clusters run at once
+    splits and stream-K        the seconds of a second launch in tensor_core_seconds and stream_k_estimate
+    wgmma                      efficiencies of WGMMA_TILES (cuda_gemm_wgmma.py)
+    few steps, few rows        STEP_SECONDS; gemv_schedules against `swapped` for 1 to 8 rows
+
+All cores make code at once, so that the GPU is not kept waiting: about two seconds a shape.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import cuda_dispatches as make
+import numpy as np
+import torch
+from cuda.bindings import driver as cu
+from cuda_device import build, check, load, milliseconds
+from cuda_kernels import Speed, conv_speed, random_tensor, torch_matmul
+
+from ingot.compiler.codegen import cuda_conv, cuda_matmul
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
+from ingot.cuda_targets import facts
+from ingot.target import Target
+
+TUNED = 8  # schedules of each kind
+SHAPES = (
+    "1x4096x4096", "4x4096x4096", "8x4096x4096", "16x4096x4096", "16x4096x4096NT", "32x4096x4096", "64x4096x11008",
+    "128x4096x4096", "256x4096x4096", "32x768x768", "32x768x3072", "394x768x768", "394x768x3072", "616x3072x768",
+    "1536x1280x1280", "3072x768x768", "4608x640x640", "1536x1536x8192", "4096x4096x4096",
+    "conv2x96x320x320", "conv2x48x640x640", "conv2x24x1280x1280", "conv2x12x1280x1280",
+)  # fmt: skip
+
+
+def print_clusters(target: Target) -> None:
+    """Clusters of each size that run at once here, of blocks that take an SM each, beside what the cost model takes."""
+    d = make.matmul(256, 4096, 4096, "f16")
+    for size in (2, 3, 4, 6, 8):
+        kernel = load(d, *build(d, target, ClusterSchedule(128, 128, 6, size)))
+        launch = kernel.plan.launches[0]
+        attribute = cu.CUlaunchAttribute()
+        attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        attribute.value.clusterDim.x, attribute.value.clusterDim.y, attribute.value.clusterDim.z = launch.cluster
+        config = cu.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = launch.block
+        config.sharedMemBytes, config.attrs, config.numAttrs = launch.shared_bytes, [attribute], 1
+        found = check(cu.cuOccupancyMaxActiveClusters(kernel.functions[0], config))
+        taken = cuda_matmul.clustered_blocks(facts(target).sms, size, 1) // size
+        print(f"clusters of {size}: {found} at once, the cost model takes {taken}")
+
+
+def schedule_kind(s: Any) -> str:
+    """What a schedule is, without its sizes."""
+    return " ".join([type(s).__name__, *(x for x in ("swapped", "stream") if getattr(s, x, False))])
+
+
+def tune(shapes: str, target: Target) -> None:
+    """Time f16 products and convolutions, in shapes separated by commas (or `all`), by the schedules that the cost model thinks
+    best, beside its estimates."""
+    if target.max_cluster > 1:
+        print_clusters(target)
+    problems: list[tuple[Speed, list[cuda_matmul.Estimate]]] = []
+    errors: dict[str, list[float]] = {}
+    summary: list[str] = []
+    for shape in SHAPES if shapes == "all" else shapes.split(","):
+        if shape.startswith("conv"):
+            n, size, channels, out = map(int, shape[4:].split("x"))
+            case = conv_speed(n, size, channels, out, 3)
+            d = case.dispatch
+            found = cuda_conv.estimates(cuda_conv.conv_problem(d), target)
+        else:
+            m, n, k = map(int, shape.removesuffix("NT").split("x"))
+            d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
+            case = Speed(shape, d, 0.0, torch_matmul)
+            found = cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
+        found.sort(key=lambda e: e.seconds)
+        # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
+        kinds: dict[str, list[cuda_matmul.Estimate]] = {}
+        for e in found:
+            kinds.setdefault(schedule_kind(e.schedule), []).append(e)
+        problems.append((case, [e for kind in kinds.values() for e in kind[:TUNED]]))
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        building = [[(e, pool.submit(build, case.dispatch, target, e.schedule)) for e in found] for case, found in problems]
+        for (case, _), builds in zip(problems, building, strict=True):
+            shape, d = case.name, case.dispatch
+            operands = [random_tensor(t) for t in d.operands]
+            result = torch.empty(d.results[0].shape, dtype=torch.float16, device="cuda")
+            assert case.other is not None
+            other = case.other(operands, result)
+            expected = other().float()
+            rows = []
+            for e, future in builds:
+                try:
+                    kernel = load(d, *future.result()).bind(operands, [result])
+                    result.zero_()
+                    kernel()
+                    error = ((result.float() - expected).abs().max() / expected.abs().max()).item()
+                    times = milliseconds({"ours": kernel, "other": other}, rounds=5)
+                except Exception as failure:  # one line a schedule; the rest is still timed
+                    print(f"{shape:18s} FAIL {e.schedule}: {failure}", flush=True)
+                    if "CUDA" in str(failure):
+                        raise
+                    continue
+                note = "" if error < 0.01 else f"  WRONG by {error:.2g}"
+                row = times["ours"], times["other"], 1e3 * e.seconds, schedule_kind(e.schedule), f"{e.schedule}{note}"
+                rows.append(row)
+            rows.sort(key=lambda r: r[0])
+            for ours, peer, estimate, name, schedule in rows:
+                print(f"{shape:18s} {ours:8.4f} ms  estimated {estimate:8.4f}  other {peer:8.4f}  {schedule}", flush=True)
+                errors.setdefault(name, []).append(ours / estimate)
+            if rows:
+                # By the model alone: few rows take the kernel that streams B without being estimated.
+                rank, (ours, peer, *_, schedule) = min(enumerate(rows), key=lambda r: r[1][2])
+                summary.append(f"{shape:18s} by estimate {ours:8.4f} ms, rank {rank + 1} of {len(rows)}, best {rows[0][0]:8.4f}"
+                               f"  other {peer:8.4f}  {schedule}")  # fmt: skip
+    print(*summary, sep="\n")
+    for name, ratios in errors.items():
+        print(f"{name}: measured over estimated {np.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}")
