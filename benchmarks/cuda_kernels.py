@@ -37,6 +37,7 @@ from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
@@ -247,9 +248,6 @@ def mma_checks() -> list[Check]:
         *(Check(f"matmul stream-K {type(s).__name__} 300x424x1096", make.matmul(300, 424, 1096, "f16", bias=True), schedule=s)
           for s in (WgmmaSchedule(128, 128, 4, stream=5), WgmmaSchedule(128, 256, 4, stream=132),
                     MmaSchedule(128, 64, 64, 32, stream=7))),
-        *(Check(f"matmul pairs f16 400x520x1096 {'NT' if nt else 'NN'}",
-                make.matmul(400, 520, 1096, "f16", b_transposed=nt, bias=True), schedule=WgmmaSchedule(128, 256, 4, pair=True))
-          for nt in (False, True)),
         Check("matmul wgmma 192x128 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(192, 128, 4)),
         Check("matmul wgmma 128x160 400x520x328", make.matmul(400, 520, 328, "f16"), schedule=WgmmaSchedule(128, 160, 4)),
     ]
@@ -273,6 +271,11 @@ def quantized_checks() -> list[Check]:
             for a, scale in (("f16", "f16"), ("bf16", "f32")):
                 d = make.quantized_matmul(m, 520, k, a, "i4", scale=scale, block=32, zero=True, b_transposed=nt, out=a)
                 cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
+    for weights in ("i8", "i4", "f8E4M3FN", "f4E2M1FN"):
+        for nt in (True, False):
+            d = make.quantized_matmul(200, 336, 512, "bf16", weights, scale="bf16", block=64, b_transposed=nt, out="bf16")
+            schedule = DecodedRegistersSchedule(MmaSchedule(64, 64, 32, 32))
+            cases.append(Check(f"quantized {weights} by mma.sync {'NT' if nt else 'NN'}", d, target="sm_80", schedule=schedule))
     any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
     return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
 
@@ -361,7 +364,32 @@ def other_checks() -> list[Check]:
 
 
 def all_checks() -> list[Check]:
-    return [*matmul_checks(), *mma_checks(), *quantized_checks(), *attention_checks(), *conv_checks(), *other_checks()]
+    return [
+        *matmul_checks(), *mma_checks(), *quantized_checks(), *eight_bit_checks(), *attention_checks(), *conv_checks(),
+        *other_checks(),
+    ]  # fmt: skip
+
+
+def eight_bit_checks() -> list[Check]:
+    """Products and convolutions of 8-bit integers and floats whose epilogue rescales, as quantized models have them."""
+    same = (1, 1, 1, 1)
+    cases = []
+    for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32")):
+        types: dict[str, Any] = {"dtype": dtype, "acc": acc, "out": "f32"}
+        windows = {
+            "3x3": make.conv(2, (28, 28), 64, 96, (3, 3), pads=same, **types),
+            "stem": make.conv(2, (65, 65), 3, 64, (7, 7), strides=(2, 2), pads=(3,) * 4, **types),
+            "1x1": make.conv(2, (28, 28), 64, 256, (1, 1), **types),
+            "depthwise": make.conv(2, (28, 28), 96, 96, (3, 3), pads=same, groups=96, **types),
+            "groups": make.conv(2, (14, 14), 64, 128, (3, 3), pads=same, groups=2, **types),
+        }
+        for out in ("i8", "f16"):
+            cases += [Check(f"conv {dtype} {n} to {out}", make.quantized_in_epilogue(d, out)) for n, d in windows.items()]
+            for nt in (True, False):
+                d = make.matmul(200, 384, 512, dtype, acc=acc, out="f32", b_transposed=nt)
+                name = f"matmul {dtype} 200x384x512 {'NT' if nt else 'NN'} to {out}"
+                cases.append(Check(name, make.quantized_in_epilogue(d, out)))
+    return cases
 
 
 def conv_checks() -> list[Check]:
@@ -470,6 +498,21 @@ def torch_conv(*, strides: tuple[int, ...], pads: int, groups: int) -> Callable[
     return bound
 
 
+def torch_half_conv(*, strides: tuple[int, ...], pads: int) -> Callable[..., Callable[[], Any]]:
+    """PyTorch's convolution of f16 tensors of the same shapes; its values are others, hence no result is given to compare."""
+
+    def bound(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+        torch.backends.cudnn.benchmark = True
+        x, w = (torch.randn(t.shape, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2) for t in operands[:2])
+
+        def call() -> None:
+            torch.nn.functional.conv2d(x, w, None, strides, pads)
+
+        return call
+
+    return bound
+
+
 def conv_speed(
     n: int,
     size: int,
@@ -525,6 +568,20 @@ def conv_speeds() -> list[Speed]:
     ]
 
 
+def eight_bit_speeds() -> list[Speed]:
+    """Convolutions of 8-bit integers and floats against the same convolution of f16."""
+
+    def case(n: int, size: int, channels: int, outputs: int, kernel: int, dtype: str, stride: int = 1) -> Speed:
+        pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
+        d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
+                      dtype=dtype, acc=acc, out="f32")  # fmt: skip
+        name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to f16"
+        return Speed(name, make.quantized_in_epilogue(d), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
+
+    sizes = ((32, 56, 64, 64, 3), (32, 28, 128, 128, 3), (32, 14, 256, 256, 3), (32, 56, 64, 256, 1), (32, 224, 3, 64, 7, 2))
+    return [case(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes]
+
+
 def quantized_speeds() -> list[Speed]:
     """Weights as language models have them, from memory: rows of one token and of a few, against a copy of as many bytes as all
     operands have; more rows against a product with f16 weights.
@@ -533,13 +590,14 @@ def quantized_speeds() -> list[Speed]:
     """
 
     def case(
-        weights: str, m: int, n: int, k: int, layout: str = "NT", a: str = "f16", other: Any = None, **options: Any
+        weights: str, m: int, n: int, k: int, layout: str = "NT", a: str = "f16", other: Any = None, target: str = "",
+        **options: Any,
     ) -> Speed:
         options = {"scale": a, "block": 128, **options}
         d = make.quantized_matmul(m, n, k, a, weights, b_transposed=layout == "NT", out=a, **options)
         scale = f"{options['scale']}/{options['block']}" + (" zero" if options.get("zero") else "")
-        against = " to f16" if other else ""
-        return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, cold=m <= 64)
+        against = (" to f16" if other else "") + (f" by mma.sync of {target}" if target else "")
+        return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, target, cold=m <= 64)
 
     sizes = ((4096, 4096), (11008, 4096), (14336, 4096), (4096, 14336))
     nvfp4 = {"scale": "f8E4M3FN", "block": 16}
@@ -555,7 +613,9 @@ def quantized_speeds() -> list[Speed]:
         *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul)
           for w in ("i4", "i8", "f8E4M3FN") for layout in ("NT", "NN")),
         case("f4E2M1FN", 2048, 4096, 4096, other=torch_half_matmul, **nvfp4),
-        case("i4", 256, 4096, 4096, other=torch_half_matmul),
+        *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (128, 256, 512) for layout in ("NT", "NN")),
+        *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul, target="sm_80")
+          for w in ("i4", "i8") for layout in ("NT", "NN")),
     ]  # fmt: skip
 
 
@@ -576,6 +636,7 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 1x4096x4096 NT", make.matmul(1, 4096, 4096, "f16", b_transposed=True), 0.0, torch_matmul),
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
         *quantized_speeds(),
+        *eight_bit_speeds(),
         Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),

@@ -8,9 +8,8 @@ Of each kind of schedule the best few by their estimates are timed, so that one 
 The last lines say for each shape how the schedule with the least estimate ranks, and for each kind what was measured over what
 was estimated: a median far from 1 asks for another constant in cuda_matmul.py. These are, for
 
-    cluster, swapped           `adding` in cluster_schedules; efficiencies there
+    cluster, swapped           `adding` and efficiencies in cluster_schedules; UNEVEN, where fewer clusters run at once
     splits and stream-K        the seconds of a second launch in tensor_core_seconds and stream_k_estimate
-    pairs                      PAIRED
     wgmma                      efficiencies of WGMMA_TILES (cuda_gemm_wgmma.py)
     few steps, few rows        STEP_SECONDS; gemv_schedules against `swapped` for 1 to 8 rows
 
@@ -26,10 +25,13 @@ from typing import Any
 import cuda_dispatches as make
 import numpy as np
 import torch
-from cuda_device import build, load, milliseconds
+from cuda.bindings import driver as cu
+from cuda_device import build, check, load, milliseconds
 from cuda_kernels import Speed, conv_speed, random_tensor, torch_matmul
 
 from ingot.compiler.codegen import cuda_conv, cuda_matmul
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
+from ingot.cuda_targets import facts
 from ingot.target import Target
 
 TUNED = 8  # schedules of each kind
@@ -41,14 +43,34 @@ SHAPES = (
 )  # fmt: skip
 
 
+def print_clusters(target: Target) -> None:
+    """Clusters of each size that run at once here, of blocks that take an SM each, beside what the cost model takes."""
+    d = make.matmul(256, 4096, 4096, "f16")
+    for size in (2, 3, 4, 6, 8):
+        kernel = load(d, *build(d, target, ClusterSchedule(128, 128, 6, size)))
+        launch = kernel.plan.launches[0]
+        attribute = cu.CUlaunchAttribute()
+        attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+        attribute.value.clusterDim.x, attribute.value.clusterDim.y, attribute.value.clusterDim.z = launch.cluster
+        config = cu.CUlaunchConfig()
+        config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
+        config.blockDimX, config.blockDimY, config.blockDimZ = launch.block
+        config.sharedMemBytes, config.attrs, config.numAttrs = launch.shared_bytes, [attribute], 1
+        found = check(cu.cuOccupancyMaxActiveClusters(kernel.functions[0], config))
+        taken = cuda_matmul.clustered_blocks(facts(target).sms, size, 1) // size
+        print(f"clusters of {size}: {found} at once, the cost model takes {taken}")
+
+
 def schedule_kind(s: Any) -> str:
     """What a schedule is, without its sizes."""
-    return " ".join([type(s).__name__, *(x for x in ("swapped", "stream", "pair") if getattr(s, x, False))])
+    return " ".join([type(s).__name__, *(x for x in ("swapped", "stream") if getattr(s, x, False))])
 
 
 def tune(shapes: str, target: Target) -> None:
     """Time f16 products and convolutions, in shapes separated by commas (or `all`), by the schedules that the cost model thinks
     best, beside its estimates."""
+    if target.max_cluster > 1:
+        print_clusters(target)
     problems: list[tuple[Speed, list[cuda_matmul.Estimate]]] = []
     errors: dict[str, list[float]] = {}
     summary: list[str] = []

@@ -97,7 +97,7 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
     """The engine of a module of `ingot` IR and the weights of its model."""
     func = dialect.main_func(module)
     operations = [op.operation for op in func.regions[0].blocks[0].operations]
-    used = {}
+    used: dict[str, tuple[str, tuple[int, ...]]] = {}
     for op in [op.operation for block in dialect.blocks(func) for op in block.operations]:
         if op.name == "ingot.weight":
             result, name = op.results[0], _text(op, "name")

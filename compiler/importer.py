@@ -26,7 +26,7 @@ from ingot.dims import Dim
 from ingot.errors import ModelError
 
 # Tensors up to these sizes are `onnx.Constant`: shapes, axes, tables of indices and single numbers, which passes fold. Vectors
-# of floats are parameters, however short: by their names a refit replaces them.
+# of floats are parameters, however short: by their names a refit replaces them. So are quantized tensors and their scales.
 CONSTANT_INTEGERS = 1024
 CONSTANT_FLOATS = 1
 
@@ -80,6 +80,7 @@ class _Builder:
         self.unknown = types.unknown_type()
         self.symbols = _Symbols(graph.inputs.values())
         self.tensor_types: dict[tuple, ir.Type] = {}
+        self.parameters: set[str] = set()  # quantized tensors and scales
 
     def run(self) -> ImportedModel:
         module = ir.Module.create()
@@ -107,6 +108,7 @@ class _Builder:
     def fill(self, graph: Graph, values: dict[str, ir.Value]) -> dict[str, ir.Value]:
         """Build a graph's initializers and nodes at the insertion point; `values` gains its values by name."""
         used = {name for node in graph.nodes for name in _reads(node)} | set(graph.outputs)
+        self.parameters.update(name for node in graph.nodes for name in _quantized(node))
         for name, tensor in graph.initializers.items():
             if name in used:
                 values[name] = self.tensor(name, tensor)
@@ -162,7 +164,8 @@ class _Builder:
         source = WeightSource.from_array(tensor) if isinstance(tensor, np.ndarray) else tensor
         element = types.element_name(source.onnx_type)
         floating = source.onnx_type.storage.startswith(("f", "bf"))
-        if element not in UNREADABLE and source.elements <= (CONSTANT_FLOATS if floating else CONSTANT_INTEGERS):
+        small = source.elements <= (CONSTANT_FLOATS if floating else CONSTANT_INTEGERS)
+        if element not in UNREADABLE and small and name not in self.parameters:
             return dialect.constant(source.array(), loc=loc)
         return dialect.weight(self.weights.add(name, source), self.tensor_type(element, source.shape), loc=loc)
 
@@ -276,6 +279,16 @@ class _Symbols:
             count += 1
         self.taken.add(name)
         return dims.symbol(name)
+
+
+def _quantized(node: Node) -> list[str]:
+    """Names of the quantized tensors and the scales that a node reads; zero points are not among them."""
+    formals = [(f.name.lower(), name) for f, name in zip(node.spec.inputs, node.inputs, strict=False) if f.kind != "variadic"]
+    ends = ("_scale", "scale", "scales") if node.domain else ("_scale",)
+    single = {f.name.lower() for f in node.spec.inputs if f.kind == "single"}
+    if node.op_type not in ("MatMulInteger", "ConvInteger") and not any(n.endswith(ends) for n in single):
+        return []
+    return [name for formal, name in formals if name and "zero_point" not in formal and formal != "indices"]
 
 
 def _reads(node: Node) -> set[str]:

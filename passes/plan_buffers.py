@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -86,9 +87,10 @@ class PlanBuffers(Pass):
 
 
 def _carry_in_place(loop: ir.Operation) -> None:
-    """Let the tensors that a loop carries lie in memory of their own, into which every iteration moves what it gives.
+    """Let the tensors that a loop carries lie in memory of their own. What an iteration gives is written there where nothing
+    reads it any more, and else moved there.
 
-    All of that is computed before any is moved; a result that is another's argument, or a view of one, is copied before.
+    All of it is computed before any is moved; a result that is another's argument, or a view of one, is copied before.
     """
     block = loop.regions[0].blocks[0]
     results = dialect.region_results(loop.regions[0])
@@ -97,8 +99,15 @@ def _carry_in_place(loop: ir.Operation) -> None:
         source = defining(value)
         if source is None or source.name != "ingot.empty" or len(list(value.uses)) > 1:
             loop.operands[number] = _copy(value, loop)
-    moved = [n for n, op in enumerate(results) if not _is_moved_into(op.operands[0], block.arguments[n])]
     carried = list(block.arguments)[: len(results)]
+    written: set[ir.Value] = set()
+    moved = []
+    for n, op in enumerate(results):
+        base = _whole_base(op.operands[0])
+        if base is not None and base not in written and _may_be_written(carried[n], base):
+            written.add(base)
+        elif not _is_moved_into(op.operands[0], carried[n]):
+            moved.append(n)
     given = {n: results[n].operands[0] for n in moved}
     values = {n: _copy(value, results[0]) if base_of(value) in carried else value for n, value in given.items()}
     for n, copy in values.items():
@@ -107,6 +116,42 @@ def _carry_in_place(loop: ir.Operation) -> None:
         move = create_root("move", tensors, [copy.type], offsets, [identity(dialect.dtype_of(copy))], tensors,
                            loc=loop.location, ip=ir.InsertionPoint(results[0]))  # fmt: skip
         results[n].operands[0] = move.results[0]
+
+
+def _may_be_written(argument: ir.Value, base: ir.Value) -> bool:
+    """True where the dispatch that computes `base` may write it to the memory of its block's argument: what follows does not
+    read that, nor does the dispatch, unless it replaces element by element."""
+    writer = defining(base)
+    if writer is None or writer.name not in dialect.ROOTS:
+        return False
+    after = False
+    for view in argument.owner.operations:
+        op = view.operation
+        if op == writer:
+            after = True
+            if argument in map(base_of, dialect.inputs(op)) and argument not in _replaceable(op, base_of):
+                return False
+        elif after and argument in map(base_of, dialect.inputs(op)):
+            return False
+    return after
+
+
+def _replaceable(op: ir.Operation, base_of: Callable[[ir.Value], ir.Value]) -> list[ir.Value]:
+    """The memory whose elements a pointwise operation reads where its results have theirs, and nowhere else."""
+    if op.name != "ingot.pointwise":
+        return []
+    tensors, regions = read_regions(op)
+    reads = loaded(regions[0])
+    readers = Counter(map(base_of, tensors))
+    domain = dialect.shape_of(op.results[0])
+    return [
+        base
+        for number, tensor in enumerate(tensors)
+        if readers[base := base_of(tensor)] == 1
+        and reads[number] == {"load"}
+        and dialect.shape_of(tensor) == domain
+        and _is_whole(tensor, base)
+    ]
 
 
 def _copy(value: ir.Value, before: ir.Operation) -> ir.Value:
@@ -215,6 +260,8 @@ class _Plan:
                     self.base[r] = self.base.get(value, value)
                     buffer = self.buffer(value)
                     buffer.start, buffer.is_joined = min(buffer.start, entry), True
+                for value, given in zip(op.operands, dialect.region_results(op.regions[0]), strict=False):
+                    self._replace([self.buffer(given.operands[0])], self.buffer(value))
             elif op.name == "ingot.output":
                 self.buffer(op.operands[0]).output = self.outputs
                 self.outputs += 1
@@ -222,12 +269,16 @@ class _Plan:
     def _join(self, op: ir.Operation, position: int) -> None:
         """Let the results of a control operation be the memory that its regions write."""
         for result, *given in zip(op.results, *map(dialect.region_results, op.regions), strict=True):
-            parts = {id(b): b for b in (self.buffer(g.operands[0]) for g in given)}
-            joined = _Buffer(_nbytes(result), min(b.start for b in parts.values()), position, is_joined=True)
-            for value, buffer in self.buffers.items():
-                if id(buffer) in parts:
-                    self.buffers[value] = joined
-            self.buffers[result] = joined
+            parts = [self.buffer(g.operands[0]) for g in given]
+            self.buffers[result] = _Buffer(_nbytes(result), min(b.start for b in parts), position, is_joined=True)
+            self._replace(parts, self.buffers[result])
+
+    def _replace(self, parts: Sequence[_Buffer], joined: _Buffer) -> None:
+        """Let `joined` be the memory of all that lies in `parts`."""
+        numbers = set(map(id, parts))
+        for value, buffer in self.buffers.items():
+            if id(buffer) in numbers:
+                self.buffers[value] = joined
 
     def buffer(self, value: ir.Value) -> _Buffer:
         """The memory of a value that a dispatch writes."""
@@ -237,26 +288,13 @@ class _Plan:
         """Let pointwise results share the buffers of operands that die; the number of results that do."""
         count = 0
         for i, op in enumerate(self.operations):
-            if op.name != "ingot.pointwise":
-                continue
-            tensors, regions = read_regions(op)
-            reads = loaded(regions[0])
-            readers = Counter(self.base.get(t, t) for t in tensors)
-            domain = dialect.shape_of(op.results[0])
-            dying = []
-            for number, tensor in enumerate(tensors):
-                base = self.base.get(tensor, tensor)
-                buffer = self.buffers.get(base)
-                if buffer is None or buffer.output is not None or buffer.end != i or readers[base] != 1:
-                    continue
-                if reads[number] == {"load"} and dialect.shape_of(tensor) == domain and _is_whole(tensor, base):
-                    dying.append((base, buffer))
-            for r in op.results:
+            found = map(self.buffers.get, _replaceable(op, lambda v: self.base.get(v, v)))
+            dying = [b for b in found if b is not None and b.output is None and b.end == i]
+            for r in op.results if dying else ():
                 own = self.buffers[r]
-                for entry in dying:
-                    base, buffer = entry
+                for position, buffer in enumerate(dying):
                     if own.output is None and not own.is_joined and buffer.size == own.size:
-                        dying.remove(entry)
+                        del dying[position]
                         buffer.end = own.end
                         self.buffers[r] = buffer
                         count += 1

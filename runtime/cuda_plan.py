@@ -43,7 +43,8 @@ class _Launch:
     grid: tuple[int, int, int]
     storage: list[Any] = field(default_factory=list)
     params: Any = None
-    volatile: bool = False
+    volatile: bool = False  # its parameters change with the caller's memory
+    live: bool = False  # and with live sizes
     early: bool = False
     node: Any = None
     name: str = ""
@@ -83,6 +84,7 @@ class Plan:
         self.planned = {name: bucket(v) if name in live else v for name, v in env.items()}
         self.arena_bytes = dims.evaluate(program.arena_bytes, self.planned)
         self._offsets = [dims.evaluate(b.offset, self.planned) if b.kind == "arena" else 0 for b in program.buffers]
+        self._given: tuple[list[int], int] = [], 0  # addresses and arena of the call before
         self._sizes: list[Dim] = []
         self._size_table = 0
         self._uploaded: list[int] | None = None
@@ -102,11 +104,12 @@ class Plan:
                     continue  # nothing to do at these sizes
                 record = _Launch(functions(step.kernel, launch.symbol, launch.shared_bytes), launch, step,
                                  dispatch_symbols(entry.dispatch), grid, name=f"{launch.symbol} {step.node}")  # fmt: skip
-                record.volatile = self._is_volatile(record)
+                record.volatile, record.live = self._is_volatile(record), self._is_live(record)
                 # The first waits for what is not a kernel: copies, and the plan's last call.
                 record.early = launch.overlaps and cuda.overlaps and bool(self.launches)
                 self.launches.append(record)
                 table.append((record, first))
+        self._live_sizes = [i for i, d in enumerate(self._sizes) if dims.symbols(d) & live]
         if self._sizes:
             self._size_table = cuda.allocate(8 * len(self._sizes))
         for record, first in table:
@@ -149,6 +152,11 @@ class Plan:
             reference = self._reference(record, arg)
             if self.program.buffers[reference.buffer].kind in ("input", "output"):
                 return True
+        return False
+
+    def _is_live(self, record: _Launch) -> bool:
+        for arg in record.launch.buffers:
+            reference = self._reference(record, arg)
             if dims.symbols(reference.offset) & self.live:
                 return True
             if isinstance(arg, TensorMapArg) and dims.symbols_of(record.step.sizes) & self.live:
@@ -177,27 +185,40 @@ class Plan:
 
         `addresses` holds the base address of every buffer that is not the arena's, by number.
         """
-        resolved = [arena + offset for offset in self._offsets]
-        for number, buffer in enumerate(self.program.buffers):
-            if buffer.kind != "arena":
-                resolved[number] = addresses[number]
         live_env = {**self.planned, **env}
-        first = not self._addresses
-        moved = first or arena_moved(self.program, self._addresses, resolved)
-        if not first and resolved == self._addresses and live_env == self._env:
+        first, grown = not self._addresses, live_env != self._env
+        stays = not first and arena == self._given[1] and (addresses is self._given[0] or addresses == self._given[0])
+        if stays and not grown:
             return []
+        if stays:  # an iteration of a loop, or a state that grew
+            resolved, moved = self._addresses, False
+        else:
+            resolved = [arena + offset for offset in self._offsets]
+            for number, buffer in enumerate(self.program.buffers):
+                if buffer.kind != "arena":
+                    resolved[number] = addresses[number]
+            moved = first or arena_moved(self.program, self._addresses, resolved)
         changed = []
         for record in self.launches:
-            if moved or record.volatile:
+            if moved or (record.live and grown) or (record.volatile and not stays):
                 self._write(record, resolved, live_env)
                 changed.append(record)
-        sizes = [dims.evaluate(d, live_env) for d in self._sizes]
+        sizes = self._size_values(live_env)
         if sizes and sizes != self._uploaded:
             values = (ctypes.c_int64 * len(sizes))(*sizes)
             self.cuda.upload(self._size_table, ctypes.addressof(values), 8 * len(sizes), stream)
             self._uploaded = sizes
-        self._addresses, self._env = resolved, live_env
+        self._addresses, self._env, self._given = resolved, live_env, (addresses, arena)
         return changed
+
+    def _size_values(self, env: Mapping[str, int]) -> list[int]:
+        """The size table: only what depends on live sizes can have changed since it was uploaded."""
+        if self._uploaded is None:
+            return [dims.evaluate(d, env) for d in self._sizes]
+        values = self._uploaded.copy()
+        for i in self._live_sizes:
+            values[i] = dims.evaluate(self._sizes[i], env)
+        return values
 
     def _write(self, record: _Launch, addresses: list[int], env: Mapping[str, int]) -> None:
         local: dict[str, int] | None = None

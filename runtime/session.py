@@ -190,8 +190,8 @@ class Session:
             repeats: runs of the program, of which each kernel's median is taken.
 
         Returns:
-            for each kernel launch, in order: `kernel`, `node` (the ONNX nodes it implements), `runs` (how often a call with these
-            inputs runs it: in a loop's body more than once), `ms` of one run, and the `flops` and `bytes` that its plan counts
+            for each kernel launch, in order: `kernel`, `node` (the ONNX nodes it implements), `runs` (how often such a call
+            runs it: in a loop's body more than once), `ms` of one run, and the `flops` and `bytes` that its plan counts
             (0 where it counts none); on a GPU also `arithmetic`, the type of the flops.
 
         Raises:

@@ -50,6 +50,24 @@ def narrow(dtype: str, acc: str = "f32") -> ScalarRegion:
     return r.end(r.narrow(0, dtype))
 
 
+def rescaled(acc: str, out: str, scale: int) -> ScalarRegion:
+    """An epilogue region: an accumulator times a scale, rounded to the nearest number of `out`."""
+    r = Region(acc)
+    x = r.add("mulf", 0 if acc == "f32" else r.add("sitofp", 0), r.load(scale, "f32"))
+    if out != "i8":
+        return r.end(r.narrow(x, out))
+    x = r.add("maxf", r.add("roundeven", x), r.add("const", value=-128.0))
+    return r.end(r.add("fptosi", r.add("minf", x, r.add("const", value=127.0)), type="i8"))
+
+
+def quantized_in_epilogue(d: Dispatch, out: str = "i8") -> Dispatch:
+    """A product or convolution with one scale a column, whose results are of type `out`."""
+    (result,) = d.results
+    scale = contiguous("f32", result.shape[-1])
+    region = rescaled(str(d.attr("acc")), out, len(d.operands))
+    return replace(d, operands=(*d.operands, scale), results=(replace(result, dtype=out),), regions=(region,))
+
+
 def bias_gelu(dtype: str, bias: int) -> ScalarRegion:
     """An epilogue region: gelu(acc + bias) with erf."""
     r = Region("f32")

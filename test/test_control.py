@@ -64,6 +64,34 @@ def test_passes_run_in_regions() -> None:
     assert "ingot.sqrt" not in branch.partition('sym_name = "main"')[0]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_random_loops(seed: int) -> None:
+    """What is carried is read, replaced and passed on in any order: no value is overwritten before its last reader."""
+    rng = np.random.default_rng(seed)
+    values, nodes = ["a", "b", "c"], []
+    for i in range(rng.integers(1, 7)):
+        first, second = rng.choice(values, 2)
+        kind = rng.choice(["Add", "Max", "Neg", "MatMul", "Transpose", "Softmax"])
+        if kind == "Transpose":
+            nodes.append(helper.make_node("Transpose", [first], [f"t{i}"], perm=[1, 0]))
+            nodes.append(helper.make_node("Sub", [f"t{i}", second], [f"v{i}"]))
+        else:
+            inputs = {"Neg": [first], "Softmax": [first], "MatMul": [first, "w"]}.get(kind, [first, second])
+            nodes.append(helper.make_node(kind, inputs, [f"v{i}"]))
+        values.append(f"v{i}")
+    given = [f"r{i}" for i in range(3)]
+    nodes += [helper.make_node("Identity", [str(v)], [r]) for v, r in zip(rng.choice(values, 3), given, strict=True)]
+    loop = body(nodes, given, **{n: (TensorProto.FLOAT, [4, 4]) for n in "abc"})
+    main = [
+        helper.make_node("MatMul", ["w", "w"], ["ww"]),
+        helper.make_node("Loop", ["m", "", "w", "ww", "w"], ["y0", "y1", "y2"], body=loop),
+        helper.make_node("MatMul", ["x", "y0"], ["y"]),
+    ]
+    made = model(main, ["y", "y1", "y2"], m=COUNT)
+    for trips in (1, 2, 3):
+        check(made, {"x": x(2), "m": np.array(trips)})
+
+
 def test_profiles_count_the_runs_of_a_loop() -> None:
     made, feeds = MODELS["loop_with_a_trip_count_input"]()
     session = ingot.Session(ingot.compile(made), "cpu")

@@ -20,7 +20,7 @@ from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, WgmmaTile
 from ingot.compiler.codegen.cuda_gemv import GemvSchedule
-from ingot.compiler.codegen.cuda_matmul import choose
+from ingot.compiler.codegen.cuda_matmul import choose, clustered_blocks
 from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
@@ -178,31 +178,6 @@ def test_splits_give_the_same_sum_each_time(target: str, schedule: Any) -> None:
     d = product(40, 72, 512, "f16", out="f32")
     first, second = (run_emulated(d, target, None, split(schedule, 3)).results[0] for _ in range(2))
     assert first.tobytes() == second.tobytes()
-
-
-@pytest.mark.parametrize("layout", ["NN", "NT"])
-@pytest.mark.parametrize("s", [WgmmaSchedule(64, 128, 3, pair=True), WgmmaSchedule(128, 256, 3, 2, pair=True)], ids=str)
-def test_pairs_share_columns(s: WgmmaSchedule, layout: str) -> None:
-    """Pairs of which one tile or a part of it lies beyond the end; parts of K."""
-    for m in (64, 136, 300):
-        found = check(product(m, 328, 392, layout=layout, bias=True), "sm_90a", s)
-        assert found.plan.launches[0].cluster == (2, 1, 1)
-    check(product(136, 136, 200, layout=layout, batch=(2,), out="f32"), "sm_90a", s)
-    check(product("m", 136, "k", layout=layout, out="f32", multiples={"k": 8}), "sm_90a", s, {"m": 200, "k": 328})
-
-
-def test_pairs_walk_many_tiles() -> None:
-    """More pairs than clusters: stages and parities carry over from pair to pair."""
-    found = check(product(64 * 9, 16 * 30, 136, layout="NT", out="f32"), "sm_90a", WgmmaSchedule(64, 16, 3, pair=True))
-    assert found.plan.launches[0].grid[0] < 10 * 30
-
-
-def test_what_pairs_cannot_do() -> None:
-    """Halves of columns are whole boxes; shares of steps are not in step."""
-    with ir.Context(), pytest.raises(NotImplementedError, match="cannot read"):
-        emit(product(256, 192, 128), BY_NAME["sm_90a"], WgmmaSchedule(128, 192, 3, pair=True))
-    with pytest.raises(ValueError, match="in step"):
-        WgmmaSchedule(128, 256, 3, stream=132, pair=True)
 
 
 STREAMED = {name: KERNELS[name] for name in ("wgmma", "mma", "registers")}
@@ -456,21 +431,6 @@ def test_code_of_clusters(s: ClusterSchedule) -> None:
     assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
 
 
-def test_code_of_pairs() -> None:
-    """Half of B's boxes go to both blocks, and stages are released in both."""
-    with ir.Context():
-        emitted = emit(product(4096, 4096, 4096), BY_NAME["sm_90a"], WgmmaSchedule(128, 256, 4, pair=True))
-        ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
-    symbol = emitted.plan.launches[0].symbol
-    # A step is one box of A, and of B's four boxes two.
-    (multicast,) = innermost_counts(ptx, symbol, r"\.multicast::cluster")
-    (loads,) = innermost_counts(ptx, symbol, r"cp\.async\.bulk\.tensor\.2d\.shared::cluster")
-    assert 3 * multicast == 2 * loads
-    assert innermost_counts(ptx, symbol, r"wgmma\.mma_async") == [4]
-    assert innermost_counts(ptx, symbol, r"mbarrier\.arrive\.shared::cluster")
-    assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
-
-
 @pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
 def test_code_of_wgmma_tiles_with_few_stages(tile: WgmmaTile) -> None:
     """Two blocks would fit an SM's shared memory; whether they do its registers depends on the tile."""
@@ -522,6 +482,15 @@ def test_schedules_follow_the_shape() -> None:
     assert (few.swapped, few.tile_n) == (True, 16)
     assert isinstance(choose(gemm_problem(make.matmul(4096, 4096, 4096)), ampere), MmaSchedule)
     assert isinstance(choose(gemm_problem(make.matmul(333, 77, 45)), hopper), MmaSchedule)  # TMA cannot read such rows
+
+
+@pytest.mark.parametrize("cluster", range(1, 9))
+def test_clusters_lie_in_groups_of_sms(cluster: int) -> None:
+    """Of 132 SMs in groups of 14 to 18; beyond pairs not every place is found."""
+    blocks = clustered_blocks(132, cluster, 1)
+    assert blocks % cluster == 0
+    assert clustered_blocks(132, cluster, 2) >= 2 * blocks
+    assert blocks == {1: 132, 2: 132, 3: 111, 4: 104, 5: 90, 6: 96, 7: 98, 8: 88}[cluster]
 
 
 def test_what_no_kernel_takes_is_named() -> None:

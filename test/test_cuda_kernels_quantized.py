@@ -16,6 +16,8 @@ from ptx_loops import innermost_counts
 from ingot.compiler.codegen import mma_table
 from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule
 from ingot.compiler.codegen.cuda_gemm_decoded import DecodedMmaSchedule, DecodedSimtSchedule
+from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule
@@ -357,11 +359,13 @@ def test_code_of_weights(target: str, weights: str) -> None:
 
 def test_choices() -> None:
     """Few rows are streamed; more take the block-scaled instruction, or 16 bits, or f32."""
-    h200, consumer = BY_NAME["sm_90a"], BY_NAME["sm_120a"]
+    h200, consumer, a100 = BY_NAME["sm_90a"], BY_NAME["sm_120a"], BY_NAME["sm_80"]
     for d, target, kind in (
         (make.quantized_matmul(1, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, StreamedSchedule),
         (make.quantized_matmul(1, 4096, 4096, "f32", "i4", scale="f32", block=128), h200, GemvSchedule),
-        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, DecodedMmaSchedule),
+        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, DecodedWgmmaSchedule),
+        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), a100, DecodedRegistersSchedule),
+        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), BY_NAME["sm_75"], DecodedMmaSchedule),
         (make.quantized_matmul(512, 512, 512, "f32", "i4", scale="f32", block=128), h200, DecodedSimtSchedule),
         (scaled(SCALED_ROWS[-1], 512, 512, 512), consumer, BlockScaleSchedule),
         (scaled(SCALED_ROWS[-1], 512, 512, 512), h200, DecodedMmaSchedule),
@@ -377,3 +381,55 @@ def test_choices() -> None:
 def test_what_a_target_lacks_is_named(d: Dispatch, target: str, schedule: Any, names: str) -> None:
     with ir.Context(), pytest.raises(NotImplementedError, match=names):
         emit(d, BY_NAME[target], schedule)
+
+
+# Scales in the epilogue ---------------------------------------------------------------------------------------------------
+
+BYTES = {"dtype": "i8", "acc": "i32", "out": "i32"}
+EIGHT = {"dtype": "f8E4M3FN", "out": "f32"}
+SAME = (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_89", "sm_90a", "sm_120a"])
+@pytest.mark.parametrize("out", ["i8", "f16"])
+@pytest.mark.parametrize("types", [BYTES, EIGHT], ids=["i8", "f8"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        make.conv(1, (7, 6), 32, 24, (3, 3), pads=SAME),
+        make.conv(1, (9, 9), 3, 16, (7, 7), strides=(2, 2), pads=(3,) * 4),
+        make.conv(2, (5, 5), 16, 40, (1, 1)),
+        make.conv(1, (6, 6), 16, 16, (3, 3), pads=SAME, groups=16),
+        make.conv(1, (6, 6), 16, 32, (3, 3), pads=SAME, groups=2),
+    ],
+    ids=["3x3", "stem", "1x1", "depthwise", "groups"],
+)
+def test_convolutions_of_eight_bits(window: Dispatch, types: dict[str, str], out: str, target: str) -> None:
+    dtype, acc = types["dtype"], types.get("acc", "f32")
+    attrs = {**dict(window.attrs), "acc": acc}
+    operands = tuple(replace(t, dtype=dtype) for t in window.operands)
+    d = replace(window, operands=operands, attrs=tuple(sorted(attrs.items())))
+    emulate_and_check(make.quantized_in_epilogue(d, out), target)
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_89", "sm_90a", "sm_120a"])
+@pytest.mark.parametrize("out", ["i8", "f16"])
+@pytest.mark.parametrize(("dtype", "acc"), [("i8", "i32"), ("f8E4M3FN", "f32")])
+@pytest.mark.parametrize("m", [1, 40])
+def test_products_of_eight_bits(m: int, dtype: str, acc: str, out: str, target: str) -> None:
+    for transposed in (False, True):
+        d = make.matmul(m, 48, 96, dtype, acc=acc, out="f32", b_transposed=transposed)
+        emulate_and_check(make.quantized_in_epilogue(d, out), target)
+
+
+def emulate_and_check(d: Dispatch, target: str) -> None:
+    """Integers may differ by one where a sum of floats lies next to the middle between two."""
+    found = run_emulated(d, target)
+    (expected,) = run_dispatch(d, found.operands)
+    got, want = found.results[0].astype(np.float64), expected.astype(np.float64)
+    if d.results[0].dtype == "i8":
+        apart = np.abs(got - want)
+        assert apart.max() <= (0 if d.attr("acc") == "i32" else 1)
+        assert (apart > 0).mean() <= 0.01
+    else:
+        np.testing.assert_allclose(got, want, rtol=2e-3, atol=1e-5 * np.abs(want).max())

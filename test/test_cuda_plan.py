@@ -94,6 +94,27 @@ def test_live_sizes_keep_grid_and_arena_and_change_the_table(driver):
         assert plan.launches[1].storage[1][0].value == 0xB0000 + 4 * n
 
 
+def test_what_did_not_change_is_not_written_again(driver):
+    """Iterations of a loop differ in live sizes alone; calls with other arrays in addresses alone."""
+    plan = make_plan(FakeCuda(), 100, frozenset({"N"}))
+    written = []
+    write = plan._write
+    plan._write = lambda record, *rest: (written.append(record.step.node), write(record, *rest))
+    addresses = [0xA0000, 0, 0xB0000]
+    expected = [
+        (addresses, 100, ["first", "second"]),
+        (addresses, 100, []),
+        (addresses, 101, ["second"]),  # its offset depends on N
+        ([0xA0000, 0, 0xB0000], 101, []),
+        ([0xC0000, 0, 0xB0000], 101, ["first", "second"]),
+    ]
+    for where, n, nodes in expected:
+        written.clear()
+        changed = plan.bind(where, 0xD0000, {"N": n}, 0)
+        assert [r.step.node for r in changed] == written == nodes
+        assert size_table(plan) == [n, n + 1]
+
+
 def test_empty_launches_are_dropped(driver):
     plan = make_plan(FakeCuda(), 0)
     assert [record.step.node for record in plan.launches] == ["second"]

@@ -52,6 +52,39 @@ def test_refit_with_other_weights_is_the_engine_of_the_other_model(tmp_path: Pat
     assert refitted.stats()["compiled_kernels"] + direct.stats()["compiled_kernels"] <= len(direct.program.kernels)
 
 
+def quantized(seed: int) -> onnx.ModelProto:
+    """A weight of two elements a byte, and one of a scale that is a single number."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w": rng.integers(0, 256, (16, 2, 16)).astype(np.uint8),
+        "s": rng.random((16, 2)).astype(np.float32),
+        "v": rng.integers(-128, 128, (16, 4000)).astype(np.int8),
+        "t": np.float32(rng.random()),
+    }
+    nodes = [
+        helper.make_node("MatMulNBits", ["x", "w", "s"], ["h"], domain="com.microsoft", K=64, N=16, block_size=32),
+        helper.make_node("DequantizeLinear", ["v", "t"], ["d"]),
+        helper.make_node("MatMul", ["h", "d"], ["y"]),
+    ]
+    made = model(nodes, {"x": (F, ["N", 64])}, {"y": (F, ["N", 4000])}, weights)
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return made
+
+
+def test_packed_weights_and_scales_are_refitted_by_their_names(tmp_path: Path) -> None:
+    file, other = tmp_path / "m.onnx", tmp_path / "other.onnx"
+    onnx.save(quantized(1), file)
+    onnx.save(quantized(2), other)
+    ingot.compile(file).save(tmp_path / "bare.ingot", weights=False)
+    x = np.random.default_rng(0).standard_normal((3, 64)).astype(np.float32)
+    for source, seed in ((file, 1), (other, 2)):
+        bare = ingot.Engine.load(tmp_path / "bare.ingot")
+        (expected,) = ingot.Session(ingot.compile(quantized(seed)), "cpu").run(None, {"x": x})
+        np.testing.assert_array_equal(ingot.Session(bare.refit(source), "cpu").run(None, {"x": x})[0], expected)
+    with pytest.raises(ingot.Error, match="weight 'w' does not fit tensor<16x64xi4>"):
+        ingot.Session(ingot.compile(file).refit({"w": np.zeros((16, 2, 8), np.uint8)}), "cpu")
+
+
 def test_single_weights_and_mistakes(tmp_path: Path) -> None:
     engine = ingot.compile(perceptron())
     engine.save(tmp_path / "m.ingot")

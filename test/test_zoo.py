@@ -53,17 +53,12 @@ QUANTIZED = (
     "form_mxfp8_e8m0",
     "form_nvfp4_weight_2dq",
     "gpt2.ort_nbits4_acc4",
-    "llama.ort_nbits4",
     "llama_kv.genai_int4_cpu",
-    "llama_kv.genai_int4_nvtensorrtrtx",
     "mobilenetv3_large_100.ort_static_qop",
-    "resnet50.mo_int8_fp16",
     "resnet50.ort_static_qdq",
     "vit.mo_fp8",
     "vit.mt_mxfp8",
     "vit.mt_nvfp4",
-    "whisper_decoder.ort_dynamic",
-    "whisper_encoder.mo_int8",
 )
 OTHERS = [
     pytest.param(n, marks=pytest.mark.skipif("INGOT_ALL_MODELS" not in os.environ, reason="INGOT_ALL_MODELS is not set"))

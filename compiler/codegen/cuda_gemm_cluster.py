@@ -13,7 +13,6 @@ shared memory, and the ring of stages holds nothing but what has to be streamed:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import gcd
 from typing import ClassVar
 
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
@@ -162,18 +161,21 @@ class _ClusterKernel(WgmmaKernel):
         epilogue = FragmentEpilogue(self.dk, self.result, (s.rows, s.cols))
         threads, pairs, across = self.dk.threads, s.rows * s.cols // 2, s.cols // 2
         share = -(-pairs // s.cluster)
+        rounds = -(-share // threads)
+        ahead = min(rounds, READ_AHEAD)
+        exact = share % (threads * ahead) == 0 and pairs % s.cluster == 0
         parts = [self.shared]
         if s.cluster > 1:
             parts = [k.cluster_address(self.shared, r) for r in range(s.cluster)]
         first = rank * share
         end = k.min(first + share, pairs)
 
-        def some(start: Val, count: int) -> None:
+        def some(start: Val) -> None:
             """The pairs of a thread at `start` and every `threads` after it."""
             places = []
-            for i in range(count):
+            for i in range(ahead):
                 number = start + i * threads
-                inside = k.min(number, pairs - 1) if share % threads or pairs % s.cluster else number
+                inside = number if exact else k.min(number, pairs - 1)
                 row, col = inside // across, (inside % across) << 1
                 at = row * s.pitch + col
                 read = [k.load(part.at(at, acc), k.vector_of(acc, 2), align=8) for part in parts]
@@ -182,13 +184,11 @@ class _ClusterKernel(WgmmaKernel):
                 total = read[0]
                 for part in read[1:]:
                     total = total + part
-                with k.if_(number < end if share % threads or pairs % s.cluster else True):
+                with k.if_(True if exact else number < end):
                     epilogue.pair(epilogue.at_row(batch, m0 + row), n0 + col, k.elements(total))
 
-        rounds = -(-share // threads)
-        ahead = gcd(rounds, READ_AHEAD) if rounds > READ_AHEAD else rounds
         if rounds == ahead:
-            some(first + thread, rounds)
+            some(first + thread)
         else:
-            with k.for_(first + thread, first + rounds * threads, ahead * threads) as loop:
-                some(loop.iv, ahead)
+            with k.for_(first + thread, end, ahead * threads) as loop:
+                some(loop.iv)

@@ -82,8 +82,7 @@ def _padding(low: Lowering, i: int, batch: Dim) -> list[Condition]:
             parts = [low.build.slice_axis(whole, 0, 0, batch), low.build.slice_axis(whole, 0, batch, batch)]
         ends, *begins = (low.build.reshape(p, (batch, 1, 1, 1)) for p in parts)
         found: list[Condition] = [lambda b: b.cmpi_slt(b.index(3), b.to_index(b.load(ends)))]
-        found += [lambda b, x=x: b.cmpi_sge(b.index(3), b.to_index(b.load(x))) for x in begins]
-        return found
+        return [*found, *map(_from, begins)]
     wide = (mask.shape[0], 1, 1, mask.shape[1]) if mask.rank == 2 else (mask.shape[0], 1, *mask.shape[1:])
     aligned = low.build.reshape(mask, wide)
 
@@ -92,6 +91,11 @@ def _padding(low: Lowering, i: int, batch: Dim) -> list[Condition]:
         return b.cmpi_sgt(m, b.like(0, m))
 
     return [counts]
+
+
+def _from(begins: Source) -> Condition:
+    """True of keys from the loaded position on."""
+    return lambda b: b.cmpi_sge(b.index(3), b.to_index(b.load(begins)))
 
 
 def _plus(low: Lowering, x: TypedValue, bias: Source | None, start: Dim) -> TypedValue:

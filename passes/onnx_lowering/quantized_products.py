@@ -298,7 +298,8 @@ def _matmul_nbits(low: Lowering) -> Source:
     blocks = dims.ceildiv(k, block)
     type = UINT4 if bits == 4 else UINT8
     wide = blocks * block
-    weight = low.build.reinterpreted(low.source(1), type, (n, wide))
+    bytes_ = low.source(1)
+    weight = low.build.reinterpreted(bytes_, type, (n, wide)) if bits == 4 else low.build.reshaped(low.tensor(1), (n, wide))
     scale = low.build.reshape(low.source(2), (n, blocks))
     zero = _packed_zeros(low, low.optional(3), type, n, blocks)
     w = dequantized(low, weight, scale, zero, a.type, axis=1, block=block)
@@ -312,10 +313,9 @@ def _packed_zeros(low: Lowering, zero: Source | None, type: OnnxType, n: int, bl
     """Zero points [n, blocks]: floats, or integers of which each row begins a byte; half the range where there are none."""
     if zero is None:
         return Known(type, (1, 1), (8 if type == UINT4 else 128,))
-    if zero.type != UINT8:
+    if zero.type != UINT8 or type == UINT8:
         return low.build.reshape(zero, (n, blocks))
-    row = dims.ceildiv(blocks, 2) * 2 if type == UINT4 else blocks
-    stored = low.build.reinterpreted(zero, type, (n, row))
+    stored = low.build.reinterpreted(zero, type, (n, dims.ceildiv(blocks, 2) * 2))
     return low.build.slice_axis(stored, 1, 0, blocks)
 
 

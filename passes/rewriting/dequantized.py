@@ -121,18 +121,19 @@ def read_dequantized(value: ir.Value, before: ir.Operation, weights: Any = None)
     if found is None:
         return None
     q = root.tensors[found.q]
-    if dialect.shape_of(q) != root.domain:
+    lead = len(root.domain) - len(dialect.shape_of(q))
+    if (*(1,) * lead, *dialect.shape_of(q)) != root.domain:
         return None
+    q = views.reshape(q, root.domain, before)
     for view in chain:
         q = views.make(replace(view, x=q), before)
     axes = _Axes.of(chain, root.domain)
-    scales = _scale_tensor(root, found, before)
-    scale = None if scales is None else axes.parameter(scales, before)
+    scale = axes.parameter(_scale_tensor(root, found), found.scale.blocks, before)
     if scale is None:
         return None
     zero = ZeroPoint(offset=found.offset)
     if found.zero is not None:
-        read = _zero_point(root.tensors[found.zero], found.unsigned, axes, before, weights)
+        read = _zero_point(root.tensors[found.zero.operand], found.zero.blocks, found.unsigned, axes, before, weights)
         if read is None:
             return None
         zero = read
@@ -166,13 +167,22 @@ def _cast_from(op: ir.Operation) -> ir.Value | None:
 
 
 @dataclass(frozen=True)
+class _Read:
+    """An operand that a region reads, and the axes of the domain along which it does so by blocks, with their sizes."""
+
+    operand: int
+    blocks: tuple[tuple[int, int], ...] = ()
+    cast: str = ""  # the type as which it is read
+
+
+@dataclass(frozen=True)
 class _Match:
-    """Numbers of the operands that a dequantization loads, the value that is its scale, and its constant zero point."""
+    """The operands that a dequantization reads, and its constant zero point."""
 
     q: int
     unsigned: bool
-    scale: int
-    zero: int | None
+    scale: _Read
+    zero: _Read | None
     offset: int
 
 
@@ -197,7 +207,7 @@ def _matched(root: Root) -> _Match | None:
                     continue
                 offset = int(number)
             elif right.op == inst.op and _subtracts(region, element):
-                zero = _loaded(region, right.args[0])
+                zero = _parameter_read(root, right.args[0])
                 if zero is None:
                     continue
             else:
@@ -207,9 +217,12 @@ def _matched(root: Root) -> _Match | None:
         q = _loaded(region, inst.args[0])
         if q is None or dialect.dtype_of(root.tensors[q]) not in _CONVERSIONS[inst.op]:
             continue
-        if zero is not None and dialect.dtype_of(root.tensors[zero]) != dialect.dtype_of(root.tensors[q]):
+        if zero is not None and dialect.dtype_of(root.tensors[zero.operand]) != dialect.dtype_of(root.tensors[q]):
             continue
-        return _Match(q, inst.op == "uitofp", scale, zero, offset)
+        scales = _scale_read(root, scale)
+        if scales is None:
+            continue
+        return _Match(q, inst.op == "uitofp", scales, zero, offset)
     return None
 
 
@@ -229,36 +242,61 @@ def _loaded(region: ScalarRegion, value: int) -> int | None:
     return inst.attr("operand") if inst is not None and inst.op == "load" else None
 
 
-def _scale_tensor(root: Root, match: _Match, before: ir.Operation) -> ir.Value | None:
-    """The scales as a tensor: what is loaded, or loaded and read as another type of its size."""
+def _scale_read(root: Root, value: int) -> _Read | None:
+    """Scales: what is read, widened, perhaps as another type of its size."""
     (region,) = root.regions
-    value = match.scale
     inst = _inst(region, value)
     if inst is not None and inst.op == "extf":
         value = inst.args[0]
         inst = _inst(region, value)
-    cast = inst if inst is not None and inst.op == "bitcast" else None
-    if cast is not None:
-        value = cast.args[0]
-    operand = _loaded(region, value)
-    if operand is None:
+    if inst is None or inst.op != "bitcast":
+        return _parameter_read(root, value)
+    found = _parameter_read(root, inst.args[0])
+    return None if found is None else replace(found, cast=inst.type)
+
+
+def _parameter_read(root: Root, value: int) -> _Read | None:
+    """A load, or a load at positions of which each is one along an axis of the domain, divided by a block size or not."""
+    (region,) = root.regions
+    inst = _inst(region, value)
+    if inst is None or inst.op not in ("load", "load_at"):
         return None
-    tensor = root.tensors[operand]
-    if cast is None:
+    operand = inst.attr("operand")
+    if inst.op == "load":
+        return _Read(operand)
+    if len(inst.args) != len(root.domain):
+        return None
+    blocks: list[tuple[int, int]] = []
+    for axis, position in enumerate(inst.args):
+        at = _inst(region, position)
+        if at is not None and at.op == "floordivsi" and (size := _inst(region, at.args[1])) is not None and size.op == "const":
+            blocks.append((axis, size.attr("value")))
+            at = _inst(region, at.args[0])
+        if at is None or at.op != "index" or at.attr("axis") != axis:
+            return None
+    return _Read(operand, tuple(blocks))
+
+
+def _scale_tensor(root: Root, match: _Match) -> ir.Value:
+    """The scales as a tensor of their type."""
+    tensor, cast = root.tensors[match.scale.operand], match.scale.cast
+    if not cast:
         return tensor
     builder = RegionBuilder()
     element = builder.emit("load", type=dialect.dtype_of(tensor), operand=0)
-    read = builder.finish([builder.emit("bitcast", element, type=cast.type)])
-    type_ = dialect.tensor_type(cast.type, dialect.shape_of(tensor))
+    read = builder.finish([builder.emit("bitcast", element, type=cast)])
+    type_ = dialect.tensor_type(cast, dialect.shape_of(tensor))
     ip = ir.InsertionPoint(root.op)
     return create_root("pointwise", [], [type_], {}, [read], [tensor], loc=root.op.location, ip=ip).results[0]
 
 
-def _zero_point(tensor: ir.Value, unsigned: bool, axes: _Axes, before: ir.Operation, weights: Any) -> ZeroPoint | None:
+def _zero_point(
+    tensor: ir.Value, blocks: Sequence[tuple[int, int]], unsigned: bool, axes: _Axes, before: ir.Operation, weights: Any
+) -> ZeroPoint | None:
     number = _one_number(tensor, weights)
     if number is not None:
         return ZeroPoint(offset=number)
-    parameter = axes.parameter(tensor, before)
+    parameter = axes.parameter(tensor, blocks, before)
     return None if parameter is None else ZeroPoint(parameter, unsigned)
 
 
@@ -289,42 +327,42 @@ class _Axes:
     Attributes:
         domain: the computation's domain.
         axes: for each axis of the tensor, the domain's axes that it runs over, outermost first, without those of size 1.
+        sizes: of the tensor's axes, which may be cut at their ends.
         lost: axes of the domain that no whole axes of the tensor run over.
     """
 
     domain: tuple[Dim, ...]
     axes: list[tuple[int, ...]]
+    sizes: tuple[Dim, ...]
     lost: set[int]
 
     @classmethod
     def of(cls, chain: Sequence[views.View], domain: tuple[Dim, ...]) -> _Axes:
         """The axes after a chain of views, first to last."""
-        found = cls(domain, [(i,) if d != 1 else () for i, d in enumerate(domain)], set())
-        shape = domain
+        found = cls(domain, [(i,) if d != 1 else () for i, d in enumerate(domain)], domain, set())
         for view in chain:
-            found._view(view, shape)
-            shape = view.shape
+            found._view(view)
+            found.sizes = view.shape
         return found
 
-    def _view(self, view: views.View, old: tuple[Dim, ...]) -> None:
-        axes = self.axes
+    def _view(self, view: views.View) -> None:
+        axes, old = self.axes, self.sizes
         match view.name:
             case "transpose":
                 self.axes = [axes[p] for p in view.attr("perm")]
             case "reshape":
                 self._regroup(old, view.shape)
             case "expand":
-                lead = len(view.shape) - len(old)
-                self.axes = [()] * lead + axes
+                self.axes = [()] * (len(view.shape) - len(old)) + axes
             case _:
-                whole = zip(old, view.shape, view.attr("steps"), strict=True)
-                self.axes = [self._kept(axes[i], a == b and s == 1) for i, (a, b, s) in enumerate(whole)]
+                starts, steps = view.attr("starts"), view.attr("steps")
+                for i, axis in enumerate(axes):
+                    if starts[i] != "0" or steps[i] != 1:
+                        self.lost.update(axis)
+                        axes[i] = ()
 
-    def _kept(self, axis: tuple[int, ...], is_whole: bool) -> tuple[int, ...]:
-        if is_whole:
-            return axis
-        self.lost.update(axis)
-        return ()
+    def _is_cut(self, axis: int) -> bool:
+        return dims.product(self.domain[i] for i in self.axes[axis]) != self.sizes[axis]
 
     def _regroup(self, old: Sequence[Dim], new: Sequence[Dim]) -> None:
         groups = axis_groups(old, new)
@@ -336,37 +374,48 @@ class _Axes:
         for before, after in groups:
             merged = tuple(i for a in before for i in self.axes[a])
             wide = [a for a in after if new[a] != 1]
-            if len(wide) == 1:
+            same = sum(old[a] != 1 for a in before) == 1
+            if len(wide) == 1 and (same or not any(self.axes[a] and self._is_cut(a) for a in before)):
                 axes[wide[0]] = merged
             else:
                 self.lost.update(merged)
         self.axes = axes
 
-    def parameter(self, tensor: ir.Value, before: ir.Operation) -> Parameter | None:
-        """A tensor that the computation loads, along the axes; None where it varies along what they do not follow."""
+    def parameter(
+        self, tensor: ir.Value, blocks: Sequence[tuple[int, int]], before: ir.Operation
+    ) -> Parameter | None:
+        """A tensor that the computation reads, along the axes; None where it varies along what they do not follow.
+
+        Args:
+            blocks: axes of the domain along which an element is read by so many neighbours.
+        """
         sizes = dialect.shape_of(tensor)
         sizes = (*(1,) * (len(self.domain) - len(sizes)), *sizes)
-        if any(d not in (1, whole) for d, whole in zip(sizes, self.domain, strict=True)):
-            return None
+        shared = dict(blocks)
+        for i, (d, whole) in enumerate(zip(sizes, self.domain, strict=True)):
+            if d != 1 and d != (dims.ceildiv(whole, shared[i]) if i in shared else whole):
+                return None
         varying = {i for i, d in enumerate(sizes) if d != 1}
         if varying & self.lost:
             return None
         order: list[int] = []
         shape: list[Dim] = []
-        blocks: list[int] = []
-        for axis in self.axes:
+        found: list[int] = []
+        for number, axis in enumerate(self.axes):
             own = [i for i in axis if i in varying]
-            if list(axis[: len(own)]) != own:
+            if list(axis[: len(own)]) != own or any(i in shared for i in own[:-1]):
                 return None
-            block = dims.product(self.domain[i] for i in axis[len(own) :])
-            if not isinstance(block, int) and own:
+            count = dims.product(sizes[i] for i in own)
+            block = shared.get(own[-1], 1) * dims.product(self.domain[i] for i in axis[len(own) :]) if own else 0
+            if not isinstance(block, int):
                 return None
-            blocks.append(int(block) if own else 0)
-            shape.append(dims.product(sizes[i] for i in own))
+            if own and dims.ceildiv(self.sizes[number], block) != count:
+                return None  # cut by more than a part of the last block
+            found.append(block)
+            shape.append(count)
             order += own
         if len(order) != len(varying):
             return None  # repeated along an axis that is gone
         rest = [i for i in range(len(sizes)) if i not in varying]
         full = views.reshape(tensor, sizes, before)
-        return Parameter(views.reshape(views.transpose(full, [*rest, *order], before), shape, before), tuple(blocks))
-
+        return Parameter(views.reshape(views.transpose(full, [*rest, *order], before), shape, before), tuple(found))

@@ -159,15 +159,14 @@
 
 // -----
 
-// What a loop carries has memory of its own, to which an iteration copies what it computed.
+// What a loop carries has memory of its own, where an iteration replaces it element by element.
 // CHECK:       "ingot.move"
 // CHECK:       ingot.buffers = ["output:0"]
 // CHECK:       "ingot.loop"
-// CHECK:       "ingot.pointwise"
-// CHECK:       ingot.buffers = ["arena:{{[0-9]+}}"]
-// CHECK-NOT:   ingot.buffers = ["arena
-// CHECK:       "ingot.move"
-// CHECK:       ingot.buffers = ["output:0"], offsets = ["0", "0"]
+// CHECK:       %[[V:.*]] = "ingot.pointwise"
+// CHECK-NOT:   "ingot.move"
+// CHECK:       ingot.buffers = ["output:0"]
+// CHECK:       "ingot.result"(%[[V]])
 // CHECK:       ingot.buffers = ["output:0"]
 "ingot.func"() ({
 ^bb0(%x: tensor<4x6xf32>, %c: tensor<i1>, %m: tensor<i64>):
@@ -188,8 +187,8 @@
 
 // -----
 
-// What a loop carries lies in memory of its own, into which an iteration moves what it computed; two values that change places
-// are copied first.
+// What a loop carries lies in memory of its own. The sum replaces an argument that nothing reads behind it, and two values that
+// change places are copied before either is moved.
 // CHECK:      "ingot.move"(%{{.*}}) ({
 // CHECK:      ingot.buffers = ["output:0"]
 // CHECK:      "ingot.move"
@@ -199,15 +198,14 @@
 // CHECK:      "ingot.loop"
 // CHECK-NEXT: ^bb0(%[[X:.*]]: tensor<?x4xf32{{.*}}, %[[Y:.*]]: tensor<?x4xf32{{.*}}, %[[Z:.*]]: tensor<?x4xf32
 // CHECK-NEXT: %[[P:.*]] = "ingot.pointwise"
+// CHECK:      ingot.buffers = ["output:0"]
 // CHECK:      %[[CZ:.*]] = "ingot.move"(%[[Z]])
 // CHECK:      %[[CY:.*]] = "ingot.move"(%[[Y]])
-// CHECK:      %[[R0:.*]] = "ingot.move"(%[[P]], %[[X]])
-// CHECK:      ingot.buffers = ["output:0"]
 // CHECK:      %[[R1:.*]] = "ingot.move"(%[[CZ]], %[[Y]])
 // CHECK:      ingot.buffers = ["output:1"]
 // CHECK:      %[[R2:.*]] = "ingot.move"(%[[CY]], %[[Z]])
 // CHECK:      ingot.buffers = ["output:2"]
-// CHECK:      "ingot.result"(%[[R0]])
+// CHECK:      "ingot.result"(%[[P]])
 // CHECK-NEXT: "ingot.result"(%[[R1]])
 // CHECK-NEXT: "ingot.result"(%[[R2]])
 // CHECK:      ingot.buffers = ["output:0", "output:1", "output:2"]
@@ -225,6 +223,56 @@
     "ingot.result"(%p) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
     "ingot.result"(%c) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
     "ingot.result"(%b) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 3, operandSegmentSizes = #three, resultSegmentSizes = #three}
+    : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>) -> (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>)
+  "ingot.output"(%r#0) {name = "y0", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%r#1) {name = "y1", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%r#2) {name = "y2", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Must not fire: a product reads all of its operand, and what is read behind its last write stays until the end; both are moved.
+// The third is written where it lies, since nothing reads its argument any more.
+// CHECK:      "ingot.loop"
+// CHECK-NEXT: ^bb0(%[[X:.*]]: tensor<?x4xf32{{.*}}, %[[Y:.*]]: tensor<?x4xf32{{.*}}, %[[Z:.*]]: tensor<?x4xf32
+// CHECK:      %[[P:.*]] = "ingot.matmul"(%[[X]]
+// CHECK:      ingot.buffers = ["arena:{{[0-9]+}}"]
+// CHECK:      %[[Q:.*]] = "ingot.pointwise"
+// CHECK:      ingot.buffers = ["arena:{{[0-9]+}}"]
+// CHECK:      %[[R:.*]] = "ingot.pointwise"
+// CHECK:      ingot.buffers = ["output:2"]
+// CHECK:      %[[M0:.*]] = "ingot.move"(%[[P]], %[[X]])
+// CHECK:      %[[M1:.*]] = "ingot.move"(%[[Q]], %[[Y]])
+// CHECK:      "ingot.result"(%[[M0]])
+// CHECK-NEXT: "ingot.result"(%[[M1]])
+// CHECK-NEXT: "ingot.result"(%[[R]])
+#three = array<i32: 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["N"]>>):
+  %r:3 = "ingot.loop"(%x, %x, %x) ({
+  ^bb0(%a: tensor<?x4xf32, #ingot.dims<["N"]>>, %b: tensor<?x4xf32, #ingot.dims<["N"]>>, %c: tensor<?x4xf32, #ingot.dims<["N"]>>):
+    %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+    %p = "ingot.matmul"(%a, %w) ({
+    ^bb0(%e: f32):
+      "ingot.yield"(%e) : (f32) -> ()
+    }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+    %q = "ingot.pointwise"() ({
+      %e = "ingot.load"(%b) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+      %f = "ingot.negf"(%e) : (f32) -> f32
+      "ingot.yield"(%f) : (f32) -> ()
+    }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+    %s = "ingot.pointwise"() ({
+      %e = "ingot.load"(%b) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+      %f = "ingot.load"(%c) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+      %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+      "ingot.yield"(%g) : (f32) -> ()
+    }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+    "ingot.result"(%p) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+    "ingot.result"(%q) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+    "ingot.result"(%s) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
     "ingot.return"() : () -> ()
   }) {trips = "3", symbol = "i", carried = 3, operandSegmentSizes = #three, resultSegmentSizes = #three}
     : (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>) -> (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>)

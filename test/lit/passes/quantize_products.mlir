@@ -161,7 +161,6 @@
 // -----
 
 // Fires: a convolution's padding is the zero point. The weight is read through the transpose to channels last.
-// CHECK:        "ingot.load_at"
 // CHECK:        "ingot.select"
 // CHECK-NEXT:   "ingot.yield"
 // CHECK-NEXT: }) : () -> tensor<?x11x9x4xi8, #ingot.dims<["N"]>>
@@ -383,6 +382,67 @@
 
 // -----
 
+// Fires: a last block that is short, of a weight that is cut.
+// CHECK:      "ingot.matmul"
+// CHECK:      }) {acc = "f32", b_block = 16 : i64}
+// CHECK-SAME:   (tensor<?x40xf32, #ingot.dims<["N"]>>, tensor<40x6xi4>, tensor<3x6xf32>)
+"ingot.func"() ({
+^bb0(%x: tensor<?x40xf32, #ingot.dims<["N"]>>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<6x48xi4>
+  %s = "ingot.weight"() {name = "s"} : () -> tensor<6x3xf32>
+  %v1 = "ingot.reshape"(%w) : (tensor<6x48xi4>) -> tensor<6x3x16xi4>
+  %v2 = "ingot.reshape"(%s) : (tensor<6x3xf32>) -> tensor<6x3x1xf32>
+  %v3 = "ingot.pointwise"() ({
+    %i_q = "ingot.load"(%v1) : (tensor<6x3x16xi4>) -> i4
+    %i_qf = "ingot.uitofp"(%i_q) : (i4) -> f32
+    %i_zf = "ingot.const"() {value = 8.0 : f32} : () -> f32
+    %i_d = "ingot.subf"(%i_qf, %i_zf) : (f32, f32) -> f32
+    %i_s = "ingot.load"(%v2) : (tensor<6x3x1xf32>) -> f32
+    %i_p = "ingot.mulf"(%i_d, %i_s) : (f32, f32) -> f32
+    "ingot.yield"(%i_p) : (f32) -> ()
+  }) : () -> tensor<6x3x16xf32>
+  %v4 = "ingot.reshape"(%v3) : (tensor<6x3x16xf32>) -> tensor<6x48xf32>
+  %v5 = "ingot.slice"(%v4) {starts = ["0", "0"], steps = array<i64: 1, 1>} : (tensor<6x48xf32>) -> tensor<6x40xf32>
+  %v6 = "ingot.transpose"(%v5) {perm = array<i64: 1, 0>} : (tensor<6x40xf32>) -> tensor<40x6xf32>
+  %v7 = "ingot.matmul"(%x, %v6) ({
+  ^bb0(%i_a: f32):
+    "ingot.yield"(%i_a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x40xf32, #ingot.dims<["N"]>>, tensor<40x6xf32>) -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%v7) {name = "y", type = "float"} : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires: a last block that is short, of scales that are read by number.
+// CHECK:      "ingot.matmul"
+// CHECK:      }) {acc = "f32", b_block = 16 : i64}
+// CHECK-SAME:   (tensor<?x40xf32, #ingot.dims<["N"]>>, tensor<40x6xi8>, tensor<3x6xf32>)
+"ingot.func"() ({
+^bb0(%x: tensor<?x40xf32, #ingot.dims<["N"]>>):
+  %w2 = "ingot.weight"() {name = "w2"} : () -> tensor<40x6xi8>
+  %s2 = "ingot.weight"() {name = "s2"} : () -> tensor<3x6xf32>
+  %v1 = "ingot.pointwise"() ({
+    %i_q = "ingot.load"(%w2) : (tensor<40x6xi8>) -> i8
+    %i_f = "ingot.sitofp"(%i_q) : (i8) -> f32
+    %i_c = "ingot.const"() {value = 16 : i64} : () -> i64
+    %i_i = "ingot.index"() {axis = 0 : i64} : () -> i64
+    %i_j = "ingot.index"() {axis = 1 : i64} : () -> i64
+    %i_k = "ingot.floordivsi"(%i_i, %i_c) : (i64, i64) -> i64
+    %i_s = "ingot.load_at"(%s2, %i_k, %i_j) : (tensor<3x6xf32>, i64, i64) -> f32
+    %i_p = "ingot.mulf"(%i_f, %i_s) : (f32, f32) -> f32
+    "ingot.yield"(%i_p) : (f32) -> ()
+  }) : () -> tensor<40x6xf32>
+  %v2 = "ingot.matmul"(%x, %v1) ({
+  ^bb0(%i_a: f32):
+    "ingot.yield"(%i_a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x40xf32, #ingot.dims<["N"]>>, tensor<40x6xf32>) -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%v2) {name = "z", type = "float"} : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
 // Fires: scales of a weight's columns belong to the epilogue.
 // CHECK:      "ingot.matmul"
 // CHECK-NEXT: ^bb0(%[[A:.*]]: f32):
@@ -493,9 +553,10 @@
   %v13 = "ingot.transpose"(%v12) {perm = array<i64: 1, 0>} : (tensor<6x32xf16>) -> tensor<32x6xf16>
   %v14 = "ingot.matmul"(%v6, %v13) ({
   ^bb0(%i_a: f32):
-    "ingot.yield"(%i_a) : (f32) -> ()
-  }) {acc = "f32"} : (tensor<?x32xf16, #ingot.dims<["N"]>>, tensor<32x6xf16>) -> tensor<?x6xf32, #ingot.dims<["N"]>>
-  "ingot.output"(%v14) {name = "y", type = "float"} : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> ()
+    %i_o = "ingot.truncf"(%i_a) : (f32) -> f16
+    "ingot.yield"(%i_o) : (f16) -> ()
+  }) {acc = "f32"} : (tensor<?x32xf16, #ingot.dims<["N"]>>, tensor<32x6xf16>) -> tensor<?x6xf16, #ingot.dims<["N"]>>
+  "ingot.output"(%v14) {name = "y", type = "float16"} : (tensor<?x6xf16, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "sx"], input_types = ["float4e2m1", "float8e4m3fn"]} : () -> ()
 

@@ -1,0 +1,78 @@
+"""Quantized products from graph to kernel: which forms real models take, and what CUDA kernels of each form compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import zoo
+from cuda_emulation import check
+from test_cuda_kernels_quantized import positive_scales
+from test_pass_numerics import SIZES, sections
+
+from ingot import dims
+from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
+from ingot.compiler.dispatch_builder import BuiltDispatch, PlaceResolver, build_dispatch
+from ingot.compiler.importer import import_model
+from ingot.dialects import ingot as dialect
+from ingot.dialects.mlir import context, ir, new_context
+from ingot.passes import Pipeline
+from ingot.passes.convert_onnx_to_ingot import is_lowered
+from ingot.passes.pass_base import PassContext
+
+NAME = "ingot-quantize-products"
+PRODUCTS = ("ingot.matmul", "ingot.scaled_matmul", "ingot.conv")
+FORMS = sections("quantize_products")
+
+
+def products_of(module: ir.Module) -> list[ir.Operation]:
+    found = []
+    for block in dialect.blocks(dialect.main_func(module)):
+        found += [op.operation for op in block.operations if op.operation.name in PRODUCTS]
+    return found
+
+
+def dispatches_of(text: str) -> list[BuiltDispatch]:
+    """The products of a module, as the whole pipeline leaves them."""
+    with context():
+        module = ir.Module.parse(text)
+        Pipeline.parse(",".join(OPTIMIZE + PLAN)).run(module)
+        places = PlaceResolver()
+        return [build_dispatch(op, places) for op in products_of(module)]
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_89", "sm_90a", "sm_120a"])
+@pytest.mark.parametrize("number", range(len(FORMS)))
+def test_cuda_kernels_of_every_form(number: int, target: str) -> None:
+    built = dispatches_of(FORMS[number])
+    assert built
+    for b in built:
+        sizes = {name: dims.evaluate(d, SIZES) for name, d in zip(b.dispatch.symbols, b.sizes, strict=True)}
+        check(b.dispatch, target, sizes=sizes, prepare=positive_scales(b.dispatch))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet50.mo_int8", {"integers": 30}),
+        ("resnet50.ort_static_qdq", {"integers": 30}),
+        ("resnet50.mo_fp8", {"8-bit floats": 22}),
+        ("bert.mt_int8_smoothquant", {"integers": 19}),
+        ("bert.mt_int4_awq", {"weights": 18}),
+        ("vit.mo_fp8", {"8-bit floats": 25}),
+        ("llama.mo_int4_awq_clip", {"weights": 22}),
+        ("llama.ort_nbits4", {"weights": 22}),
+        ("vit.mt_nvfp4", {"scaled": 19}),
+        ("vit.mt_mxfp8", {"scaled": 19}),
+    ],
+)
+def test_products_of_real_models(name: str, expected: dict[str, int], tmp_path: Path) -> None:
+    """Every product that a tool quantized becomes one of quantized operands."""
+    folder = zoo.fill(name, tmp_path, with_reference=False)
+    own = new_context(onnx=True)
+    with own:
+        model = import_model(folder / "model.onnx", context=own, decompose=lambda op_type: not is_lowered(op_type))
+        ctx = PassContext(weights=model.weights)
+        steps = FROM_ONNX + OPTIMIZE[: OPTIMIZE.index(NAME) + 1]
+        Pipeline.parse(",".join(steps)).run(model.module, ctx)
+    assert {kind: count for (pass_name, kind), count in ctx.changes.items() if pass_name == NAME} == expected
