@@ -43,6 +43,7 @@ import zoo  # noqa: E402
 LLAMA = "llama_kv_full"
 MODELS = (*PEERS, LLAMA)
 CASTS = ("fp32", "fp16")
+FP8 = ("ltx_video_full",)  # models whose large products are also quantized to 8-bit floats
 MOST_JIT_S, LEAST_RATIO, MOST_GRAPHS = 10.0, 1.0, 10  # what is asked for
 ERROR = zoo.TOLERANCE["fp16"]
 SECONDS, ROUNDS = 1.5, 5  # of timing each function, in so many turns
@@ -133,9 +134,11 @@ def measure(name: str, folder: Path, options: argparse.Namespace, cache: Path) -
     device, dtype = torch_device(options)
     feeds = zoo.input_sets(folder)[0][0]
     row["error"] = compare(sessions, feeds)
-    sessions["fp32"].close()
+    sessions.pop("fp32").close()
     resident = {n: torch.from_numpy(a).to(device) for n, a in feeds.items()} if device.type == "cuda" else feeds
     functions: dict[str, Callable[[], Any]] = {"ingot": lambda: session.run(None, resident)}
+    if "fp8" in sessions:
+        functions["fp8"] = lambda: sessions["fp8"].run(None, resident)
     models: list[EagerModel] = []
     try:
         models = eager_models(name, feeds, device, dtype)
@@ -153,6 +156,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace, cache: Path) -
         if best is not None:
             row |= {f"{kind}_ms": times[best], f"{kind}_layout": best.partition(" ")[2]}
             row[f"{kind}_queued_ms"] = queued(functions[best], options.seconds / 2)
+    if "fp8" in times:
+        row |= {"fp8_ms": times["fp8"], "fp8_ratio": times["ingot"] / times["fp8"]}
     if models:
         row["ratio"] = row["eager_ms"] / row["ingot_ms"]
         row["parameters"] = models[0].parameters, zoo.read(name).meta["params"]
@@ -164,7 +169,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace, cache: Path) -
     else:
         row |= {"kernels_ms": sum(r["ms"] * r["runs"] for r in profile), "launches": sum(r["runs"] for r in profile)}
         print_profile(profile, options.profile)
-    session.close()
+    for opened in sessions.values():
+        opened.close()
     return row
 
 
@@ -178,10 +184,10 @@ def load_sessions(name: str, folder: Path, options: argparse.Namespace, cache: P
     if engine_path(folder, "fp16").exists():
         row["jit"] = Job("load", engine_path(folder, "fp16"), "--device", options.device, "--cache", cache).result()
     store = RuntimeCache(cache)
-    for cast in CASTS:
+    for cast in (*CASTS, "fp8"):
         path = engine_path(folder, cast)
         if path.exists():
-            mode = options.specialize if cast == "fp16" or name == LLAMA else "none"
+            mode = options.specialize if cast != "fp32" or name == LLAMA else "none"
             sessions[cast] = ingot.Session(path, options.device, cache=store, specialize=mode)
             row[f"{cast}_load"] = sessions[cast].load_report()
     return row, sessions
@@ -310,6 +316,8 @@ def summary(row: Row) -> str:
         text += f" Ingot {row['ingot_ms']:.3f} ms (kernels {number(row.get('kernels_ms'), 3)}), "
         text += f"eager {number(row.get('eager_ms'), 3)}, ratio {number(row.get('ratio'), 2)}, "
         text += f"eager+graph {number(row.get('graph_ms'), 3)}, "
+        if "fp8_ms" in row:
+            text += f"with fp8 products {row['fp8_ms']:.3f} ms, {row['fp8_ratio']:.2f} times as fast, "
     for cast in CASTS:
         if f"ingot_{cast}" in row:
             text += f" {cast} {row[f'ingot_{cast}']['tokens_per_s']:.0f} tokens/s,"
@@ -396,7 +404,8 @@ def main() -> int:
     casts = [word for cast in reversed(CASTS) for word in ("--cast", cast)]
     preparing = {}
     if not options.keep_engines:
-        preparing = {n: Job("prepare", n, "--folder", options.folder, "--nice", 10, *casts) for n in names}
+        more = {n: ("--cast", "fp8") for n in FP8}
+        preparing = {n: Job("prepare", n, "--folder", options.folder, "--nice", 10, *casts, *more.get(n, ())) for n in names}
     rows: list[Row] = []
     failed = 0
     with tempfile.TemporaryDirectory() as directory:

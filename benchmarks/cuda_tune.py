@@ -10,7 +10,6 @@ was estimated: a median far from 1 asks for another constant in cuda_matmul.py. 
 
     cluster, swapped           `adding` and efficiencies in cluster_schedules; UNEVEN, where fewer clusters run at once
     splits and stream-K        the seconds of a second launch in tensor_core_seconds and stream_k_estimate
-    pairs                      PAIRED
     wgmma                      efficiencies of WGMMA_TILES (cuda_gemm_wgmma.py)
     few steps, few rows        STEP_SECONDS; gemv_schedules against `swapped` for 1 to 8 rows
 
@@ -64,7 +63,7 @@ def print_clusters(target: Target) -> None:
 
 def schedule_kind(s: Any) -> str:
     """What a schedule is, without its sizes."""
-    return " ".join([type(s).__name__, *(x for x in ("swapped", "stream", "pair") if getattr(s, x, False))])
+    return " ".join([type(s).__name__, *(x for x in ("swapped", "stream") if getattr(s, x, False))])
 
 
 def tune(shapes: str, target: Target) -> None:

@@ -28,7 +28,11 @@ PATIENCE_S = 90.0
 
 
 def prepare(name: str, folder: Path, casts: Sequence[str]) -> dict[str, Any]:
-    """Fill a model of the zoo and compile it to engines `fp32.ingot`, `fp16.ingot`; seconds, or the error of a cast."""
+    """Fill a model of the zoo and compile it to engines `fp32.ingot`, `fp16.ingot`; seconds, or the error of a cast.
+
+    `fp8` quantizes the model's large products first (fp8_model.py), and casts the rest to fp16.
+    """
+    import fp8_model
     import zoo
 
     import ingot
@@ -40,7 +44,11 @@ def prepare(name: str, folder: Path, casts: Sequence[str]) -> dict[str, Any]:
         begin = time.perf_counter()
         engine_path(filled, cast).unlink(missing_ok=True)  # whatever happens, no older one is measured
         try:
-            engine = ingot.compile(filled / "model.onnx", cast=None if cast == "fp32" else cast)
+            model = filled / "model.onnx"
+            if cast == "fp8":
+                model = filled / "model_fp8.onnx"
+                fp8_model.quantize(filled / "model.onnx", model)
+            engine = ingot.compile(model, cast={"fp32": None, "fp8": "fp16"}.get(cast, cast))
             compiled = time.perf_counter() - begin
             engine.save(engine_path(filled, cast))
         except Exception as error:
@@ -112,7 +120,7 @@ def main() -> int:
     p = sub.add_parser("prepare")
     p.add_argument("name")
     p.add_argument("--folder", type=Path, required=True)
-    p.add_argument("--cast", dest="casts", action="append", choices=["fp32", "fp16", "bf16"], required=True)
+    p.add_argument("--cast", dest="casts", action="append", choices=["fp32", "fp16", "bf16", "fp8"], required=True)
     p.add_argument("--nice", type=int, default=0, help="run at a lower priority")
     p = sub.add_parser("load")
     p.add_argument("engine", type=Path)

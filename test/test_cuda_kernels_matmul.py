@@ -180,31 +180,6 @@ def test_splits_give_the_same_sum_each_time(target: str, schedule: Any) -> None:
     assert first.tobytes() == second.tobytes()
 
 
-@pytest.mark.parametrize("layout", ["NN", "NT"])
-@pytest.mark.parametrize("s", [WgmmaSchedule(64, 128, 3, pair=True), WgmmaSchedule(128, 256, 3, 2, pair=True)], ids=str)
-def test_pairs_share_columns(s: WgmmaSchedule, layout: str) -> None:
-    """Pairs of which one tile or a part of it lies beyond the end; parts of K."""
-    for m in (64, 136, 300):
-        found = check(product(m, 328, 392, layout=layout, bias=True), "sm_90a", s)
-        assert found.plan.launches[0].cluster == (2, 1, 1)
-    check(product(136, 136, 200, layout=layout, batch=(2,), out="f32"), "sm_90a", s)
-    check(product("m", 136, "k", layout=layout, out="f32", multiples={"k": 8}), "sm_90a", s, {"m": 200, "k": 328})
-
-
-def test_pairs_walk_many_tiles() -> None:
-    """More pairs than clusters: stages and parities carry over from pair to pair."""
-    found = check(product(64 * 9, 16 * 30, 136, layout="NT", out="f32"), "sm_90a", WgmmaSchedule(64, 16, 3, pair=True))
-    assert found.plan.launches[0].grid[0] < 10 * 30
-
-
-def test_what_pairs_cannot_do() -> None:
-    """Halves of columns are whole boxes; shares of steps are not in step."""
-    with ir.Context(), pytest.raises(NotImplementedError, match="cannot read"):
-        emit(product(256, 192, 128), BY_NAME["sm_90a"], WgmmaSchedule(128, 192, 3, pair=True))
-    with pytest.raises(ValueError, match="in step"):
-        WgmmaSchedule(128, 256, 3, stream=132, pair=True)
-
-
 STREAMED = {name: KERNELS[name] for name in ("wgmma", "mma", "registers")}
 every_streamed = pytest.mark.parametrize(("target", "schedule"), STREAMED.values(), ids=STREAMED)
 
@@ -456,21 +431,6 @@ def test_code_of_clusters(s: ClusterSchedule) -> None:
     assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
 
 
-def test_code_of_pairs() -> None:
-    """Half of B's boxes go to both blocks, and stages are released in both."""
-    with ir.Context():
-        emitted = emit(product(4096, 4096, 4096), BY_NAME["sm_90a"], WgmmaSchedule(128, 256, 4, pair=True))
-        ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
-    symbol = emitted.plan.launches[0].symbol
-    # A step is one box of A, and of B's four boxes two.
-    (multicast,) = innermost_counts(ptx, symbol, r"\.multicast::cluster")
-    (loads,) = innermost_counts(ptx, symbol, r"cp\.async\.bulk\.tensor\.2d\.shared::cluster")
-    assert 3 * multicast == 2 * loads
-    assert innermost_counts(ptx, symbol, r"wgmma\.mma_async") == [4]
-    assert innermost_counts(ptx, symbol, r"mbarrier\.arrive\.shared::cluster")
-    assert compile_kernels(ptx, "sm_90a", start="ptx")[:4] == b"\x7fELF"
-
-
 @pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
 def test_code_of_wgmma_tiles_with_few_stages(tile: WgmmaTile) -> None:
     """Two blocks would fit an SM's shared memory; whether they do its registers depends on the tile."""
@@ -526,12 +486,11 @@ def test_schedules_follow_the_shape() -> None:
 
 @pytest.mark.parametrize("cluster", range(1, 9))
 def test_clusters_lie_in_groups_of_sms(cluster: int) -> None:
-    """Of 132 SMs in groups of 16 and 18 clusters of 6 take 108, of four take 116 where some have 14."""
+    """Of 132 SMs in groups of 14 to 18; beyond pairs not every place is found."""
     blocks = clustered_blocks(132, cluster, 1)
     assert blocks % cluster == 0
-    assert blocks <= 132
     assert clustered_blocks(132, cluster, 2) >= 2 * blocks
-    assert blocks == {1: 132, 2: 132, 3: 126, 4: 116, 5: 105, 6: 108, 7: 112, 8: 104}[cluster]
+    assert blocks == {1: 132, 2: 132, 3: 111, 4: 104, 5: 90, 6: 96, 7: 98, 8: 88}[cluster]
 
 
 def test_what_no_kernel_takes_is_named() -> None:

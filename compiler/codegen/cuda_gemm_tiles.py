@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ingot import dims
@@ -114,45 +114,6 @@ class TileOrder:
         per = (self.steps + (splits - 1)) // splits
         first = k.min(split * per, self.steps)
         return first, k.min(first + per, self.steps)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two tiles one above the other as one, for clusters of two blocks that read the same columns."""
-
-    s: Schedule
-
-    @property
-    def tile_m(self) -> int:
-        """Rows of both tiles."""
-        return 2 * self.s.tile_m
-
-    @property
-    def tile_n(self) -> int:
-        """Columns of each tile."""
-        return self.s.tile_n
-
-    @property
-    def splits(self) -> int:
-        """As of the tiles."""
-        return self.s.splits
-
-
-class PairOrder(TileOrder):
-    """Positions of tiles where the two blocks of a cluster work on a pair of them at once, in step."""
-
-    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: Schedule, tile_k: int) -> None:
-        super().__init__(dk, p, Paired(s), tile_k)
-        self.down = dk.k.cluster_rank() * s.tile_m
-
-    def span(self) -> tuple[Val, Val, Val]:
-        """Numbers of a cluster's pairs, as a range."""
-        return self.k.block_id() >> 1, self.count, self.k.grid_dim() >> 1
-
-    def work(self, index: Val) -> Work:
-        """This block's half of a pair."""
-        pair = super().work(index)
-        return replace(pair, row=pair.row + self.down)
 
 
 class PartialSums:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
-from ingot.compiler.codegen.cuda_gemm_tiles import Paired, PairOrder, PartialSums, Work, tile_count
+from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_stream_k import PartialTile, tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -51,7 +51,6 @@ class WgmmaSchedule:
         stages: tiles of A and B in flight.
         splits: blocks that share a tile, each a part of K.
         stream: blocks that share all steps of all tiles (cuda_stream_k.py); 0: blocks take tiles.
-        pair: clusters of two blocks take two tiles, one above the other; each brings half of B's columns to both.
     """
 
     tile_m: int = 128
@@ -59,22 +58,19 @@ class WgmmaSchedule:
     stages: int = 4
     splits: int = 1
     stream: int = 0
-    pair: bool = False
     k_bytes: ClassVar[int] = SWIZZLE
 
     def __post_init__(self) -> None:
         if self.tile_m not in (64, 128, 192) or self.tile_n % 8 or not 8 <= self.tile_n <= 256:
             raise ValueError(f"wgmma tiles are 64, 128 or 192 rows by at most 256 columns, not {self.tile_m} x {self.tile_n}")
-        if self.pair and self.stream:
-            raise ValueError("the blocks of a pair work in step, which shares of steps do not")
 
 
 @dataclass(frozen=True)
 class WgmmaTile:
     """A tile that the cost model chooses from, and the share of the peak rate that it reaches by itself.
 
-    Smaller tiles read shared memory more often for each multiplication. Of an H200 are those of 128 x 64, 128 x 128, 128 x 160,
-    192 x 128, 128 x 192 and 128 x 256, from products of one wave; the others lie between.
+    Smaller tiles read shared memory more often for each multiplication. From products of few waves on an H200; 96 and
+    160 columns are read as 128 and 192 where they are neighbours in memory.
     """
 
     m: int
@@ -83,9 +79,9 @@ class WgmmaTile:
 
 
 WGMMA_TILES: tuple[WgmmaTile, ...] = (
-    WgmmaTile(128, 256, 0.85), WgmmaTile(128, 192, 0.85), WgmmaTile(192, 128, 0.82), WgmmaTile(128, 160, 0.78),
-    WgmmaTile(128, 128, 0.83), WgmmaTile(128, 96, 0.8), WgmmaTile(128, 64, 0.8), WgmmaTile(64, 256, 0.75),
-    WgmmaTile(64, 128, 0.7), WgmmaTile(64, 64, 0.55),
+    WgmmaTile(128, 256, 0.83), WgmmaTile(128, 192, 0.84), WgmmaTile(192, 128, 0.83), WgmmaTile(128, 160, 0.77),
+    WgmmaTile(128, 128, 0.82), WgmmaTile(128, 96, 0.6), WgmmaTile(128, 64, 0.8), WgmmaTile(64, 256, 0.8),
+    WgmmaTile(64, 128, 0.78), WgmmaTile(64, 64, 0.55),
 )  # fmt: skip
 
 
@@ -139,10 +135,7 @@ def plan_wgmma(
         return None
     tile_k = SWIZZLE * 8 // row.bits
     map_a = None if gathered else _operand_map(p, p.a, s.tile_m, tile_k)
-    lines_b = column_lines(p, s)
-    if s.pair and (gathered or lines_b % (128 if p.b.major == "row" else 16)):
-        return None  # a half is whole boxes, or whole atoms of a swizzle
-    map_b = _operand_map(p, p.b, lines_b // (1 + s.pair), tile_k)
+    map_b = _operand_map(p, p.b, column_lines(p, s), tile_k)
     if map_b is None or (map_a is None and not gathered):
         return None
     own = (BufferArg("operand", 0),) if gathered else ()
@@ -160,17 +153,11 @@ def plan_wgmma(
     shared = s.stages * stage_bytes(p, s) + staging + 16 * s.stages + ATOM
     if shared > target.shared_bytes:
         return None
-    together = facts(target).sms * (1 if gathered else _blocks_per_sm(p, s, target))
-    if s.pair:
-        blocks = 2 * dims.minimum(tile_count(p, Paired(s)), together // 2)
-    else:
-        blocks = dims.minimum(tile_count(p, s), together)
     launch = KernelLaunch(
         symbol_of(p.dispatch, suffix),
-        (blocks, 1, 1),
+        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(p, s, target))), 1, 1),
         (*(m for m in (map_a, map_b, *maps_out) if m is not None), *own, *buffers),
         (128 * (1 + s.tile_m // 64), 1, 1),
-        cluster=(1 + s.pair, 1, 1),
         shared_bytes=shared,
         flops=p.flops,
     )
@@ -215,7 +202,7 @@ class WgmmaKernel:
         self.staging = s.stages * self.stage_bytes
         staged = sum(m is not None for m in self.maps_out)
         self.barriers = self.staging + STAGING_BUFFERS * STAGING_BYTES * self.consumers * staged
-        self.order = PairOrder(dk, p, s, self.tile_k) if s.pair else tile_order(dk, p, s, self.tile_k)
+        self.order = tile_order(dk, p, s, self.tile_k)
 
     def full(self, stage: Val | int) -> Val:
         return self.shared + self.barriers + (stage * 8)
@@ -242,8 +229,6 @@ class WgmmaKernel:
                 if self.registers:
                     k.set_max_registers(self.registers[1], increase=True)
                 self.consume(thread, group - 1)
-        if self.s.pair:
-            k.cluster_sync(aligned=False)  # the other block may still signal this one
 
     def initialize(self, thread: Val) -> None:
         """Set up the barriers, and wait until that is done and operands may be read."""
@@ -251,14 +236,11 @@ class WgmmaKernel:
         with k.if_(thread.eq(0)):
             for i in range(self.s.stages):
                 k.mbarrier_init(self.full(i), self.arrivals)
-                k.mbarrier_init(self.empty(i), self.consumers * (1 + self.s.pair))
+                k.mbarrier_init(self.empty(i), self.consumers)
             k.fence_mbarrier_init()
             for tensor_map in self.dk.maps:
                 k.tma_prefetch_descriptor(tensor_map)
-        if self.s.pair:
-            k.cluster_sync()
-        else:
-            k.barrier()
+        k.barrier()
         self.dk.begin()
 
     # --- producer
@@ -287,32 +269,20 @@ class WgmmaKernel:
             at = steps.iv * self.tile_k
             assert self.map_a is not None, "a gathered A has its own producer"
             self.load(base, self.p.a, self.map_a, self.s.tile_m, work.row, at, work.batch, full)
-            self.load_columns(base + self.bytes_a, work, at, full)
+            self.load(base + self.bytes_a, self.p.b, self.map_b, self.lines_b, work.col, at, work.batch, full)
             steps.yield_(list(self.next_stage(stage, parity)))
         return list(steps.results)
 
-    def load_columns(self, dst: Val, work: Work, at: Val, full: Val) -> None:
-        """Bring B's columns: all of them, or half of them to both blocks of a pair."""
-        if not self.s.pair:
-            self.load(dst, self.p.b, self.map_b, self.lines_b, work.col, at, work.batch, full)
-            return
-        half = self.lines_b // 2
-        first = self.k.cluster_rank() * half
-        self.load(dst + first * SWIZZLE, self.p.b, self.map_b, half, work.col + first, at, work.batch, full, multicast=3)
-
     def load(
-        self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val,
-        multicast: int | None = None,
+        self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val
     ) -> None:
-        """Bring rows of an operand to `dst`, in each block of the cluster whose bit `multicast` has."""
         k = self.k
         rest = x.tma_batch(batch)
         if x.major == "col":
-            k.tma_load(dst, tensor_map, [at, line, *rest], full, multicast=multicast)
+            k.tma_load(dst, tensor_map, [at, line, *rest], full)
             return
         for i in range(lines // 64):  # 64 neighbouring rows by tile_k: one box each
-            place = [line + i * 64, at, *rest]
-            k.tma_load(dst + i * self.tile_k * SWIZZLE, tensor_map, place, full, multicast=multicast)
+            k.tma_load(dst + i * self.tile_k * SWIZZLE, tensor_map, [line + i * 64, at, *rest], full)
 
     # --- consumers
 
@@ -378,24 +348,16 @@ class WgmmaKernel:
                 k.wgmma_commit()
                 # The instructions before these have finished: their stage may be filled again.
                 k.wgmma_wait(1)
-                self.release(previous, local, steps.iv > first)
+                with k.if_(local.eq(0) & (steps.iv > first)):
+                    k.mbarrier_arrive(self.empty(previous))
                 steps.yield_([*self.next_stage(stage, parity), acc, stage])
             stage, parity, acc, previous = steps.results
             k.wgmma_wait(0)
-            self.release(previous, local, first < last)
+            with k.if_(local.eq(0) & (first < last)):
+                k.mbarrier_arrive(self.empty(previous))
             return k.elements(acc), [stage, parity]
 
         return multiply
-
-    def release(self, stage: Val, local: Val, read: Val) -> None:
-        """Let a stage be filled again where it has been `read`: by both blocks of a pair, each of which fills half of it."""
-        k = self.k
-        if self.s.pair:
-            with k.if_((local < 2) & read):
-                k.mbarrier_arrive_remote(self.empty(stage), local)
-            return
-        with k.if_(local.eq(0) & read):
-            k.mbarrier_arrive(self.empty(stage))
 
     def lane_position(self, local: Val, consumer: Val) -> tuple[Val, Val]:
         """Row in the tile and column in eight of a thread's first accumulator."""

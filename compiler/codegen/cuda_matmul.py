@@ -8,7 +8,8 @@
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
-    cuda_gemm_decoded_wgmma.py  the same on sm_90a for quantized weights: decoded in registers that wgmma reads
+    cuda_gemm_decoded_registers.py, cuda_gemm_decoded_wgmma.py
+                              the same for quantized weights that registers decode, for mma.sync (sm_80) and wgmma (sm_90a)
     cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
@@ -34,6 +35,11 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     decodes,
     emit_decoded_mma,
     emit_decoded_simt,
+)
+from ingot.compiler.codegen.cuda_gemm_decoded_registers import (
+    DecodedRegistersSchedule,
+    emit_decoded_registers,
+    registers_tiles,
 )
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import (
     TILE_ROWS,
@@ -69,10 +75,10 @@ from ingot.target import Target
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 # Set by an H200: products of one wave, tiles from 128 x 64 to 128 x 256 (cuda_tune.py).
 LAUNCH_SECONDS = 1.7e-6  # of a launch until its first instruction has operands, and after its last
-WAVE_SECONDS, RESULT_SECONDS = 2e-7, 4e-11  # a tile's end, and each of its results, while nothing is multiplied
+SECOND_LAUNCH_SECONDS = 1.8e-6
+WAVE_SECONDS, RESULT_SECONDS = 3e-7, 2.5e-11  # a tile's end, and each of its results, while nothing is multiplied
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
-PAIRED = 1.02  # time of pairs of tiles that share columns, relative to the tiles' own; to be measured
 # A cluster lies in one of the GPU's groups of SMs (GPCs). How many pairs of SMs a group has differs from chip to chip: so many
 # groups may have one less than the others of an even division, and as many one more.
 GPCS, UNEVEN = 8, 3
@@ -123,11 +129,12 @@ def tensor_core_seconds(
     compute = rounds * steps * max(step, STEP_SECONDS)
     a_elements = m * k if p.a_elements is None else constant(p.a_elements)
     traffic = batch * (a_elements * p.a.bits + n * k * p.b.bits + m * n * 16) / 8
-    memory = traffic / (reach * f.bandwidth * min(1.0, tiles / f.sms))
+    # An SM can take more than its part of the memory's rate.
+    memory = traffic / (reach * f.bandwidth * min(1.0, 2.5 * tiles / f.sms))
     extra = adding or 0.0
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
-        extra = 3e-6 + 8 * splits * batch * m * n / f.bandwidth
+        extra = SECOND_LAUNCH_SECONDS + 8 * splits * batch * m * n / f.bandwidth
     # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
     ends = waves * (WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1])
     return max(compute, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + ends + extra
@@ -143,7 +150,7 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
     stream = stream_of(p, s)
     if stream is None or not stream.divided or stream.share > 0.9 * stream.steps:
         return None
-    adding = 3e-6 + 2 * stream_workspace(p, s, stream) / f.bandwidth
+    adding = SECOND_LAUNCH_SECONDS + 2 * stream_workspace(p, s, stream) / f.bandwidth
     turns = blocks * (stream.waves + stream.share / stream.steps)
     return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
@@ -163,28 +170,25 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
-                    blocks, share = (1, tile.efficiency) if alone else (2, 0.9 * tile.efficiency)
+                    blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
                         yield shared
-                    paired = replace(s, pair=True)
-                    if splits == 1 and constant(p.m) > tile.m and alone and plan_wgmma(p, target, paired):
-                        both = tensor_core_seconds(p, target, (2 * tile.m, tile.n), 1, 1, tile.efficiency)
-                        yield Estimate(both * PAIRED, paired)
                     break
 
 
 def clustered_blocks(sms: int, cluster: int, each: int) -> int:
     """Blocks that run at once in clusters on any chip, where an SM holds `each`.
 
-    One too many is dear: its cluster runs alone when all others have ended.
+    One too many is dear: its cluster runs alone when all others have ended. Larger clusters do not find all places that there
+    are (H200: not 42 clusters of three, nor 32 of four).
     """
     pairs, more = divmod(sms // 2, GPCS)
     found = []
     for moved in range(min(UNEVEN, (GPCS - more) // 2) + 1):
         sizes = [pairs + 1] * (more + moved) + [pairs] * (GPCS - more - 2 * moved) + [pairs - 1] * moved
         found.append(sum(2 * size * each // cluster for size in sizes))
-    return max(1, min(found)) * cluster
+    return max(1, min(found) if cluster <= 2 else int(0.9 * min(found))) * cluster
 
 
 def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -195,7 +199,7 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     tile_k = 1024 // p.a.bits
     steps = max(1, -(-constant(p.k) // tile_k))
     columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
-    swapped = [WgmmaTile(rows, columns, 0.4) for rows in (64, 128) if columns]
+    swapped = [WgmmaTile(rows, columns, min(0.75, columns / 40)) for rows in (64, 128) if columns]
     tiles = [(tile, True) for tile in swapped] + [(tile, False) for tile in WGMMA_TILES if m > 32]
     for tile, swap in tiles:
         rows, cols = (tile.n, tile.m) if swap else (tile.m, tile.n)
@@ -209,13 +213,17 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
             stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
             s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
-            if stages >= 3 and plan_cluster(p, target, s):
+            plan = plan_cluster(p, target, s) if stages >= 3 else None
+            if plan is not None:
                 # Parts go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
-                adding = 0.3e-6 + 0.05e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
-                each = 1 if alone else 2
-                turns = each * -(-blocks // clustered_blocks(sms, cluster, each))
-                shape, adding = (rows, cols), adding * turns
-                seconds = tensor_core_seconds(p, target, shape, cluster, each, tile.efficiency, adding, turns, 1.0)
+                adding = 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+                fits = target.shared_bytes // (plan.launch.shared_bytes + 1024)
+                each = 2 if fits >= 2 and tile.m * tile.n <= SHARED_SM_AREA else 1
+                waves = -(-blocks // clustered_blocks(sms, cluster, each))
+                turns = 1 if blocks <= sms and waves == 1 else each * waves
+                # A later wave fills its stages from the start.
+                adding = adding * turns + (waves - 1) * LAUNCH_SECONDS
+                seconds = tensor_core_seconds(p, target, (rows, cols), cluster, each, tile.efficiency, adding, turns, 1.0)
                 yield Estimate(seconds, s)
 
 
@@ -264,7 +272,9 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
     found = list(mma_estimates(p, target, p.a.bits, block_scale_schedules(p, target)))
     if not found and decoded_row(p, target) is not None:
         # Decoding takes registers: beside 64 x 64 accumulators they spill.
-        tiles = (s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32)
+        tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32]
+        for e in mma_estimates(p, target, 16, registers_tiles(p, target, tiles)):
+            found.append(replace(e, schedule=DecodedRegistersSchedule(e.schedule)))
         for e in mma_estimates(p, target, 16, tiles):
             s = e.schedule
             latency = constant(p.k) * 16 / (8 * s.k_bytes * s.splits) * DECODE_SECONDS + (4e-6 if s.splits > 1 else 1e-6)
@@ -282,7 +292,7 @@ def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            s = DecodedWgmmaSchedule(rows, 1, decoded_stages(p, target, rows), splits)
+            s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), splits)
             if plan_decoded_wgmma(p, target, s) is None:
                 return
             yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
@@ -309,8 +319,8 @@ def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     batch = max(1, constant(dims.product(p.batch)))
     traffic = batch * n * k * p.b.bits / 8
     share = min(1.0, blocks * splits / (2 * f.sms)) * lanes * p.b.bits / 128
-    # Decoded elements take about six instructions more, and one more for each row of A.
-    each = 6 + 2 * p.m if decodes(p) else p.m
+    # Decoded elements take about six instructions more, and one more for each row of A; others are loaded and widened.
+    each = 6 + 2 * p.m if decodes(p) else 4 * p.m
     arithmetic = batch * n * k * each / (f.sms * 128 * 1.5e9)
     seconds = max(traffic / (f.bandwidth * 0.85 * share), arithmetic) + LAUNCH_SECONDS + (2e-6 if splits > 1 else 0)
     yield Estimate(seconds, replace(s, splits=splits))
@@ -325,14 +335,14 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
         for splits in SPLITS:
             if splits > max(1, constant(p.k) // 256) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            share = {128: 0.75, 64: 0.6, 32: 0.35}[s.tile_m]
+            share = 0.78 if s.per_m == 8 else 0.52 if s.tile_m == 64 else 0.35
             batch = max(1, constant(dims.product(p.batch)))
             tiles = math.ceil(constant(p.m) / s.tile_m) * math.ceil(constant(p.n) / s.tile_n) * batch * splits
             work = 2 * s.tile_m * s.tile_n * constant(p.k) / splits
-            blocks = {128: 2, 64: 3, 32: 8}[s.tile_m]
-            waves = math.ceil(tiles / (f.sms * blocks))
+            # An SM with less than eight warps waits as long as with eight.
+            rounds = max(math.ceil(tiles / f.sms), 256 // s.threads)
             extra = 2e-6 + 8 * splits * batch * constant(p.m) * constant(p.n) / f.bandwidth if splits > 1 else 0.0
-            yield Estimate(waves * blocks * work / (peak / f.sms * share) + 1e-6 + extra, replace(s, splits=splits))
+            yield Estimate(rounds * work / (peak / f.sms * share) + LAUNCH_SECONDS + extra, replace(s, splits=splits))
 
 
 def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
@@ -351,12 +361,14 @@ def choose(p: GemmProblem, target: Target) -> Any:
         if few or not list(block_scale_schedules(p, target)):
             return streamed
     found = [*gemv_schedules(p, target)]
-    if found and p.m in ((1,) if decodes(p) else (1, 2, 3, 4)):
+    if found and p.m == 1:
         return found[0].schedule
     if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
     found = estimates(p, target)
     if all(isinstance(e.schedule, GemvSchedule) for e in found):
+        if found and p.m in (2, 3, 4):
+            return found[0].schedule
         found += simt_schedules(p, target)
     return min(found, key=lambda e: e.seconds).schedule
 
@@ -422,6 +434,10 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_decoded_registers(module: KernelModule, p: GemmProblem, target: Target, s: DecodedRegistersSchedule) -> KernelLaunch:
+    return emit_decoded_registers(module, p, s, target)
+
+
 def _write_decoded_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> KernelLaunch:
     return emit_decoded_wgmma(module, p, s, target)
 
@@ -435,4 +451,5 @@ _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
     StreamedSchedule: _write_streamed, DecodedWgmmaSchedule: _write_decoded_wgmma,
+    DecodedRegistersSchedule: _write_decoded_registers,
 }  # fmt: skip
