@@ -313,10 +313,11 @@ def _one_number(tensor: ir.Value, unsigned: bool, weights: Any) -> int | None:
     if not 0 < source.elements <= _READ_ELEMENTS:
         return None
     if source.dtype != dtype:  # bytes that are read as packed elements
-        codes = np.unique(np.concatenate([source.bytes() & 15, source.bytes() >> 4])) if dtype == "i4" else ()
+        codes = set(np.concatenate([source.bytes() & 15, source.bytes() >> 4]).tolist()) if dtype == "i4" else set()
         if len(codes) != 1:
             return None
-        return int(codes[0]) - (16 if codes[0] > 7 and not unsigned else 0)
+        (code,) = codes
+        return code - 16 if code > 7 and not unsigned else code
     array = source.array().astype(np.float32)
     first = float(array.flat[0])
     return int(first) if first == int(first) and bool((array == first).all()) else None
