@@ -30,8 +30,8 @@ class QuantizeProducts(Pass):
 
     - both operands with scales that are the same along all that is summed: a product of integers in i32, or of 8-bit floats in
       f32; its epilogue multiplies by the scales. Zero points are subtracted as sums: of a weight by the weights program, of an
-      activation by a reduction. Unsigned integers become signed, by the operation that quantizes them where there is one. Weights
-      of matmuls are made to lie along k. A convolution's padding is made explicit where 0 is not what it stands for.
+      activation by a reduction. Unsigned integers become signed, by the operation that quantizes them where there is one.
+      Weights of matmuls are made to lie along k. A convolution's padding is made explicit where 0 is not what it stands for.
     - both operands with scales of blocks along k: a scaled_matmul.
     - a float and a weight: the weight's scales, where they have blocks along k or it has zero points, are operands of the
       matmul, else of the epilogue.
