@@ -37,6 +37,7 @@ from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
@@ -270,6 +271,11 @@ def quantized_checks() -> list[Check]:
             for a, scale in (("f16", "f16"), ("bf16", "f32")):
                 d = make.quantized_matmul(m, 520, k, a, "i4", scale=scale, block=32, zero=True, b_transposed=nt, out=a)
                 cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
+    for weights in ("i8", "i4", "f8E4M3FN", "f4E2M1FN"):
+        for nt in (True, False):
+            d = make.quantized_matmul(200, 336, 512, "bf16", weights, scale="bf16", block=64, b_transposed=nt, out="bf16")
+            schedule = DecodedRegistersSchedule(MmaSchedule(64, 64, 32, 32))
+            cases.append(Check(f"quantized {weights} by mma.sync {'NT' if nt else 'NN'}", d, target="sm_80", schedule=schedule))
     any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
     return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
 
@@ -584,13 +590,14 @@ def quantized_speeds() -> list[Speed]:
     """
 
     def case(
-        weights: str, m: int, n: int, k: int, layout: str = "NT", a: str = "f16", other: Any = None, **options: Any
+        weights: str, m: int, n: int, k: int, layout: str = "NT", a: str = "f16", other: Any = None, target: str = "",
+        **options: Any,
     ) -> Speed:
         options = {"scale": a, "block": 128, **options}
         d = make.quantized_matmul(m, n, k, a, weights, b_transposed=layout == "NT", out=a, **options)
         scale = f"{options['scale']}/{options['block']}" + (" zero" if options.get("zero") else "")
-        against = " to f16" if other else ""
-        return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, cold=m <= 64)
+        against = (" to f16" if other else "") + (f" by mma.sync of {target}" if target else "")
+        return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, target, cold=m <= 64)
 
     sizes = ((4096, 4096), (11008, 4096), (14336, 4096), (4096, 14336))
     nvfp4 = {"scale": "f8E4M3FN", "block": 16}
@@ -606,7 +613,9 @@ def quantized_speeds() -> list[Speed]:
         *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul)
           for w in ("i4", "i8", "f8E4M3FN") for layout in ("NT", "NN")),
         case("f4E2M1FN", 2048, 4096, 4096, other=torch_half_matmul, **nvfp4),
-        case("i4", 256, 4096, 4096, other=torch_half_matmul),
+        *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (128, 256, 512) for layout in ("NT", "NN")),
+        *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul, target="sm_80")
+          for w in ("i4", "i8") for layout in ("NT", "NN")),
     ]  # fmt: skip
 
 

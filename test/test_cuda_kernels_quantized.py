@@ -16,6 +16,7 @@ from ptx_loops import innermost_counts
 from ingot.compiler.codegen import mma_table
 from ingot.compiler.codegen.cuda_gemm_block_scale import BlockScaleSchedule
 from ingot.compiler.codegen.cuda_gemm_decoded import DecodedMmaSchedule, DecodedSimtSchedule
+from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
@@ -358,12 +359,13 @@ def test_code_of_weights(target: str, weights: str) -> None:
 
 def test_choices() -> None:
     """Few rows are streamed; more take the block-scaled instruction, or 16 bits, or f32."""
-    h200, consumer = BY_NAME["sm_90a"], BY_NAME["sm_120a"]
+    h200, consumer, a100 = BY_NAME["sm_90a"], BY_NAME["sm_120a"], BY_NAME["sm_80"]
     for d, target, kind in (
         (make.quantized_matmul(1, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, StreamedSchedule),
         (make.quantized_matmul(1, 4096, 4096, "f32", "i4", scale="f32", block=128), h200, GemvSchedule),
         (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), h200, DecodedWgmmaSchedule),
-        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), BY_NAME["sm_80"], DecodedMmaSchedule),
+        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), a100, DecodedRegistersSchedule),
+        (make.quantized_matmul(512, 4096, 4096, "f16", "i4", scale="f16", block=128), BY_NAME["sm_75"], DecodedMmaSchedule),
         (make.quantized_matmul(512, 512, 512, "f32", "i4", scale="f32", block=128), h200, DecodedSimtSchedule),
         (scaled(SCALED_ROWS[-1], 512, 512, 512), consumer, BlockScaleSchedule),
         (scaled(SCALED_ROWS[-1], 512, 512, 512), h200, DecodedMmaSchedule),

@@ -8,7 +8,8 @@
                               an instruction row
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
-    cuda_gemm_decoded_wgmma.py  the same on sm_90a for quantized weights: decoded in registers that wgmma reads
+    cuda_gemm_decoded_registers.py, cuda_gemm_decoded_wgmma.py
+                              the same for quantized weights that registers decode, for mma.sync (sm_80) and wgmma (sm_90a)
     cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
@@ -34,6 +35,11 @@ from ingot.compiler.codegen.cuda_gemm_decoded import (
     decodes,
     emit_decoded_mma,
     emit_decoded_simt,
+)
+from ingot.compiler.codegen.cuda_gemm_decoded_registers import (
+    DecodedRegistersSchedule,
+    emit_decoded_registers,
+    registers_tiles,
 )
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import (
     TILE_ROWS,
@@ -266,7 +272,9 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
     found = list(mma_estimates(p, target, p.a.bits, block_scale_schedules(p, target)))
     if not found and decoded_row(p, target) is not None:
         # Decoding takes registers: beside 64 x 64 accumulators they spill.
-        tiles = (s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32)
+        tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32]
+        for e in mma_estimates(p, target, 16, registers_tiles(p, target, tiles)):
+            found.append(replace(e, schedule=DecodedRegistersSchedule(e.schedule)))
         for e in mma_estimates(p, target, 16, tiles):
             s = e.schedule
             latency = constant(p.k) * 16 / (8 * s.k_bytes * s.splits) * DECODE_SECONDS + (4e-6 if s.splits > 1 else 1e-6)
@@ -284,7 +292,7 @@ def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            s = DecodedWgmmaSchedule(rows, 1, decoded_stages(p, target, rows), splits)
+            s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), splits)
             if plan_decoded_wgmma(p, target, s) is None:
                 return
             yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
@@ -426,6 +434,10 @@ def _write_decoded_simt(module: KernelModule, p: GemmProblem, target: Target, s:
     return emit_decoded_simt(module, p, s, target)
 
 
+def _write_decoded_registers(module: KernelModule, p: GemmProblem, target: Target, s: DecodedRegistersSchedule) -> KernelLaunch:
+    return emit_decoded_registers(module, p, s, target)
+
+
 def _write_decoded_wgmma(module: KernelModule, p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> KernelLaunch:
     return emit_decoded_wgmma(module, p, s, target)
 
@@ -439,4 +451,5 @@ _WRITERS: dict[type, Callable[..., KernelLaunch]] = {
     GemvSchedule: _write_gemv,
     BlockScaleSchedule: _write_block_scale, DecodedMmaSchedule: _write_decoded_mma, DecodedSimtSchedule: _write_decoded_simt,
     StreamedSchedule: _write_streamed, DecodedWgmmaSchedule: _write_decoded_wgmma,
+    DecodedRegistersSchedule: _write_decoded_registers,
 }  # fmt: skip
