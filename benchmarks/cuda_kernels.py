@@ -38,6 +38,7 @@ from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # no
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
@@ -271,6 +272,9 @@ def quantized_checks() -> list[Check]:
             for a, scale in (("f16", "f16"), ("bf16", "f32")):
                 d = make.quantized_matmul(m, 520, k, a, "i4", scale=scale, block=32, zero=True, b_transposed=nt, out=a)
                 cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
+    for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32"), ("f8E5M2", "f32")):  # both operands, columns neighbours in memory
+        cases.append(Check(f"quantized both {dtype} 300x400x528 NN", make.matmul(300, 400, 528, dtype, acc=acc),
+                           schedule=DecodedWgmmaSchedule(128, 4)))  # fmt: skip
     for weights in ("i8", "i4", "f8E4M3FN", "f4E2M1FN"):
         for nt in (True, False):
             d = make.quantized_matmul(200, 336, 512, "bf16", weights, scale="bf16", block=64, b_transposed=nt, out="bf16")
@@ -460,6 +464,17 @@ def torch_half_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Cal
     return in_turns([functools.partial(call, b) for b in weights])
 
 
+def torch_as_half(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+    """A product of the same size of f16 operands; its values are others, hence no result is given to compare."""
+    (m, k), n = operands[0].shape, operands[1].shape[1]
+    a, b, out = (torch.randn(size, device="cuda", dtype=torch.float16) for size in ((m, k), (n, k), (m, n)))
+
+    def call() -> None:
+        torch.matmul(a, b.T, out=out)
+
+    return call
+
+
 def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
     """The fastest of PyTorch's attention backends for the operands."""
 
@@ -599,6 +614,10 @@ def quantized_speeds() -> list[Speed]:
         against = (" to f16" if other else "") + (f" by mma.sync of {target}" if target else "")
         return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, target, cold=m <= 64)
 
+    def both(dtype: str, acc: str, m: int, layout: str) -> Speed:
+        d = make.matmul(m, 4096, 4096, dtype, acc=acc, b_transposed=layout == "NT")
+        return Speed(f"quantized both {dtype} {layout} {m}x4096x4096 to f16", d, 0.0, torch_as_half)
+
     sizes = ((4096, 4096), (11008, 4096), (14336, 4096), (4096, 14336))
     nvfp4 = {"scale": "f8E4M3FN", "block": 16}
     return [
@@ -616,6 +635,8 @@ def quantized_speeds() -> list[Speed]:
         *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (128, 256, 512) for layout in ("NT", "NN")),
         *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul, target="sm_80")
           for w in ("i4", "i8") for layout in ("NT", "NN")),
+        *(both(dtype, acc, m, layout) for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32"))
+          for m in (256, 2048) for layout in ("NT", "NN")),
     ]  # fmt: skip
 
 
