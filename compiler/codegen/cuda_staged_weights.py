@@ -119,8 +119,8 @@ class StagedWeights(WeightDecoder):
         for i, starts in enumerate(self.starts):
             scale = of[i][0] if of else None
             if self.x.bits == 8:
-                low, high = (self._word(tile + (starts[step] + 8 * half), k.i16) for half in range(2))
-                pair = self.pairs(k.prmt(low, high, 0x5410), [scale] * 2)
+                words = [self._word(tile + (starts[step] + 8 * half), k.i16) for half in range(2)]
+                pair = self.pairs(k.prmt(words[0], words[1], 0x5410), [scale] * 2)
             else:
                 at = tile + (starts[step // 2] + 8 * (step % 2))
                 words = k.elements(k.load(at, k.vector_of("i32", 2), align=8))
