@@ -137,7 +137,7 @@ class _Inference:
         known = [t for t in first if t is not None]
         if len(known) != len(first):
             return
-        given = self._iteration(op, control.arguments(self._symbol(op), known))
+        given = self._iteration(op, control.arguments(self._symbol(op), known), control.known_trips(trips))
         if given is None:
             return
         try:
@@ -158,7 +158,7 @@ class _Inference:
         node = Node("Scan", node_label(op), known, len(op.results), functools.partial(onnx.attr, op), self.facts)
         try:
             scan = control.Scan.of(node)
-            given = self._iteration(op, scan.elements(known))
+            given = self._iteration(op, scan.elements(known), scan.length)
             if given is None:
                 return
             control.check_body(op, known[: scan.states], given)
@@ -178,13 +178,15 @@ class _Inference:
         op.attributes[control.SYMBOL] = ir.StringAttr.get(symbol)
         return symbol
 
-    def _iteration(self, op: ir.Operation, arguments: Sequence[Tensor]) -> list[Tensor] | None:
-        """Infer a loop's body for its arguments: what it gives, or None where something failed."""
+    def _iteration(self, op: ir.Operation, arguments: Sequence[Tensor], trips: Dim | None) -> list[Tensor] | None:
+        """Infer a loop's body for its arguments: what it gives, or None where something failed. `trips`: where it is known."""
         block = op.regions[0].blocks[0]
         for argument, tensor in zip(block.arguments, arguments, strict=True):
             self.tensors[argument] = tensor
             argument.set_type(self._type(tensor))
         facts, self.facts = self.facts, self.facts.branch()
+        if trips is not None:
+            self.facts.greatest[op.attributes[control.SYMBOL].value] = trips - 1
         self._nodes(block)
         self.facts = facts
         given = [self.tensors[o.operands[0]] for o in onnx.outputs(op.regions[0])]

@@ -296,7 +296,8 @@ def _pointwise(
     dtype: str, shape: Sequence[Dim], before: ir.Operation, body: Callable[[RegionBuilder, list[ir.Value]], int]
 ) -> ir.Value:
     """A pointwise operation before `before`; `body` adds what it loads to the list that it is given."""
-    builder, tensors = RegionBuilder(), []
+    builder = RegionBuilder()
+    tensors: list[ir.Value] = []
     region = builder.finish([body(builder, tensors)])
     type_ = dialect.tensor_type(dtype, shape)
     ip = ir.InsertionPoint(before)

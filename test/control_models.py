@@ -40,8 +40,9 @@ def model(nodes: Sequence, outputs: Sequence[str], **types: tuple) -> onnx.Model
     return made
 
 
-def x(rows: int) -> np.ndarray:
-    return RNG.standard_normal((rows, 4), dtype=np.float32)
+def x(rows: int, number: int = 0) -> np.ndarray:
+    """float[rows, 4]; another one for each number."""
+    return np.random.default_rng((rows, number)).standard_normal((rows, 4), dtype=np.float32)
 
 
 def reference(made: onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
@@ -181,6 +182,27 @@ def loop_over_rows() -> tuple[onnx.ModelProto, list[Feeds]]:
     return model(main, ["r", "y"]), [{"x": x(rows) - 4} for rows in (5, 90)]
 
 
+def loop_over_slices() -> tuple[onnx.ModelProto, list[Feeds]]:
+    """Slices from the iteration to the next have one element."""
+    nodes = [
+        helper.make_node("Add", ["i", "one"], ["next"]),
+        helper.make_node("Unsqueeze", ["i", "zero"], ["from"]),
+        helper.make_node("Unsqueeze", ["next", "zero"], ["to"]),
+        helper.make_node("Slice", ["x", "from", "to", "zero"], ["part"]),
+        helper.make_node("Add", ["a", "part"], ["sum"]),
+        helper.make_node("Neg", ["part"], ["out"]),
+    ]
+    main = [
+        helper.make_node("Constant", [], ["one"], value_int=1),
+        helper.make_node("Constant", [], ["zero"], value_ints=[0]),
+        helper.make_node("Shape", ["x"], ["shape"], end=1),
+        helper.make_node("Squeeze", ["shape"], ["m"]),
+        helper.make_node("Loop", ["m", "", "v"], ["last", "y"], body=body(nodes, ["sum", "out"], a=MATRIX)),
+    ]
+    made = model(main, ["last", "y"], v=(TensorProto.FLOAT, [1, 4]), y=(TensorProto.FLOAT, [None, 1, 4]))
+    return made, [{"x": x(n), "v": x(1, 1)} for n in (1, 4)]
+
+
 def if_in_a_loop() -> tuple[onnx.ModelProto, list[Feeds]]:
     then = graph("then", [helper.make_node("Mul", ["a", "h"], ["t"])], ["t"])
     other = graph("else", [helper.make_node("Add", ["a", "h"], ["e"])], ["e"])
@@ -225,7 +247,7 @@ def scan_over_rows() -> tuple[onnx.ModelProto, list[Feeds]]:
         scan(2, ["start", "x", "h"], ["last", "y"], cell, ["next", "given"], takes),
         helper.make_node("Add", ["y", "h"], ["z"]),
     ]
-    return model(main, ["last", "z", "y"], b=VECTOR, last=VECTOR), [{"x": x(n), "b": x(1)[0]} for n in (1, 6, 80)]
+    return model(main, ["last", "z", "y"], b=VECTOR, last=VECTOR), [{"x": x(n), "b": x(1, 1)[0]} for n in (1, 6, 80)]
 
 
 def scan_along_axes_and_backwards() -> tuple[onnx.ModelProto, list[Feeds]]:
@@ -246,7 +268,7 @@ def scan_along_axes_and_backwards() -> tuple[onnx.ModelProto, list[Feeds]]:
         scan(2, ["t", "x"], ["y", "z"], steps, ["sum", "product"], takes, **attrs),
     ]
     made = model(main, ["y", "z"], v=(TensorProto.FLOAT, ["K", 4]), y=(TensorProto.FLOAT, [4, None]))
-    return made, [{"x": x(n), "v": x(n)} for n in (3, 70)]
+    return made, [{"x": x(n), "v": x(n, 1)} for n in (3, 70)]
 
 
 def networks_in_regions() -> tuple[onnx.ModelProto, list[Feeds]]:
@@ -292,7 +314,7 @@ def guard_in_a_branch() -> tuple[onnx.ModelProto, list[Feeds]]:
         helper.make_node("If", ["c"], ["a"], then_branch=then, else_branch=other),
         helper.make_node("Tanh", ["a"], ["y"]),
     ]
-    feeds = [{"x": x(3), "c": np.array(taken), "v": x(rows)} for taken, rows in ((True, 4), (False, 4), (False, 5))]
+    feeds = [{"x": x(3), "c": np.array(taken), "v": x(rows, 1)} for taken, rows in ((True, 4), (False, 4), (False, 5))]
     return model(nodes, ["y"], c=CONDITION, v=(TensorProto.FLOAT, ["K", 4])), feeds
 
 
@@ -305,6 +327,7 @@ MODELS: dict[str, Callable[[], tuple[onnx.ModelProto, list[Feeds]]]] = {
     "loop_that_ends_early": lambda: loop_that_ends_early(False),
     "loop_that_ends_early_or_after_its_count": lambda: loop_that_ends_early(True),
     "loop_over_rows": loop_over_rows,
+    "loop_over_slices": loop_over_slices,
     "if_in_a_loop": if_in_a_loop,
     "scan_over_rows": scan_over_rows,
     "scan_along_axes_and_backwards": scan_along_axes_and_backwards,

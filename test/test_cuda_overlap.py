@@ -6,6 +6,7 @@ import re
 
 import cuda_dispatches as make
 import pytest
+from cuda_emulation import check
 from ptx_loops import blocks_of
 
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
@@ -16,8 +17,10 @@ from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch
 
 WAIT = "griddepcontrol.wait"
-# Global memory by name or by way of a copy engine; sizes are constant while a program runs.
-GLOBAL = re.compile(r"\b(?:(?:ld|st|red|atom)\.(?!param|shared|local|const)|cp\.(?:async|reduce)\.(?!commit|wait|mbarrier))")
+# Global memory by name or by way of a copy engine; sizes are constant while a program runs, and prefetches go to L2.
+GLOBAL = re.compile(
+    r"\b(?:(?:ld|st|red|atom)\.(?!param|shared|local|const)|cp\.(?:async|reduce)\.(?!commit|wait|mbarrier|bulk\.prefetch))"
+)
 
 DISPATCHES = {
     "pointwise": make.pointwise_add_gelu("n", 100),
@@ -88,6 +91,30 @@ def test_the_wait_may_follow_a_prologue() -> None:
         emitted = emit(DISPATCHES["attention"], BY_NAME["sm_90a"], WgmmaAttentionSchedule())
         ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
     assert ptx.index("mbarrier.init") < ptx.index(WAIT) < ptx.index("cp.async.bulk.tensor")
+
+
+WEIGHTS = {
+    "by tensor map": (make.matmul("n", 768, 768, "f16", multiples={"n": 8}), "cp.async.bulk.prefetch.tensor.2d.L2"),
+    "by address": (make.matmul(1, 4096, 512, "f16"), "cp.async.bulk.prefetch.L2"),
+    "of a convolution": (make.conv(2, (16, 16), 64, 64, (3, 3), pads=(1, 1, 1, 1)), "cp.async.bulk.prefetch.L2"),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_are_fetched_before_the_wait(name: str) -> None:
+    d, instruction = WEIGHTS[name]
+    emitted, ptx = kernels(d, "sm_90a")
+    assert 0 < ptx.index(instruction) < ptx.index(WAIT)
+    assert check(d, "sm_90a", sizes=dict.fromkeys(d.symbols, 24)).plan == emitted.plan
+
+
+@pytest.mark.parametrize("d", [
+    make.matmul(512, 512, 512, "f16", batch=(2,)), make.matmul(64, 8192, 4096, "f16"), make.matmul("n", "m", 512, "f16"),
+    make.pool("max", (2, 8, 8, 16), (2, 4, 4, 16), (2, 2), (2, 2), (0, 0, 0, 0)),
+])  # fmt: skip
+def test_what_is_not_fetched(d: Dispatch) -> None:
+    """A batch of products is one of activations; large weights take long anyway, and sizes must be known."""
+    assert "bulk.prefetch" not in kernels(d, "sm_90a")[1]
 
 
 def test_older_targets_do_not_overlap() -> None:

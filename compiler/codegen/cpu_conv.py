@@ -155,9 +155,10 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
             source_a = MatrixA(ck, Factor(ck, arithmetic, pixels_of, depth), m, schedule)
         else:
             source_a = WindowsA(ck, pixels_of, window, per_group, pixels, arithmetic, schedule)
+        weights: Lines
         if window.transposed:
-            weights: Lines = _TransposedLines(ck, w, column, 0, unsigned[1])
-            weights.channels, weights.tap, weights.channel = per_group, row, w.strides[0]
+            weights = turned = _TransposedLines(ck, w, column, 0, unsigned[1])
+            turned.channels, turned.tap, turned.channel = per_group, row, w.strides[0]
         else:
             weights = Lines(ck, w, column, row, unsigned[1])
         source_b = MatrixB(ck, Factor(ck, arithmetic, weights, depth), out_group, schedule)

@@ -1,7 +1,9 @@
 """Matmuls with few rows on the CPU: every element of B is read once, straight into registers, and nothing is packed.
 
 Such a product is bound by the bandwidth of B. Where B is contiguous along n, vectors of columns are accumulated over k;
-where it is contiguous along k, vectors along k are, and their lanes summed at the end.
+where it is contiguous along k, vectors along k are, and their lanes summed at the end. Rows of narrow elements would be read a
+line of the cache at a time if accumulators were to stay in registers: these take longer pieces of a few rows at once, and keep
+accumulators in the first cache.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 8
 _ROWS_AHEAD = 16  # units between the row that is read and the one that is fetched
+_STREAM_COLUMNS = (128, 512)  # least and most columns of a work item of narrow elements
 _DOT_COLUMNS = 64  # columns of a work item where B is contiguous along k
 
 
@@ -44,9 +47,12 @@ def emit_vector_product(
     registers = 32 if target.vector_bits >= 512 else 16
     assert isinstance(problem.m, int)
     rows = max(1, problem.m)
+    narrow = dispatch.operands[1].type.bits <= 8
     if along_k:
         group = _power_of_two(min(8, (registers - 4) // (rows + 1)))
         width = _DOT_COLUMNS
+    elif narrow:
+        group, width = max(1, 8 // rows), _stream_columns(problem.n)
     else:
         group = min(8, (registers - 2) // (rows + 1))
         if isinstance(problem.n, int):
@@ -66,7 +72,7 @@ def emit_vector_product(
                 at = Position(index, len(index) - 1, value.t.lanes, mask)
                 problem.store(ck, emitter, at, value)
 
-            step = _dot if along_k else _outer
+            step = _dot if along_k else _streamed if narrow else _outer
             step(ck, problem, operands, lanes, group, n0, cols, finish)
         return ck.emitted(problem.flops)
 
@@ -107,6 +113,62 @@ def _outer(
     for m in range(rows):
         for j, mask in enumerate(masks):
             finish(m, n0 + j * lanes, mask, loop.results[m][j])
+
+
+def _stream_columns(n: Dim) -> int:
+    """Columns of a work item: an eighth of all, so that several threads have some."""
+    least, most = _STREAM_COLUMNS
+    return min(most, max(least, -(-n // (8 * least)) * least)) if isinstance(n, int) else most
+
+
+def _streamed(
+    ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
+) -> None:
+    """All columns of the item, `group` units of k at a time."""
+    k, a, b = ck.k, operands.a, operands.b
+    arithmetic = a.arithmetic
+    rows = problem.m
+    assert isinstance(rows, int)
+    acc, vector, width = arithmetic.acc, k.vector_of(arithmetic.acc, lanes), _stream_columns(problem.n)
+    sums = k.alloca(rows * width * (vector.nbytes // lanes))
+    units = ck.dim(arithmetic.units(problem.k))
+    zero = k.const(0, "i64")
+    whole = cols // lanes * lanes
+    with k.for_(0, rows * width, lanes) as loop:
+        k.store(k.const(0, vector), sums.at(loop.iv, acc), align=vector.nbytes)
+
+    def columns(j: Val, unit: Val, xs: list[list[Val]], mask: Val | None) -> None:
+        places = [sums.at(j + m * width, acc) for m in range(rows)]
+        totals = [k.load(p, vector, align=vector.nbytes) for p in places]
+        for u, x in enumerate(xs):
+            y = b.across(n0 + j, unit + u, Position((), 0, lanes, mask))
+            if y.t.kind != "vector":
+                y = k.broadcast(y, lanes)
+            totals = [arithmetic.multiply(ck, x[m], y, total) for m, total in enumerate(totals)]
+        for p, total in zip(places, totals, strict=True):
+            k.store(total, p, align=vector.nbytes)
+
+    def step(unit: Val, count: int) -> None:
+        xs = [[k.broadcast(a.along(m, unit + u, Position(())), lanes) for m in range(rows)] for u in range(count)]
+        with k.for_(0, whole, lanes) as over_columns:
+            j = over_columns.iv
+            for u in range(count):
+                k.prefetch_cache(b.lines.address(n0 + j, (unit + count + u) * arithmetic.unit))
+            columns(j, unit, xs, None)
+        with k.if_(whole < cols):
+            columns(whole, unit, xs, tail_mask(ck, cols - whole, lanes))
+
+    main = units // group * group
+    with k.for_(0, main, group) as loop:
+        step(loop.iv, group)
+    if units.const is None or units.const % group:
+        with k.for_(main, units) as rest:
+            step(rest.iv, 1)
+    for m in range(rows):
+        with k.for_(0, cols, lanes) as loop:
+            mask = tail_mask(ck, k.max(cols - loop.iv, zero), lanes)
+            value = k.load(sums.at(loop.iv + m * width, acc), vector, align=vector.nbytes)
+            finish(m, n0 + loop.iv, mask, value)
 
 
 def _dot(

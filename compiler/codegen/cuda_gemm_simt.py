@@ -31,12 +31,16 @@ PADDING = 4  # elements added to a line of shared memory, so that transposing st
 
 @dataclass(frozen=True)
 class SimtSchedule:
-    """`tile_m` x `tile_n` of a block of 16 x 16 threads, `tile_k` of a step; `splits` blocks share a tile."""
+    """`tile_m` x `tile_n` of a block, `tile_k` of a step; `splits` blocks share a tile.
+
+    A thread has `each` rows and columns; 0: of 16 x 16 threads, but at least 4. Eight read shared memory half as often as four.
+    """
 
     tile_m: int = 128
     tile_n: int = 128
     tile_k: int = 8
     splits: int = 1
+    each: int = 0
 
     @property
     def threads(self) -> int:
@@ -44,14 +48,17 @@ class SimtSchedule:
 
     @property
     def per_m(self) -> int:
-        return max(GROUP, self.tile_m // 16)
+        return self.each or max(GROUP, self.tile_m // 16)
 
     @property
     def per_n(self) -> int:
-        return max(GROUP, self.tile_n // 16)
+        return self.each or max(GROUP, self.tile_n // 16)
 
 
-SIMT_TILES: tuple[SimtSchedule, ...] = (SimtSchedule(), SimtSchedule(64, 64, 16), SimtSchedule(32, 32, 32))
+SIMT_TILES: tuple[SimtSchedule, ...] = (
+    SimtSchedule(), SimtSchedule(128, 64, 8, each=8), SimtSchedule(64, 64, 8, each=8), SimtSchedule(64, 64, 16),
+    SimtSchedule(32, 32, 32),
+)  # fmt: skip
 
 
 def simt_launch(p: GemmProblem, s: SimtSchedule, suffix: str = "") -> KernelLaunch:
@@ -68,7 +75,7 @@ def simt_launch(p: GemmProblem, s: SimtSchedule, suffix: str = "") -> KernelLaun
 
 def emit_simt(module: KernelModule, p: GemmProblem, s: SimtSchedule, launch: KernelLaunch) -> None:
     """Write the kernel of a schedule into `module`."""
-    with dispatch_kernel(module, p.dispatch, launch, min_blocks=2 if s.threads <= 256 and p.acc != "f64" else 1) as dk:
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=max(2, 384 // s.threads) if p.acc != "f64" else 1) as dk:
         SimtKernel(dk, p, s).emit()
 
 

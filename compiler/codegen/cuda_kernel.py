@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from ingot import dims
+from ingot.compiler.codegen.cuda_prefetch import prefetch_weights
 from ingot.compiler.codegen.kernel_builder import KernelModule, Param
 from ingot.compiler.codegen.scalar_lowering import emit_region
 from ingot.compiler.codegen.values import Operand, Val
@@ -119,6 +120,7 @@ class DispatchKernel:
         assert not self.begun, "a kernel begins once"
         self.begun = True
         if self.k.sm >= OVERLAP_SM:
+            prefetch_weights(self)
             self.k.grid_dependency_wait()
             self.k.grid_dependency_launch()
 

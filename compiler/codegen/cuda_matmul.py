@@ -335,14 +335,14 @@ def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
         for splits in SPLITS:
             if splits > max(1, constant(p.k) // 256) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            share = {128: 0.75, 64: 0.6, 32: 0.35}[s.tile_m]
+            share = 0.78 if s.per_m == 8 else 0.52 if s.tile_m == 64 else 0.35
             batch = max(1, constant(dims.product(p.batch)))
             tiles = math.ceil(constant(p.m) / s.tile_m) * math.ceil(constant(p.n) / s.tile_n) * batch * splits
             work = 2 * s.tile_m * s.tile_n * constant(p.k) / splits
-            blocks = {128: 2, 64: 3, 32: 8}[s.tile_m]
-            waves = math.ceil(tiles / (f.sms * blocks))
+            # An SM with less than eight warps waits as long as with eight.
+            rounds = max(math.ceil(tiles / f.sms), 256 // s.threads)
             extra = 2e-6 + 8 * splits * batch * constant(p.m) * constant(p.n) / f.bandwidth if splits > 1 else 0.0
-            yield Estimate(waves * blocks * work / (peak / f.sms * share) + 1e-6 + extra, replace(s, splits=splits))
+            yield Estimate(rounds * work / (peak / f.sms * share) + LAUNCH_SECONDS + extra, replace(s, splits=splits))
 
 
 def estimates(p: GemmProblem, target: Target) -> list[Estimate]:

@@ -376,6 +376,16 @@ class NvvmBuilder(MatrixOps):
         """`prefetch.tensormap`."""
         self.op("nvvm.prefetch", [tensor_map], (), {"tensormap": self.attr("unit")})
 
+    def tma_prefetch(self, tensor_map: Val, coordinates: Sequence[Operand]) -> None:
+        """`cp.async.bulk.prefetch.tensor`: bring a box of global memory to L2."""
+        position = [self.value(c, self.i32) for c in coordinates]
+        attributes = {"operandSegmentSizes": self.attr(f"array<i32: 1, {len(position)}, 0, 0>")}
+        self.op("nvvm.cp.async.bulk.tensor.prefetch", [tensor_map, *position], (), attributes)
+
+    def bulk_prefetch(self, src: Val, nbytes: Operand) -> None:
+        """`cp.async.bulk.prefetch.L2` of `nbytes` (a multiple of 16, the address 16-aligned) of global memory."""
+        self.op("nvvm.cp.async.bulk.prefetch", [src, self.value(nbytes, self.i32)])
+
     def bulk_load(self, dst: Val, src: Val, nbytes: Operand, mbarrier: Val) -> None:
         """`cp.async.bulk` of `nbytes` (a multiple of 16, both addresses 16-aligned) from global to shared memory."""
         operands = [self.address_space(dst, "ptr<7>"), src, mbarrier, self.value(nbytes, self.i32)]

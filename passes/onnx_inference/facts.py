@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from ingot import dims
@@ -23,9 +24,14 @@ class Guard:
 
 
 class Facts:
-    """Equalities that guards establish, in the order of the nodes that need them."""
+    """Equalities that guards establish, in the order of the nodes that need them, and how far the iterations of loops count.
+
+    Attributes:
+        greatest: the greatest value of an iteration's symbol.
+    """
 
     def __init__(self) -> None:
+        self.greatest: dict[str, Dim] = {}
         self._equal: dict[str, Dim] = {}  # plain symbols that a guard made equal to something simpler
         self._known: set[tuple[Dim, str, Dim]] = set()
         self._replaced: dict[Dim, Dim] = {}  # the larger sides of equalities
@@ -34,6 +40,7 @@ class Facts:
         """A copy, to learn in what holds only where a branch is taken."""
         found = Facts()
         found._equal, found._known, found._replaced = self._equal.copy(), self._known.copy(), self._replaced.copy()
+        found.greatest = self.greatest.copy()
         return found
 
     @property
@@ -76,9 +83,17 @@ class Facts:
             self._equal[str(drop)] = self.canonical(keep)
         return keep, Guard(drop, "eq", keep, message)
 
+    def is_at_most(self, a: Dim, b: Dim) -> bool:
+        """True where `a` <= `b` is proven, in every iteration."""
+        a, b = self.canonical(a), self.canonical(b)
+        counted = dims.symbols(a) & self.greatest.keys()
+        if counted and all(map(functools.partial(_grows_with, a), counted)) and at_most(dims.substitute(a, self.greatest), b):
+            return True
+        return at_most(a, b)
+
     def at_most(self, a: Dim, b: Dim, message: str) -> Guard | None:
         """The guard for `a` <= `b`, or None where it is proven or already guarded."""
-        if at_most(self.canonical(a), self.canonical(b)) or (a, "le", b) in self._known:
+        if self.is_at_most(a, b) or (a, "le", b) in self._known:
             return None
         if isinstance(a, int) and isinstance(b, int):
             raise ShapeConflict(f"{a} is greater than {b}")
@@ -151,6 +166,13 @@ def _meant_equal(a: Dim, b: Dim) -> bool:
         return False
     computed = [d for d in (a, b) if not _is_symbol(d)]
     return len(computed) == 2 or bool(computed and dims.symbols(a) & dims.symbols(b))
+
+
+def _grows_with(d: Dim, name: str) -> bool:
+    """True where `d` is at its greatest where the symbol `name` is."""
+    terms = d.terms if isinstance(d, Expr) else ()
+    inside = [(m, c) for m, c in terms if any(name in dims.symbols_of(a.args) or a.text == name for a in m)]
+    return all(c > 0 and all(a.function is None for a in m) for m, c in inside)
 
 
 def _never_one(d: Dim) -> bool:

@@ -185,7 +185,7 @@ def clamp_position(node: Node, position: Dim, size: Dim, what: str) -> Dim:
         return position if dims.is_nonnegative(position) else dims.maximum(position, 0)
     if not nonnegative:
         node.at_most(0, position, f"{what} {position} is negative")
-    return position if at_most(position, size) else dims.minimum(position, size)
+    return position if node.facts.is_at_most(position, size) else dims.minimum(position, size)
 
 
 def slice_bounds(node: Node, rank: int) -> list[tuple[int, Dim, Dim, int]]:

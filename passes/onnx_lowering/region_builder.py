@@ -36,6 +36,11 @@ class Scalar:
         return self.type[0] in "fb"
 
 
+# What is half a step above the largest finite number of a type, whether that itself overflows (a tie goes to even), and what
+# overflow becomes where a cast does not saturate (ONNX's Cast, table of "Float 8 types").
+_OVERFLOWS = {"f8E4M3FN": (464.0, False, float("nan")), "f8E5M2": (61440.0, True, float("inf"))}
+
+
 class RegionBuilder:
     """Builds one scalar region.
 
@@ -179,10 +184,10 @@ class RegionBuilder:
             return self.cmpf_une(x, zero) if x.is_float else x if x.type == "i1" else self.cmpi_ne(x, zero)
         if DTYPES[storage].kind == "float":
             y = self.to_float(x, "f64" if storage == "f64" or x.type == "f64" else "f32")
-            largest = {"f8E4M3FN": 448.0, "f8E5M2": 57344.0}.get(storage)
-            if saturate and largest is not None:
-                y = self.minf(self.maxf(y, self.like(-largest, y)), self.like(largest, y))
-            return y if y.type == storage else self.emit("truncf", (y,), storage)
+            if y.type == storage:
+                return y
+            narrow = self.emit("truncf", (y,), storage)
+            return narrow if saturate or storage not in _OVERFLOWS else self._unsaturated(y, narrow)
         if x.is_float:
             return self.emit("fptoui" if unsigned else "fptosi", (x,), storage, unsigned=unsigned)
         have, want = DTYPES[x.type].bits if x.type != "i1" else 1, DTYPES[storage].bits
@@ -190,6 +195,15 @@ class RegionBuilder:
             return Scalar(x.number, x.type, unsigned)
         op = "trunci" if have > want else "extui" if x.unsigned or x.type == "i1" else "extsi"
         return self.emit(op, (x,), storage, unsigned=unsigned)
+
+    def _unsaturated(self, x: Scalar, narrow: Scalar) -> Scalar:
+        """`x` as an 8-bit float that overflows; `narrow` is the one that saturates."""
+        limit, included, beyond = _OVERFLOWS[narrow.type]
+        overflow = self.const(beyond, narrow.type)
+        if beyond == float("inf"):
+            overflow = self.select(self.cmpf_olt(x, self.like(0, x)), self.const(-beyond, narrow.type), overflow)
+        above = self.cmpf_ole if included else self.cmpf_olt
+        return self.select(above(self.like(limit, x), self.absf(x)), overflow, narrow)
 
     # Index arithmetic
 

@@ -157,3 +157,40 @@
   "onnx.Output"(%y) {name = "y"} : (tensor<64x48xf16>) -> ()
   "onnx.Return"() : () -> ()
 }) {sym_name = "main", input_names = ["q", "z"]} : () -> ()
+
+// -----
+
+// Fires: a scan is a loop whose body reads views of what is scanned, backwards where it says so, and moves what it gives to
+// where it is stacked.
+// CHECK:      "ingot.guard"
+// CHECK:      %[[Y:.*]] = "ingot.empty"() : () -> tensor<4x?xf32, #ingot.dims<["K"]>>
+// CHECK:      %[[Z:.*]] = "ingot.empty"() : () -> tensor<?x4xf32, #ingot.dims<["K"]>>
+// CHECK:      %[[R:.*]]:2 = "ingot.loop"(%[[Y]], %[[Z]], %{{.*}}, %{{.*}}) ({
+// CHECK-NEXT: ^bb0(%[[A0:.*]]: tensor<4x?xf32, #ingot.dims<["K"]>>, %[[A1:.*]]: tensor<?x4xf32, #ingot.dims<["K"]>>, %[[V:.*]]: tensor<4x?xf32, #ingot.dims<["K"]>>, %[[X:.*]]: tensor<?x4xf32
+// CHECK:      "ingot.slice"(%[[V]]) {starts = ["0", "K - t - 1"], steps = array<i64: 1, 1>} : {{.*}} -> tensor<4x1xf32>
+// CHECK:      "ingot.slice"(%[[X]]) {starts = ["t", "0"], steps = array<i64: 1, 1>} : {{.*}} -> tensor<1x4xf32>
+// CHECK:      "ingot.move"(%{{.*}}, %[[A0]])
+// CHECK:      offsets = ["0", "t"]
+// CHECK:      "ingot.move"(%{{.*}}, %[[A1]])
+// CHECK:      offsets = ["K - t - 1", "0"]
+// CHECK:      carried = 2 : i64
+// CHECK-SAME: symbol = "t", trips = "K"
+// CHECK:      "ingot.output"(%[[R]]#0)
+#two = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["N"]>>, %v: tensor<4x?xf32, #ingot.dims<["K"]>>):
+  %r:2 = "onnx.Scan"(%v, %x) ({
+  ^bb0(%a: tensor<4xf32>, %b: tensor<4xf32>):
+    %s = "onnx.Add"(%a, %b) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+    %p = "onnx.Mul"(%a, %b) : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xf32>
+    "onnx.Output"(%s) {name = "sum"} : (tensor<4xf32>) -> ()
+    "onnx.Output"(%p) {name = "product"} : (tensor<4xf32>) -> ()
+    "onnx.Return"() : () -> ()
+  }) {ingot.guards = [["N", "eq", "K", "lengths"]], ingot.length = "K", ingot.symbol = "t", num_scan_inputs = 2 : i64, operandSegmentSizes = #two, resultSegmentSizes = #two,
+       scan_input_axes = array<i64: 1, 0>, scan_input_directions = array<i64: 1, 0>,
+       scan_output_axes = array<i64: -1, 0>, scan_output_directions = array<i64: 0, 1>}
+    : (tensor<4x?xf32, #ingot.dims<["K"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>) -> (tensor<4x?xf32, #ingot.dims<["K"]>>, tensor<?x4xf32, #ingot.dims<["K"]>>)
+  "onnx.Output"(%r#0) {name = "y"} : (tensor<4x?xf32, #ingot.dims<["K"]>>) -> ()
+  "onnx.Output"(%r#1) {name = "z"} : (tensor<?x4xf32, #ingot.dims<["K"]>>) -> ()
+  "onnx.Return"() : () -> ()
+}) {input_names = ["x", "v"], sym_name = "main"} : () -> ()

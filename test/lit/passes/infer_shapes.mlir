@@ -118,3 +118,46 @@
   "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
   "onnx.Return"() : () -> ()
 }) {sym_name = "main", input_names = ["x"]} : () -> ()
+
+// -----
+
+// Fires: a scan runs along axes that must have one length, which its stacked outputs have; elements lack the axis.
+// CHECK:      %{{.*}}:2 = "onnx.Scan"
+// CHECK-NEXT: ^bb0(%{{.*}}: tensor<4xf32>, %{{.*}}: tensor<4xf32>):
+// CHECK:      ingot.guards = {{\[\[}}"N", "eq", "K", "{{.*}}operands are scanned to different lengths"]], ingot.length = "K", ingot.symbol = "iteration_0"
+// CHECK:      -> (tensor<4x?xf32, #ingot.dims<["K"]>>, tensor<?x4xf32, #ingot.dims<["K"]>>)
+#two = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["N"]>>, %v: tensor<4x?xf32, #ingot.dims<["K"]>>):
+  %r:2 = "onnx.Scan"(%v, %x) ({
+  ^bb0(%a: tensor<4xf32>, %b: tensor<4xf32>):
+    %s = "onnx.Add"(%a, %b) : (tensor<4xf32>, tensor<4xf32>) -> tensor<*xf32>
+    %p = "onnx.Mul"(%a, %b) : (tensor<4xf32>, tensor<4xf32>) -> tensor<*xf32>
+    "onnx.Output"(%s) {name = "sum"} : (tensor<*xf32>) -> ()
+    "onnx.Output"(%p) {name = "product"} : (tensor<*xf32>) -> ()
+    "onnx.Return"() : () -> ()
+  }) {num_scan_inputs = 2 : i64, operandSegmentSizes = #two, resultSegmentSizes = #two,
+       scan_input_axes = array<i64: 1, 0>, scan_input_directions = array<i64: 1, 0>,
+       scan_output_axes = array<i64: -1, 0>, scan_output_directions = array<i64: 0, 1>}
+    : (tensor<4x?xf32, #ingot.dims<["K"]>>, tensor<?x4xf32, #ingot.dims<["N"]>>) -> (tensor<*xf32>, tensor<*xf32>)
+  "onnx.Output"(%r#0) {name = "y"} : (tensor<*xf32>) -> ()
+  "onnx.Output"(%r#1) {name = "z"} : (tensor<*xf32>) -> ()
+  "onnx.Return"() : () -> ()
+}) {input_names = ["x", "v"], sym_name = "main"} : () -> ()
+
+// -----
+
+// Must not fire: what a scan carries grows.
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["N"]>>, %v: tensor<4xf32>):
+  // expected-error @+1 {{Scan: carried value 0 is float[4] before an iteration and float[8] after it}}
+  %r = "onnx.Scan"(%v, %x) ({
+  ^bb0(%a: tensor<4xf32>, %b: tensor<4xf32>):
+    %s = "onnx.Concat"(%a, %b) {axis = 0 : i64, operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>} : (tensor<4xf32>, tensor<4xf32>) -> tensor<*xf32>
+    "onnx.Output"(%s) {name = "s"} : (tensor<*xf32>) -> ()
+    "onnx.Return"() : () -> ()
+  }) {num_scan_inputs = 1 : i64, operandSegmentSizes = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>, resultSegmentSizes = array<i32: 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>}
+    : (tensor<4xf32>, tensor<?x4xf32, #ingot.dims<["N"]>>) -> tensor<*xf32>
+  "onnx.Output"(%r) {name = "y"} : (tensor<*xf32>) -> ()
+  "onnx.Return"() : () -> ()
+}) {input_names = ["x", "v"], sym_name = "main"} : () -> ()
