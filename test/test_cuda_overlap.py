@@ -32,6 +32,8 @@ DISPATCHES = {
     "matmul": make.matmul("n", 256, 256, bias=True),
     "matmul of one row": make.matmul(1, 4096, 4096),
     "matmul in f32": make.matmul("n", 256, 256, "f32"),
+    "matmul of quantized weights": make.quantized_matmul("n", 256, 256, "f16", "i4", scale="f16", block=32),
+    "matmul of one row and quantized weights": make.quantized_matmul(1, 4096, 4096, "f16", "i4", scale="f16", block=32),
     "conv": make.conv("n", (16, 16), 64, 64, (3, 3), pads=(1, 1, 1, 1)),
     "conv of three channels": make.conv("n", (16, 16), 3, 64, (3, 3), pads=(1, 1, 1, 1)),
     "attention": make.attention("n", 4, 512, 512, 64),
