@@ -14,14 +14,12 @@ against a copy of the same number of bytes.
 from __future__ import annotations
 
 import argparse
-import functools
-import itertools
 import json
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +29,14 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "test")]
 
 import cuda_dispatches as make  # noqa: E402
+from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
+from cuda_quantized_cases import quantized_checks, quantized_speeds  # noqa: E402
 
 from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
-from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
@@ -52,47 +51,6 @@ TORCH = {
     "i32": torch.int32, "i16": torch.int16, "i8": torch.int8, "i1": torch.bool,
     "f8E4M3FN": torch.float8_e4m3fn, "f8E5M2": torch.float8_e5m2,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Check:
-    """A dispatch whose results are compared with the float64 reference, at given sizes."""
-
-    name: str
-    dispatch: Dispatch
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    target: str = ""
-    schedule: Any = None
-
-
-@dataclass(frozen=True)
-class Speed:
-    """A dispatch whose time is compared.
-
-    Attributes:
-        floor: least acceptable ratio of the other's time to ours; 0 for rows without one.
-        other: from the operands and result (PyTorch tensors of the dispatch's shapes) to a function that does the same, or
-            None for a copy of as many bytes.
-        cold: calls take turns with copies of the operands that together exceed the second-level cache, as the layers of a model
-            do; without it, what fits there stays there from call to call.
-    """
-
-    name: str
-    dispatch: Dispatch
-    floor: float = 0.0
-    other: Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]] | None = None
-    target: str = ""
-    schedule: Any = None
-    cold: bool = False
-
-
-COLD_BYTES = 160 << 20
-
-
-def in_turns(functions: list[Callable[[], Any]]) -> Callable[[], Any]:
-    """A function whose calls call the given ones in turns."""
-    turn = itertools.cycle(functions)
-    return lambda: next(turn)()
 
 
 def as_older(name: str, default: Target) -> Target:
@@ -254,32 +212,6 @@ def mma_checks() -> list[Check]:
     return cases
 
 
-def quantized_checks() -> list[Check]:
-    """Decoded operands: weights of 4 and 8 bits, and block-scaled operands where no instruction takes them."""
-    cases = []
-    for weights in ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"):
-        options: dict[str, Any] = {"scale": "f16", "block": 64, "zero": weights[0] == "i"}
-        for m in (1, 3, 40, 200):
-            for nt in (True, False):
-                d = make.quantized_matmul(m, 336, 512, "f16", weights, b_transposed=nt, **options)
-                cases.append(Check(f"quantized {weights} {m}x336x512 {'NT' if nt else 'NN'}", d))
-    for dtype, scale, block in (("f4E2M1FN", "f8E4M3FN", 16), ("f4E2M1FN", "f8E8M0FNU", 32), ("f8E4M3FN", "f8E8M0FNU", 32)):
-        d = make.quantized_matmul(200, 336, 512, dtype, dtype, scale=scale, a_scale=scale, block=block)
-        cases.append(Check(f"quantized {dtype} with {scale} scales", d))
-    for m, k in ((1, 4096), (8, 2080), (64, 4096)):  # sums over blocks, and batches that do not divide K
-        for nt in (True, False):
-            for a, scale in (("f16", "f16"), ("bf16", "f32")):
-                d = make.quantized_matmul(m, 520, k, a, "i4", scale=scale, block=32, zero=True, b_transposed=nt, out=a)
-                cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
-    for weights in ("i8", "i4", "f8E4M3FN", "f4E2M1FN"):
-        for nt in (True, False):
-            d = make.quantized_matmul(200, 336, 512, "bf16", weights, scale="bf16", block=64, b_transposed=nt, out="bf16")
-            schedule = DecodedRegistersSchedule(MmaSchedule(64, 64, 32, 32))
-            cases.append(Check(f"quantized {weights} by mma.sync {'NT' if nt else 'NN'}", d, target="sm_80", schedule=schedule))
-    any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
-    return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
-
-
 def attention_checks() -> list[Check]:
     return [
         Check("attention f16 2x4x256x256x64", make.attention(2, 4, 256, 256, 64)),
@@ -334,6 +266,11 @@ def other_checks() -> list[Check]:
         Check("pointwise add relu broadcast", make.pointwise_add_relu(33, 7, 40, other=(7, 1))),
         Check("pointwise odd f32", make.pointwise_add_relu(33, 77, dtype="f32", other=(77,))),
         Check("pointwise any", make.pointwise_add_relu("n", 77, dtype="f16"), {"n": 1001}),
+        *(Check(f"pointwise {name} {source} to {result}", make.pointwise_cast(name, source, result, 37, 1001))
+          for name, source, result in (
+              ("sitofp", "i4", "f32"), ("uitofp", "i4", "f32"), ("extf", "f4E2M1FN", "f32"), ("extf", "f8E8M0FNU", "f32"),
+              ("truncf", "f32", "f4E2M1FN"), ("truncf", "f32", "f8E4M3FN"), ("fptosi", "f32", "i4"))),
+        Check("pointwise requantize f4E2M1FN", make.pointwise_requantize(37, 1000)),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
           for k in ("softmax", "log_softmax", "layer", "rms")
           for c, t in ((768, "bf16"), (4096, "f16"), (77, "f32"), (40000, "f32"))),
@@ -445,19 +382,6 @@ def torch_scaled_mm(operands: list[torch.Tensor], result: torch.Tensor) -> Calla
     a, b = operands
     one = torch.ones((), device="cuda")
     return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
-
-
-def torch_half_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
-    """A product with weights that are of 16 bits already; its values are others, hence no result is given to compare."""
-    a = operands[0]
-    count = max(1, COLD_BYTES // (2 * result.shape[1] * a.shape[1])) if a.shape[0] <= 64 else 1
-    weights = [torch.randn(result.shape[1], a.shape[1], device="cuda", dtype=a.dtype).T for _ in range(count)]
-    out = torch.empty_like(result)
-
-    def call(b: torch.Tensor) -> None:
-        torch.matmul(a, b, out=out)
-
-    return in_turns([functools.partial(call, b) for b in weights])
 
 
 def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
@@ -580,43 +504,6 @@ def eight_bit_speeds() -> list[Speed]:
 
     sizes = ((32, 56, 64, 64, 3), (32, 28, 128, 128, 3), (32, 14, 256, 256, 3), (32, 56, 64, 256, 1), (32, 224, 3, 64, 7, 2))
     return [case(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes]
-
-
-def quantized_speeds() -> list[Speed]:
-    """Weights as language models have them, from memory: rows of one token and of a few, against a copy of as many bytes as all
-    operands have; more rows against a product with f16 weights.
-
-    NT: weights lie [N, K], as MatMulNBits has them; NN: [K, N], as DequantizeLinear along axis 0 has them.
-    """
-
-    def case(
-        weights: str, m: int, n: int, k: int, layout: str = "NT", a: str = "f16", other: Any = None, target: str = "",
-        **options: Any,
-    ) -> Speed:
-        options = {"scale": a, "block": 128, **options}
-        d = make.quantized_matmul(m, n, k, a, weights, b_transposed=layout == "NT", out=a, **options)
-        scale = f"{options['scale']}/{options['block']}" + (" zero" if options.get("zero") else "")
-        against = (" to f16" if other else "") + (f" by mma.sync of {target}" if target else "")
-        return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, target, cold=m <= 64)
-
-    sizes = ((4096, 4096), (11008, 4096), (14336, 4096), (4096, 14336))
-    nvfp4 = {"scale": "f8E4M3FN", "block": 16}
-    return [
-        *(case("i4", 1, n, k, layout) for layout in ("NT", "NN") for n, k in sizes),
-        *(case("i4", 1, 4096, 4096, layout, block=32, zero=zero) for layout in ("NT", "NN") for zero in (False, True)),
-        *(case(w, 1, n, k, layout, block=0)
-          for w in ("i8", "f8E4M3FN") for layout in ("NT", "NN") for n, k in (sizes[0], sizes[3])),
-        case("f4E2M1FN", 1, 4096, 4096, **nvfp4), case("f4E2M1FN", 1, 14336, 4096, **nvfp4),
-        *(case(w, 1, 4096, 4096, a="bf16") for w in ("i4", "i8", "f8E4M3FN", "f4E2M1FN")),
-        *(case(w, m, 4096, 4096, layout) for m in (4, 8, 16, 64) for w in ("i4", "i8") for layout in ("NT", "NN")),
-        *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (1, 16, 64) for layout in ("NT", "NN")),
-        *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul)
-          for w in ("i4", "i8", "f8E4M3FN") for layout in ("NT", "NN")),
-        case("f4E2M1FN", 2048, 4096, 4096, other=torch_half_matmul, **nvfp4),
-        *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (128, 256, 512) for layout in ("NT", "NN")),
-        *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul, target="sm_80")
-          for w in ("i4", "i8") for layout in ("NT", "NN")),
-    ]  # fmt: skip
 
 
 def speeds() -> list[Speed]:

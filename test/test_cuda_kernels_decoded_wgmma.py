@@ -8,12 +8,13 @@ from typing import Any
 import cuda_dispatches as make
 import numpy as np
 import pytest
+from cuda_emulation import check as check_emulated
 from cuda_emulation import run_emulated
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule, plan_decoded_wgmma
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
-from ingot.compiler.codegen.cuda_matmul import decoded_wgmma_schedules
+from ingot.compiler.codegen.cuda_matmul import choose, decoded_wgmma_schedules
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
@@ -96,6 +97,27 @@ def test_zero_points_that_are_floats_or_unsigned(layout: bool) -> None:
         d = make.quantized_matmul(24, 64, 64, "f16", weights, b_transposed=layout, **options)
         check(d)
         check(replace(d, operands=(*d.operands[:3], replace(d.operands[3], dtype="f16"))))
+
+
+EIGHT_BITS = [("i8", "i32", False), ("i8", "i32", True), ("f8E4M3FN", "f32", False), ("f8E5M2", "f32", False)]
+
+
+@pytest.mark.parametrize(("dtype", "acc", "unsigned"), EIGHT_BITS)
+def test_eight_bits_as_they_are(dtype: str, acc: str, unsigned: bool) -> None:
+    """Both operands of 8 bits, columns neighbours in memory: transposed on their way to the instruction, integers exactly."""
+    ptx = {"i8": "u8" if unsigned else "s8", "f8E4M3FN": "e4m3", "f8E5M2": "e5m2"}[dtype]
+    for size, schedule in (
+        ((70, 160, 192), SMALL), ((200, 272, 400), DecodedWgmmaSchedule(176, 2)),
+        ((70, 144, 1024), replace(SMALL, splits=2)), ((70, 144, 640), replace(SMALL, stream=3)),
+    ):  # fmt: skip
+        d = make.matmul(*size, dtype, acc=acc)
+        if unsigned:
+            d = replace(d, attrs=(*d.attrs, ("a_unsigned", True), ("b_unsigned", True)))
+        found = check_emulated(d, HOPPER, schedule)
+        assert set(found.executed) == {f"wgmma.m64n{schedule.tile_m}k32.{ptx}.{ptx}"}
+    assert plan_decoded_wgmma(gemm_problem(make.matmul(70, 160, 192, dtype, acc=acc, b_transposed=True)), HOPPER, SMALL) is None
+    for m, kind in ((2048, DecodedWgmmaSchedule), (256, DecodedWgmmaSchedule)):
+        assert isinstance(choose(gemm_problem(make.matmul(m, 4096, 4096, dtype, acc=acc)), HOPPER), kind)
 
 
 def test_what_does_not_suit_is_decoded_otherwise() -> None:

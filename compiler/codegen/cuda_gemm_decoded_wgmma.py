@@ -6,6 +6,9 @@ warpgroups reads its 64 columns once, decodes them (cuda_staged_weights.py) and 
 stage is multiplied in two groups of instructions, so that one group's weights are decoded while the other is running; registers
 of a group are not written before it has ended (PTX ISA, "wgmma.wait_group").
 
+N-major operands of 8 bits, which wgmma reads from shared memory in the other order only, take the same way without decoding:
+their bytes are transposed in registers.
+
 Which n is which row of an instruction is free: lane / 4 holds neighbours, so that accumulators are pairs of columns of the
 result.
 
@@ -24,11 +27,11 @@ from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
 from ingot.compiler.codegen.cuda_gemm_tiles import Work, tile_count
 from ingot.compiler.codegen.cuda_gemm_wgmma import ATOM, SWIZZLE
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_shared_tile import TileShape
 from ingot.compiler.codegen.cuda_staged_weights import (
-    STEP_K,
     STEPS,
-    TILE_K,
     StagedWeights,
+    TransposedBytes,
     raw_matrix,
     raw_shape,
     suits_stages,
@@ -84,9 +87,19 @@ class DecodedWgmmaPlan:
     launch: KernelLaunch
 
 
+def _transposes(p: GemmProblem) -> bool:
+    """True where weights are operands of the instruction as they are."""
+    return not p.quantized and p.a.bits == p.b.bits == 8 and p.b.major == "row" and p.unsigned[0] == p.unsigned[1]
+
+
+def weights_shape(p: GemmProblem) -> TileShape:
+    """The tile of a stage's weights, in bytes."""
+    return TileShape(TILE_N, SWIZZLE, 8, False) if _transposes(p) else raw_shape(p.b, TILE_N)
+
+
 def stage_bytes(p: GemmProblem, tile_m: int) -> int:
     """Bytes of a stage: rows, then weights, each a multiple of 1024."""
-    return tile_m * SWIZZLE + raw_shape(p.b, TILE_N).nbytes
+    return tile_m * SWIZZLE + weights_shape(p).nbytes
 
 
 def decoded_stages(p: GemmProblem, target: Target, tile_m: int) -> int:
@@ -96,7 +109,7 @@ def decoded_stages(p: GemmProblem, target: Target, tile_m: int) -> int:
 
 def _weights_map(p: GemmProblem) -> TensorMapArg | None:
     """Boxes of a stage's weights, in bytes."""
-    x, shape = raw_matrix(p.b), raw_shape(p.b, TILE_N)
+    x, shape = raw_matrix(p.b), weights_shape(p)
     assert shape.line_bytes == 16 * shape.chunks <= SWIZZLE, shape
     inner, outer, step = (x.cols, x.rows, x.row_stride) if shape.k_major else (x.rows, x.cols, x.col_stride)
     own = [(d, t) for d, t in zip(p.batch, x.batch_strides, strict=True) if t != 0]
@@ -110,13 +123,16 @@ def _weights_map(p: GemmProblem) -> TensorMapArg | None:
 
 def plan_decoded_wgmma(p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> DecodedWgmmaPlan | None:
     """The launch of a schedule, or None where the instruction, TMA or the lanes cannot take the operands."""
-    if not (decodes(p) and p.acc == "f32" and p.a.dtype in ("f16", "bf16") and p.a_scales is None and p.b.bits <= 8):
+    if _transposes(p):
+        row = find_row(target, p.a.dtype, engine="wgmma", unsigned=p.unsigned[0])
+    elif decodes(p) and p.a.dtype in ("f16", "bf16") and p.a_scales is None and p.b.bits <= 8 and suits_stages(p.b_scales):
+        row = find_row(target, p.a.dtype, engine="wgmma")
+    else:
         return None
-    row = find_row(target, p.a.dtype, engine="wgmma")
     whole = p.b.major == "col" or divides(2, p.n, p.dispatch)
-    if row is None or p.a.major != "col" or p.b.major == "none" or not whole or not suits_stages(p.b_scales):
+    if row is None or row.acc != p.acc or p.a.major != "col" or p.b.major == "none" or not whole:
         return None
-    rows, weights = p.a.tma_map(p.dispatch, p.batch, (TILE_K, s.tile_m)), _weights_map(p)
+    rows, weights = p.a.tma_map(p.dispatch, p.batch, (SWIZZLE * 8 // p.a.bits, s.tile_m)), _weights_map(p)
     if rows is None or weights is None:
         return None
     shared = s.stages * stage_bytes(p, s.tile_m) + 16 * s.stages + ATOM
@@ -150,7 +166,8 @@ class _Kernel:
         self.rows_map, self.weights_map = dk.maps
         self.shared = dk.k.dynamic_shared(ATOM)
         self.rows_bytes, self.stage_bytes = s.tile_m * SWIZZLE, stage_bytes(p, s.tile_m)
-        self.order = tile_order(dk, p, s, TILE_K)
+        self.tile_k = SWIZZLE * 8 // row.bits
+        self.order = tile_order(dk, p, s, self.tile_k)
 
     def full(self, stage: Val | int) -> Val:
         return self.shared + self.s.stages * self.stage_bytes + (stage * 8)
@@ -193,7 +210,7 @@ class _Kernel:
                 full = self.full(stage)
                 k.mbarrier_arrive_expect(full, self.stage_bytes)
                 rows = self.shared + stage * self.stage_bytes
-                at = steps.iv * TILE_K
+                at = steps.iv * self.tile_k
                 k.tma_load(rows, self.rows_map, [at, work.row, *p.a.tma_batch(work.batch)], full)
                 line = [at, work.col] if p.b.major == "col" else [work.col, at]
                 line[0] = line[0] * p.b.bits // 8
@@ -207,9 +224,13 @@ class _Kernel:
         lane = local & 31
         # In rows lane / 4 and 8 more of this warp's 16 of an instruction.
         first = (consumer * 4 + (local >> 5)) * 16 + ((lane >> 2) << 1)
-        elements = elements_of(self.dk, self.p)[1]
-        shape = raw_shape(elements.x, TILE_N)
-        weights = StagedWeights(self.dk, elements, self.row.dtype, shape, [first, first + 1], lane & 3)
+        shape = weights_shape(self.p)
+        weights: StagedWeights | TransposedBytes
+        if _transposes(self.p):
+            weights = TransposedBytes(k, shape, first, lane & 3)
+        else:
+            elements = elements_of(self.dk, self.p)[1]
+            weights = StagedWeights(self.dk, elements, self.row.dtype, shape, [first, first + 1], lane & 3)
         with k.for_(*self.order.span(), carry=[zero, zero]) as tiles:
             work = self.order.work(tiles.iv)
             weights.begin(work.batch, work.col)
@@ -222,12 +243,12 @@ class _Kernel:
             tiles.yield_(state)
 
     def multiply(
-        self, weights: StagedWeights, work: Work, state: Sequence[Val], local: Val
+        self, weights: StagedWeights | TransposedBytes, work: Work, state: Sequence[Val], local: Val
     ) -> tuple[list[Val], list[Val]]:
         """From a piece of work and (stage, parity) to the accumulators and (stage, parity)."""
         k, s = self.k, self.s
         rows = k.wgmma_descriptor(self.shared, leading_bytes=16, stride_bytes=ATOM, swizzle=SWIZZLE)
-        acc = k.wgmma_accumulator(s.tile_m)
+        acc = k.wgmma_accumulator(s.tile_m, self.row.acc)
         first_of_warp = (local & 31).eq(0)
         scales = weights.fetch_scales(work.first)
         with k.for_(work.first, work.last, carry=[*state, k.const(0, "i32"), acc, scales]) as steps:
@@ -239,11 +260,10 @@ class _Kernel:
             b = rows + k.cast(stage * (self.stage_bytes >> 4), "i64", signed=False)
             for group in range(STEPS // GROUP_STEPS):
                 numbers = [group * GROUP_STEPS + i for i in range(GROUP_STEPS)]
-                decoded = [weights.pairs_of(base, i, prepared) for i in numbers]
+                operands = [weights.registers(base, i, prepared) for i in numbers]
                 k.wgmma_fence()
-                for i, (lower, upper) in zip(numbers, decoded, strict=True):
-                    a = [lower[0], upper[0], lower[1], upper[1]]
-                    acc = k.wgmma_registers(acc, a, b + (i * STEP_K * 2 >> 4), (64, s.tile_m, STEP_K), self.row.ptx)
+                for i, a in zip(numbers, operands, strict=True):
+                    acc = k.wgmma_registers(acc, a, b + (32 * i >> 4), (64, s.tile_m, self.row.k), self.row.ptx)
                 k.wgmma_commit()
                 k.wgmma_wait(1)
                 if group == 0:  # the last group of the stage before has ended

@@ -150,7 +150,7 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
     stream = stream_of(p, s)
     if stream is None or not stream.divided or stream.share > 0.9 * stream.steps:
         return None
-    adding = SECOND_LAUNCH_SECONDS + 2 * stream_workspace(p, s, stream) / f.bandwidth
+    adding = SECOND_LAUNCH_SECONDS + 3 * stream_workspace(p, s, stream) / f.bandwidth
     turns = blocks * (stream.waves + stream.share / stream.steps)
     return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
@@ -285,8 +285,8 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
 
 
 def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of schedules of wgmma whose weights are decoded in registers."""
-    steps = max(1, constant(p.k) * 16 // 1024)
+    """Estimates of schedules of wgmma whose weights come from registers: decoded, or of 8 bits and N-major."""
+    steps = max(1, constant(p.k) * p.a.bits // 1024)
     for rows in TILE_ROWS:
         share = 0.7 * (rows / TILE_ROWS[0]) ** 0.4
         for splits in SPLITS:
@@ -349,7 +349,7 @@ def estimates(p: GemmProblem, target: Target) -> list[Estimate]:
     """Estimates of the schedules of a product that is not decoded, but for those without tensor cores."""
     found: list[Estimate] = [*gemv_schedules(p, target), *mma_schedules(p, target)]
     if target.wgmma:
-        found += [*wgmma_schedules(p, target), *cluster_schedules(p, target)]
+        found += [*wgmma_schedules(p, target), *cluster_schedules(p, target), *decoded_wgmma_schedules(p, target)]
     return found
 
 

@@ -104,6 +104,11 @@ class StagedWeights(WeightDecoder):
         each = TILE_K // self.blocks
         return [self.read_scales(self.k.min(step * TILE_K + i * each, last)) for i in range(self.blocks)]
 
+    def registers(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[Val]:
+        """The four registers of an instruction whose rows lane / 4 and 8 more are this lane's two columns."""
+        lower, upper = self.pairs_of(tile, step, prepared)
+        return [lower[0], upper[0], lower[1], upper[1]]
+
     def pairs_of(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[tuple[Val, Val]]:
         """For each column the two pairs of k that an instruction takes, of the tile at a shared address."""
         of = prepared[step * STEP_K * self.blocks // TILE_K] if prepared else None
@@ -114,8 +119,8 @@ class StagedWeights(WeightDecoder):
         for i, starts in enumerate(self.starts):
             scale = of[i][0] if of else None
             if self.x.bits == 8:
-                low, high = (self._word(tile + (starts[step] + 8 * half), k.i16) for half in range(2))
-                pair = self.pairs(k.prmt(low, high, 0x5410), [scale] * 2)
+                words = [self._word(tile + (starts[step] + 8 * half), k.i16) for half in range(2)]
+                pair = self.pairs(k.prmt(words[0], words[1], 0x5410), [scale] * 2)
             else:
                 at = tile + (starts[step // 2] + 8 * (step % 2))
                 words = k.elements(k.load(at, k.vector_of("i32", 2), align=8))
@@ -131,3 +136,41 @@ class StagedWeights(WeightDecoder):
 
     def _word(self, p: Val, kind: Any) -> Val:
         return self.k.cast(self.k.load(p, kind, align=kind.bits // 8), "i32", signed=False)
+
+
+class TransposedBytes:
+    """N-major weights of 8 bits that an instruction takes as they are, four neighbours along k in a register.
+
+    A tile holds 128 k. The interface is that of `StagedWeights`; there are no scales.
+
+    Args:
+        k: the builder.
+        shape: of the tile.
+        column: the first of this lane's two neighbouring columns.
+        quad: lane % 4.
+    """
+
+    def __init__(self, k: Any, shape: TileShape, column: Val, quad: Val) -> None:
+        self.k, self.shape = k, shape
+        self.starts = [swizzle(shape, 4 * quad + j, column >> 4) + (column & 15) for j in range(4)]
+
+    def begin(self, batch: Sequence[Val], first: Val) -> None:
+        """Begin with tiles whose first column is `first`, of a batch."""
+
+    def fetch_scales(self, step: Val) -> list[Any]:
+        """There are none."""
+        return []
+
+    def prepare(self, read: Sequence[Any]) -> list[Any]:
+        """There are none."""
+        return []
+
+    def registers(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[Val]:
+        """The four registers of an instruction of 32 k whose rows lane / 4 and 8 more are this lane's two columns."""
+        k, out = self.k, []
+        for half in range(2):
+            line = (32 * step + 16 * half) * self.shape.line_bytes
+            words = [k.cast(k.load(tile + (s + line), "i16", align=2), "i32", signed=False) for s in self.starts]
+            even, odd = k.prmt(words[0], words[1], 0x5140), k.prmt(words[2], words[3], 0x5140)
+            out += [k.prmt(even, odd, 0x5410), k.prmt(even, odd, 0x7632)]
+        return out

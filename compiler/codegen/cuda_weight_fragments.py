@@ -196,7 +196,7 @@ class WeightDecoder:
         if self.scales is None:
             return []
         s: Scales = self.scales
-        out = []
+        out: list[list[list[tuple[Val, Val | None]]]] = []
         for sides in read:
             lines = []
             for i, scales in enumerate(sides[0]):
@@ -228,7 +228,7 @@ class WeightDecoder:
 
     def across(self, even: Sequence[Val], odd: Sequence[Val], scales: Sequence[Any] | None) -> list[Val]:
         """Pairs of neighbouring k of each n of a vector."""
-        k, out = self.k, []
+        k, out = self.k, list[Val]()
         selectors = (0x5410, 0x7632) if self.x.bits == 4 else (0x5140, 0x7362)
         each = 16 // self.x.bits  # pairs of a shuffled word
         for a, b in zip(even, odd, strict=True):
@@ -389,7 +389,7 @@ class WeightFragments(WeightDecoder):
         k, lanes, x = self.k, self.lanes, self.x
         words: list[list[Val]] = []
         kind = k.vector_of("i32", lanes.nbytes // 4) if lanes.nbytes >= 4 else k.type(f"i{8 * lanes.nbytes}")
-        stride = 1 if lanes.k_major else self.dk.size(x.col_stride)
+        stride = k.const(1, "i64") if lanes.k_major else self.dk.size(x.col_stride)
         places = [self._k(at + s * lanes.step_k) for s in range(self.depth)]
         for place in places:
             found: list[Val] = []
