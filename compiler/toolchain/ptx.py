@@ -44,9 +44,9 @@ def _machine(target: str, level: int) -> Any:
 def compile_ptx(text: str, target: str, *, level: int = 3) -> str:
     """PTX of LLVM IR `text` (as `to_llvm_ir` gives it) for `target`.
 
-    `level` is LLVM's optimization level, 0 to 3; 3 is taken for 2. All that differs is that LLVM unrolls and peels loops more, which
-    the emitters do where it is of use, and which costs a sixth of the time that a kernel compiles. At 0 the assembler still
-    optimizes.
+    `level` is LLVM's optimization level, 0 to 3; 3 is taken for 2. All that differs is that LLVM unrolls and peels loops more,
+    which the emitters do where it is of use, and which costs a sixth of the time that a kernel compiles. At 0 the assembler
+    still optimizes.
     """
     import llvmlite.binding as llvm
 
