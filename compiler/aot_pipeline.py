@@ -28,6 +28,7 @@ OPTIMIZE: tuple[str, ...] = (
 
 # What the launch program needs; nothing may change the IR after it.
 PLAN: tuple[str, ...] = (
+    "ingot-fold-affine",
     "ingot-merge-products",
     "ingot-order-results",
     "ingot-materialize-views",
