@@ -266,6 +266,11 @@ def other_checks() -> list[Check]:
         Check("pointwise add relu broadcast", make.pointwise_add_relu(33, 7, 40, other=(7, 1))),
         Check("pointwise odd f32", make.pointwise_add_relu(33, 77, dtype="f32", other=(77,))),
         Check("pointwise any", make.pointwise_add_relu("n", 77, dtype="f16"), {"n": 1001}),
+        *(Check(f"pointwise {name} {source} to {result}", make.pointwise_cast(name, source, result, 37, 1001))
+          for name, source, result in (
+              ("sitofp", "i4", "f32"), ("uitofp", "i4", "f32"), ("extf", "f4E2M1FN", "f32"), ("extf", "f8E8M0FNU", "f32"),
+              ("truncf", "f32", "f4E2M1FN"), ("truncf", "f32", "f8E4M3FN"), ("fptosi", "f32", "i4"))),
+        Check("pointwise requantize f4E2M1FN", make.pointwise_requantize(37, 1000)),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
           for k in ("softmax", "log_softmax", "layer", "rms")
           for c, t in ((768, "bf16"), (4096, "f16"), (77, "f32"), (40000, "f32"))),

@@ -24,7 +24,7 @@ from ingot.passes.rewriting.scalar_regions import RegionBuilder
 # Storage type and largest finite value.
 _TYPES: dict[str, tuple[str, float]] = {"fp16": ("f16", 65504.0), "bf16": ("bf16", 3.3895313892515355e38)}
 # How many of a root's own operands its kernels multiply, so that both must have the narrow type.
-_PRODUCTS = {"ingot.matmul": 2, "ingot.conv": 2, "ingot.attention": 3}
+_PRODUCTS = {"ingot.matmul": 2, "ingot.scaled_matmul": 2, "ingot.conv": 2, "ingot.attention": 3}
 
 
 @dataclass(frozen=True, kw_only=True)

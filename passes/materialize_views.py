@@ -10,6 +10,7 @@ from ingot.dialects.layout import layout_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import create_root, to_attribute
 from ingot.dtypes import DTYPES
+from ingot.passes.fold_constants import constant_values
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting.scalar_regions import identity
 from ingot.strided_view import StridedView
@@ -48,6 +49,7 @@ class MaterializeViews(Pass):
 def _materialize(block: ir.Block, ctx: PassContext) -> None:
     copies: dict[ir.Value, ir.Value] = {}
     turned: dict[ir.Value, ir.Value] = {}  # weights -> the same along k
+    constant = constant_values(block)
 
     def copy_of(value: ir.Value, user: ir.Operation, kind: str) -> ir.Value:
         found = copies.get(value)
@@ -66,7 +68,7 @@ def _materialize(block: ir.Block, ctx: PassContext) -> None:
             assert found is not None, "an earlier reshape was made readable"
             if not _has_unit_stride(found[1], axes):
                 op.operands[number] = copy_of(value, op, "operands")
-        if op.name in _K_MAJOR and _is_narrow_across_k(op.operands[1]):
+        if op.name in _K_MAJOR and op.operands[1] in constant and _is_narrow_across_k(op.operands[1]):
             value = op.operands[1]
             if value not in turned:
                 turned[value] = _transposed(copy_of(_transposed(value), op, "weights"))
@@ -88,15 +90,15 @@ def _has_unit_stride(layout: StridedView, axes: int) -> bool:
 
 
 def _is_narrow_across_k(value: ir.Value) -> bool:
-    """True for a weight [..., k, n] of small elements that is not contiguous along k, and whose columns are whole bytes."""
+    """True for a tensor [..., k, n] of small elements that is not contiguous along k, and whose columns are whole bytes."""
     dtype = DTYPES[dialect.dtype_of(value)]
     found = layout_of(value)
     assert found is not None, "an earlier copy made it readable"
-    base, layout = found
-    if dtype.bits > _K_MAJOR_BITS or isinstance(base.owner, ir.Block) or base.owner.operation.name != "ingot.weight":
-        return False
+    _, layout = found
     k = layout.shape[-2]
-    return layout.strides[-2] != 1 and k != 1 and isinstance(k, int) and k * dtype.bits % 8 == 0
+    if not isinstance(k, int) or k == 1 or k * dtype.bits % 8:
+        return False
+    return dtype.bits <= _K_MAJOR_BITS and layout.strides[-2] != 1
 
 
 def _transposed(value: ir.Value) -> ir.Value:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
+from ingot.dialects.layout import layout_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import create_root, to_attribute
 from ingot.dims import Dim
@@ -29,8 +30,8 @@ class QuantizeProducts(Pass):
 
     - both operands with scales that are the same along all that is summed: a product of integers in i32, or of 8-bit floats in
       f32; its epilogue multiplies by the scales. Zero points are subtracted as sums: of a weight by the weights program, of an
-      activation by a reduction. Unsigned integers become signed, by the operation that quantizes them where there is one. A
-      convolution's padding is made explicit where 0 is not what it stands for.
+      activation by a reduction. Unsigned integers become signed, by the operation that quantizes them where there is one.
+      Weights of matmuls are made to lie along k. A convolution's padding is made explicit where 0 is not what it stands for.
     - both operands with scales of blocks along k: a scaled_matmul.
     - a float and a weight: the weight's scales, where they have blocks along k or it has zero points, are operands of the
       matmul, else of the epilogue.
@@ -117,6 +118,8 @@ class _Rewriter:
         integers = a.dtype in INTEGERS
         a, b = (self._signed(x, op) for x in (a, b))
         qa, qb = (self._bytes(x.q, op) for x in (a, b))
+        if root.name == "matmul" and _is_constant(qb):
+            qb = _along_k(qb, op)
         attrs = {n: op.attributes[n] for n in op.attributes if n != "tf32"}
         if integers:
             attrs["acc"] = to_attribute("i32")
@@ -342,6 +345,20 @@ def _product(tensors: Sequence[ir.Value], before: ir.Operation) -> ir.Value:
         return value
 
     return _pointwise("f32", dialect.shape_of(tensors[0]), before, body)
+
+
+def _along_k(b: ir.Value, before: ir.Operation) -> ir.Value:
+    """A weight [..., k, n] of 8-bit elements with neighbours along k next to each other, as instructions take them: a copy
+    where it does not lie so."""
+    found = layout_of(b)
+    if found is not None and found[1].strides[-2] == 1:
+        return b
+    rank = len(dialect.shape_of(b))
+    perm = (*range(rank - 2), rank - 1, rank - 2)
+    turned = views.transpose(b, perm, before)
+    copy = create_root("move", [turned], [turned.type], {}, [identity(dialect.dtype_of(b))], [turned],
+                       loc=before.location, ip=ir.InsertionPoint(before)).results[0]  # fmt: skip
+    return views.transpose(copy, perm, before)
 
 
 def _sum(x: ir.Value, axes: Sequence[int], before: ir.Operation) -> ir.Value:

@@ -158,6 +158,22 @@ def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str
     return make("pointwise", [t, t], [t], [region], {}, multiples)
 
 
+def pointwise_cast(name: str, source: str, result: str, *shape: Size) -> Dispatch:
+    """A cast, one of the scalar table's."""
+    r = Region()
+    region = r.end(r.add(name, r.add("load", type=source, operand=0), type=result))
+    return make("pointwise", [contiguous(source, *shape)], [contiguous(result, *shape)], [region])
+
+
+def pointwise_requantize(*shape: Size, dtype: str = "f4E2M1FN") -> Dispatch:
+    """Elements of a small float times one of f32 for each column, on the same grid again."""
+    r = Region()
+    value = r.add("mulf", r.add("extf", r.add("load", type=dtype, operand=0)), r.add("load", operand=1))
+    region = r.end(r.add("truncf", value, type=dtype))
+    t = contiguous(dtype, *shape)
+    return make("pointwise", [t, contiguous("f32", shape[-1])], [t], [region])
+
+
 def pointwise_add_relu(
     *shape: Size, dtype: str = "bf16", other: Sequence[Size] | None = None, multiples: Mapping[str, int] | None = None
 ) -> Dispatch:
@@ -390,7 +406,11 @@ def extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int]
 
 def result_view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
     """A result's elements in its memory, an array of bytes."""
-    shape, strides, _ = extent(t, sizes)
+    shape, strides, count = extent(t, sizes)
+    if t.type.bits < 8:  # two a byte, of which numpy keeps one
+        memory = np.stack([memory & 15, memory >> 4], axis=-1).reshape(-1)[:count]
+        if t.type.kind == "int":
+            memory = ((memory.view(np.int8) ^ 8) - 8).view(np.uint8)
     return strided(memory.view(t.type.np), shape, strides)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from cuda_dispatches import check_against, peers, random_operands, strided, unrounded
+from cuda_dispatches import check_against, extent, peers, random_operands, result_view, unrounded
 
 from ingot import dims
 from ingot.compiler.codegen.family import emit
@@ -79,7 +79,7 @@ def run_emulated(
             ).check()  # fmt: skip
             for name, count in report.executed.items():
                 out.executed[name] = out.executed.get(name, 0) + count
-    out.results = [_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]
+    out.results = [result_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]
     return out
 
 
@@ -108,22 +108,8 @@ def _signed(d: Dispatch, operands: list[np.ndarray]) -> tuple[Dispatch, list[np.
     return replace(d, operands=tuple(tensors)), arrays
 
 
-def _extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:
-    shape, strides = [dims.evaluate(x, sizes) for x in t.shape], [dims.evaluate(x, sizes) for x in t.strides]
-    return shape, strides, 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
-
-
 def _memory(t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
-    return np.full(t.type.nbytes(_extent(t, sizes)[2]), 0xFF, np.uint8)
-
-
-def _view(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
-    shape, strides, count = _extent(t, sizes)
-    if t.type.bits < 8:  # numpy keeps a byte for each
-        memory = np.stack([memory & 15, memory >> 4], axis=-1).reshape(-1)[:count]
-        if t.type.kind == "int":
-            memory = ((memory.view(np.int8) ^ 8) - 8).view(np.uint8)
-    return strided(memory.view(t.type.np), shape, strides)
+    return np.full(t.type.nbytes(extent(t, sizes)[2]), 0xFF, np.uint8)
 
 
 def _aligned(memory: np.ndarray) -> np.ndarray:

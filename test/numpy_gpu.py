@@ -24,7 +24,7 @@ from ingot.runtime.cuda_device import CudaContext, CudaExecutable
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.shape_binding import ShapeBinder
-from ingot.runtime.specialization import Specializer, check_mode
+from ingot.runtime.specialization import Specializer, check_mode, machine_passes
 
 
 class NumpyGpu:
@@ -44,7 +44,9 @@ class NumpyGpu:
         self.dispatches: dict[str, Dispatch] = {}
         self.cuda.function = self._function  # type: ignore[method-assign]
         self.cuda.on_launch = driver.on_launch = self._launch
-        self.program = self._linked(draft_program(engine.ir, target("sm_90a")).program)
+        machine = target("sm_90a")
+        passes = machine_passes(machine, specialize=check_mode(mode))
+        self.program = self._linked(draft_program(engine.ir, machine, passes=passes).program)
         build = lambda env, live: self._loaded(self._linked(specialize(self.program, env, live)))  # noqa: E731
         specializer = Specializer(build, check_mode(mode))
         self.executable = CudaExecutable(self.cuda, self._loaded(self.program), engine.weights, specializer)  # type: ignore[arg-type]

@@ -143,12 +143,6 @@ CASTS = [
 ]  # fmt: skip
 
 
-def cast(name: str, source: str, result: str, *shape: int) -> Dispatch:
-    r = make.Region()
-    region = r.end(r.add(name, r.add("load", type=source, operand=0), type=result))
-    return make.make("pointwise", [contiguous(source, *shape)], [contiguous(result, *shape)], [region])
-
-
 @pytest.mark.parametrize(("name", "source", "result"), CASTS, ids=lambda x: x)
 @pytest.mark.parametrize("target", ["sm_75", "sm_90a"])
 def test_every_cast(name: str, source: str, result: str, target: str) -> None:
@@ -163,9 +157,9 @@ def test_every_cast(name: str, source: str, result: str, target: str) -> None:
             np.clip(views[0], -8, 7, out=views[0])
 
     for shape in ((4, 64), (3, 7), (2, 2053)):
-        found = run_emulated(cast(name, source, result, *shape), target, prepare=special)
+        found = run_emulated(make.pointwise_cast(name, source, result, *shape), target, prepare=special)
         with np.errstate(all="ignore"):
-            (expected,) = run_dispatch(cast(name, source, result, *shape), found.operands)
+            (expected,) = run_dispatch(make.pointwise_cast(name, source, result, *shape), found.operands)
         got = found.results[0]
         if DTYPES[result].kind == "float":
             got, expected = got.astype(np.float64), expected.astype(np.float64)
@@ -174,20 +168,15 @@ def test_every_cast(name: str, source: str, result: str, target: str) -> None:
 
 def test_4_bit_elements_in_rows() -> None:
     """What repeats along rows keeps axes apart: vectors of a row's elements, as wide as whole bytes allow."""
-    r = make.Region()
-    value = r.add("mulf", r.add("extf", r.add("load", type="f4E2M1FN", operand=0)), r.add("load", operand=1))
-    region = r.end(r.add("truncf", value, type="f4E2M1FN"))
     for columns in (64, 36, 6):
-        four = contiguous("f4E2M1FN", 5, columns)
-        check(make.make("pointwise", [four, contiguous("f32", columns)], [four], [region]), "sm_80")
-    four = contiguous("f4E2M1FN", 5, 7)
+        check(make.pointwise_requantize(5, columns), "sm_80")
     with pytest.raises(NotImplementedError, match="f4E2M1FN whose rows are no whole bytes"):
-        emit(make.make("pointwise", [four, contiguous("f32", 7)], [four], [region]), BY_NAME["sm_80"])
+        emit(make.pointwise_requantize(5, 7), BY_NAME["sm_80"])
 
 
 def test_4_bit_loads_take_all_elements_of_a_vector() -> None:
     """Two vectors a thread, of four elements each, as the result's 16 bytes are."""
-    ptx = ptx_of(cast("sitofp", "i4", "f32", 1024, 1024))
+    ptx = ptx_of(make.pointwise_cast("sitofp", "i4", "f32", 1024, 1024))
     assert len(re.findall(r"ld\.global\.(b|u)16", ptx)) == 2
     assert not re.search(r"ld\.global\.[a-z]+8", ptx)
 

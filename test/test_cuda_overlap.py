@@ -94,9 +94,9 @@ def test_the_wait_may_follow_a_prologue() -> None:
 
 
 WEIGHTS = {
-    "by tensor map": (make.matmul("n", 768, 768, "f16", multiples={"n": 8}), "cp.async.bulk.prefetch.tensor.2d.L2"),
+    "by tensor map": (make.matmul(32, 768, 768, "f16"), "cp.async.bulk.prefetch.tensor.2d.L2"),
     "by address": (make.matmul(1, 4096, 512, "f16"), "cp.async.bulk.prefetch.L2"),
-    "of a convolution": (make.conv(2, (16, 16), 64, 64, (3, 3), pads=(1, 1, 1, 1)), "cp.async.bulk.prefetch.L2"),
+    "of a convolution": (make.conv(1, (8, 8), 64, 64, (3, 3), pads=(1, 1, 1, 1)), "cp.async.bulk.prefetch.L2"),
 }
 
 
@@ -110,10 +110,11 @@ def test_weights_are_fetched_before_the_wait(name: str) -> None:
 
 @pytest.mark.parametrize("d", [
     make.matmul(512, 512, 512, "f16", batch=(2,)), make.matmul(64, 8192, 4096, "f16"), make.matmul("n", "m", 512, "f16"),
+    make.matmul("n", 768, 768, "f16"), make.matmul(394, 768, 768, "f16"),
     make.pool("max", (2, 8, 8, 16), (2, 4, 4, 16), (2, 2), (2, 2), (0, 0, 0, 0)),
 ])  # fmt: skip
 def test_what_is_not_fetched(d: Dispatch) -> None:
-    """A batch of products is one of activations; large weights take long anyway, and sizes must be known."""
+    """A batch of products is one of activations; large weights take long anyway, as do many rows, and sizes must be known."""
     assert "bulk.prefetch" not in kernels(d, "sm_90a")[1]
 
 

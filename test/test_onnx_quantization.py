@@ -5,6 +5,8 @@ As in test_onnx_lowering.py the lowered module runs in the interpreter: inferenc
 
 from __future__ import annotations
 
+import importlib
+import re
 from typing import Any
 
 import ml_dtypes
@@ -17,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from test_onnx_lowering import Case, Lowered, check, relative_error, weights
 
+import ingot.backend as backend
 from ingot.dialects import ingot as dialect
 from ingot.errors import InputError, ModelError
 
@@ -561,6 +564,41 @@ def test_positions_that_do_not_add_up_are_refused() -> None:
 def test_what_is_not_supported_is_said(case: Case, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         Lowered(case.model())
+
+
+# ONNX's own tests, which run compiled kernels -------------------------------------------------------------------------
+
+OPERATORS = (
+    "quantizelinear", "dequantizelinear", "dynamicquantizelinear", "matmulinteger", "convinteger", "qlinearmatmul",
+    "qlinearconv",
+)  # fmt: skip
+
+
+def conformance() -> dict[str, Any]:
+    """The cases of ONNX's suite by name; elements of two bits are a type that Ingot lacks.
+
+    Importing an operator's module makes its cases: the suite's own loader would make those of all operators, which takes long.
+    """
+    node = importlib.import_module("onnx.backend.test.case.node")
+    for name in OPERATORS:
+        importlib.import_module(f"{node.__name__}.{name}")
+    named = re.compile(f"test_({'|'.join(OPERATORS)})(_.*)?")
+    return {c.name: c for c in node._NodeTestCases if named.fullmatch(c.name) and "int2" not in c.name}
+
+
+CONFORMANCE = conformance()
+
+
+@pytest.mark.parametrize("name", CONFORMANCE)
+def test_conformance(name: str) -> None:
+    case = CONFORMANCE[name]
+    for data in case.data_sets:
+        inputs, outputs = ([numpy_helper.to_array(x) if isinstance(x, TensorProto) else x for x in part] for part in data)
+        results = backend.prepare(case.model).run(inputs)
+        for found, expected in zip(results, outputs, strict=True):
+            assert found.dtype == expected.dtype
+            tolerance = case.rtol if expected.dtype.name in ("float16", "float32") else 0.0
+            np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), tolerance)
 
 
 # Models ---------------------------------------------------------------------------------------------------------------

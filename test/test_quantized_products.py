@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zoo
 from cuda_emulation import check
@@ -14,8 +15,11 @@ from ingot import dims
 from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
 from ingot.compiler.dispatch_builder import BuiltDispatch, PlaceResolver, build_dispatch
 from ingot.compiler.importer import import_model
+from ingot.compiler.interpreter import interpret
+from ingot.compiler.weights import WeightStore
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import context, ir, new_context
+from ingot.dtypes import DTYPES
 from ingot.passes import Pipeline
 from ingot.passes.convert_onnx_to_ingot import is_lowered
 from ingot.passes.pass_base import PassContext
@@ -76,3 +80,22 @@ def test_products_of_real_models(name: str, expected: dict[str, int], tmp_path: 
         steps = FROM_ONNX + OPTIMIZE[: OPTIMIZE.index(NAME) + 1]
         Pipeline.parse(",".join(steps)).run(model.module, ctx)
     assert {kind: count for (pass_name, kind), count in ctx.changes.items() if pass_name == NAME} == expected
+
+
+@pytest.mark.parametrize(("byte", "is_none"), [(0x22, False), (0x88, True), (0x12, False)])
+def test_zero_points_in_packed_bytes(byte: int, is_none: bool) -> None:
+    """Bytes of 0x22 are zero points of 2, not of 34; those of 0x88, half the range, are none of signed elements."""
+    text = next(t for t in FORMS if "b_zero" in t)
+    rng = np.random.default_rng(0)
+    store = WeightStore()
+    store.add_array("w", rng.integers(-8, 8, (6, 32)).astype(DTYPES["i4"].np))
+    store.add_array("s", rng.uniform(0.1, 1, (6, 2)).astype(np.float16))
+    store.add_array("z", np.full(6, byte, np.uint8))
+    x = rng.standard_normal((6, 5, 32)).astype(np.float16)
+    with context():
+        module = ir.Module.parse(text)
+        (before,) = interpret(module, {"x": x}, store).values()
+        Pipeline.parse(NAME).run(module, PassContext(weights=store))
+        assert ("b_zero" not in products_of(module)[0].attributes) == is_none
+        (after,) = interpret(module, {"x": x}, store).values()
+    np.testing.assert_allclose(after.astype(np.float32), before.astype(np.float32), rtol=2e-3, atol=1e-2)

@@ -122,6 +122,7 @@ def test_engines_are_the_same_bytes_in_every_process(name, zoo_model, tmp_path):
     assert engines[0] == engines[1] == engines[2]
 
 
-def test_a_donated_cache_decodes_without_copies_or_compilation(zoo_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["llama_kv", "llama_kv.genai_int4_cpu"])
+def test_a_donated_cache_decodes_without_copies_or_compilation(name, zoo_model, tmp_path, monkeypatch):
     monkeypatch.setenv("INGOT_CACHE_DIR", str(tmp_path / "cache"))
-    check_decoding(ingot.Session(ingot.compile(zoo_model("llama_kv") / "model.onnx"), device="cpu"))
+    check_decoding(ingot.Session(ingot.compile(zoo_model(name) / "model.onnx"), device="cpu"))

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from ingot.compiler.codegen.cpu_matmul import Operands, Problem
 
 MAX_ROWS = 8
-_ROWS_AHEAD = 16  # units between the row that is read and the one that is fetched
 _STREAM_COLUMNS = (128, 512)  # least and most columns of a work item of narrow elements
 _DOT_COLUMNS = 64  # columns of a work item where B is contiguous along k
 
@@ -96,11 +95,7 @@ def _outer(
     whole = isinstance(problem.n, int) and problem.n % (group * lanes) == 0
     masks = [None if whole else tail_mask(ck, k.max(cols - j * lanes, zero), lanes) for j in range(group)]
     start = [[k.const(0, k.vector_of(arithmetic.acc, lanes))] * group for _ in range(rows)]
-    line = 64 * 8 // b.lines.tensor.type.bits  # elements of a line of the cache
     with k.for_(0, ck.dim(arithmetic.units(problem.k)), carry=start) as loop:
-        # Rows may lie pages apart, across which the processor does not fetch ahead.
-        for column in range(0, group * lanes, line):
-            k.prefetch_cache(b.lines.address(n0 + column, (loop.iv + _ROWS_AHEAD) * arithmetic.unit))
         xs = [k.broadcast(a.along(m, loop.iv, Position(())), lanes) for m in range(rows)]
         sums = [list(row) for row in loop.carry]
         for j, mask in enumerate(masks):

@@ -150,7 +150,7 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
     stream = stream_of(p, s)
     if stream is None or not stream.divided or stream.share > 0.9 * stream.steps:
         return None
-    adding = SECOND_LAUNCH_SECONDS + 2 * stream_workspace(p, s, stream) / f.bandwidth
+    adding = SECOND_LAUNCH_SECONDS + 3 * stream_workspace(p, s, stream) / f.bandwidth
     turns = blocks * (stream.waves + stream.share / stream.steps)
     return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 

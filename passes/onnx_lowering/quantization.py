@@ -19,7 +19,7 @@ from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, OnnxType
 from ingot.passes.onnx_inference.quantization import EXPONENT8, block_axis
 from ingot.passes.onnx_inference.tensors import Tensor
 from ingot.passes.onnx_lowering.elementwise import clamp
-from ingot.passes.onnx_lowering.graph_builder import FLOAT
+from ingot.passes.onnx_lowering.graph_builder import FLOAT, weight_name
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
@@ -309,6 +309,6 @@ def _mxfp8_dequantize(low: Lowering) -> Source:
 
 def exponents(low: Lowering, x: Source) -> TypedValue:
     """Bytes as the powers of two that they stand for (float8e8m0)."""
-    if isinstance(x, Known) or low.build.constant_array(x) is not None:
+    if isinstance(x, Known) or weight_name(x.value) is not None:
         return low.build.reinterpreted(x, EXPONENT8, x.shape)
     return low.build.stored(EXPONENT8, x.shape, lambda b: b.emit("bitcast", (b.load(x),), EXPONENT8.storage))

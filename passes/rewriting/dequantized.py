@@ -293,25 +293,31 @@ def _scale_tensor(root: Root, match: _Match) -> ir.Value:
 def _zero_point(
     tensor: ir.Value, blocks: Sequence[tuple[int, int]], unsigned: bool, axes: _Axes, before: ir.Operation, weights: Any
 ) -> ZeroPoint | None:
-    number = _one_number(tensor, weights)
+    number = _one_number(tensor, unsigned, weights)
     if number is not None:
         return ZeroPoint(offset=number)
     parameter = axes.parameter(tensor, blocks, before)
     return None if parameter is None else ZeroPoint(parameter, unsigned)
 
 
-def _one_number(tensor: ir.Value, weights: Any) -> int | None:
+def _one_number(tensor: ir.Value, unsigned: bool, weights: Any) -> int | None:
     """The number that all elements of a weight are, where its values are at hand and it is small."""
     while (op := defining(tensor)) is not None and op.name in dialect.VIEWS:
         tensor = op.operands[0]
     if op is None or op.name != "ingot.weight" or weights is None:
         return None
-    name = op.attributes["name"].value
+    name, dtype = op.attributes["name"].value, dialect.dtype_of(tensor)
     if name not in weights:
         return None
     source = weights[name]
     if not 0 < source.elements <= _READ_ELEMENTS:
         return None
+    if source.dtype != dtype:  # bytes that are read as packed elements
+        codes = set(np.concatenate([source.bytes() & 15, source.bytes() >> 4]).tolist()) if dtype == "i4" else set()
+        if len(codes) != 1:
+            return None
+        (code,) = codes
+        return code - 16 if code > 7 and not unsigned else code
     array = source.array().astype(np.float32)
     first = float(array.flat[0])
     return int(first) if first == int(first) and bool((array == first).all()) else None

@@ -646,7 +646,10 @@
 
 // -----
 
-// Fires: a scale and a zero point for each row of the activation.
+// Fires: a scale and a zero point for each row of the activation. The weight is made to lie along k.
+// CHECK:      %[[T:.*]] = "ingot.transpose"(%{{.*}}) {perm = array<i64: 1, 0>} : (tensor<8x6xi8>) -> tensor<6x8xi8>
+// CHECK-NEXT: %[[M:.*]] = "ingot.move"(%[[T]])
+// CHECK:      "ingot.transpose"(%[[M]]) {perm = array<i64: 1, 0>} : (tensor<6x8xi8>) -> tensor<8x6xi8>
 // CHECK:      "ingot.matmul"
 // CHECK-NEXT: ^bb0(%[[A:.*]]: i32):
 // CHECK-NEXT:   "ingot.load"(%{{.*}}) : (tensor<1x6xi32>)

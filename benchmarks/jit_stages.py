@@ -1,0 +1,67 @@
+"""Processor seconds of a model's kernels by root and stage, for a GPU that need not be here.
+
+    python benchmarks/jit_stages.py MODEL.onnx -d N=2 -d H=96 -d W=96 [--cast fp16] [--target sm_90a]
+
+Three sets of kernels, each compiled in this process alone: those for any shape, those that a session begins with
+(`ingot-share-kernels`), and those of the sizes given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ingot.compiler.compile_kernel import compile_stages
+from ingot.compiler.driver import compile_model
+from ingot.compiler.jit import draft_program
+from ingot.compiler.toolchain.stages import Timings
+from ingot.cuda_targets import BY_NAME
+from ingot.dispatch import Dispatch, from_json
+from ingot.program_linking import specialize
+from ingot.runtime.specialization import machine_passes
+from ingot.target import Target
+
+STAGES = ("kernel-ir", "llvm-dialect", "llvm-ir", "ptx", "cubin")
+
+
+def measure(name: str, dispatches: Sequence[Dispatch], target: Target) -> None:
+    """Compile the dispatches one after the other and print a line for each root."""
+    seconds: dict[str, Timings] = defaultdict(Timings)
+    counts: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
+    for d in dispatches:
+        _, code = compile_stages(d, target, timings=seconds[d.root])
+        counts[d.root] += 1
+        sizes[d.root] += len(code)
+    total = sum(sum(t.seconds.values()) for t in seconds.values())
+    print(f"{name}: {len(dispatches)} kernels, {total:.1f} s")
+    for root, timings in sorted(seconds.items()):
+        stages = " ".join(f"{stage} {timings.seconds.get(stage, 0):6.2f}" for stage in STAGES)
+        spent = sum(timings.seconds.values())
+        print(f"  {root:10s} {counts[root]:3d} kernels {spent:6.2f} s {sizes[root]:8d} B  {stages}", flush=True)
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("-d", "--dim", action="append", default=[], metavar="NAME=SIZE", help="a size of the inputs")
+    parser.add_argument("--cast", choices=["fp16", "bf16"])
+    parser.add_argument("--target", default="sm_90a", choices=BY_NAME)
+    options = parser.parse_args()
+    target = BY_NAME[options.target]
+    sizes = {name: int(size) for name, _, size in (d.partition("=") for d in options.dim)}
+    ir = compile_model(options.model, cast=options.cast).ir
+    time.perf_counter = time.process_time  # other work on the machine does not count
+    draft = draft_program(ir, target)
+    measure("any shape", draft.dispatches, target)
+    measure("shared", draft_program(ir, target, passes=machine_passes(target)).dispatches, target)
+    own = [from_json(json.loads(k.dispatch)) for k in specialize(draft.program, sizes).kernels]
+    measure("of these sizes", own, target)
+
+
+if __name__ == "__main__":
+    main()
