@@ -145,12 +145,15 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
     if lanes is None:
         return
     blocks_n = -(-p.m // 8)
-    # Accumulators of a warp are 4 * tiles * blocks_n registers; what is in flight takes as many words as it has bytes / 4.
-    tiles = lanes.tiles if not k_major else 1 if blocks_n <= 2 else 2
+    tiles = lanes.tiles
     if tiles * blocks_n > 32:
         return
-    per_step = lanes.nbytes * (2 * tiles if k_major else CHUNK)
-    depth = max(1, min(128 // per_step, p.k // lanes.step_k))
+    per_step = lanes.nbytes * (2 if k_major else CHUNK)
+    # Registers hold a batch and the one before it, beside accumulators and, for N-major weights, scales of each column.
+    scales = p.b_scales
+    many = not k_major and scales is not None and scales.zero is not None and 0 < scales.block < 2 * lanes.step_k
+    in_flight = 128 if blocks_n == 1 and not many else 64
+    depth = max(1, min(in_flight // per_step, p.k // lanes.step_k))
     # Rows are read again by every block: the more there are, the more columns share them.
     across = 1 if not k_major else 1 if p.m <= 2 else 2 if p.m <= 8 else 4
     f = facts(target)
@@ -299,13 +302,16 @@ class _StreamedKernel:
                 self.stage_rows(i)
                 k.barrier()
             i = i % s.staged
-        prepared = self.weights.prepare(read)
+        prepared: dict[int, Any] = {}
         first = self.shared + (self.place(i) << 1)
         starts = [first + line for line in self.lines]
         for step in range(s.depth):
             for chunk in range(s.lanes.chunks):
                 offset = 2 * step * s.lanes.step_k + 64 * chunk
                 b = [k.elements(k.load(x + offset, k.vector_of("i32", 4), align=16)) for x in starts]
+                group = self.weights.groups()[step, chunk]
+                if read and group not in prepared:  # at its use: a scale takes two registers for each column
+                    prepared = {group: self.weights.prepare([read[group]])[0]}
                 registers = self.weights.chunk(words[step], prepared, step, chunk)
                 for half in range(2):
                     for t in range(s.tiles):

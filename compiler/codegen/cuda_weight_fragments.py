@@ -21,7 +21,7 @@ f32: a weight is rounded once, to the activations' type, as ingot.matmul_scales 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,37 +142,53 @@ class WeightDecoder:
             sides.append((self.scales.zero, self.elements.zero_base))
         return sides
 
+    def _together(self, x: Matrix) -> int:
+        """Neighbouring columns whose scales (or zero points) are read at once."""
+        together = self.count
+        while together > 1 and not (
+            x.row_stride == 1 and together * x.bits >= 8 and together * x.bits <= 128
+            and x.aligned(together * x.bits // 8, self.dk.d) and divides(together, x.rows, self.dk.d)
+        ):  # fmt: skip
+            together //= 2
+        return together
+
     def _read(self, x: Matrix, where: tuple[Val, Val], line: Val, block: Val) -> list[Val]:
-        """The scales (or zero points) of a line's elements, or of the one row: codes of 4 bits are i32, others as they lie."""
+        """The scales (or zero points) of a line's columns as `_unpack` takes them: packed, as they may wait for long."""
         k, dk = self.k, self.dk
         base, first = where
         offset = first + k.cast(line, "i64") * dk.size(x.row_stride) + k.cast(block, "i64") * dk.size(x.col_stride)
-        count = together = self.count
-        while together > 1 and not (
-            x.row_stride == 1 and together * x.bits >= 8 and together * x.bits <= 128
-            and x.aligned(together * x.bits // 8, dk.d) and divides(together, x.rows, dk.d)
-        ):  # fmt: skip
-            together //= 2
+        together = self._together(x)
+        bits = together * x.bits
         out: list[Val] = []
-        for i in range(0, count, together):
+        for i in range(0, self.count, together):
             place = offset + dk.size(x.row_stride) * i if i else offset
-            if x.bits == 4:
-                if together == 1:
-                    byte = k.load(base.at(place >> 1, "i8"), "i8", invariant=True)
-                    out.append(k.cast(byte, "i32", signed=False) >> k.cast((place & 1) << 2, "i32"))
-                    continue
-                bits = 4 * together
-                kind = k.vector_of("i32", bits // 32) if bits > 32 else k.type(f"i{bits}")
-                loaded = k.load(base.at(place >> 1, "i8"), kind, align=bits // 8, invariant=True)
-                for word in k.elements(loaded) if bits > 32 else [k.cast(loaded, "i32", signed=False)]:
-                    out += [word >> (4 * j) for j in range(min(8, together))]
-                continue
-            name = memory_type(x.dtype)
-            if together == 1:
-                out.append(k.load(base.at(place, name), name, invariant=True))
+            at = base.at(place >> 1 if x.bits == 4 else place * (x.bits // 8), "i8")
+            if together == 1 and x.bits == 4:
+                byte = k.load(at, "i8", invariant=True)
+                out.append(k.cast(byte, "i32", signed=False) >> k.cast((place & 1) << 2, "i32"))
+            elif together == 1:
+                out.append(k.load(at, memory_type(x.dtype), invariant=True))
+            elif bits >= 32:
+                out += k.elements(k.load(at, k.vector_of("i32", bits // 32), align=bits // 8, invariant=True))
             else:
-                loaded = k.load(base.at(place, name), k.vector_of(name, together), align=together * x.bits // 8, invariant=True)
-                out += k.elements(loaded)
+                out.append(k.cast(k.load(at, f"i{bits}", align=bits // 8, invariant=True), "i32", signed=False))
+        return out
+
+    def _unpack(self, x: Matrix, raw: Sequence[Val]) -> list[Val]:
+        """Each column's scale (or zero point): codes of 4 bits as i32, with others above them, others as they lie."""
+        k, together = self.k, self._together(x)
+        if together == 1:
+            return list(raw)
+        out: list[Val] = []
+        for word in raw:
+            count = min(together, 32 // x.bits)
+            if x.bits == 32:
+                out.append(k.bitcast(word, x.dtype))
+            elif x.bits == 16:
+                out += k.elements(k.bitcast(word, k.vector_of(x.dtype, 2)))
+            else:
+                parts = [word >> (x.bits * j) for j in range(count)]
+                out += parts if x.bits == 4 else [k.cast(part, "i8") for part in parts]
         return out
 
     def _scale(self, x: Matrix, raw: Val) -> Val:
@@ -199,10 +215,12 @@ class WeightDecoder:
         out: list[list[list[tuple[Val, Val | None]]]] = []
         for sides in read:
             lines = []
-            for i, scales in enumerate(sides[0]):
+            for i, packed in enumerate(sides[0]):
+                scales = self._unpack(s.scale, packed)
                 zeros: list[Val | None] = [None] * len(scales)
                 if s.zero is not None:
-                    zeros = [self._zero(z) if self.folds else self._scale(s.zero, z) for z in sides[1][i]]
+                    found = self._unpack(s.zero, sides[1][i])
+                    zeros = [self._zero(z) if self.folds else self._scale(s.zero, z) for z in found]
                 lines.append([(self._scale(s.scale, x), z) for x, z in zip(scales, zeros, strict=True)])
             out.append(lines)
         return out
@@ -406,7 +424,7 @@ class WeightFragments(WeightDecoder):
                 words[s] = [k.select(valid, w, 0) for w in words[s]]
         return words, self._fetch_scales(at, places)
 
-    def _groups(self) -> dict[tuple[int, int], int]:
+    def groups(self) -> dict[tuple[int, int], int]:
         """For each (step, chunk) of a batch, the number of the group of k that its scale is read for."""
         lanes = self.lanes
         block = self.scales.block if self.scales is not None else 0
@@ -427,7 +445,7 @@ class WeightFragments(WeightDecoder):
         if self.scales is None:
             return []
         out, known = [], set()
-        for (step, chunk), group in self._groups().items():
+        for (step, chunk), group in self.groups().items():
             if group in known:
                 continue
             known.add(group)
@@ -436,16 +454,16 @@ class WeightFragments(WeightDecoder):
 
     # --- fragments
 
-    def chunk(self, words: Sequence[Val], prepared: Sequence[Any], step: int, chunk: int) -> list[list[Val]]:
+    def chunk(self, words: Sequence[Val], prepared: Mapping[int, Any], step: int, chunk: int) -> list[list[Val]]:
         """For both instructions of a chunk and each of their tiles, the four registers of A.
 
         Args:
             words: of the step.
-            prepared: scales of the batch.
+            prepared: scales, by group.
             step, chunk: which.
         """
         lanes = self.lanes
-        of = prepared[self._groups()[step, chunk]] if prepared else None
+        of = prepared[self.groups()[step, chunk]] if prepared else None
         per = max(1, lanes.nbytes // 4)
         # pairs[row of this lane][pair of k]
         pairs: list[list[Val]] = []
