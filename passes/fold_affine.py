@@ -40,10 +40,10 @@ class FoldAffine(Pass):
 
 @dataclass(frozen=True)
 class _Affine:
-    """scale * x + shift, where x is what the root gives; `steps` multiplications and additions made it."""
+    """scale * x + shift, where x is what the root gives (None: 1, and 0); `steps` multiplications and additions made it."""
 
-    scale: int
-    shift: int
+    scale: int | None = None
+    shift: int | None = None
     steps: int = 0
 
 
@@ -58,8 +58,7 @@ class _Chain:
     def __init__(self, region: ScalarRegion, tensors: list[ir.Value], constant: Set[ir.Value]) -> None:
         self.builder = RegionBuilder()
         self.tensors: list[ir.Value] = []
-        one, zero = (self.builder.const(x, "f32") for x in (1.0, 0.0))
-        self.values: list[int | _Affine | None] = [_Affine(one, zero)]
+        self.values: list[int | _Affine | None] = [_Affine()]
         for inst in region.insts:
             self.values.append(self._value(inst, tensors, constant))
 
@@ -83,7 +82,10 @@ class _Chain:
         if not isinstance(x, _Affine) or not isinstance(y, int):
             return None
         if inst.op == "mulf":
-            return _Affine(emit("mulf", x.scale, y), emit("mulf", x.shift, y), x.steps + 1)
+            scale, shift = (y if x.scale is None else emit("mulf", x.scale, y)), x.shift
+            return _Affine(scale, None if shift is None else emit("mulf", shift, y), x.steps + 1)
+        if x.shift is None:
+            return _Affine(x.scale, emit("negf", y) if inst.op == "subf" else y, x.steps + 1)
         return _Affine(x.scale, emit(inst.op, x.shift, y), x.steps + 1)
 
 
@@ -113,6 +115,8 @@ def _fold(root: Root, constant: Set[ir.Value]) -> bool:
     builder = RegionBuilder(region.args)
     value = 0
     for op, coefficient in (("mulf", last.scale), ("addf", last.shift)):
+        if coefficient is None:
+            continue
         derived = create_root(
             "pointwise", [], [dialect.tensor_type("f32", shape)], {}, [chain.builder.finish([coefficient])], chain.tensors,
             loc=root.op.location, ip=ip,

@@ -2,14 +2,19 @@
 
 // Fires, with dynamic shapes: a scale and a shift of each group, then of each channel. What follows stays.
 // CHECK:      %[[S:.*]] = "ingot.pointwise"
-// CHECK:        "ingot.mulf"
+// CHECK-NEXT:   "ingot.load"
+// CHECK-NEXT:   "ingot.load"
+// CHECK-NEXT:   "ingot.mulf"
 // CHECK-NEXT:   "ingot.yield"
-// CHECK:      -> tensor<1x4x2xf32>
-// CHECK:      %[[B:.*]] = "ingot.pointwise"
-// CHECK:        "ingot.mulf"
-// CHECK:        "ingot.addf"
+// CHECK-NEXT: }) : () -> tensor<1x4x2xf32>
+// CHECK-NEXT: %[[B:.*]] = "ingot.pointwise"
+// CHECK-NEXT:   "ingot.load"
+// CHECK-NEXT:   "ingot.load"
+// CHECK-NEXT:   "ingot.mulf"
+// CHECK-NEXT:   "ingot.load"
+// CHECK-NEXT:   "ingot.addf"
 // CHECK-NEXT:   "ingot.yield"
-// CHECK:      -> tensor<1x4x2xf32>
+// CHECK-NEXT: }) : () -> tensor<1x4x2xf32>
 // CHECK:      "ingot.normalize"
 // CHECK:      ^bb0(%[[X:.*]]: f32):
 // CHECK-NEXT:   %[[SE:.*]] = "ingot.load"(%[[S]])
