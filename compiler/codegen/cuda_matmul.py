@@ -148,7 +148,7 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
     if not all(isinstance(d, int) for d in (p.m, p.n, p.k, *p.batch)):
         return None
     stream = stream_of(p, s)
-    if stream is None or not stream.divided or stream.share > 0.9 * stream.steps:
+    if stream is None or stream.share > 0.9 * stream.steps:
         return None
     adding = SECOND_LAUNCH_SECONDS + 3 * stream_workspace(p, s, stream) / f.bandwidth
     turns = blocks * (stream.waves + stream.share / stream.steps)

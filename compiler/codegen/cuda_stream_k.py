@@ -92,15 +92,15 @@ class StreamK:
 
 
 def stream_of(p: GemmProblem, s: Any) -> StreamK | None:
-    """The division of a product by a schedule, or None where tiles are not shared. Raises NotImplementedError for sizes that
-    are not constant."""
+    """The division of a product by a schedule, or None where no tile is shared, because whole waves take them all or the
+    schedule says so. Raises NotImplementedError for sizes that are not constant."""
     blocks = getattr(s, "stream", 0)
     if not blocks:
         return None
     tiles, steps = tile_count(p, s), dims.ceildiv(p.k, s.k_bytes * 8 // p.a.bits)
     if not isinstance(tiles, int) or not isinstance(steps, int):
         raise NotImplementedError(f"stream-K of a product of sizes known at run time only: {p.m} x {p.n} x {p.k}")
-    return StreamK(tiles, steps, blocks) if steps else None
+    return StreamK(tiles, steps, blocks) if steps and tiles % blocks else None
 
 
 def stream_workspace(p: GemmProblem, s: Schedule, stream: StreamK) -> int:
@@ -224,7 +224,7 @@ def emit_finish(module: KernelModule, p: GemmProblem, s: Any) -> tuple[list[Kern
         emit_reduce(module, p.dispatch, p.domain, reduce, s.splits, p.acc)
         return [reduce], split_workspace(p, s)
     stream = stream_of(p, s)
-    if stream is None or not stream.divided:
+    if stream is None:
         return [], 0
     finish = _stream_launch(p.dispatch, s, stream)
     _emit_stream_finish(module, p, s, stream, finish)

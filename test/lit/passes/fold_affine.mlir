@@ -15,8 +15,11 @@
 // CHECK-NEXT:   "ingot.addf"
 // CHECK-NEXT:   "ingot.yield"
 // CHECK-NEXT: }) : () -> tensor<1x4x2xf32>
-// CHECK:      "ingot.normalize"
-// CHECK:      ^bb0(%[[X:.*]]: f32):
+// CHECK-NEXT: "ingot.normalize"
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT:   "ingot.yield"
+// CHECK-NEXT: }, {
+// CHECK-NEXT: ^bb0(%[[X:.*]]: f32):
 // CHECK-NEXT:   %[[SE:.*]] = "ingot.load"(%[[S]])
 // CHECK-NEXT:   %[[P:.*]] = "ingot.mulf"(%[[X]], %[[SE]])
 // CHECK-NEXT:   %[[BE:.*]] = "ingot.load"(%[[B]])
