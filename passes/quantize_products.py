@@ -39,9 +39,9 @@ class QuantizeProducts(Pass):
     - a float and a weight: the weight's scales, where they have blocks along k or it has zero points, are operands of the
       matmul, else of the epilogue.
 
-    Whatever fits none stays a dequantization, as does a convolution over fewer than four channels. No form depends on a target. Runs after `ingot-layout` and before
-    `ingot-fold-constants`, which would fold dequantized weights to floats. A zero point that is a weight of zeros is left out:
-    a refitted engine keeps it 0.
+    Whatever fits none stays a dequantization, as does a convolution over fewer than four channels. No form depends on a target.
+    Runs after `ingot-layout` and before `ingot-fold-constants`, which would fold dequantized weights to floats. A zero point
+    that is a weight of zeros is left out: a refitted engine keeps it 0.
     """
 
     name: ClassVar[str] = "ingot-quantize-products"

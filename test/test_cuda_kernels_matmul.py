@@ -62,13 +62,12 @@ def test_wgmma_reads_operands_either_way(dtype: str, layout: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["f8E4M3FN", "i8", "f32"])
 def test_wgmma_of_other_types_is_k_major(dtype: str) -> None:
-    """The instruction has no transposed form of them: other layouts go to other kernels."""
+    """The instruction has no transposed form of them: other layouts go to kernels that turn them in registers, or to others."""
     options = {"acc": "i32" if dtype == "i8" else "f32", "tf32": True, "out": "i32" if dtype == "i8" else "f32"}
     check(product(72, 80, 144, dtype, "NT", **options), "sm_90a", WGMMA)
     with ir.Context(), pytest.raises(NotImplementedError, match="cannot read"):
         emit(product(72, 80, 144, dtype, "NN", **options), BY_NAME["sm_90a"], WGMMA)
-    found = check(product(72, 80, 144, dtype, "NN", **options), "sm_90a")
-    assert not any(name.startswith("wgmma") for name in found.executed)
+    check(product(72, 80, 144, dtype, "NN", **options), "sm_90a")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
