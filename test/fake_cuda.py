@@ -125,7 +125,7 @@ class FakeCuda:
         return self.fault is None
 
     def _allocate(self, nbytes: int) -> int:
-        if nbytes + sum(map(ctypes.sizeof, self.memory.values())) > self.limit:
+        if nbytes + sum(map(ctypes.sizeof, list(self.memory.values()))) > self.limit:
             raise DeviceError(f"allocating {nbytes} bytes: out of memory", cure="use smaller inputs")
         raw = (ctypes.c_uint8 * (max(nbytes, 256) + 256))()
         address = -(-ctypes.addressof(raw) // 256) * 256

@@ -53,22 +53,22 @@ def images(tmp_path_factory):
     return path
 
 
-def median_seconds(command: list[str], count: int = 5) -> float:
-    """Median wall time of a command over `count` processes."""
+def best_seconds(command: list[str], count: int = 5) -> float:
+    """Least wall time of a command over `count` processes: what is more says something of the machine's other work."""
     times = []
     for _ in range(count):
         start = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
 
 
 # What is promised about start-up ------------------------------------------------------------------------------------------
 
 
 def test_help_answers_at_once():
-    bare = median_seconds([sys.executable, "-c", "pass"])
-    assert median_seconds([*INGOT, "--help"]) - bare < 0.3
+    bare = best_seconds([sys.executable, "-c", "pass"])
+    assert best_seconds([*INGOT, "--help"]) - bare < 0.3
 
 
 def test_import_is_light():
