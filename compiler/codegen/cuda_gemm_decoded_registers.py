@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ingot.compiler.codegen.cuda_decode import QuantizedElements
-from ingot.compiler.codegen.cuda_gemm_decoded import decoded_row, decodes, elements_of, with_scales
+from ingot.compiler.codegen.cuda_gemm_decoded import DecodedMmaSchedule, decoded_row, decodes, elements_of, with_scales
 from ingot.compiler.codegen.cuda_gemm_mma import MmaLoop, MmaSchedule, mma_launch, tile_shape
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder
@@ -28,22 +28,8 @@ MAX_WARP_N = 32  # columns of a warp: with more, decoded registers spill beside 
 
 
 @dataclass(frozen=True)
-class DecodedRegistersSchedule:
+class DecodedRegistersSchedule(DecodedMmaSchedule):
     """A product by mma.sync of weights decoded in registers, which `mma` divides as if they were of 16 bits."""
-
-    mma: MmaSchedule
-
-    @property
-    def splits(self) -> int:
-        return self.mma.splits
-
-    @property
-    def tile_m(self) -> int:
-        return self.mma.tile_m
-
-    @property
-    def tile_n(self) -> int:
-        return self.mma.tile_n
 
 
 def registers_tiles(p: GemmProblem, target: Target, tiles: Iterable[MmaSchedule]) -> Iterator[MmaSchedule]:
