@@ -1,6 +1,7 @@
 """What the constants of the matmul and convolution cost models are set by: times of their schedules beside their estimates.
 
     python benchmarks/cuda_kernels.py --tune 16x4096x4096,32x4096x4096NT   # M x N x K, f16; NT: B lies K-major
+    python benchmarks/cuda_kernels.py --tune f8:4096x4096x4096NT           # e4m3, sums promoted to f32; f8fast: not promoted
     python benchmarks/cuda_kernels.py --tune conv2x96x320x320              # 3x3: images x size x channels in x out
     python benchmarks/cuda_kernels.py --tune all                           # SHAPES
 
@@ -27,7 +28,8 @@ import numpy as np
 import torch
 from cuda.bindings import driver as cu
 from cuda_device import build, check, load, milliseconds
-from cuda_kernels import Speed, conv_speed, random_tensor, torch_matmul
+from cuda_kernels import TORCH, Speed, conv_speed, random_tensor, torch_matmul
+from cuda_quantized_cases import torch_scaled_mm
 
 from ingot.compiler.codegen import cuda_conv, cuda_matmul
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
@@ -82,9 +84,11 @@ def tune(shapes: str, target: Target) -> None:
             d = case.dispatch
             found = cuda_conv.estimates(cuda_conv.conv_problem(d), target)
         else:
-            m, n, k = map(int, shape.removesuffix("NT").split("x"))
-            d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
-            case = Speed(shape, d, 0.0, torch_matmul)
+            kind, size = shape.split(":") if ":" in shape else ("f16", shape)
+            m, n, k = map(int, size.removesuffix("NT").split("x"))
+            fast, dtype = kind == "f8fast", "f16" if kind == "f16" else "f8E4M3FN"
+            d = make.matmul(m, n, k, dtype, b_transposed=size.endswith("NT"), fast_accumulation=fast)
+            case = Speed(shape, d, 0.0, torch_matmul if kind == "f16" else torch_scaled_mm(fast))
             found = cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
         found.sort(key=lambda e: e.seconds)
         # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
@@ -97,7 +101,7 @@ def tune(shapes: str, target: Target) -> None:
         for (case, _), builds in zip(problems, building, strict=True):
             shape, d = case.name, case.dispatch
             operands = [random_tensor(t) for t in d.operands]
-            result = torch.empty(d.results[0].shape, dtype=torch.float16, device="cuda")
+            result = torch.empty(d.results[0].shape, dtype=TORCH[d.results[0].dtype], device="cuda")
             assert case.other is not None
             other = case.other(operands, result)
             expected = other().float()

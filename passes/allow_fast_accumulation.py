@@ -17,8 +17,8 @@ _TYPES = ("f8E4M3FN", "f8E5M2")
 class AllowFastAccumulation(Pass):
     """Let products of 8-bit floats sum all of k in a tensor core, which on Ada and Hopper keeps 14 bits of them.
 
-    By default kernels add such sums in f32 every 128 k. A choice of the machine that runs an engine, not of the engine: the pass
-    belongs to the JIT's pipeline.
+    By default kernels add such sums in f32 every 128 k. A choice of the machine that runs an engine, not of the engine: the
+    pass belongs to the JIT's pipeline.
     """
 
     name: ClassVar[str] = "ingot-allow-fast-accumulation"

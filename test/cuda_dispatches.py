@@ -104,7 +104,7 @@ def swapped(t: TensorArg) -> TensorArg:
 def matmul(
     m: Size, n: Size, k: Size, dtype: str = "bf16", *, batch: Sequence[Size] = (), out: str = "", acc: str = "f32",
     a_transposed: bool = False, b_transposed: bool = False, region: ScalarRegion | None = None, bias: bool = False,
-    tf32: bool = False, multiples: Mapping[str, int] | None = None, b_batch: bool = True,
+    tf32: bool = False, multiples: Mapping[str, int] | None = None, b_batch: bool = True, fast_accumulation: bool = False,
 ) -> Dispatch:
     """C = A * B (+ bias and gelu); `a_transposed`: A lies M-major, `b_transposed`: B lies K-major."""
     out = out or (dtype if not dtype.startswith(("f8", "i8")) else "i32" if dtype == "i8" else "bf16")
@@ -115,8 +115,7 @@ def matmul(
         operands.append(contiguous(out, n))
         region = bias_gelu(out, 2)
     attrs: dict[str, object] = {"acc": acc}
-    if tf32:
-        attrs["tf32"] = True
+    attrs |= {name: True for name, on in (("tf32", tf32), ("fast_accumulation", fast_accumulation)) if on}
     result = contiguous(out, *batch, m, n)
     return make("matmul", operands, [result], [region or narrow(out, acc)], attrs, multiples)
 
@@ -390,8 +389,8 @@ def errors(result: np.ndarray, reference: np.ndarray) -> Errors:
 def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray, sum_bits: int = 0) -> Errors:
     """The statistical rule: no bias, and a spread not above 1.2 times that of another implementation, `peer`.
 
-    `sum_bits`: fraction bits of the sums of the instruction that was used, where they are less than an f32's. Sums of 128 k with
-    so many bits that are then added in f32 have a spread of 2**-sum_bits, whatever k is; the peer, which has none, gets it.
+    `sum_bits`: fraction bits of the sums of the instruction that was used, where they are less than an f32's. Sums of 128 k
+    with so many bits that are then added in f32 have a spread of 2**-sum_bits, whatever k is; the peer, which has none, gets it.
     Raises AssertionError with the numbers.
     """
     ours, theirs = errors(result, reference), errors(peer, reference)

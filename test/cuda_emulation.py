@@ -7,12 +7,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from cuda_dispatches import before_rounding, check_against, check_rounded, extent, peers, random_operands, result_view, unrounded
+from cuda_dispatches import (
+    before_rounding,
+    check_against,
+    check_rounded,
+    extent,
+    peers,
+    random_operands,
+    result_view,
+    unrounded,
+)
 
 from ingot import dims
 from ingot.compiler.codegen.family import emit
-from ingot.compiler.emulator import TensorMap, Uninitialized, emulate
 from ingot.compiler.codegen.mma_table import MMA_ROWS
+from ingot.compiler.emulator import TensorMap, Uninitialized, emulate
 from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import ir

@@ -107,7 +107,7 @@ def staging_columns(s: WgmmaSchedule) -> int:
 
 @dataclass(frozen=True)
 class WgmmaPlan:
-    """What the kernel needs beyond its schedule: the instruction, the tensor maps, the launch, and whether sums are promoted."""
+    """What the kernel needs beyond its schedule: the instruction, tensor maps, the launch, and whether sums are promoted."""
 
     schedule: WgmmaSchedule
     row: MmaRow

@@ -168,7 +168,8 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
                 s = WgmmaSchedule(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
                 tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
-                alone = tile.m * tile.n > shared_sm_area(p, target) or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                tiles *= max(1, constant(dims.product(p.batch)))
+                alone = tile.m * tile.n > shared_sm_area(p, target) or tiles <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
                     blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)

@@ -16,10 +16,10 @@ Block-scaled rows (`mma.sync.block_scale`) take one 32-bit register of scales an
 B) for the s-th group of k lies in byte s of the lane that `scale_lane_a` (`scale_lane_b`) names.
 
 Sums. A tensor core adds the products of an instruction and the accumulator as fixed-point numbers, aligned to the largest
-exponent among them. Of 16-bit floats it keeps as many bits as an f32 has, or more; of 8-bit floats, on Ada and Hopper, 13 behind
-the leading one, also in the accumulator that it returns (Xie et al., "MMA-Sim: Bit-Accurate Reference Model of Tensor Cores and
-Matrix Cores", arXiv 2511.10909; Khattak and Mikaitis, "Accurate Models of NVIDIA Tensor Cores", arXiv 2512.07004). Kernels
-therefore add such accumulators to others of f32 every `PROMOTION_K` k (DeepSeek-V3, arXiv 2412.19437, section 3.3.2).
+exponent among them. Of 16-bit floats it keeps as many bits as an f32 has, or more; of 8-bit floats, on Ada and Hopper, 13
+behind the leading one, also in the accumulator that it returns (Xie et al., "MMA-Sim: Bit-Accurate Reference Model of Tensor
+Cores and Matrix Cores", arXiv 2511.10909; Khattak and Mikaitis, "Accurate Models of NVIDIA Tensor Cores", arXiv 2512.07004).
+Kernels therefore add such accumulators to others of f32 every `PROMOTION_K` k (DeepSeek-V3, arXiv 2412.19437, section 3.3.2).
 """
 
 from __future__ import annotations
