@@ -390,7 +390,7 @@ def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray, s
     """The statistical rule: no bias, and a spread not above 1.2 times that of another implementation, `peer`.
 
     `sum_bits`: fraction bits of the sums of the instruction that was used, where they are less than an f32's. Sums of 128 k
-    with so many bits that are then added in f32 have a spread of 2**-sum_bits, whatever k is; the peer, which has none, gets it.
+    with so many bits, added in f32, have a spread of 2**-sum_bits, whatever k is; the peer, which has none, gets it.
     Raises AssertionError with the numbers.
     """
     ours, theirs = errors(result, reference), errors(peer, reference)
