@@ -26,6 +26,7 @@ _HALF_RANGE = {"i8": 128, "i4": 8}  # what an unsigned number exceeds the signed
 # A register of bytes holds four neighbouring channels: with fewer, as in a first convolution over colours, every one is read by
 # itself, which costs more than bytes save (an H200 takes 10 times as long as in 16 bits).
 _LEAST_CHANNELS = 4
+_PRODUCTS = ("ingot.matmul", "ingot.conv")
 Shape = tuple[Dim, ...]
 
 
@@ -54,7 +55,7 @@ class QuantizeProducts(Pass):
             erase_all_dead(block)
             rewriter = _Rewriter(ctx.weights)
             kept = {operation_key(op) for softmax in roots(block) for op in _attention_products(softmax, ctx.weights)}
-            for op in [op for op in roots(block) if op.name in ("ingot.matmul", "ingot.conv") and operation_key(op) not in kept]:
+            for op in [op for op in roots(block) if op.name in _PRODUCTS and operation_key(op) not in kept]:
                 form = rewriter.matmul(Root.read(op)) if op.name == "ingot.matmul" else rewriter.conv(Root.read(op))
                 if form is not None:
                     ctx.changed(form)
