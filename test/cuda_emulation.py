@@ -20,7 +20,7 @@ from cuda_dispatches import (
 
 from ingot import dims
 from ingot.compiler.codegen.family import emit
-from ingot.compiler.codegen.mma_table import MMA_ROWS
+from ingot.compiler.codegen.mma_table import rows_for
 from ingot.compiler.emulator import TensorMap, Uninitialized, emulate
 from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
@@ -99,12 +99,12 @@ def check(
 ) -> Emulated:
     """`run_emulated`, and results compared with the float64 reference by the statistical rule.
 
-    Integers must be equal, but for those that are rounded from sums of 8-bit floats.
+    Integers must be equal, but for those that are rounded from sums of floats.
     """
     found = run_emulated(d, target, sizes, schedule, seed, prepare)
     plain, operands = _signed(d, found.operands)
-    bits = sum_bits(found)
-    if bits and d.results[0].type.kind == "int":
+    bits = sum_bits(found, BY_NAME[target] if isinstance(target, str) else target)
+    if d.results[0].type.kind == "int" and d.attr("acc") == "f32":
         (exact,) = run_dispatch(before_rounding(plain), operands, sizes, float64=True)
         check_rounded(found.results[0], exact, bits)
         return found
@@ -117,9 +117,9 @@ def check(
     return found
 
 
-def sum_bits(found: Emulated) -> int:
+def sum_bits(found: Emulated, target: Target) -> int:
     """Fraction bits of the sums of the instructions that were executed, where they are less than an f32's; else 0."""
-    limited = {(row.engine, row.ptx): row.sum_bits for row in MMA_ROWS if row.sum_bits}
+    limited = {(row.engine, row.ptx): row.sum_bits for row in rows_for(target) if row.sum_bits}
     parts = [name.split(".") for name in found.executed]
     return min((limited[p[0], p[2]] for p in parts if len(p) == 4 and (p[0], p[2]) in limited), default=0)
 

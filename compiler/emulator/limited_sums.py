@@ -4,7 +4,7 @@ The products of an instruction and the accumulator are aligned to the largest ex
 behind its leading bit, towards zero; the sum of what is left is exact, and is cut off to as many bits once more. A product's
 exponent is the sum of its factors', its significand between 1 and 4. Ada adds the k of an instruction in two halves. (Xie et
 al., "MMA-Sim: Bit-Accurate Reference Model of Tensor Cores and Matrix Cores", arXiv 2511.10909, whose model equals the
-hardware's results bit by bit; so do Khattak and Mikaitis, arXiv 2512.07004.)
+hardware's results bit by bit; so do Khattak and Mikaitis, arXiv 2512.07004. `kind::f8f6f4` keeps 25 bits.)
 
 These numbers are the emulator's own, as its fragments are: the code generator has its table.
 """

@@ -174,7 +174,8 @@ def _mma_sync(op: Op) -> Run:
     saturate = op.keyword("intOverflowBehavior") == "satfinite"
     m, n, k = shape
     name = f"mma.m{m}n{n}k{k}.{a_type}.{b_type}"
-    return _mma_run(op, _Mma(shape, a_type, b_type), a, b, c, saturate, name, is_limited(a_type, b_type))
+    limited = not op.attr("kind") and is_limited(a_type, b_type)
+    return _mma_run(op, _Mma(shape, a_type, b_type), a, b, c, saturate, name, limited)
 
 
 @handler("nvvm.mma.block_scale")
