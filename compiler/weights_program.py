@@ -103,7 +103,8 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
             same graph.
 
     Raises:
-        EngineError: a name, type or shape is not the engine's, or a derived weight needs more sources than are given.
+        EngineError: a name, type or shape is not the engine's, a derived weight needs more sources than are given, or a tensor
+            that was compiled into the IR has other values.
         ModelError: the model cannot be read.
     """
     path = engine.path or None
@@ -112,7 +113,7 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
     store: Sources = _model_weights(sources) if isinstance(sources, str | os.PathLike) else sources
     weights = dict(engine.weights)
     infos = dict(engine.header.weights)
-    used: set[str] = set()
+    used = _unchanged(engine, store, path)
     for name, info in engine.header.weights.items():
         if name in store and name not in program.outputs:
             needed = [name]
@@ -134,6 +135,26 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
     if not from_model and isinstance(sources, Mapping) and (unknown := [n for n in sources if n not in used]):
         raise EngineError(f"no weight is named {unknown[0]!r}", node=path, cure="see Engine.inspect()")
     return Engine(replace(engine.header, weights=infos), engine.ir, weights, "", engine.container)
+
+
+def _unchanged(engine: Engine, store: Sources, path: str | None) -> set[str]:
+    """Names of given tensors that are parts of the engine's IR. Raises EngineError where one is not what it was."""
+    found = set()
+    constants = store.constants if isinstance(store, WeightStore) else {}
+    for name, digest in engine.header.folded.items():
+        given = constants.get(name)
+        if given is None:
+            if name not in store:
+                continue
+            given = store[name]
+        if not isinstance(given, WeightSource):
+            given = WeightSource.from_array(np.asarray(given))
+        if given.digest() != digest:
+            raise EngineError(
+                f"{name!r} was compiled into the engine and has other values now", node=path, cure="compile the model again"
+            )
+        found.add(name)
+    return found
 
 
 def _check(name: str, weight: Weight, store: Sources, path: str | None) -> None:
