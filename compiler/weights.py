@@ -78,10 +78,10 @@ class WeightSource:
         return nibbles.view(dtype)
 
     def digest(self) -> str:
-        """SHA-256 of its type, sizes and bytes."""
+        """A hash (of SHA-256 the first 64 bits) of its type, sizes and bytes."""
         found = hashlib.sha256(f"{self.onnx_type.name}{list(self.shape)}".encode())
         found.update(np.ascontiguousarray(self.bytes()).data)
-        return found.hexdigest()
+        return found.hexdigest()[:16]
 
     @staticmethod
     def from_array(array: np.ndarray) -> WeightSource:
@@ -173,8 +173,8 @@ class WeightStore:
         return self.add(name, WeightSource.from_array(array))
 
     def elements(self, name: str) -> np.ndarray:
-        """The elements of a weight, for a decision that the IR keeps: unless the IR reads the weight, too, a refit with others is
-        refused (`folded`)."""
+        """The elements of a weight, for a decision that the IR keeps: a refit with others is refused (`folded`), unless the IR
+        reads the weight, too."""
         self._examined.add(name)
         return self._sources[name].array()
 

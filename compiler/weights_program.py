@@ -140,13 +140,10 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
 def _unchanged(engine: Engine, store: Sources, path: str | None) -> set[str]:
     """Names of given tensors that are parts of the engine's IR. Raises EngineError where one is not what it was."""
     found = set()
-    constants = store.constants if isinstance(store, WeightStore) else {}
     for name, digest in engine.header.folded.items():
-        given = constants.get(name)
-        if given is None:
-            if name not in store:
-                continue
-            given = store[name]
+        if name not in store:
+            continue
+        given = store[name]
         if not isinstance(given, WeightSource):
             given = WeightSource.from_array(np.asarray(given))
         if given.digest() != digest:
@@ -176,4 +173,9 @@ def _model_weights(model: str | os.PathLike) -> WeightStore:
     from ingot.passes.convert_onnx_to_ingot import is_lowered
 
     context = new_context(onnx=True)
-    return import_model(model, context=context, decompose=lambda op_type: not is_lowered(op_type)).weights
+    store = import_model(model, context=context, decompose=lambda op_type: not is_lowered(op_type)).weights
+    # What the IR holds may be a source of derived weights, too: a table of positions that is gathered.
+    for name, source in store.constants.items():
+        if name not in store:
+            store.add(name, source)
+    return store

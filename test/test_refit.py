@@ -111,7 +111,7 @@ def with_constants(zero: int = 3, factor: float = 2.0, bias: float = 1.0) -> onn
     rng = np.random.default_rng(5)
     weights = {
         "q": rng.integers(-128, 128, (8, 4)).astype(np.int8),
-        "s": np.float32(0.5), "t": np.float32(0.25), "z": np.int8(zero), "zw": np.zeros(4, np.int8), "sw": np.ones(4, np.float32),
+        "s": np.float32(0.5), "z": np.int8(zero), "sw": np.ones(4, np.float32), "zw": np.zeros(4, np.int8),
         "c": np.float32(factor), "b": np.full(4, bias, np.float32),
     }  # fmt: skip
     nodes = [
@@ -153,3 +153,16 @@ def test_what_was_folded_may_be_given_as_it_was(tmp_path: Path) -> None:
     given = {"b": np.full(4, 5, np.float32), "z": np.int8(3), "c": np.float32(2)}
     for sources in (tmp_path / "other.onnx", given):
         np.testing.assert_array_equal(ingot.Session(engine.refit(sources), "cpu").run(None, {"x": x})[0], expected)
+
+
+def test_a_constant_may_be_a_source_of_a_derived_weight(tmp_path: Path) -> None:
+    """A table that is gathered at positions which the IR holds."""
+    rng = np.random.default_rng(7)
+    weights = {"table": rng.standard_normal((400, 24)).astype(np.float32), "positions": np.arange(300)}
+    nodes = [helper.make_node("Gather", ["table", "positions"], ["g"]), helper.make_node("Add", ["x", "g"], ["y"])]
+    file = tmp_path / "m.onnx"
+    onnx.save(model(nodes, {"x": (F, ["N", 300, 24])}, {"y": (F, ["N", 300, 24])}, weights), file)
+    ingot.compile(file).save(tmp_path / "full.ingot")
+    ingot.compile(file).save(tmp_path / "bare.ingot", weights=False)
+    ingot.Engine.load(tmp_path / "bare.ingot").refit(file).save(tmp_path / "again.ingot")
+    assert (tmp_path / "again.ingot").read_bytes() == (tmp_path / "full.ingot").read_bytes()
