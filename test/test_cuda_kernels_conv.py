@@ -11,7 +11,7 @@ import pytest
 from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_conv import choose
-from ingot.compiler.codegen.cuda_conv_depthwise import choose_depthwise
+from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, depthwise_schedules
 from ingot.compiler.codegen.cuda_conv_padding import pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
@@ -174,9 +174,50 @@ def test_depthwise(d: Dispatch) -> None:
     check(d, "sm_90a")
 
 
+@pytest.mark.parametrize(
+    "s",
+    [
+        DepthwiseSchedule(4, 6, 4, 2, rows=2), DepthwiseSchedule(8, 3, 2, 1, rows=3), DepthwiseSchedule(2, 5, 3, 3, rows=4),
+        DepthwiseSchedule(8, 2, 1, 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(1, (11, 10), 24, 24, (5, 5), pads=(2,) * 4, groups=24, bias=True),
+        make.conv(1, (12, 13), 24, 24, (3, 3), strides=(2, 2), dilations=(2, 1), pads=SAME, groups=24),
+        make.conv(1, (4, 7, 9), 24, 24, (2, 3, 3), pads=(1,) * 6, groups=24, dtype="bf16"),
+    ],
+    ids=["5x5", "strided, dilated", "3d"],
+)
+def test_depthwise_patches(d: Dispatch, s: DepthwiseSchedule) -> None:
+    """Patches of rows and pixels that do not divide the output, warps that are not full, weights of 8, 16 and 4 bytes."""
+    check(d, "sm_90a", s)
+
+
+def test_depthwise_schedules_fit_and_fill_the_gpu() -> None:
+    d = make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240)
+    target = BY_NAME["sm_90a"]
+    schedules = list(depthwise_schedules(d, window_of(d, (5, 5), (28, 28)), target))
+    assert len(set(schedules)) == len(schedules) > 3
+    assert schedules[0] == choose_depthwise(d, window_of(d, (5, 5), (28, 28)), target)
+    for s in schedules:
+        with ir.Context():
+            launch = emit(d, target, s).plan.launches[0]
+        assert launch.shared_bytes <= 48 << 10
+        assert 132 < launch.grid[0] * launch.grid[1] <= 2 * 132 < launch.grid[0] * launch.grid[1] * s.strips
+
+
+def test_ptx_of_depthwise_reads() -> None:
+    """A patch of 2 x 4 outputs of a 5 x 5 window: 6 x 8 vectors of inputs, and each tap's weights once."""
+    ptx = ptx_of(make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240), "sm_90a", DepthwiseSchedule(4, 60, 4, 3, 2))
+    assert len(re.findall(r"ld\.global\S*v2\.b32|ld\.global\S*v4\.b16", ptx)) == 6 * 8
+    assert len(re.findall(r"ld\.shared\S*v4\.[bf]32", ptx)) <= 2 * 25
+
+
 def test_depthwise_weights_beyond_shared_memory() -> None:
     d = make.conv(1, (13000,), 2, 2, (12900,), groups=2, dtype="f32")
-    assert choose_depthwise(d, window_of(d, (12900,), (13000,))) is None
+    assert choose_depthwise(d, window_of(d, (12900,), (13000,)), BY_NAME["sm_86"]) is None
     with ir.Context():
         assert emit(d, BY_NAME["sm_86"]).plan.launches[0].shared_bytes <= BY_NAME["sm_86"].shared_bytes
 

@@ -124,7 +124,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         if schedule is None and is_depthwise(dispatch, window):
-            schedule = choose_depthwise(dispatch, window)
+            schedule = choose_depthwise(dispatch, window, target)
         if isinstance(schedule, DepthwiseSchedule):
             launch = emit_depthwise(module, dispatch, window, schedule)
             return Emitted(KernelPlan((launch,)), module.module)
