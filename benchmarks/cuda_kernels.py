@@ -492,18 +492,30 @@ def conv_speeds() -> list[Speed]:
     ]
 
 
+def eight_bit_speed(
+    n: int, size: int, channels: int, outputs: int, kernel: int, dtype: str, stride: int = 1, out: str = "i8"
+) -> Speed:
+    """A square convolution of 8-bit integers or floats against the same convolution of f16."""
+    pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
+    d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
+                  dtype=dtype, acc=acc, out="f32")  # fmt: skip
+    name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to {out}"
+    return Speed(name, make.quantized_in_epilogue(d, out), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
+
+
 def eight_bit_speeds() -> list[Speed]:
-    """Convolutions of 8-bit integers and floats against the same convolution of f16."""
-
-    def case(n: int, size: int, channels: int, outputs: int, kernel: int, dtype: str, stride: int = 1) -> Speed:
-        pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
-        d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
-                      dtype=dtype, acc=acc, out="f32")  # fmt: skip
-        name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to f16"
-        return Speed(name, make.quantized_in_epilogue(d), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
-
+    """Convolutions of 8-bit integers and floats."""
     sizes = ((32, 56, 64, 64, 3), (32, 28, 128, 128, 3), (32, 14, 256, 256, 3), (32, 56, 64, 256, 1), (32, 224, 3, 64, 7, 2))
-    return [case(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes]
+    return [
+        *(eight_bit_speed(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes),
+        *(eight_bit_speed(*s[:5], "i8", out="f16") for s in sizes[:4]),
+    ]
+
+
+def group_speed(n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None) -> Speed:
+    """A group normalization of channels-last images against a copy."""
+    d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
+    return Speed(f"group norm {n}x{positions}x{groups}x{per_group} {dtype}", d, 0.0, schedule=schedule)
 
 
 def speeds() -> list[Speed]:
@@ -562,12 +574,8 @@ def speeds() -> list[Speed]:
         Speed("reduce sum across 16384x4096 bf16", make.reduce("sum", (16384, 4096), (0,), "bf16"), 0.0),
         Speed("global average 32x3136x256 f16", make.reduce("sum", (32, 3136, 256), (1,), "f16"), 0.0),
         Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1,) * 4)),
-        Speed("group norm 16x9216x32x10 bf16", make.normalize("layer", 16, 9216, 32, 10, axes=(1, 3)), 0.0),
-        Speed("group norm 2x9216x32x10 f16", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), 0.0),
-        Speed("group norm 2x2304x32x20 f16", make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0),
-        Speed("group norm 2x2304x32x20 f16, two launches",
-              make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0, schedule=GroupSchedule(8, 6, 18)),
-        Speed("group norm 2x576x32x40 f16", make.normalize("layer", 2, 576, 32, 40, axes=(1, 3), dtype="f16"), 0.0),
+        group_speed(16, 9216, 32, 10, "bf16"),
+        *(group_speed(2, *x) for x in ((9216, 32, 10), (9216, 32, 30), (2304, 32, 20), (576, 32, 40), (144, 32, 80))),
     ]  # fmt: skip
 
 

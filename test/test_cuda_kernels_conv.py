@@ -8,6 +8,7 @@ from typing import Any
 import cuda_dispatches as make
 import numpy as np
 import pytest
+from cuda_emulation import check as check_quantized
 from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_conv import choose
@@ -24,6 +25,7 @@ from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch, ScalarRegion
+from ingot.kernel_plan import TensorMapArg
 
 SAME = (1, 1, 1, 1)
 WGMMA, MMA, SIMT = WgmmaSchedule(128, 64, 4), MmaSchedule(64, 64, 32, 32), SimtSchedule(32, 32, 32)
@@ -119,6 +121,21 @@ def test_few_channels(channels: int) -> None:
     check(make.conv(1, (10, 11), channels, 20, (5, 5), strides=(2, 2), pads=(2,) * 4, dtype="bf16"), "sm_90a")
 
 
+@pytest.mark.parametrize("schedule", [WGMMA, WgmmaSchedule(64, 72, 4), None], ids=["by TMA", "from registers", "chosen"])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (14, 13), 4, 72, (3, 3), pads=SAME, bias=True),
+        make.conv(1, (9, 10), 12, 40, (3, 3), pads=SAME, dtype="bf16"),
+        make.conv(1, (9, 9), 8, 64, (3, 3), pads=SAME, groups=2),
+    ],
+    ids=["4", "12", "groups of 4"],
+)
+def test_pieces_of_eight_bytes(d: Dispatch, schedule: Any) -> None:
+    """Producers gather pixels and weights, whose rows TMA cannot read, in half chunks."""
+    assert any(name.startswith("wgmma") for name in check(d, "sm_90a", schedule)) or schedule is None
+
+
 def test_patches_read_rows_of_pixels() -> None:
     d = make.conv(1, (32, 32), 3, 48, (16, 16), strides=(16, 16))
     c = conv_problem(d)
@@ -210,7 +227,8 @@ def test_depthwise_schedules_fit_and_fill_the_gpu() -> None:
 
 def test_ptx_of_depthwise_reads() -> None:
     """A patch of 2 x 4 outputs of a 5 x 5 window: 6 x 8 vectors of inputs, and each tap's weights once."""
-    ptx = ptx_of(make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240), "sm_90a", DepthwiseSchedule(4, 60, 4, 3, 2))
+    d = make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240)
+    ptx = ptx_of(d, "sm_90a", DepthwiseSchedule(4, 60, 4, 3, 2))
     assert len(re.findall(r"ld\.global\S*v2\.b32|ld\.global\S*v4\.b16", ptx)) == 6 * 8
     assert len(re.findall(r"ld\.shared\S*v4\.[bf]32", ptx)) <= 2 * 25
 
@@ -337,6 +355,16 @@ def test_odd_channels_are_padded_to_chunks(channels: int) -> None:
     assert padded is not None
     assert padded.dispatch.operands[0].shape[-1] % 8 == 0
     check(d, "sm_90a", WGMMA)
+
+
+@pytest.mark.parametrize("out", ["i8", "f16", "f8E4M3FN"])
+@pytest.mark.parametrize("tile_n", [32, 128, 80])
+def test_narrow_results_leave_through_shared_memory(tile_n: int, out: str) -> None:
+    """Boxes of 64 or 32 columns of one or two bytes; 80 columns are no boxes."""
+    d = make.conv(1, (9, 11), 64, 112, (1, 1), dtype="i8", acc="i32", out="f32")
+    found = check_quantized(make.quantized_in_epilogue(d, out), "sm_90a", WgmmaSchedule(128, tile_n, 4))
+    stored = found.plan.launches[0].buffers
+    assert any(isinstance(b, TensorMapArg) and b.kind == "result" for b in stored) == (tile_n != 80)
 
 
 @pytest.mark.parametrize("tile_n", [32, 96, 128, 72])

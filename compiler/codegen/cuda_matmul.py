@@ -135,9 +135,11 @@ def tensor_core_seconds(
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = SECOND_LAUNCH_SECONDS + 8 * splits * batch * m * n / f.bandwidth
+    # While a tile ends nothing is multiplied, but the next one's operands come and the last one's results leave.
+    end = WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1]
+    busy = compute + (waves - 1) * end
     # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
-    ends = waves * (WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1])
-    return max(compute, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + ends + extra
+    return max(busy, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + end + extra
 
 
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
@@ -261,7 +263,10 @@ def mma_estimates(
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
+            count = -(-constant(p.k) * bits // (8 * s.k_bytes * splits))
+            # A block that waits for its first step multiplies nothing, and has few others beside it.
+            reach = 0.85 * count / (count + 1)
+            seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share, reach=reach)
             yield Estimate(seconds, replace(s, splits=splits))
         if streams and (shared := stream_k_estimate(p, target, s, blocks, share)):
             yield shared
