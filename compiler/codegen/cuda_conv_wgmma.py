@@ -1,8 +1,8 @@
 """Convolutions on sm_90a: the persistent wgmma kernel of matmul, whose producer warpgroup gathers A from the windows of x.
 
-All 128 threads of the producer copy pieces of pixels, of 16 bytes where channels allow it and else of 8, into the swizzled rows
-of a stage with cp.async, zeros for padding, while one of them fetches the weights by TMA; weights whose rows TMA cannot read (no
-multiple of 16 bytes) are copied like the pixels. Each thread's copies arrive on the stage's mbarrier when they are
+All 128 threads of the producer copy pieces of pixels, of 16 bytes where channels allow it and else of 8, into the swizzled
+rows of a stage with cp.async, zeros for padding, while one of them fetches the weights by TMA; weights whose rows TMA cannot
+read (no multiple of 16 bytes) are copied like the pixels. Each thread's copies arrive on the stage's mbarrier when they are
 done, so that the producer never waits for memory. Shared memory written by cp.async belongs to the generic proxy and wgmma
 reads through the async proxy (PTX ISA, "Async proxy"): consumers pass a proxy fence after they have waited for a stage.
 """
