@@ -11,7 +11,7 @@ import pytest
 from cuda_emulation import check as check_quantized
 from cuda_emulation import run_emulated
 
-from ingot.compiler.codegen.cuda_conv import choose
+from ingot.compiler.codegen.cuda_conv import choose, schedules
 from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, depthwise_schedules
 from ingot.compiler.codegen.cuda_conv_padding import pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
@@ -324,6 +324,27 @@ def test_what_no_kernel_takes_is_named() -> None:
 )
 def test_choice_on_hopper(d: Dispatch, kind: type) -> None:
     assert isinstance(choose(conv_problem(d), BY_NAME["sm_90a"]), kind)
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(32, (56, 56), 64, 256, (1, 1)),
+        make.quantized_in_epilogue(make.conv(32, (56, 56), 64, 256, (1, 1), dtype="i8", acc="i32", out="f32")),
+        make.conv(32, (56, 56), 256, 512, (1, 1), strides=(2, 2)),
+        make.conv(2, (96, 96), 4, 320, (3, 3), pads=SAME),
+    ],
+    ids=["1x1", "1x1 i8", "1x1 stride 2", "4 channels"],
+)
+def test_few_steps_take_persistent_blocks(d: Dispatch) -> None:
+    """Bound by memory: the producer fetches the next tile's operands, and the copy engine stores the last one's results."""
+    target = BY_NAME["sm_90a"]
+    found = schedules(d, target)
+    with ir.Context():
+        launch = emit(d, target).plan.launches[0]
+    assert isinstance(min(found, key=lambda e: e.seconds).schedule, WgmmaSchedule)
+    assert launch.grid[0] <= 2 * 132
+    assert any(isinstance(b, TensorMapArg) and b.kind == "result" for b in launch.buffers)
 
 
 def test_columns_divide_tiles() -> None:

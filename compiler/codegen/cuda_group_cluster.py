@@ -132,12 +132,12 @@ def _rows(vectors: int, chunk: int) -> int:
     return next((r for r in range(most, most * 3 // 4, -1) if chunk % r == 0 and vectors * r % 32 == 0), most)
 
 
-def schedules(p: GroupProblem, target: Target) -> list[ClusterSchedule]:
+def schedules(p: GroupProblem, target: Target, waves: int = 1) -> list[ClusterSchedule]:
     """The smallest blocks that together keep every SM busy first: few groups a cluster, and clusters as large as that takes.
 
-    None where sizes are not constant, where a cluster cannot hold a group, or where blocks come in several waves: one that
-    reads, and waits for its cluster, has nothing to do meanwhile, and two launches are faster (by 1.4 times over 16 images of
-    9216 positions and 320 channels on an H200, by 10 over 2 of 960 channels).
+    None where sizes are not constant, where a cluster cannot hold a group, or where blocks come in more than `waves` waves: one
+    that reads, and waits for its cluster, has nothing to do meanwhile, and two launches are faster (by 1.4 times over 16 images
+    of 9216 positions and 320 channels on an H200, by 10 over 2 of 960 channels).
     """
     if not isinstance(p.positions, int) or not isinstance(p.outer, int) or not p.positions:
         return []
@@ -149,7 +149,8 @@ def schedules(p: GroupProblem, target: Target) -> list[ClusterSchedule]:
     def badness(s: ClusterSchedule) -> tuple[int, int, int, bool]:
         return -min(blocks(s), 2 * sms), s.cluster, s.groups, not s.registers
 
-    return sorted((s for s in _all_schedules(p, target) if blocks(s) <= sms * _blocks(p, s, target)), key=badness)
+    found = (s for s in _all_schedules(p, target) if blocks(s) <= waves * sms * max(1, _blocks(p, s, target)))
+    return sorted(found, key=badness)
 
 
 def choose(p: GroupProblem, target: Target) -> ClusterSchedule | None:

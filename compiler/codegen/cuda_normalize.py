@@ -68,7 +68,10 @@ def choose(domain: PartedDomain) -> NormalizeSchedule:
 def group_schedules(dispatch: Dispatch, target: Target) -> list[ClusterSchedule | GroupSchedule]:
     """All schedules of a group normalization, the one to take first; none of other dispatches."""
     p = group_problem(dispatch)
-    return [] if p is None else [*cluster_schedules(p, target), *launch_schedules(p, target)]
+    if p is None:
+        return []
+    found = [*cluster_schedules(p, target), *launch_schedules(p, target)]
+    return [*found, *(s for s in cluster_schedules(p, target, waves=16) if s not in found)]
 
 
 def emit(
