@@ -6,6 +6,8 @@ warpgroups reads its 64 columns once, decodes them (cuda_staged_weights.py) and 
 stage is multiplied in two groups of instructions, so that one group's weights are decoded while the other is running; registers
 of a group are not written before it has ended (PTX ISA, "wgmma.wait_group").
 
+Packed weights (ingot.weight_packing) come as whole tiles, of which each lane reads 16 bytes at once.
+
 N-major operands of 8 bits, which wgmma reads from shared memory in the other order only, take the same way without decoding:
 their bytes are transposed in registers.
 
@@ -30,6 +32,8 @@ from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, 
 from ingot.compiler.codegen.cuda_shared_tile import TileShape
 from ingot.compiler.codegen.cuda_staged_weights import (
     STEPS,
+    TILE_K,
+    PackedWeights,
     StagedWeights,
     TransposedBytes,
     raw_matrix,
@@ -43,7 +47,9 @@ from ingot.compiler.codegen.values import Val
 from ingot.cuda_targets import facts
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import Target
+from ingot.weight_packing import TILE_BYTES, TILE_COLUMNS, tile_k
 
+_Weights = StagedWeights | PackedWeights | TransposedBytes
 CONSUMERS = 2
 WARPS = 4 * CONSUMERS + 1
 TILE_N = 64 * CONSUMERS
@@ -108,7 +114,12 @@ def decoded_stages(p: GemmProblem, target: Target, tile_m: int) -> int:
 
 
 def _weights_map(p: GemmProblem) -> TensorMapArg | None:
-    """Boxes of a stage's weights, in bytes."""
+    """Boxes of a stage's weights, in bytes; of packed ones in tiles' words."""
+    if p.packed:
+        line, each = dims.floordiv(p.k, tile_k(p.b.bits)), TILE_K // tile_k(p.b.bits)
+        sizes = (TILE_BYTES // 4, line, dims.floordiv(p.n, TILE_COLUMNS))
+        box = (TILE_BYTES // 4, each, TILE_N // TILE_COLUMNS)
+        return TensorMapArg("operand", 1, "i32", sizes, (TILE_BYTES, TILE_BYTES * line), box, 0)
     x, shape = raw_matrix(p.b), weights_shape(p)
     assert shape.line_bytes == 16 * shape.chunks <= SWIZZLE, shape
     inner, outer, step = (x.cols, x.rows, x.row_stride) if shape.k_major else (x.rows, x.cols, x.col_stride)
@@ -212,11 +223,18 @@ class _Kernel:
                 rows = self.shared + stage * self.stage_bytes
                 at = steps.iv * self.tile_k
                 k.tma_load(rows, self.rows_map, [at, work.row, *p.a.tma_batch(work.batch)], full)
-                line = [at, work.col] if p.b.major == "col" else [work.col, at]
-                line[0] = line[0] * p.b.bits // 8
-                k.tma_load(rows + self.rows_bytes, self.weights_map, [*line, *p.b.tma_batch(work.batch)], full)
+                place = self.weights_place(at, work.col)
+                k.tma_load(rows + self.rows_bytes, self.weights_map, [*place, *p.b.tma_batch(work.batch)], full)
                 steps.yield_(self.next_stage(stage, parity))
             tiles.yield_(list(steps.results))
+
+    def weights_place(self, at: Val, col: Val) -> list[Val]:
+        """Coordinates of a stage's weights in their tensor map, from k = `at` and the column `col` on."""
+        x = self.p.b
+        if self.p.packed:
+            return [self.k.const(0, "i32"), at // tile_k(x.bits), col // TILE_COLUMNS]
+        line = [at, col] if x.major == "col" else [col, at]
+        return [line[0] * x.bits // 8, line[1]]
 
     def consume(self, consumer: Val, local: Val) -> None:
         """Decode and multiply what the producer brings, and give each tile to the epilogue."""
@@ -225,12 +243,15 @@ class _Kernel:
         # In rows lane / 4 and 8 more of this warp's 16 of an instruction.
         first = (consumer * 4 + (local >> 5)) * 16 + ((lane >> 2) << 1)
         shape = weights_shape(self.p)
-        weights: StagedWeights | TransposedBytes
+        weights: _Weights
         if _transposes(self.p):
             weights = TransposedBytes(k, shape, first, lane & 3)
         else:
-            elements = elements_of(self.dk, self.p)[1]
-            weights = StagedWeights(self.dk, elements, self.row.dtype, shape, [first, first + 1], lane & 3)
+            elements, columns = elements_of(self.dk, self.p)[1], [first, first + 1]
+            if self.p.packed:
+                weights = PackedWeights(self.dk, elements, self.row.dtype, columns, consumer * 4 + (local >> 5), lane)
+            else:
+                weights = StagedWeights(self.dk, elements, self.row.dtype, shape, columns, lane & 3)
         with k.for_(*self.order.span(), carry=[zero, zero]) as tiles:
             work = self.order.work(tiles.iv)
             weights.begin(work.batch, work.col)
@@ -243,7 +264,7 @@ class _Kernel:
             tiles.yield_(state)
 
     def multiply(
-        self, weights: StagedWeights | TransposedBytes, work: Work, state: Sequence[Val], local: Val
+        self, weights: _Weights, work: Work, state: Sequence[Val], local: Val
     ) -> tuple[list[Val], list[Val]]:
         """From a piece of work and (stage, parity) to the accumulators and (stage, parity)."""
         k, s = self.k, self.s

@@ -148,7 +148,7 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
     tiles = lanes.tiles
     if tiles * blocks_n > 32:
         return
-    per_step = lanes.nbytes * (2 if k_major else CHUNK)
+    per_step = lanes.step_bytes
     # Registers hold a batch and the one before it, beside accumulators and, for N-major weights, scales of each column.
     scales = p.b_scales
     many = not k_major and scales is not None and scales.zero is not None and 0 < scales.block < 2 * lanes.step_k
@@ -252,20 +252,28 @@ class _StreamedKernel:
         x = self.rows
         x.start(self.batch)
         start = self.block_first + first * (s.batch_k * s.along)
-        per_line = s.staged_k // CHUNK
+        # Words of packed weights' k come from four chunks.
+        together = 4 if lanes.packed else 1
+        per_line = s.staged_k // (CHUNK * together)
         count = s.rows * per_line
         threads = 32 * s.warps
         width = x.lanes(CHUNK)
         with k.for_(k.thread_id(), count, threads) as loop:
-            line, chunk = (loop.iv // per_line, loop.iv % per_line) if s.rows > 1 else (k.const(0, "i32"), loop.iv)
-            words = self.row_words(x, line, start + chunk * CHUNK, width)
-            if lanes.interleaved:
-                words = [k.prmt(words[i], words[i + 2], selector) for i in (0, 1) for selector in (0x5410, 0x7632)]
-            per_step = 4 * lanes.chunks
-            step, inner = chunk // per_step, chunk % per_step
-            place = step * per_step + inner // lanes.chunks + 4 * (inner % lanes.chunks)
-            address = self.shared + (line * s.line_bytes + (place << 4))
-            k.store(k.vector(words), address, align=16)
+            line, i = (loop.iv // per_line, loop.iv % per_line) if s.rows > 1 else (k.const(0, "i32"), loop.iv)
+            at = start + i * (CHUNK * together)
+            words = [self.row_words(x, line, at + CHUNK * j if j else at, width) for j in range(together)]
+            if lanes.packed:
+                address = self.shared + (line * s.line_bytes + (i << 6))
+                for quad in range(4):
+                    k.store(k.vector([found[quad] for found in words]), address + 16 * quad, align=16)
+            else:
+                chunk = words[0]
+                if lanes.interleaved:
+                    chunk = [k.prmt(chunk[j], chunk[j + 2], selector) for j in (0, 1) for selector in (0x5410, 0x7632)]
+                per_step = 4 * lanes.chunks
+                step, inner = i // per_step, i % per_step
+                place = step * per_step + inner // lanes.chunks + 4 * (inner % lanes.chunks)
+                k.store(k.vector(chunk), self.shared + (line * s.line_bytes + (place << 4)), align=16)
 
     def row_words(self, x: QuantizedElements, line: Val, col: Val, width: int) -> list[Val]:
         """Eight neighbours of a row as the instruction's type, two in an i32; zeros past the end of K."""

@@ -360,6 +360,8 @@ def choose(p: GemmProblem, target: Target) -> Any:
     for streamed in streamed_schedules(p, target, columns):
         if few or not list(block_scale_schedules(p, target)):
             return streamed
+    if p.packed:
+        return min(decoded_wgmma_schedules(p, target), key=lambda e: e.seconds).schedule
     found = [*gemv_schedules(p, target)]
     if found and p.m == 1:
         return found[0].schedule
@@ -379,6 +381,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
+    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedWgmmaSchedule):
+        raise NotImplementedError(f"{schedule} reads no packed weights")
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         launch = _WRITERS[type(schedule)](module, p, target, schedule)
