@@ -7,9 +7,16 @@ from typing import Any
 
 import cuda_dispatches as make
 import numpy as np
+import onnx
 import pytest
 from cuda_emulation import check as check_emulated
 from cuda_emulation import run_emulated
+from fake_cuda import FakeDriver
+from numpy_gpu import NumpyGpu
+from onnx import TensorProto, helper
+from runtime_models import model
+
+import ingot
 
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
@@ -22,6 +29,7 @@ from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
+from ingot.runtime import cuda_plan
 from ingot.weight_packing import packed, split_shape, tile_k, unpacked
 
 HOPPER = BY_NAME["sm_90a"]
@@ -113,6 +121,53 @@ def test_streamed(weights: str, rows: int) -> None:
         got = run_emulated(as_packed(d), HOPPER, None, s, prepare=pack)
         (exact,) = run_dispatch(make.unrounded(d), found.operands, float64=True)
         make.check_against(got.results[0], exact, found.results[0])
+
+
+def quantized_model(seed: int) -> onnx.ModelProto:
+    """Two products of packed weights, of 4 and 8 bits, and one whose weight another node reads too."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        "w": rng.integers(0, 256, (32, 4, 16)).astype(np.uint8),
+        "s": (rng.random((32, 4)) / 16).astype(np.float16),
+        "v": rng.integers(-128, 128, (64, 32)).astype(np.int8),
+        "t": (rng.random(32) / 512).astype(np.float16),
+    }
+    attributes = {"domain": "com.microsoft", "K": 128, "N": 32, "block_size": 32}
+    nodes = [
+        helper.make_node("MatMulNBits", ["x", "w", "s"], ["h"], **attributes),
+        helper.make_node("Concat", ["h", "h"], ["h2"], axis=1),
+        helper.make_node("DequantizeLinear", ["v", "t"], ["d"], axis=1),
+        helper.make_node("MatMul", ["h2", "d"], ["y"]),
+    ]
+    made = model(nodes, {"x": (TensorProto.FLOAT16, ["N", 128])}, {"y": (TensorProto.FLOAT16, ["N", 32])}, weights)
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return made
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    fake = FakeDriver()
+    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
+    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
+    return fake
+
+
+@pytest.mark.parametrize("mode", ["none", "eager"])
+def test_a_program_packs_once(mode: str, driver: FakeDriver) -> None:
+    """Weights are packed when they are there, through one piece of memory; programs for a shape find them packed."""
+    gpu = NumpyGpu(ingot.compile(quantized_model(0)), driver, mode)
+    assert len(gpu.program.packing) == 2
+    assert sorted(b.name for b in gpu.program.buffers if b.kind == "packed") == ["v#1#packed", "w#1#packed"]
+    sources = [step.operands[0].buffer for step in gpu.program.packing]
+    assert len({gpu.executable.weights.addresses[n] for n in sources}) == 1
+    expected = ingot.Session(ingot.compile(quantized_model(0)), "cpu")
+    for rows in (3, 70, 3, 3):
+        x = np.random.default_rng(rows).standard_normal((rows, 128)).astype(np.float16)
+        (y,) = gpu.run({"x": x})
+        np.testing.assert_allclose(y, expected.run(None, {"x": x})[0], rtol=2e-3, atol=2e-3)
+    packing = [e.dispatch for e in gpu.program.kernels if '"b_packed"' in e.dispatch]
+    assert len(packing) == 2
+    gpu.close()
 
 
 def test_kernels_that_know_no_packing() -> None:
