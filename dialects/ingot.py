@@ -135,7 +135,7 @@ OPS: tuple[OpDef, ...] = (
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
           "`epilogue` maps it to the results. Integers are signed but with the unit attribute `a_unsigned` or `b_unsigned`. "
           "With the attribute `b_block`, b is quantized and its scales are a further operand, with `b_zero` zero points of "
-          "their type and shape another (ingot.matmul_scales). With the unit attribute `b_packed`, the elements of b lie in the "
+          "their type and shape another (ingot.matmul_scales). With the unit attribute `b_packed`, elements of b lie in the "
           "order of ingot.weight_packing."),
     OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("*results",), ("epilogue",), ("acc", "a_block", "b_block"),
           doc="`matmul` of two operands with scales for each so many neighbours along k (ingot.matmul_scales)."),

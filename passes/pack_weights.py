@@ -17,7 +17,7 @@ from ingot.dispatch import ScalarInst, ScalarRegion
 from ingot.dtypes import DTYPES
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting import views
-from ingot.passes.rewriting.ops import Root, body, defining, erase_dead, readers, replace_root
+from ingot.passes.rewriting.ops import Root, defining, erase_dead, readers, replace_root
 from ingot.passes.rewriting.ops import replace as replace_op
 from ingot.strided_view import StridedView
 from ingot.weight_packing import AXES, STAGE_K, STEP_K, TILE_COLUMNS, packed_order, split_shape
@@ -114,7 +114,8 @@ def _has_lines(a: ir.Value) -> bool:
 
 def _empty_program(module: ir.Module) -> ir.Operation:
     """The `return` of a new function, before which packings go."""
-    attrs = {"sym_name": to_attribute(dialect.PACKING_FUNC), "inputs": ir.ArrayAttr.get([]), "input_types": ir.ArrayAttr.get([])}
+    none = ir.ArrayAttr.get([])
+    attrs = {"sym_name": to_attribute(dialect.PACKING_FUNC), "inputs": none, "input_types": none}
     loc = ir.Location.unknown()
     func = ir.Operation.create("ingot.func", attributes=attrs, regions=1, loc=loc, ip=ir.InsertionPoint(module.body))
     block = func.regions[0].blocks.append()
@@ -123,7 +124,8 @@ def _empty_program(module: ir.Module) -> ir.Operation:
 
 def _append_packing(weight: ir.Value, n: Dim, k: Dim, name: str, end: ir.Operation) -> None:
     """Let the program compute the packed bytes of a weight [n, k] as `name`."""
-    assert isinstance(n, int) and isinstance(k, int), (n, k)  # weights have constant sizes
+    assert isinstance(n, int), n  # weights have constant sizes
+    assert isinstance(k, int), k
     loc, ip = weight.owner.operation.location, ir.InsertionPoint(end)
     bits = DTYPES[dialect.dtype_of(weight)].bits
     shape, order = split_shape(n, k, bits), packed_order(bits)

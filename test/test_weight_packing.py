@@ -17,7 +17,6 @@ from onnx import TensorProto, helper
 from runtime_models import model
 
 import ingot
-
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
@@ -37,10 +36,6 @@ WEIGHTS = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
 SMALL = DecodedWgmmaSchedule(64, 3)
 
 
-def as_packed(d: Dispatch) -> Dispatch:
-    return replace(d, attrs=tuple(sorted((*d.attrs, ("b_packed", True)))))
-
-
 def check(d: Dispatch, schedule: Any = None, sizes: dict[str, int] | None = None) -> None:
     """The same bits as of weights in their own order, and those right by the statistical rule."""
     plain = check_emulated(d, HOPPER, schedule, sizes)
@@ -49,9 +44,9 @@ def check(d: Dispatch, schedule: Any = None, sizes: dict[str, int] | None = None
     def pack(views: list[np.ndarray]) -> None:
         views[1][...] = packed(np.ascontiguousarray(views[1].T), bits).T
 
-    found = run_emulated(as_packed(d), HOPPER, sizes, schedule, prepare=pack)
+    found = run_emulated(make.packed(d), HOPPER, sizes, schedule, prepare=pack)
     assert np.array_equal(found.results[0].view(np.uint8), plain.results[0].view(np.uint8))
-    (peer,) = run_dispatch(as_packed(d), found.operands, sizes)
+    (peer,) = run_dispatch(make.packed(d), found.operands, sizes)
     (same,) = run_dispatch(d, plain.operands, sizes)
     assert np.array_equal(peer, same)
 
@@ -108,7 +103,7 @@ def test_streamed(weights: str, rows: int) -> None:
         (80, 576, {}),
     ):
         d = make.quantized_matmul(rows, n, k, "f16", weights, out="f16", **options)
-        p = gemm_problem(as_packed(d))
+        p = gemm_problem(make.packed(d))
         (s,) = streamed_schedules(p, HOPPER, n)
         assert isinstance(choose(p, HOPPER), StreamedSchedule)
         (plain,) = streamed_schedules(gemm_problem(d), HOPPER, n)
@@ -118,7 +113,7 @@ def test_streamed(weights: str, rows: int) -> None:
         def pack(views: list[np.ndarray], bits: int = bits) -> None:
             views[1][...] = packed(np.ascontiguousarray(views[1].T), bits).T
 
-        got = run_emulated(as_packed(d), HOPPER, None, s, prepare=pack)
+        got = run_emulated(make.packed(d), HOPPER, None, s, prepare=pack)
         (exact,) = run_dispatch(make.unrounded(d), found.operands, float64=True)
         make.check_against(got.results[0], exact, found.results[0])
 
@@ -171,6 +166,6 @@ def test_a_program_packs_once(mode: str, driver: FakeDriver) -> None:
 
 
 def test_kernels_that_know_no_packing() -> None:
-    d = as_packed(make.quantized_matmul(64, 64, 64, "f16", "i4", scale="f16", block=32))
+    d = make.packed(make.quantized_matmul(64, 64, 64, "f16", "i4", scale="f16", block=32))
     with ir.Context(), pytest.raises(NotImplementedError, match="no packed weights"):
         emit(d, HOPPER, MmaSchedule(64, 64, 32, 32))

@@ -109,8 +109,8 @@ def stage_bytes(p: GemmProblem, tile_m: int) -> int:
 
 
 def decoded_stages(p: GemmProblem, target: Target, tile_m: int) -> int:
-    """Stages of a tile of so many rows that fit, at most 8."""
-    return min(8, (target.shared_bytes - 2 * ATOM) // (stage_bytes(p, tile_m) + 16))
+    """Stages of a tile of so many rows that fit, at most 16."""
+    return min(16, (target.shared_bytes - 2 * ATOM) // (stage_bytes(p, tile_m) + 16))
 
 
 def _weights_map(p: GemmProblem) -> TensorMapArg | None:

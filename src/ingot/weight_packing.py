@@ -1,4 +1,4 @@
-"""How packed weights lie in memory: in tiles, whose elements stand in the order in which lanes of a tensor core's warp take them.
+"""How packed weights lie in memory: in tiles, whose elements stand in the order in which a warp's lanes take them.
 
 A weight of n columns and k rows, of 4 or 8 bits, is a sequence of tiles of `TILE_BYTES` bytes, those of 16 columns after one
 another along k. A tile holds 16 columns by 64 k (4 bits) or 32 k (8 bits), and each of 32 lanes `LANE_BYTES` bytes of it: lane
