@@ -94,6 +94,14 @@ def test_wgmma_divisions(weights: str) -> None:
     check(d, SMALL, {"m": 70, "n": 144, "k": 128})
 
 
+@pytest.mark.parametrize("weights", ["i4", "f8E4M3FN"])
+def test_clusters(weights: str) -> None:
+    """Blocks that add their parts of K through shared memory: rows and columns that tiles do not divide."""
+    small, large = DecodedWgmmaSchedule(16, 8, cluster=4), DecodedWgmmaSchedule(64, 5, cluster=3)
+    for m, n, schedule in ((13, 160, small), (70, 128, large)):
+        check(make.quantized_matmul(m, n, 576, "f16", weights, scale="f16", block=64, out="f16"), schedule)
+
+
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("rows", [1, 5, 24])
 def test_streamed(weights: str, rows: int) -> None:
@@ -105,7 +113,7 @@ def test_streamed(weights: str, rows: int) -> None:
         d = make.quantized_matmul(rows, n, k, "f16", weights, out="f16", **options)
         p = gemm_problem(make.packed(d))
         (s,) = streamed_schedules(p, HOPPER, n)
-        assert isinstance(choose(p, HOPPER), StreamedSchedule)
+        assert isinstance(choose(p, HOPPER), StreamedSchedule if rows <= 8 else DecodedWgmmaSchedule)
         (plain,) = streamed_schedules(gemm_problem(d), HOPPER, n)
         found = check_emulated(d, HOPPER, plain)
         bits = DTYPES[weights].bits
