@@ -36,10 +36,13 @@ from cuda_quantized_cases import quantized_checks, quantized_speeds  # noqa: E40
 from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_conv_im2col import Im2colSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule as GroupCluster  # noqa: E402
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule  # noqa: E402
 from ingot.compiler.reference import run_dispatch  # noqa: E402
 from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
@@ -294,6 +297,8 @@ def other_checks() -> list[Check]:
         Check("normalize softmax any", make.normalize("softmax", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize group", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4))),
         Check("normalize group of eight blocks", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16")),
+        Check("normalize group of eight blocks, in shared memory",
+              make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), schedule=GroupCluster(4, 8, 8, 96)),
         Check("normalize group of one block", make.normalize("rms", 2, 144, 32, 40, axes=(1, 3), dtype="f16")),
         Check("normalize group in two launches", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4)),
               schedule=GroupSchedule(8, 12, 48)),
@@ -351,8 +356,22 @@ def conv_checks() -> list[Check]:
         wgmma("any", make.conv("n", ("h", "w"), 64, 64, (3, 3), pads=same), 128, 64, 5, sizes=any_size),
         Check("conv mma 3x3", make.conv(2, (24, 20), 64, 72, (3, 3), pads=same, dtype="bf16"), target="sm_80"),
         Check("conv mma odd window", odd, target="sm_80"),
+        *(Check(f"conv im2col {name}", d, schedule=Im2colSchedule(*tile)) for name, d, tile in (
+            ("3x3", make.conv(2, (40, 40), 64, 128, (3, 3), pads=same), (128, 128, 6)),
+            ("3x3 of 128 channels, stream-K", make.conv(2, (24, 20), 128, 256, (3, 3), pads=same), (128, 128, 6, 1, 7)),
+            ("stride 2", make.conv(2, (25, 29), 64, 72, (3, 3), strides=(2, 2), pads=same, bias=True), (64, 64, 8)),
+            ("odd window", make.conv(2, (25, 19), 64, 40, (3, 2), strides=(2, 1), dilations=(1, 2), pads=(1, 0, 2, 1)),
+             (128, 64, 5)),
+            ("uneven padding", make.conv(1, (20, 26), 64, 64, (2, 5), pads=(1, 3, 0, 1)), (192, 64, 5)),
+            ("1x1 stride 2", make.conv(2, (28, 28), 64, 256, (1, 1), strides=(2, 2)), (128, 256, 4)),
+            ("groups", make.conv(1, (20, 20), 128, 128, (3, 3), pads=same, groups=2), (128, 64, 5)),
+            ("1d stride 2", make.conv(1, (300,), 128, 384, (3,), strides=(2,), pads=(1, 1), bias=True), (128, 192, 4)),
+            ("3d", make.conv(1, (6, 10, 10), 64, 32, (3, 3, 3), pads=(1,) * 6), (64, 32, 8)),
+        )),
         Check("conv stem", make.conv(2, (65, 65), 3, 64, (7, 7), strides=(2, 2), pads=(3,) * 4, bias=True)),
         Check("conv 4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same)),
+        wgmma("4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same), 128, 160, 5),
+        wgmma("12 channels", make.conv(2, (32, 32), 12, 72, (3, 3), pads=same, dtype="bf16"), 128, 72, 5),
         Check("conv to 4 channels", make.conv(2, (32, 32), 320, 4, (3, 3), pads=same)),
         Check("conv patches", make.conv(2, (64, 64), 3, 192, (16, 16), strides=(16, 16), bias=True)),
         Check("conv 1x1", make.conv(2, (28, 28), 64, 256, (1, 1), bias=True)),
@@ -369,6 +388,9 @@ def conv_checks() -> list[Check]:
         Check("conv depthwise 5x5 stride 2 f32",
               make.conv(2, (29, 29), 40, 40, (5, 5), strides=(2, 2), pads=(2,) * 4, groups=40, dtype="f32")),
         Check("conv depthwise 7x7", make.conv(1, (30, 30), 33, 33, (7, 7), pads=(3,) * 4, groups=33, dtype="f32")),
+        *(Check(f"conv depthwise 5x5 by {s.rows} x {s.pixels} x {s.lanes}",
+                make.conv(2, (29, 30), 120, 120, (5, 5), pads=(2,) * 4, groups=120, bias=True), schedule=s)
+          for s in (DepthwiseSchedule(4, 30, 4, 3, 2), DepthwiseSchedule(8, 15, 4, 1), DepthwiseSchedule(4, 15, 2, 2, 4))),
         Check("conv depthwise any", make.conv("n", ("h", "w"), 64, 64, (3, 3), pads=same, groups=64), any_size),
     ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_conv import choose, schedules
 from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, depthwise_schedules
+from ingot.compiler.codegen.cuda_conv_im2col import Im2colSchedule, plan_conv_im2col
 from ingot.compiler.codegen.cuda_conv_padding import pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
@@ -119,6 +120,50 @@ def test_shares_are_for_constant_sizes() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4, 6, 12])
 def test_few_channels(channels: int) -> None:
     check(make.conv(1, (10, 11), channels, 20, (5, 5), strides=(2, 2), pads=(2,) * 4, dtype="bf16"), "sm_90a")
+
+
+@pytest.mark.parametrize(
+    "s", [Im2colSchedule(192, 64, 4), Im2colSchedule(64, 128, 5, stream=3), Im2colSchedule(128, 32, 4, 2)],
+    ids=["tiles", "stream-K", "splits"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (14, 13), 64, 72, (3, 3), pads=SAME, bias=True),
+        make.conv(2, (13, 9), 128, 40, (3, 2), strides=(2, 1), dilations=(1, 2), pads=(1, 0, 2, 1)),
+        make.conv(2, (7, 9), 40, 72, (1, 1), strides=(2, 2)),
+        make.conv(1, (9, 9), 128, 128, (3, 3), pads=SAME, groups=2, bias=True),
+        make.conv(1, (50,), 64, 40, (3,), strides=(2,), pads=(1, 1)),
+        make.conv(1, (3, 5, 6), 64, 16, (3, 3, 3), pads=(1,) * 6),
+        make.conv(1, (9, 11), 128, 64, (3, 3), pads=SAME, dtype="i8", acc="i32", out="i32"),
+    ],
+    ids=["3x3", "odd window", "one tap", "groups", "1d", "3d", "i8"],
+)
+def test_windows_by_the_copy_engine(d: Dispatch, s: Im2colSchedule) -> None:
+    assert any(name.startswith("wgmma") for name in check(d, "sm_90a", s))
+
+
+def test_windows_of_any_shape_by_the_copy_engine() -> None:
+    d = make.conv("n", ("h", "w"), 64, 24, (3, 3), strides=(2, 1), pads=SAME)
+    check(d, "sm_90a", Im2colSchedule(128, 64, 4), {"n": 2, "h": 9, "w": 7})
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (14, 13), 96, 72, (3, 3), pads=SAME),
+        make.conv(1, (40, 40), 64, 64, (3, 3), dilations=(128, 1), pads=(128, 1, 128, 1)),
+        make.conv(1, (40, 40), 64, 64, (9, 9), strides=(9, 9)),
+        make.conv(1, (5, 6), 64, 64, (4, 4), strides=(2, 2), pads=SAME, transposed=True),
+        make.conv(1, (12, 12), 64, 64, (3, 3), dtype="f32"),
+    ],
+    ids=["a step of two taps", "far taps", "far windows", "transposed", "no instruction"],
+)
+def test_windows_that_the_copy_engine_cannot_read(d: Dispatch) -> None:
+    target, schedule = BY_NAME["sm_90a"], Im2colSchedule(128, 64, 4)
+    assert plan_conv_im2col(conv_problem(d), target, schedule) is None
+    with ir.Context(), pytest.raises(NotImplementedError, match="cannot read windows"):
+        emit(d, target, schedule)
 
 
 @pytest.mark.parametrize("schedule", [WGMMA, WgmmaSchedule(64, 72, 4), None], ids=["by TMA", "from registers", "chosen"])

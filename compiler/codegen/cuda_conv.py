@@ -4,6 +4,7 @@ Convolutions are channels last. `emit` writes one of
 
     cuda_matmul.py           kernels of one tap that read every pixel once are matrix products as they are
     cuda_conv_depthwise.py   a group for each channel: sums over taps, bound by memory
+    cuda_conv_im2col.py      wgmma, A read by the copy engine (sm_90a): channels that fill steps of K
     cuda_conv_wgmma.py       wgmma, A gathered by a producer warpgroup (sm_90a)
     cuda_conv_mma.py         mma.sync, A gathered by cp.async or through registers: any alignment, transposed ones too
     cuda_conv_simt.py        fused multiply-adds: exact float32, float64, and any type
@@ -25,6 +26,12 @@ from ingot.compiler.codegen.cuda_conv_depthwise import (
     depthwise_schedules,
     emit_depthwise,
     is_depthwise,
+)
+from ingot.compiler.codegen.cuda_conv_im2col import (
+    Im2colSchedule,
+    emit_conv_im2col,
+    plan_conv_im2col,
+    windows_map,
 )
 from ingot.compiler.codegen.cuda_conv_mma import emit_conv_mma
 from ingot.compiler.codegen.cuda_conv_padding import emit_padding, pad_operands
@@ -103,6 +110,13 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
                     break
 
 
+def im2col_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of all schedules whose windows the copy engine reads."""
+    if not target.wgmma or windows_map(c, 64) is None:
+        return iter(())
+    return cuda_matmul.wgmma_schedules(typical(c.gemm), target, Im2colSchedule, lambda s: plan_conv_im2col(c, target, s))
+
+
 def _has_registers(s: MmaSchedule) -> bool:
     """Whether the positions of the windows that a thread gathers fit beside its accumulators: four where a warp has 64 x 64."""
     return s.tile_m <= 128 and (s.warp_m * s.warp_n < 64 * 64 or s.tile_m <= 16 * s.warps)
@@ -124,7 +138,8 @@ def schedules(dispatch: Dispatch, target: Target) -> list[Estimate]:
     if is_depthwise(dispatch, window):
         return [Estimate(0.0, s) for s in depthwise_schedules(dispatch, window, target)]
     padded = pad_operands(dispatch, window, target)
-    return estimates(conv_problem(dispatch if padded is None else padded.dispatch), target)
+    c = conv_problem(dispatch if padded is None else padded.dispatch)
+    return [*estimates(c, target), *im2col_schedules(c, target)]
 
 
 def choose(c: ConvProblem, target: Target) -> Any:
@@ -169,6 +184,12 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
 
 def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> KernelLaunch:
     """Write the kernel that takes schedule `s`; its launch."""
+    if isinstance(s, Im2colSchedule):
+        plan = plan_conv_im2col(c, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
+        emit_conv_im2col(module, c, plan, target)
+        return plan.launch
     if isinstance(s, WgmmaSchedule):
         plan = plan_conv_wgmma(c, target, s)
         if plan is None:

@@ -127,11 +127,13 @@ def _operand_map(p: GemmProblem, x: Matrix, lines: int, tile_k: int) -> TensorMa
 
 
 def plan_wgmma(
-    p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "", gathered: bool = False
+    p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "", gathered: bool = False,
+    windows: TensorMapArg | None = None,
 ) -> WgmmaPlan | None:
     """The launch of a schedule, or None where the instruction or TMA cannot take the operands.
 
     `gathered`: the producer's threads copy A themselves, from operand 0, and where TMA cannot read it B, from operand 1.
+    `windows`: the map of A, where it is no matrix.
     """
     row = None
     if p.a.dtype == p.b.dtype and p.unsigned[0] == p.unsigned[1]:
@@ -139,7 +141,7 @@ def plan_wgmma(
     if row is None or row.acc != p.acc:
         return None
     tile_k = SWIZZLE * 8 // row.bits
-    map_a = None if gathered else _operand_map(p, p.a, s.tile_m, tile_k)
+    map_a = None if gathered else windows or _operand_map(p, p.a, s.tile_m, tile_k)
     map_b = _operand_map(p, p.b, column_lines(p, s), tile_k)
     if not gathered and (map_a is None or map_b is None):
         return None
@@ -160,7 +162,7 @@ def plan_wgmma(
         return None
     launch = KernelLaunch(
         symbol_of(p.dispatch, suffix),
-        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else _blocks_per_sm(p, s, target))), 1, 1),
+        (dims.minimum(tile_count(p, s), facts(target).sms * (1 if gathered else blocks_per_sm(p, s, target))), 1, 1),
         (*(m for m in (map_a, map_b, *maps_out) if m is not None), *own, *buffers),
         (128 * (1 + s.tile_m // 64), 1, 1),
         shared_bytes=shared,
@@ -169,7 +171,7 @@ def plan_wgmma(
     return WgmmaPlan(s, row, map_a, map_b, maps_out, with_shares(launch, p, s))
 
 
-def _blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
+def blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
     """Blocks of a schedule that an SM holds at once: by shared memory and by registers, at most 2.
 
     Two blocks leave a thread 80 registers (128 where there is one consumer), of which accumulators may take less than half.
@@ -180,7 +182,7 @@ def _blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
 
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
     """Write the kernel of `plan` into `module`."""
-    blocks = _blocks_per_sm(p, plan.schedule, target)
+    blocks = blocks_per_sm(p, plan.schedule, target)
     with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=blocks) as dk:
         WgmmaKernel(dk, p, plan, blocks).emit()
 
@@ -271,6 +273,7 @@ class WgmmaKernel:
     def fill(self, work: Work, state: list[Val]) -> list[Val]:
         """Fill a stage for each step of a piece of work; `state` is (stage, parity), before and after."""
         k = self.k
+        load_rows = self.rows_loader(work)
         with k.for_(work.first, work.last, carry=state) as steps:
             stage, parity = steps.carry
             k.mbarrier_wait(self.empty(stage), parity ^ 1)
@@ -278,12 +281,21 @@ class WgmmaKernel:
             k.mbarrier_arrive_expect(full, self.stage_bytes)
             base = self.shared + stage * self.stage_bytes
             at = steps.iv * self.tile_k
-            assert self.map_a is not None, "a gathered operand has its own producer"
             assert self.map_b is not None, "a gathered operand has its own producer"
-            self.load(base, self.p.a, self.map_a, self.s.tile_m, work.row, at, work.batch, full)
+            load_rows(base, steps.iv, full)
             self.load(base + self.bytes_a, self.p.b, self.map_b, self.lines_b, work.col, at, work.batch, full)
             steps.yield_(list(self.next_stage(stage, parity)))
         return list(steps.results)
+
+    def rows_loader(self, work: Work) -> Callable[[Val, Val, Val], None]:
+        """What fetches A of a piece of work: a function of a stage's address, a step of K and the stage's barrier."""
+        map_a = self.map_a
+        assert map_a is not None, "a gathered operand has its own producer"
+
+        def load(dst: Val, step: Val, full: Val) -> None:
+            self.load(dst, self.p.a, map_a, self.s.tile_m, work.row, step * self.tile_k, work.batch, full)
+
+        return load
 
     def load(
         self, dst: Val, x: Matrix, tensor_map: Val, lines: int, line: Val, at: Val, batch: Sequence[Val], full: Val

@@ -157,8 +157,11 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
     return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
 
-def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of all wgmma schedules that fit."""
+def wgmma_schedules(
+    p: GemmProblem, target: Target, kind: type[WgmmaSchedule] = WgmmaSchedule, plan: Callable[[Any], Any] | None = None
+) -> Iterator[Estimate]:
+    """Estimates of all wgmma schedules of a kind that fit; `plan` gives None for what a kernel cannot take."""
+    plan = plan or (lambda s: plan_wgmma(p, target, s))
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
     for tile in WGMMA_TILES:
@@ -166,12 +169,12 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
-                s = WgmmaSchedule(tile.m, tile.n, stages, splits)
+                s = kind(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
                 tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
                 alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
-                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
+                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan(s):
                     blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
