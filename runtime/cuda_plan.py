@@ -237,7 +237,7 @@ class Plan:
                 local = self._local(record.step, record.symbols, env)
             shape = [dims.evaluate(n, local) for n in arg.shape]
             strides = [dims.evaluate(n, local) for n in arg.strides]
-            encoded = tensor_map(arg.dtype, base, shape, strides, arg.box, arg.swizzle)
+            encoded = tensor_map(arg.dtype, base, shape, strides, arg.box, arg.swizzle, arg.im2col, arg.steps)
             ctypes.memmove(address, encoded, 128)
 
     def run(self, stream: int) -> None:

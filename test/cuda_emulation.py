@@ -77,7 +77,8 @@ def run_emulated(
                     args.append(Uninitialized(array) if b.kind == "result" else array)
                 else:
                     shape, strides = ([dims.evaluate(x, sizes) for x in v] for v in (b.shape, b.strides))
-                    args.append(TensorMap(array.view(np.uint8), b.dtype, shape, strides, b.box, b.swizzle, b.im2col, offset))
+                    window = b.im2col, offset, b.steps
+                    args.append(TensorMap(array.view(np.uint8), b.dtype, shape, strides, b.box, b.swizzle, *window))
             if d.symbols:
                 args.append(table)
             grid = [dims.evaluate(x, sizes) for x in launch.grid]
