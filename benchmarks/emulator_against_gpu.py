@@ -2,8 +2,8 @@
 
     python benchmarks/emulator_against_gpu.py
 
-Products of 8-bit floats on compute capability 9.0, summed by the instruction alone and promoted to f32. Every element of the f32
-results must be equal: what differs is an error of the emulator's model (compiler/emulator/limited_sums.py), or of a kernel.
+Products of 8-bit floats on compute capability 9.0, summed by the instruction alone and promoted to f32. Every element of the
+f32 results must be equal: what differs is an error of the emulator's model (compiler/emulator/limited_sums.py), or of a kernel.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def main() -> int:
                 failed += apart > 0
                 largest = np.abs(got - emulated.results[0]).max() / np.sqrt(np.mean(got.astype(np.float64) ** 2))
                 sums = "fast sums" if fast else "promoted sums"
-                print(f"{'FAIL' if apart else 'ok  '}  {dtype} {type(schedule).__name__}, {sums}: "
-                      f"{apart} of {got.size} differ, by at most {largest:.1e} of the root mean square", flush=True)  # fmt: skip
+                found = f"{apart} of {got.size} differ, by at most {largest:.1e} of the root mean square"
+                print(f"{'FAIL' if apart else 'ok  '}  {dtype} {type(schedule).__name__}, {sums}: {found}", flush=True)
     return 1 if failed else 0
 
 

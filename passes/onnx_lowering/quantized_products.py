@@ -15,6 +15,7 @@ import numpy as np
 
 from ingot import dims
 from ingot.dialects.mlir import ir
+from ingot.dims import Dim
 from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.passes.onnx_inference.linear import window_attributes, window_pads
 from ingot.passes.onnx_inference.quantization import block_axis, unpacked_shape
