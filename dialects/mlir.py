@@ -5,6 +5,7 @@ It re-exports the bindings' modules and carries the remedies for their traps:
 - every lookup of an operation class of a dialect that Python declared tries to import `torch_mlir.dialects.<name>` and
   fails at 50 us a time (llvm/llvm-project#179609): `reserve_dialect_module` puts an empty module there;
 - the hash of an operation is of its contents, and changes when it is modified: dictionaries use `operation_key`;
+- printing a type takes 10 us: `type_text` prints each type of a context once;
 - multithreading in a context deadlocks with Python verifiers (llvm/llvm-project#215781): `context` switches it off.
 """
 
@@ -19,12 +20,14 @@ from contextlib import contextmanager
 from torch_mlir import ir, passmanager
 from torch_mlir.dialects import ext, irdl
 
-__all__ = ["PassManager", "context", "ext", "ir", "irdl", "new_context", "operation_key", "reserve_dialect_module", "upstream"]
+__all__ = [
+    "PassManager", "context", "ext", "ir", "irdl", "new_context", "operation_key", "reserve_dialect_module", "type_text", "upstream",
+]  # fmt: skip
 
 PassManager = passmanager.PassManager
 
 
-_CAPSULE_NAME = f"{ir.__name__}.Operation._CAPIPtr".encode()
+_CAPSULE_NAME, _TYPE_CAPSULE_NAME = (f"{ir.__name__}.{cls}._CAPIPtr".encode() for cls in ("Operation", "Type"))
 _capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _capsule_pointer.restype, _capsule_pointer.argtypes = ctypes.c_size_t, [ctypes.py_object, ctypes.c_char_p]
 
@@ -35,6 +38,19 @@ def operation_key(op: ir.Operation | ir.OpView) -> int:
     Hashes of values and blocks need no such remedy. An address is used again once its operation is erased.
     """
     return _capsule_pointer(op.operation._CAPIPtr, _CAPSULE_NAME)
+
+
+def type_text(type_: ir.Type) -> str:
+    """`str(type_)`, printed once in the type's context, which keeps it: types live as long as their context."""
+    context = type_.context
+    texts = context.__dict__.get("type_texts")
+    if texts is None:
+        texts = context.__dict__["type_texts"] = {}
+    key = _capsule_pointer(type_._CAPIPtr, _TYPE_CAPSULE_NAME)
+    found = texts.get(key)
+    if found is None:
+        found = texts[key] = str(type_)
+    return found
 
 
 def reserve_dialect_module(name: str) -> None:

@@ -24,7 +24,7 @@ from types import ModuleType
 from ingot.errors import CompileError
 from ingot.passes.pass_base import Pass, options_of
 
-__all__ = ["CPP_PASSES", "PassRegistry", "file_to_load"]
+__all__ = ["CPP_PASSES", "PassRegistry", "file_to_load", "own_pass"]
 
 # MLIR's passes that graph pipelines use, for suggestions only: the bindings cannot list what is registered, and any
 # other registered pass is accepted too.
@@ -50,7 +50,7 @@ class PassRegistry:
             CompileError: two sources define the name, or an installed package's entry point is broken.
         """
         sources = {
-            "ingot.passes": functools.partial(_own_pass, name),
+            "ingot.passes": functools.partial(own_pass, name),
             "a loaded file": functools.partial(self._loaded.get, name),
             "an installed package": functools.partial(_installed_pass, name),
         }
@@ -150,7 +150,8 @@ def _entry_points() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group="ingot.passes"))
 
 
-def _own_pass(name: str) -> type[Pass] | None:
+def own_pass(name: str) -> type[Pass] | None:
+    """The class of a pass of Ingot's own, or None. Unlike `PassRegistry.find` it does not look into installed packages."""
     stem = name.removeprefix("ingot-").replace("-", "_")
     if not name.startswith("ingot-") or stem in _INFRASTRUCTURE or all(m.name != stem for m in _own_modules()):
         return None
