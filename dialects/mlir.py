@@ -14,14 +14,15 @@ from __future__ import annotations
 import ctypes
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from torch_mlir import ir, passmanager
 from torch_mlir.dialects import ext, irdl
 
 __all__ = [
-    "PassManager", "context", "ext", "ir", "irdl", "new_context", "operation_key", "reserve_dialect_module", "type_text", "upstream",
+    "PassManager", "context", "ext", "ir", "irdl", "leave_out_classes", "new_context", "operation_key", "reserve_dialect_module",
+    "translator", "type_text",
 ]  # fmt: skip
 
 PassManager = passmanager.PassManager
@@ -58,11 +59,22 @@ def reserve_dialect_module(name: str) -> None:
     sys.modules.setdefault(f"torch_mlir.dialects.{name}", types.ModuleType(f"torch_mlir.dialects.{name}"))
 
 
-def upstream(name: str) -> types.ModuleType:
-    """The bindings' module of an upstream dialect (`upstream("arith")`), imported on demand: each costs 10 to 140 ms."""
-    import importlib
+def leave_out_classes() -> None:
+    """Let operations of upstream dialects have no Python classes of their own in this process.
 
-    return importlib.import_module(f"torch_mlir.dialects.{name}")
+    Kernels are emitted by operations' names, and the bindings would import a dialect's classes at its first operation: 0.2 s
+    for those of Kernel IR. Only for processes that are ours: in others somebody may use these classes.
+    """
+    for name in ("arith", "cf", "llvm", "nvvm", "scf", "vector"):
+        reserve_dialect_module(name)
+
+
+def translator() -> Callable[[ir.Operation], str]:
+    """What translates a module of the llvm dialect to LLVM IR text. Its dialect's module of Python classes, which it is exported
+    from too, costs 80 ms to import and is not needed."""
+    from torch_mlir._mlir_libs import _mlirDialectsLLVM
+
+    return _mlirDialectsLLVM.translate_module_to_llvmir
 
 
 def new_context(*, ingot: bool = True, onnx: bool = False) -> ir.Context:

@@ -17,12 +17,15 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ingot.errors import CompileError
 from ingot.passes.pass_base import Pass, options_of
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["CPP_PASSES", "PassRegistry", "file_to_load", "own_pass"]
 
@@ -147,7 +150,9 @@ def _own_modules() -> tuple[pkgutil.ModuleInfo, ...]:
 
 @functools.cache
 def _entry_points() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group="ingot.passes"))
+    import importlib.metadata  # 30 ms, which the draft of a launch program does without
+
+    return tuple(importlib.metadata.entry_points(group="ingot.passes"))
 
 
 def own_pass(name: str) -> type[Pass] | None:
