@@ -60,7 +60,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ingot import dims
-from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module
+from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module, type_text
 from ingot.dialects.scalar_table import ROWS
 from ingot.dims import Dim
 
@@ -262,13 +262,12 @@ def shape_of(value: ir.Value | ir.Type) -> tuple[Dim, ...]:
 def dtype_of(value: ir.Value | ir.Type) -> str:
     """The storage type's name of a tensor value or type, or the name of a scalar type."""
     t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(t)
     return _parts(t)[0] if text.startswith("tensor<") else text
 
 
 def _parts(value: ir.Value | ir.Type) -> tuple[str, tuple[Dim, ...]]:
-    t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(value if isinstance(value, ir.Type) else value.type)
     if not text.startswith("tensor<") or "*" in text.split(",")[0]:
         raise ValueError(f"{text} is not a ranked tensor type")
     return _parse_type(text)
