@@ -188,10 +188,10 @@ def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count:
             walk.store(elements, lambda x: x - _wide(k, x, shift))
         case "layer":
             scale = 1.0 / k.sqrt(stats[1] / n + epsilon)
-            walk.store(elements, lambda x: (x - _wide(k, x, stats[0])) * _wide(k, x, scale))
+            walk.store(elements, lambda x: (x - _wide(k, x, stats[0])) * _wide(k, x, scale), stats[0], scale)
         case _:
             scale = 1.0 / k.sqrt(stats[0] / n + epsilon)
-            walk.store(elements, lambda x: x * _wide(k, x, scale))
+            walk.store(elements, lambda x: x * _wide(k, x, scale), scale)
 
 
 # Chunks ---------------------------------------------------------------------------------------------------------------

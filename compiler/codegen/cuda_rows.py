@@ -108,13 +108,15 @@ class RowWalk:
             total = combine(total, k.load(slots.at(i, x.t), x.t))
         return total
 
-    def store(self, elements: Sequence[Element], normalized: Callable[[Val], Val]) -> None:
-        """Run the last region on `normalized` of each element and store the results."""
+    def store(self, elements: Sequence[Element], normalized: Callable[[Val], Val], *statistics: Val) -> None:
+        """Run the last region on `normalized` of each element, and on the statistics where it takes them; store the results."""
         k, d = self.k, self.dk.d
         lanes = self.lanes if self.lanes > 1 else 0
+        region = d.regions[-1]
+        more = [k.broadcast(x, lanes) if lanes else x for x in statistics] if len(region.args) > 1 else []
         for e in elements:
             with k.if_(True if e.valid is None else e.valid):
-                values = self.dk.region(d.regions[-1], [normalized(e.value)], e.position, self.domain.domain, lanes)
+                values = self.dk.region(region, [normalized(e.value), *more], e.position, self.domain.domain, lanes)
                 for i, x in enumerate(values):
                     self.dk.store(i, x, e.position, lanes)
 
