@@ -228,7 +228,7 @@ class _Fuser:
         return self._finish(root, new, producer)
 
     def _refine(self, root: Root, producer: Root, chain: Sequence[views.View]) -> ir.Operation | None:
-        """Split the axes of a pointwise root that stand for several of a producer's; the operation that replaces it, or None."""
+        """Split axes of a pointwise root that stand for several of a producer's; the operation that replaces it, or None."""
         finer = refinement.finer_domain(root.domain, producer.domain, chain)
         new = None if finer is None else refinement.split(root, finer)
         if new is None:

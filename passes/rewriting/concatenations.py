@@ -112,7 +112,12 @@ def _chosen(builder: RegionBuilder, position: int, ends: Sequence[int], values: 
 
 
 def _pointwise(
-    parts: Concatenation, builder: RegionBuilder, value: int, tensors: list[ir.Value], shape: Sequence[Dim], before: ir.Operation
+    parts: Concatenation,
+    builder: RegionBuilder,
+    value: int,
+    tensors: list[ir.Value],
+    shape: Sequence[Dim],
+    before: ir.Operation,
 ) -> ir.Value:
     loc = fused_location(*(move.op for move in parts.moves))
     type_ = dialect.tensor_type(dialect.dtype_of(parts.moves[-1].op.results[0]), shape)
@@ -141,13 +146,14 @@ def _element(
 
 def _of_equal(parts: Concatenation, size: int, before: ir.Operation) -> ir.Value:
     shape, axis, count = dialect.shape_of(parts.moves[-1].op.results[0]), parts.axis, len(parts.moves)
-    loads = [_Loads(parts, number, before) for number in range(count)]
+    pairs: list[tuple[ir.Value, ir.Value, ir.Value | None]] = []
+    loads = [_Loads(parts, number, before, pairs) for number in range(count)]
     tensors: list[ir.Value] = []
     builder = RegionBuilder()
     values = []
     for number, move in enumerate(parts.moves):
-        pairs = loads[number].paired(loads[1 - number]) if count == 2 else {}
-        split = {i: pairs[i] if i in pairs else loads[number].split(t) for i, t in loads[number].tensors.items()}
+        paired = loads[number].paired(loads[1 - number]) if count == 2 else {}
+        split = {i: paired[i] if i in paired else loads[number].split(t) for i, t in loads[number].tensors.items()}
 
         def placed(inst: ScalarInst, args: tuple[int, ...], split: Mapping[int, ir.Value] = split) -> int | None:
             if inst.op == "load":
@@ -175,6 +181,7 @@ class _Loads:
     parts: Concatenation
     number: int
     before: ir.Operation
+    known: list[tuple[ir.Value, ir.Value, ir.Value | None]]  # pairs of tensors that were tried, and what they make
 
     @property
     def move(self) -> Root:
@@ -215,5 +222,10 @@ class _Loads:
         return found
 
     def _both(self, first: ir.Value, second: ir.Value) -> ir.Value | None:
+        for x, y, both in self.known:
+            if x == first and y == second:
+                return both
         joined = view_algebra.joined(self._full(first), self._full(second), self.before)
-        return None if joined is None else self._placed(joined, (2,))
+        placed = None if joined is None else self._placed(joined, (2,))
+        self.known.append((first, second, placed))
+        return placed

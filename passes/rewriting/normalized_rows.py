@@ -1,8 +1,8 @@
 """Other elements of a row that a normalization has normalized, computed once more from its statistics.
 
-A consumer that reads the result of a layer or RMS normalization both where it is and elsewhere in the same row (the partner of a
-rotary embedding's pair) becomes part of its epilogue: what it reads elsewhere is the operand read there, mapped, normalized by
-the row's statistics, and put through the epilogue as it was.
+A consumer that reads the result of a layer or RMS normalization both where it is and elsewhere in the same row (the partner of
+a rotary embedding's pair) becomes part of its epilogue: what it reads elsewhere is the operand read there, mapped, normalized
+by the row's statistics, and put through the epilogue as it was.
 """
 
 from __future__ import annotations
