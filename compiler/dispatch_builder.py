@@ -60,8 +60,9 @@ class Place:
     @property
     def lowest_byte(self) -> Dim:
         """Bytes from the beginning of the base to the element with the lowest address; axes of negative strides end there."""
-        backwards = (s * (d - 1) for d, s in zip(self.view.shape, self.view.strides, strict=True) if isinstance(s, int) and s < 0)
-        return self.byte_offset + sum(backwards, start=0) * (DTYPES[self.dtype].bits // 8)
+        axes = zip(self.view.shape, self.view.strides, strict=True)
+        backwards = sum((s * (d - 1) for d, s in axes if isinstance(s, int) and s < 0), start=0)
+        return self.byte_offset + backwards * (DTYPES[self.dtype].bits // 8)
 
 
 @dataclass(frozen=True)

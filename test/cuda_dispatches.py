@@ -206,7 +206,7 @@ def normalize(
 def rotary(
     *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "", multiples: Mapping[str, int] | None = None
 ) -> Dispatch:
-    """A rotary embedding of x [..., D], after an RMS normalization over D with a weight where `norm`, as `ingot-fuse` leaves it:
+    """A rotary embedding of x [..., D], after an RMS normalization over D with a weight where `norm`, as `ingot-fuse` makes it:
     D is [D/2, 2] or [2, D/2], and partners are x with the pairs' axis backwards. cos and sin [rows, D] are of type `angles`."""
     *lead, size = (dims.as_dim(d) for d in shape)
     assert isinstance(size, int)

@@ -6,10 +6,13 @@ import re
 
 import cuda_dispatches as make
 import pytest
+from cpu_kernel_harness import CompiledDispatch, place
 from cuda_emulation import check
 
 from ingot.compiler.codegen.cuda_normalize import NormalizeSchedule
 from ingot.compiler.codegen.family import emit
+from ingot.compiler.cpu_target import host_target
+from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import ir
@@ -51,3 +54,25 @@ def test_cuda_accesses_of_16_bytes(interleaved: bool, norm: bool) -> None:
     # LLVM writes a vector of eight halves as v4 of 32 bits.
     assert accesses
     assert {a for a in accesses} <= {"v4.b32", "v4.u32", "v4.f32", "v2.b64", "v2.u64"}, accesses
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16", "f32"])
+@pytest.mark.parametrize(("interleaved", "norm"), FORMS)
+def test_cpu(interleaved: bool, norm: bool, dtype: str) -> None:
+    sizes = {"s": 37}
+    for size in (6, 12, 24, 64):
+        d = make.rotary(3, "s", size, interleaved=interleaved, norm=norm, dtype=dtype)
+        operands = [place(t, o.view, sizes) for t, o in zip(d.operands, make.random_operands(d, sizes), strict=True)]
+        (got,) = CompiledDispatch(d).run(operands, sizes)
+        (exact,) = run_dispatch(make.unrounded(d), operands, sizes, float64=True)
+        (peer,) = make.peers(d, operands, sizes)
+        make.check_against(got, exact, peer)
+
+
+def test_pairs_are_vectors_on_the_cpu() -> None:
+    """Lanes run over pairs: f32 pairs read backwards are loads of whole vectors, not gathers."""
+    d = make.rotary(1, 8, 64, interleaved=True, norm=True, dtype="f32")
+    with ir.Context():
+        text = str(emit(d, host_target()).module)
+    assert "gather" not in text
+    assert "vector.shuffle" in text

@@ -74,7 +74,7 @@ class LanePattern:
 
 
 def lane_pattern(t: TensorArg, domain: Sequence[Dim], lanes: int, axes: int, dispatch: Dispatch) -> LanePattern | None:
-    """How vectors of `lanes` neighbours over the last `axes` axes of `domain` lie in `t`; None where strides are not constant."""
+    """How vectors of `lanes` neighbours over the last `axes` axes of `domain` lie in `t`; None where that is not constant."""
     sizes: list[Dim] = [1] * max(0, len(domain) - t.rank) + list(t.shape)
     strides: list[Dim] = [0] * (len(sizes) - t.rank) + list(t.strides)
     steps = [0 if d == 1 else s for d, s in zip(sizes[-axes:], strides[-axes:], strict=True)]

@@ -71,8 +71,8 @@ def emulate(
         grid: blocks along x, y, z.
         block: threads of a block along x, y, z (CPU kernels: 1).
         args: one for each parameter: a numpy array, `Uninitialized`, `Within`, `Addresses` or None (a null pointer) for a
-            pointer; a `TensorMap` for a tensor map; a number otherwise. Arrays that are the same memory, or dense parts of one another,
-            are so in the kernel too.
+            pointer; a `TensorMap` for a tensor map; a number otherwise. Arrays that are the same memory, or dense parts of one
+            another, are so in the kernel too.
         cluster: blocks of a cluster along x, y, z, which divide the grid.
         dynamic_shared_bytes: dynamic shared memory of a block.
         check: look for races, uninitialized reads, missing fences and bank conflicts too; bounds and alignment are
