@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ingot.dialects import ingot as dialect
@@ -155,7 +155,7 @@ class _Fuser:
         last = dialect.shape_of(tensor)
         repeated = _without_leading_ones(last) != _without_leading_ones(target)
         once = _only_user(producer.op, root.op) and self._reads_of(root, producer.op) == 1
-        if (repeated or not once) and not self._is_cheap(producer, result):
+        if (repeated or not once) and not self._is_cheap(producer, result, repeated):
             return None
         if cost(region) + cost(producer.regions[0]) > self.max_ops:
             return None
@@ -306,13 +306,20 @@ class _Fuser:
                 seen[number] = seen.get(number, 0) + 1
         return max(seen.values(), default=0)
 
-    def _is_cheap(self, producer: Root, result: int) -> bool:
-        """Whether recomputing a result costs next to nothing: a cast or integer operations, of at most one tensor."""
+    def _is_cheap(self, producer: Root, result: int, repeated: bool) -> bool:
+        """Whether recomputing a result costs next to nothing: a cast or integer operations, of at most one tensor; or one
+        operation on one of the same type that is `repeated` over a larger domain (1 + scale of an adaptive normalization).
+
+        No more than that: the domain may be an attention's scores.
+        """
         region = producer.regions[0]
         reads = loaded(region)
         if len(reads) > 1 or any("load_at" in how for how in reads.values()):
             return False
-        return cost(ScalarRegion(region.args, region.insts, (region.results[result],))) <= (0 if reads else _CHEAP_COST)
+        types = {dialect.dtype_of(producer.tensors[i]) for i in reads}
+        same = types == {dialect.dtype_of(producer.op.results[result])}
+        limit = (1 if repeated and same else 0) if reads else _CHEAP_COST
+        return cost(ScalarRegion(region.args, region.insts, (region.results[result],))) <= limit
 
     # Consumers into producers' epilogues -----------------------------------------------------------------------------
 
@@ -385,12 +392,14 @@ class _Fuser:
             return False
         others = [u for r in producer.op.results for u in readers(r) if u != root.op]
         position = root.op
+        region, tensors = root.regions[0], list(root.tensors)
         if others:
             position = producer.op
-            external = [t for i, t in enumerate(root.tensors) if i not in operands]
-            if not all(_is_before(t, producer.op) for t in external):
-                return False
-        region, tensors = root.regions[0], list(root.tensors)
+            for i, tensor in enumerate(tensors):
+                if i not in operands:
+                    if not _is_before(views.chain_of(tensor)[0], producer.op):
+                        return False
+                    tensors[i] = _view_before(tensor, producer.op)
         domain = root.domain
         for view in reversed(views_):
             change = domains.inverse(view)
@@ -483,6 +492,16 @@ class _Order:
 def _is_before(value: ir.Value, op: ir.Operation) -> bool:
     owner = defining(value)
     return owner is None or owner.is_before_in_block(op)
+
+
+def _view_before(value: ir.Value, op: ir.Operation) -> ir.Value:
+    """`value`, a view of what is there before `op`, as a value that is there too."""
+    if _is_before(value, op):
+        return value
+    value, chain = views.chain_of(value)
+    for view in chain:
+        value = views.make(replace(view, x=value), op)
+    return value
 
 
 def _result_number(op: ir.Operation, value: ir.Value) -> int:

@@ -181,7 +181,7 @@ class _Loads:
     parts: Concatenation
     number: int
     before: ir.Operation
-    known: list[tuple[ir.Value, ir.Value, ir.Value | None]]  # pairs of tensors that were tried, and what they make
+    known: list[tuple[ir.Value, ir.Value, ir.Value | None]]  # what pairs of tensors make, and tensors with themselves
 
     @property
     def move(self) -> Root:
@@ -194,7 +194,11 @@ class _Loads:
 
     def split(self, x: ir.Value) -> ir.Value:
         """`x`, aligned with the part, in the split domain."""
-        return self._placed(self._full(x), (1,))
+        known = next((made for a, b, made in self.known if a == x and b == x), None)
+        if known is None:
+            known = self._placed(self._full(x), (1,))
+            self.known.append((x, x, known))
+        return known
 
     def _full(self, x: ir.Value) -> ir.Value:
         part, shape = dialect.shape_of(self.move.op.operands[0]), dialect.shape_of(x)
@@ -216,6 +220,8 @@ class _Loads:
         for i, x in self.tensors.items():
             for y in (*other.tensors.values(), *self.tensors.values()):
                 pair = (x, y) if self.number == 0 else (y, x)
+                if x == y:
+                    continue
                 if dialect.shape_of(x) == dialect.shape_of(y) and (both := self._both(*pair)) is not None:
                     found[i] = both
                     break

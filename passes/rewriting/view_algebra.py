@@ -43,21 +43,24 @@ def joined(first: ir.Value, second: ir.Value, before: ir.Operation) -> ir.Value 
     count, distance = a.shape[axis], distances[axis]
     if not isinstance(count, int) or not isinstance(distance, int):
         return None
-    if distance < 0:
-        starts[axis] = starts[axis] + distance
-    if steps[axis] == 1 and abs(distance) == count:
-        place, pair = axis, (2, count)
-    elif steps[axis] == 2 and abs(distance) == 1:
-        place, pair = axis + 1, (count, 2)
+    lead, rest, rank = a.shape[:axis], a.shape[axis + 1 :], len(a.shape) + 1
+    if count == 1:
+        along = [distance if i == axis else s for i, s in enumerate(steps)]
+        place, value = axis, slice_(a.x, starts, along, (*lead, 2, *rest), before)
+        value = reshape(value, (*lead, 2, 1, *rest), before)
     else:
-        return None
-    lead, rest = a.shape[:axis], a.shape[axis + 1 :]
-    whole = slice_(a.x, starts, [1 if i == axis else s for i, s in enumerate(steps)], (*lead, 2 * count, *rest), before)
-    value = reshape(whole, (*lead, *pair, *rest), before)
-    rank = len(a.shape) + 1
-    if distance < 0:
-        backwards = [-1 if i == place else 1 for i in range(rank)]
-        value = slice_(value, [int(i == place) for i in range(rank)], backwards, dialect.shape_of(value), before)
+        if steps[axis] == 1 and abs(distance) == count:
+            place, pair = axis, (2, count)
+        elif steps[axis] == 2 and abs(distance) == 1:
+            place, pair = axis + 1, (count, 2)
+        else:
+            return None
+        starts[axis] = starts[axis] + min(distance, 0)
+        along = [1 if i == axis else s for i, s in enumerate(steps)]
+        value = reshape(slice_(a.x, starts, along, (*lead, 2 * count, *rest), before), (*lead, *pair, *rest), before)
+        if distance < 0:
+            backwards = [-1 if i == place else 1 for i in range(rank)]
+            value = slice_(value, [int(i == place) for i in range(rank)], backwards, dialect.shape_of(value), before)
     value = transpose(value, (place, *(i for i in range(rank) if i != place)), before)
     for view in tail:
         match view.name:
