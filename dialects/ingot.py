@@ -66,6 +66,7 @@ from ingot.dims import Dim
 
 NAME = "ingot"
 SLOTS = 64  # the most tensors that a control operation takes, and that it gives
+STATISTICS: dict[str, tuple[str, ...]] = {"layer": ("mean", "scale"), "rms": ("scale",)}  # (map(x) - mean) * scale is y
 WEIGHTS_FUNC = "weights"  # the function that is the weights program: its outputs are the derived weights
 PACKING_FUNC = "packing"  # what a JIT appends to it: run by the device, once the weights are there
 
@@ -151,7 +152,8 @@ OPS: tuple[OpDef, ...] = (
           doc="`kind` (sum, max, min, prod) over `axes`, which keep size 1, of `map` (domain: x's shape), then `finish`."),
     OpDef("normalize", ("x",), ("*results",), ("map", "epilogue"), ("axes", "kind", "epsilon"),
           doc="y = map(x) normalized over `axes`, in f32, then `epilogue` over x's shape. `kind`: softmax; log_softmax; layer: "
-          "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon)."),
+          "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon). After the normalized element, "
+          "`epilogue` may take the row's `STATISTICS`, with which it normalizes other elements of the row."),
     OpDef("pool", ("x",), ("*results",), ("epilogue",), ("kind", "kernel", "strides", "dilations", "pads"),
           doc="`kind` (max, average) over windows, channels last: x [N, spatial..., C]. The unit attribute `count_include_pad` "
           "makes padding count in an average."),
