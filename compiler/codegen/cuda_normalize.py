@@ -17,11 +17,7 @@ from ingot.compiler.codegen.cuda_group_cluster import choose as choose_cluster
 from ingot.compiler.codegen.cuda_group_cluster import schedules as cluster_schedules
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem, write_groups
 from ingot.compiler.codegen.cuda_group_normalize import choose as choose_groups
-<<<<<<< HEAD
 from ingot.compiler.codegen.cuda_group_normalize import schedules as launch_schedules
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, region_operands, symbol_of
-from ingot.compiler.codegen.cuda_rows import Element, RowWalk, inner_lanes
-=======
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
     dispatch_kernel,
@@ -31,7 +27,6 @@ from ingot.compiler.codegen.cuda_kernel import (
     symbol_of,
 )
 from ingot.compiler.codegen.cuda_rows import Element, RowWalk, inner_lanes, widest
->>>>>>> rotary
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
