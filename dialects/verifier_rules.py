@@ -6,13 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ingot import dims
-<<<<<<< HEAD
-from ingot.dialects.ingot import DEFS, NAME, dtype_of, shape_of
-from ingot.dialects.mlir import ir, type_text
-=======
 from ingot.dialects.ingot import DEFS, NAME, STATISTICS, dtype_of, shape_of
-from ingot.dialects.mlir import ir
->>>>>>> rotary
+from ingot.dialects.mlir import ir, type_text
 from ingot.dialects.plain import attribute
 from ingot.dialects.scalar_table import TABLE
 from ingot.dialects.verifier import differ
