@@ -22,6 +22,7 @@ DRAFT = (
     "ingot.passes.instrumentation",
     "ingot.passes.pipeline",
     "ingot.passes.registry",
+    "ingot.passes.pack_weights",
     "ingot.passes.share_kernels",
 )
 # What compiling needs besides, for any target.

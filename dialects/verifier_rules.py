@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ingot import dims
-from ingot.dialects.ingot import DEFS, NAME, dtype_of, shape_of
+from ingot.dialects.ingot import DEFS, NAME, STATISTICS, dtype_of, shape_of
 from ingot.dialects.mlir import ir, type_text
 from ingot.dialects.plain import attribute
 from ingot.dialects.scalar_table import TABLE
@@ -553,13 +553,16 @@ def _normalize(op: ir.Operation) -> Fault:
     x = op.operands[0]
     shape = shape_of(x)
     mapped = _yielded(op, 0)
+    statistics = STATISTICS.get(op.attributes["kind"].value, ())
+    taken = [len(b.arguments) for b in op.regions[1].blocks]
+    arguments = [mapped] * (1 + len(statistics) if taken != [1] else 1)
     return _first(
         lambda: _kind(op, "softmax", "log_softmax", "layer", "rms"),
         lambda: _axes(op, len(shape)),
         lambda: _results(op, shape),
         lambda: None if mapped in _COMPUTED else f"normalizes {mapped}, expected f32 or f64",
         lambda: _region(op, 0, [dtype_of(x)], shape, [mapped]),
-        lambda: _last_region(op, 1, [mapped]),
+        lambda: _last_region(op, 1, arguments),
     )
 
 
