@@ -198,6 +198,8 @@ class _Run:
             self._loop(op)
         elif name == "host_read":
             self.symbols[op.attributes["symbol"].value] = self.values[op.operands[0]].item()
+        elif name == "define":
+            self.symbols[op.attributes["symbol"].value] = dims.evaluate(dims.parse(op.attributes["expression"].value), self.symbols)
         elif name == "result":
             self.given.append(self.values[op.operands[0]])
         elif name == "guard":

@@ -18,9 +18,9 @@ from ingot.dims import Dim
 from ingot.dtypes import onnx_numpy
 from ingot.errors import ModelError
 from ingot.passes.infer_shapes import model_error
-from ingot.passes.onnx_inference import control
-from ingot.passes.onnx_inference.annotations import node_label, read_guards, read_tensor
-from ingot.passes.onnx_inference.facts import Facts
+from ingot.passes.onnx_inference import control, reads
+from ingot.passes.onnx_inference.annotations import node_label, read_definitions, read_guards, read_tensor
+from ingot.passes.onnx_inference.facts import Facts, Names
 from ingot.passes.onnx_inference.rules import Node, Unsupported
 from ingot.passes.onnx_inference.tensors import BOOL, MAX_ELEMENTS, Tensor
 from ingot.passes.onnx_lowering import (
@@ -84,21 +84,34 @@ class _Conversion:
     sources: dict[ir.Value, Source | None] = field(default_factory=dict)  # None: the producer failed
     tensors: dict[ir.Value, Tensor] = field(default_factory=dict)
     problems: list[tuple[str, str, str]] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
     build: GraphBuilder = field(init=False)
 
     def run(self, module: ir.Module, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
         body = self._function(module, graph, block)
         self.build = GraphBuilder(body, self.ctx.weights)
-        for old, new in zip(block.arguments, body.arguments, strict=True):
+        for old, new, elements in zip(block.arguments, body.arguments, reads.read_reads(graph), strict=True):
             tensor = self._tensor(old)
-            self.sources[old] = TypedValue(new, tensor.type, tensor.shape)
+            self.sources[old] = typed = TypedValue(new, tensor.type, tensor.shape)
+            if elements:
+                self._read(old, typed, elements)
+        self._definitions(block)
         self._operations(block)
         for op in onnx.outputs(graph.regions[0]):
             self._output(op)
         if self.problems:
             raise model_error(self.problems)
         self._end()
+
+    def _read(self, argument: ir.Value, x: TypedValue, elements: Sequence[Dim]) -> None:
+        """Have the elements of an input read, those that inference found shapes to depend on."""
+        self.build.location = argument.location
+        flat = self.build.reshaped(x, (len(elements),))
+        for k, element in enumerate(elements):
+            (name,) = dims.symbols(element)
+            self.build.create("host_read", [self.build.slice(flat, [k], [1]).value], [], {"symbol": ir.StringAttr.get(name)})
+        self.tensors[argument] = reads.with_elements(self.tensors[argument], elements)
 
     def _end(self) -> None:
         self.build.location = ir.Location.unknown()
@@ -342,6 +355,20 @@ class _Conversion:
                 attrs = {name: ir.StringAttr.get(str(getattr(guard, name))) for name in fields}
                 self.build.create("guard", [], [], attrs)
 
+    def _definitions(self, block: ir.Block) -> None:
+        """Define the symbols of sizes that depend on what is read, those of control operations' regions included."""
+        for view in block.operations:
+            op = view.operation
+            for name, d in read_definitions(op).items():
+                if d in self.names.defined:
+                    continue
+                self.names.defined[d] = dims.symbol(name)
+                self.build.location = op.location
+                attrs = {"symbol": ir.StringAttr.get(name), "expression": ir.StringAttr.get(str(d))}
+                self.build.create("define", [], [], attrs)
+            for region in op.regions:
+                self._definitions(region.blocks[0])
+
     def _constant(self, op: ir.Operation) -> Source:
         tensor = self._tensor(op.results[0])
         if tensor.value is not None:
@@ -393,7 +420,7 @@ class _Conversion:
             inputs.pop()
             sources.pop()
         # Inference has already recorded what must be guarded; the rules' own calls repeat it.
-        node = Node(kind, self.build.node, inputs, len(results), functools.partial(onnx.attr, op), Facts())
+        node = Node(kind, self.build.node, inputs, len(results), functools.partial(onnx.attr, op), Facts(self.names))
         try:
             found = rule(Lowering(node, sources, results, used, self.build))
         except Unsupported as e:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -21,12 +21,20 @@ from ingot.passes.onnx_inference import (
     linear,
     microsoft_attention,
     quantization,
+    reads,
     transformers,
     views,
 )
-from ingot.passes.onnx_inference.annotations import forget_guards, node_label, read_guards, write_guards, write_values
+from ingot.passes.onnx_inference.annotations import (
+    forget_guards,
+    node_label,
+    read_guards,
+    write_definitions,
+    write_guards,
+    write_values,
+)
 from ingot.passes.onnx_inference.facts import Facts
-from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
+from ingot.passes.onnx_inference.rules import RULES, Node, UnknownElements, Unsupported
 from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
 from ingot.passes.pass_base import Pass, PassContext
 
@@ -64,24 +72,40 @@ class _Inference:
     facts: Facts = field(default_factory=Facts)
     tensors: dict[ir.Value, Tensor | None] = field(default_factory=dict)  # None: the producer failed
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # node, message, cure
+    names: dict[ir.Value, str] = field(default_factory=dict)  # of the graph's inputs
+    reads: dict[ir.Value, list[str]] = field(default_factory=dict)  # inputs whose elements are read, and their names
+    constants: dict[str, None] = field(default_factory=dict)  # inputs that would have to be constants
     types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = field(default_factory=dict)
     loops: int = 0
 
     def run(self, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
-        for argument, name in zip(block.arguments, graph.attributes["input_names"], strict=True):
-            self.tensors[argument] = self._input(argument, name.value)
-        self._nodes(block)
+        self.names = dict(zip(block.arguments, (name.value for name in graph.attributes["input_names"]), strict=True))
+        self._infer(block)
         if not self.problems and self._constant_inputs(block):
             self._nodes(block)
         if not self.problems and self.facts.has_equalities:
             # Once more, so that values before a guard's node get the simpler of two equal sizes too.
             self._nodes(block)
         if self.problems:
-            raise model_error(self.problems)
+            raise model_error(self.problems, self.constants)
+        if self.reads:
+            reads.write_reads(graph, [reads.elements(self.reads.get(a, []), self.facts.names.sizes) for a in block.arguments])
         for view in block.operations:
             if view.operation.name == onnx.OUTPUT:
                 self._check_output(view.operation)
+
+    def _infer(self, block: ir.Block) -> None:
+        """Infer all nodes; again where shapes turn out to depend on elements of inputs, until no further input does."""
+        while True:
+            before = len(self.reads), len(self.facts.names.sizes)
+            self.tensors = {a: self._input(a, name) for a, name in self.names.items()}
+            self._nodes(block)
+            if before == (len(self.reads), len(self.facts.names.sizes)):
+                return
+            self.problems, self.constants, self.loops = [], {}, 0
+            self.facts = Facts(self.facts.names)
+            forget_guards(block)
 
     def _constant_inputs(self, block: ir.Block) -> bool:
         """Give inputs the constant sizes that guards want of them; True where that changes a type, and all is to be inferred
@@ -98,7 +122,7 @@ class _Inference:
                 argument.set_type(self._type(tensor))
                 changed = True
         if changed:
-            self.facts = Facts()
+            self.facts = Facts(self.facts.names)
             forget_guards(block)
         return changed
 
@@ -111,7 +135,10 @@ class _Inference:
         if shape is None:
             self.problems.append((name, f"the input's type {argument.type} has no shape", "declare the input's shape"))
             return None
-        return Tensor(onnx_type, shape)
+        tensor = Tensor(onnx_type, shape)
+        if argument in self.reads:
+            return reads.with_elements(tensor, reads.elements(self.reads[argument], self.facts.names.sizes))
+        return reads.with_elements(tensor, []) if 0 in shape and reads.is_readable(tensor) else tensor
 
     def _nodes(self, block: ir.Block) -> None:
         self._operations([view.operation for view in block.operations])
@@ -143,6 +170,9 @@ class _Inference:
         try:
             found = control.loop_results(op, control.known_trips(trips), begins, known, given)
         except Unsupported as e:
+            count = onnx.onnx_operands(op)[0]
+            if count is not None and self._read(reads.origins(count, self.tensors)):
+                return
             self._problem(op, f"Loop: {e.message}", e.cure)
             return
         self._give(op, found)
@@ -175,6 +205,7 @@ class _Inference:
         """The name of a loop's iteration."""
         symbol = op.attributes[control.SYMBOL].value if control.SYMBOL in op.attributes else f"iteration_{self.loops}"
         self.loops += 1
+        self.facts.names.iterations.add(symbol)
         op.attributes[control.SYMBOL] = ir.StringAttr.get(symbol)
         return symbol
 
@@ -257,6 +288,8 @@ class _Inference:
             node = Node(kind, node_label(op), inputs, len(results), functools.partial(onnx.attr, op), self.facts)
             try:
                 inferred = _call(rule, node)
+            except UnknownElements as e:
+                self._unknown(op, kind, e)
             except Unsupported as e:
                 self._problem(op, f"{kind}: {e.message}", e.cure)
             except (ArithmeticError, LookupError, TypeError, ValueError) as e:
@@ -265,6 +298,8 @@ class _Inference:
                 self._problem(op, f"{kind}: operands {shapes} do not fit: {e}", "check the model with onnx.checker")
             if node.guards:
                 write_guards(op, dict.fromkeys([*read_guards(op), *node.guards]))
+            if node.definitions:
+                write_definitions(op, node.definitions)
         if inferred is None:
             self.tensors.update((v, None) for v in results if v is not None)
             return
@@ -279,6 +314,37 @@ class _Inference:
             value.set_type(self._type(tensor))
         if op.name != onnx.CONSTANT:
             write_values(op, tensors)
+
+    def _unknown(self, op: ir.Operation, kind: str, e: UnknownElements) -> None:
+        """A node needs elements of an operand: have the inputs they are computed from read, or refuse."""
+        value = onnx.onnx_operands(op)[e.operand]
+        assert value is not None, "an operand that is left out has no elements"
+        found = reads.origins(value, self.tensors)
+        if not e.constant and self._read(found):
+            return
+        if not found:
+            self._problem(op, f"{kind}: {e.message}", e.cure)
+            return
+        inputs = [self.names[a] for a in found]
+        self.constants.update(dict.fromkeys(inputs))
+        what = "is an input" if value in found else f"is computed from {', '.join(inputs)}"
+        given = ", ".join(f"{name!r}: ..." for name in inputs)
+        options = " ".join(f"--constant {name}=..." for name in inputs)
+        message = f"{kind}: input {e.operand}, which decides what is computed, {what}"
+        self._problem(op, message, f"give its value when compiling: constants={{{given}}}, or {options}")
+
+    def _read(self, inputs: Sequence[ir.Value]) -> bool:
+        """Have the elements of inputs read, of those where that is possible; True where any is."""
+        tensors = {a: self.tensors[a] for a in inputs if a not in self.reads}
+        readable = {a: t for a, t in tensors.items() if t is not None and reads.is_readable(t)}
+        taken = self.facts.names.taken
+        if readable and not taken:
+            arguments = [self.tensors[a] for a in self.names]
+            taken |= set().union(*(dims.symbols_of(t.shape) for t in arguments if t is not None))
+        for argument, tensor in readable.items():
+            self.reads[argument] = reads.names(self.names[argument], tensor, taken)
+            taken |= {*self.reads[argument]}
+        return bool(readable)
 
     def _resolved(self, tensor: Tensor) -> Tensor:
         """The tensor with its sizes replaced by the simpler ones that guards made them equal to."""
@@ -325,12 +391,12 @@ def _call(rule: Callable[[Node], Any], node: Node) -> Sequence[Tensor]:
     return [found] if isinstance(found, Tensor) else found
 
 
-def model_error(problems: Sequence[tuple[str, str, str]]) -> ModelError:
-    """One error for all problems, each with its node and cure."""
+def model_error(problems: Sequence[tuple[str, str, str]], constants: Iterable[str] = ()) -> ModelError:
+    """One error for all problems, each with its node and cure; `constants` are inputs whose values would mend some."""
     node, message, cure = problems[0]
     if len(problems) == 1:
-        return ModelError(message, node=node, cure=cure)
+        return ModelError(message, node=node, cure=cure, constants=constants)
     lines = [f"{n}: {m} ({c})" for n, m, c in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN} more")
-    return ModelError(f"{len(problems)} nodes are not supported:\n  " + "\n  ".join(lines))
+    return ModelError(f"{len(problems)} nodes are not supported:\n  " + "\n  ".join(lines), constants=constants)

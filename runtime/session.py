@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ingot import dims
 from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Engine
 from ingot.errors import EngineError, InputError
@@ -23,7 +24,7 @@ from ingot.runtime.cuda_stream import CudaStream, as_stream
 from ingot.runtime.device import Call, Sizes, open_device
 from ingot.runtime.load_report import LoadReport
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
-from ingot.runtime.shape_binding import ShapeBinder
+from ingot.runtime.shape_binding import ShapeBinder, Shapes
 from ingot.runtime.specialization import Specializer, check_mode, machine_passes
 
 
@@ -141,8 +142,9 @@ class Session:
         """
         wanted = self._wanted(output_names)
         arrays = self._arrays(input_feed)
-        sizes = self._binder.bind(tuple(a.shape for a in arrays))
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
+        shapes = tuple(a.shape for a in arrays)
+        sizes = self._binder.bind(shapes, elements=self._elements(stored, shapes))
         on_device = any(map(self._executable.is_resident, stored))
         on_stream = self._stream if stream is None else self._as_stream(stream)
         results = self._call(Call(sizes, stored, [None] * len(self.program.outputs), on_device, on_stream))
@@ -198,11 +200,10 @@ class Session:
             InputError: as for `run`.
         """
         arrays = self._arrays(input_feed)
-        call = Call(
-            self._binder.bind(tuple(a.shape for a in arrays)),
-            [self._stored(a, i) for i, a in enumerate(arrays)],
-            [None] * len(self.program.outputs),
-        )
+        stored = [self._stored(a, i) for i, a in enumerate(arrays)]
+        shapes = tuple(a.shape for a in arrays)
+        sizes = self._binder.bind(shapes, elements=self._elements(stored, shapes))
+        call = Call(sizes, stored, [None] * len(self.program.outputs))
         self._call(call)
         with self._contexts.lease() as context:
             return context.profile(call, repeats)
@@ -249,6 +250,18 @@ class Session:
             self.counters.copied_inputs += 1
         return stored
 
+    def _elements(self, stored: Sequence[Any], shapes: Shapes) -> list[int]:
+        """The elements of inputs of these shapes on which sizes depend; what lies in the GPU's memory is waited for.
+
+        Raises InputError where a shape is wrong.
+        """
+        values = self.program.values
+        if not values:
+            return []
+        self._binder.check(shapes)
+        arrays = {i: self._executable.to_host(stored[i]).reshape(-1) for i in {v.input for v in values}}
+        return [int(arrays[v.input][v.element]) for v in values]
+
     def _call(self, call: Call) -> list[Any]:
         with self._contexts.lease(lambda context: context.is_free_for(call)) as context:
             results, status = context.run(call)
@@ -257,13 +270,15 @@ class Session:
         if status:
             guard = guards(self.program)[status - 1]
             values = f"{guard.left} = {_value(guard.left, call.sizes)}, {guard.right} = {_value(guard.right, call.sizes)}"
-            raise InputError(f"{guard.message} ({values})", node=guard.node or None, cure="change the inputs' shapes")
+            elements = {v.symbol for v in self.program.values} | {d.symbol for d in self.program.definitions}
+            cure = "change the inputs' shapes"
+            if dims.symbols_of((guard.left, guard.right)) & elements:
+                cure = "change the inputs' shapes, or the sizes that inputs give"
+            raise InputError(f"{guard.message} ({values})", node=guard.node or None, cure=cure)
         return results
 
 
 def _value(d: Any, sizes: Sizes) -> Any:
-    from ingot import dims
-
     try:
         return dims.evaluate(d, sizes.env)
     except (KeyError, ZeroDivisionError):  # it depends on data

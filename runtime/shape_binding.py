@@ -13,7 +13,7 @@ from ingot.dim_table import DimTable
 from ingot.dims import Dim
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME
 from ingot.errors import InputError
-from ingot.launch_program import LaunchProgram, dim_names
+from ingot.launch_program import Definition, LaunchProgram, bound_names, dim_names
 from ingot.runtime.device import Sizes
 
 MAX_BYTES = 1 << 46  # no buffer of a call is larger: what a 47-bit address space cannot hold
@@ -35,6 +35,7 @@ _FUNCTIONS: dict[str, Any] = {
     "max": max,
     "bcast": lambda a, b: b if a == 1 else a,
     "select": lambda a, b, x, y: x if a == b else y,
+    "signed": lambda a: a,
 }
 
 
@@ -56,6 +57,14 @@ def compile_sizes(names: Sequence[str], sizes: Sequence[Dim]) -> Callable[..., t
     return namespace["evaluate"]
 
 
+def _spelled_out(definitions: Sequence[Definition]) -> list[Dim]:
+    """What each definition is, in terms of what none defines."""
+    env: dict[str, Dim] = {}
+    for d in definitions:
+        env[d.symbol] = dims.substitute(d.value, env)
+    return list(env.values())
+
+
 class ShapeBinder:
     """Binds shapes to a program's symbols; remembers what it found. Threads may share it."""
 
@@ -63,33 +72,43 @@ class ShapeBinder:
         self.program = program
         names = dim_names(program)
         self._bound = [b.symbol for b in program.bindings]
+        self._defined = _spelled_out(program.definitions)
         self._declared = [d for spec in program.inputs for d in spec.shape]
         self._state_sizes = [d for state in program.states for d in (state.kept, state.length)]
         self._results = [d for spec in program.outputs for d in spec.shape]
         self._first = compile_sizes(self._bound, [*self._declared, *self._state_sizes])
+        self._define = compile_sizes(bound_names(program), self._defined)
         self._second = compile_sizes(names, [*self._results, program.arena_bytes])
         self._output_bytes = [DTYPES[ONNX_TYPE_BY_NAME[s.onnx_type].storage].bits for s in program.outputs]
         self._lock = threading.Lock()
         self._found: OrderedDict[tuple, Sizes] = OrderedDict()
 
-    def bind(self, shapes: Shapes, capacities: Mapping[int, int] | None = None) -> Sizes:
-        """The sizes for inputs of `shapes`; `capacities` has those of donated states, by number.
+    def bind(self, shapes: Shapes, capacities: Mapping[int, int] | None = None, elements: Sequence[int] = ()) -> Sizes:
+        """The sizes for inputs of `shapes`.
+
+        Args:
+            capacities: of donated states, by number.
+            elements: of inputs, one for each of the program's `values`.
 
         Raises:
             InputError: a shape contradicts the engine or another input, or leads to sizes that are impossible.
         """
-        key = shapes, tuple(sorted(capacities.items())) if capacities else ()
+        key = shapes, tuple(sorted(capacities.items())) if capacities else (), tuple(elements)
         with self._lock:
             found = self._found.get(key)
             if found is not None:
                 self._found.move_to_end(key)
                 return found
-        found = self._bind(shapes, capacities or {})
+        found = self._bind(shapes, capacities or {}, elements)
         with self._lock:
             self._found[key] = found
             if len(self._found) > _KEPT:
                 self._found.popitem(last=False)
         return found
+
+    def check(self, shapes: Shapes) -> None:
+        """Raise InputError as `bind` does where shapes contradict the engine or each other."""
+        self._bind_inputs(shapes)
 
     def state_lengths(self, shapes: Shapes) -> tuple[int, ...]:
         """The length of every state after a call with inputs of `shapes`. Raises InputError as `bind` does."""
@@ -113,9 +132,11 @@ class ShapeBinder:
             self._disagree(shapes, expected)
         return values, self._nonnegative(expected[count:], self._state_sizes)
 
-    def _bind(self, shapes: Shapes, capacities: Mapping[int, int]) -> Sizes:
+    def _bind(self, shapes: Shapes, capacities: Mapping[int, int], elements: Sequence[int]) -> Sizes:
         program = self.program
         values, state_sizes = self._bind_inputs(shapes)
+        values += elements
+        values += self._evaluate(self._define, values, bound_names(program), self._defined)
         for n in range(len(program.states)):
             capacity = capacities.get(n)
             kept, length = state_sizes[2 * n : 2 * n + 2]

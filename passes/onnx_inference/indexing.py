@@ -64,11 +64,12 @@ def _gather_nd(node: Node) -> Tensor:
 
 @rule("OneHot")
 def _one_hot(node: Node) -> Tensor:
-    indices, depth, values = node.input(0), node.value(1).item(), node.input(2)
+    indices, depth, values = node.input(0), node.element(1), node.input(2)
     if isinstance(depth, float) and depth.is_integer():
         depth = int(depth)
     if isinstance(depth, bool) or not isinstance(depth, int | Expr):
-        raise node.fail(f"depth {depth} is no size known at compile time", "make it a constant")
+        raise node.fail(f"depth {depth} is no size", "make it an integer")
+    depth = node.size(depth, "its depth")
     axis = node.axis(node.attr("axis"), indices.rank + 1)
     return Tensor(values.type, (*indices.shape[:axis], depth, *indices.shape[axis:]))
 
@@ -112,7 +113,7 @@ def _resize(node: Node) -> Tensor:
     axes = list(range(x.rank)) if axes is None else [node.axis(a, x.rank) for a in axes]
     shape = list(x.shape)
     if node.has(3):
-        sizes = node.dims(3)
+        sizes = node.sizes(3)
         if node.attr("keep_aspect_ratio_policy") not in (None, "stretch"):
             policy = node.attr("keep_aspect_ratio_policy")
             if any(isinstance(d, Expr) for d in (*sizes, *(x.shape[a] for a in axes))):

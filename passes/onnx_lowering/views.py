@@ -35,7 +35,7 @@ def _expand(low: Lowering) -> Source:
 @lowering("Tile")
 def _tile(low: Lowering) -> Source:
     x = low.tensor(0)
-    repeats = low.node.dims(1)
+    repeats = low.node.sizes(1)
     apart: list[Dim] = []
     repeated: list[Dim] = []
     for d, r in zip(x.shape, repeats, strict=True):

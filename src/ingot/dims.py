@@ -1,9 +1,10 @@
 """Shape expressions: integer expressions over named dimensions, in a normal form that makes equality a proof.
 
 A dimension is a Python `int` or an `Expr`. An `Expr` is a polynomial with integer coefficients over atoms; an atom is a
-named dimension or one of the functions `floordiv`, `ceildiv`, `mod`, `min`, `max`, `bcast` and `select` of other
+named dimension or one of the functions `floordiv`, `ceildiv`, `mod`, `min`, `max`, `bcast`, `select` and `signed` of other
 dimensions. Two dimensions are known to be equal exactly if their normal forms are the same object, and only then do they
-unify. Named dimensions are non-negative, as ONNX's are.
+unify. Named dimensions are non-negative, as ONNX's are; a number that is read at run time and may be negative is spelled
+`signed(name)`.
 
 The text form (`str(d)`, `parse(text)`) is what types, engine files and launch programs store: `"2*batch + seq"`,
 `"floordiv(H - 1, 2) + 1"`.
@@ -196,6 +197,8 @@ def _atom_nonnegative(a: Atom) -> bool:
             return any(is_nonnegative(x) for x in a.args)
         case "select":
             return all(is_nonnegative(x) for x in a.args[2:])
+        case "signed":
+            return False
         case _:
             return all(is_nonnegative(x) for x in a.args)
 
@@ -340,6 +343,28 @@ def select(a: Dim, b: Dim, if_equal: Dim, otherwise: Dim) -> Dim:
     return _atom("select", a, b, if_equal, otherwise)
 
 
+def signed(a: Dim) -> Dim:
+    """`a`, a named dimension of which nothing is known: it may be negative."""
+    return a if isinstance(a, int) else _atom("signed", a)
+
+
+def symbol_of_signed(d: Dim) -> Expr | None:
+    """The named dimension that `d` is under `signed`, or None where it is anything else."""
+    if isinstance(d, Expr) and len(d.terms) == 1:
+        (monomial, c) = d.terms[0]
+        if c == 1 and len(monomial) == 1 and monomial[0].function == "signed":
+            (of,) = monomial[0].args
+            return of if isinstance(of, Expr) and str(of).isidentifier() else None
+    return None
+
+
+def has_signed(d: Dim) -> bool:
+    """True where `d` depends on a number that may be negative."""
+    return isinstance(d, Expr) and any(
+        a.function == "signed" or any(map(has_signed, a.args)) for monomial, _ in d.terms for a in monomial
+    )
+
+
 FUNCTIONS: dict[str, Callable[..., Dim]] = {
     "floordiv": floordiv,
     "ceildiv": ceildiv,
@@ -348,28 +373,34 @@ FUNCTIONS: dict[str, Callable[..., Dim]] = {
     "max": maximum,
     "bcast": bcast,
     "select": select,
+    "signed": signed,
 }
 
 
 @lru_cache(maxsize=65536)
 def parse(text: str) -> Dim:
     """The dimension that `text` spells. Raises ValueError quoting the text where it spells none."""
+    return parse_over(text, {})
+
+
+def parse_over(text: str, env: Mapping[str, Dim]) -> Dim:
+    """`parse` of a text in which some names stand for dimensions, which unlike a name of its own may be negative."""
     try:
-        return _from_ast(ast.parse(text, mode="eval").body)
+        return _from_ast(ast.parse(text, mode="eval").body, env)
     except (SyntaxError, ValueError, TypeError, RecursionError) as e:
         raise ValueError(f"{text!r} is not a shape expression: {e}") from None
 
 
-def _from_ast(node: ast.expr) -> Dim:
+def _from_ast(node: ast.expr, env: Mapping[str, Dim]) -> Dim:
     match node:
         case ast.Constant(value=int(value)) if not isinstance(value, bool):
             return value
         case ast.Name(id=name):
-            return symbol(name)
+            return env[name] if name in env else symbol(name)
         case ast.UnaryOp(op=ast.USub(), operand=x):
-            return -_from_ast(x)
+            return -_from_ast(x, env)
         case ast.BinOp(left=left, op=op, right=right):
-            a, b = _from_ast(left), _from_ast(right)
+            a, b = _from_ast(left, env), _from_ast(right, env)
             match op:
                 case ast.Add():
                     return a + b
@@ -382,7 +413,7 @@ def _from_ast(node: ast.expr) -> Dim:
                 case ast.Mod():
                     return mod(a, b)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-            return FUNCTIONS[name](*map(_from_ast, args))
+            return FUNCTIONS[name](*(_from_ast(x, env) for x in args))
     raise ValueError(f"unexpected {ast.unparse(node)!r}")
 
 
@@ -455,6 +486,7 @@ _VALUES: dict[str, Callable[..., int]] = {
     "max": max,
     "bcast": lambda a, b: b if a == 1 else a,
     "select": lambda a, b, x, y: x if a == b else y,
+    "signed": lambda a: a,
 }
 
 

@@ -1,0 +1,90 @@
+"""Numbers that decide shapes and are read when a model runs: the elements of small integer inputs.
+
+An element is a symbol of its own. It may be negative, `signed(name)`, unless it is used as a size somewhere: then it is `name`,
+and guarded. Which inputs are read, and what their elements are called, stands on the graph as `ingot.reads`: for each input an
+array of its elements, empty for one that is not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from ingot import dims
+from ingot.dialects import onnx
+from ingot.dialects.mlir import ir
+from ingot.dims import Dim
+from ingot.passes.onnx_inference.tensors import MAX_ELEMENTS, Tensor, object_array
+
+READS = "ingot.reads"
+MAX_READ = 64  # elements of an input that is read: more are data
+TYPES = ("int32", "int64")
+
+
+def origins(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> list[ir.Value]:
+    """The inputs of the graph from which `value` is computed through small tensors of unknown elements."""
+    found: dict[ir.Value, None] = {}
+    seen: set[ir.Value] = set()
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        tensor = tensors.get(v)
+        if v in seen or tensor is None or not _is_small(tensor) or (tensor.is_known and not _has_symbols(tensor)):
+            continue
+        seen.add(v)
+        owner = v.owner
+        if isinstance(owner, ir.Block):
+            if owner.owner.name == onnx.GRAPH:
+                found[v] = None
+        else:
+            stack += [operand for operand in owner.operation.operands if operand not in seen]
+    return list(found)
+
+
+def _has_symbols(tensor: Tensor) -> bool:
+    assert tensor.value is not None
+    return any(not isinstance(e, bool | int | float) for e in tensor.value.ravel().tolist())
+
+
+def _is_small(tensor: Tensor) -> bool:
+    sizes = [d for d in tensor.shape if isinstance(d, int)]
+    return len(sizes) == tensor.rank and math.prod(sizes) <= MAX_ELEMENTS
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Whether an input's elements may be read as numbers."""
+    return tensor.type.name in TYPES and _is_small(tensor) and dims.product(tensor.shape) <= MAX_READ  # type: ignore[operator]
+
+
+def names(name: str, tensor: Tensor, taken: Iterable[str]) -> list[str]:
+    """Names for the elements of input `name` that are none of `taken`."""
+    stem, used = dims.sanitize(name), set(taken)
+    count = int(dims.product(tensor.shape))  # type: ignore[arg-type]
+    while True:
+        found = [stem] if count == 1 else [f"{stem}_{k}" for k in range(count)]
+        if not used & set(found):
+            return found
+        stem += "_"
+
+
+def elements(names: Sequence[str], sizes: Iterable[str]) -> list[Dim]:
+    """The elements of those names, of which `sizes` are known not to be negative."""
+    return [dims.symbol(n) if n in sizes else dims.signed(dims.symbol(n)) for n in names]
+
+
+def with_elements(tensor: Tensor, found: Sequence[Dim]) -> Tensor:
+    """An input with its elements."""
+    return Tensor(tensor.type, tensor.shape, object_array(found, [int(d) for d in tensor.shape]))  # type: ignore[arg-type]
+
+
+def write_reads(graph: ir.Operation, reads: Sequence[Sequence[Dim]]) -> None:
+    """Record the elements of each input; none for an input that is not read."""
+    rows = [ir.ArrayAttr.get([ir.StringAttr.get(str(d)) for d in row]) for row in reads]
+    graph.attributes[READS] = ir.ArrayAttr.get(rows)
+
+
+def read_reads(graph: ir.Operation) -> list[list[Dim]]:
+    """The elements of each input; none for an input that is not read."""
+    if READS not in graph.attributes:
+        return [[] for _ in graph.regions[0].blocks[0].arguments]
+    return [[dims.parse(d.value) for d in row] for row in graph.attributes[READS]]
