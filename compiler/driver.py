@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ PRODUCER = f"ingot {__version__}"
 def compile_model(
     model: Any,
     *,
+    constants: Mapping[str, Any] | None = None,
     cast: str | None = None,
     passes: Sequence[Pass | str] = (),
     load: Sequence[str | os.PathLike] = (),
@@ -42,6 +43,8 @@ def compile_model(
 
     Args:
         model: path of an ONNX file, a serialized model, or an `onnx.ModelProto`.
+        constants: values (arrays, numbers or lists), by name, of inputs that the engine shall not have: what they decide becomes
+            constant. Needed for inputs that choose axes; an engine for other values is another engine.
         cast: `fp16` or `bf16`: compute a float model in this type where that is safe.
         passes: further passes, objects or pipeline text, which run after Ingot's own optimizations.
         load: Python files that define passes.
@@ -54,6 +57,7 @@ def compile_model(
 
     Raises:
         ModelError: the model is invalid, or uses what is not supported; names the nodes.
+        InputError: a constant's name is no input's, or its type or shape not that of its input.
         CompileError: a pass failed.
     """
     if cast not in (None, "fp16", "bf16"):
@@ -68,7 +72,9 @@ def compile_model(
         extra += Pipeline.parse(p, registry).steps if isinstance(p, str) else [p]
     pipeline = Pipeline([*_parse(FROM_ONNX + OPTIMIZE), *extra, *_parse(PLAN)])
     ctx = new_context(onnx=True)
-    imported = import_model(model, context=ctx, decompose=lambda op_type: not is_lowered(op_type))
+    imported = import_model(
+        model, context=ctx, decompose=lambda op_type: not is_lowered(op_type), constants=constants or {}
+    )
     watch = Instrumentation(
         verify_each=bool(extra) or dump_dir is not None,
         time_each=time_passes,
