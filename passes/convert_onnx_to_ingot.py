@@ -96,6 +96,8 @@ class _Conversion:
             self.sources[old] = typed = TypedValue(new, tensor.type, tensor.shape)
             if elements:
                 self._read(old, typed, elements)
+            elif reads.is_empty(tensor):
+                self.tensors[old] = reads.with_elements(tensor, [])
         self._definitions(block)
         self._operations(block)
         for op in onnx.outputs(graph.regions[0]):

@@ -35,7 +35,7 @@ from ingot.passes.onnx_inference.annotations import (
 )
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, UnknownElements, Unsupported
-from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
+from ingot.passes.onnx_inference.tensors import Comparison, Tensor, constant_elements
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
@@ -138,7 +138,7 @@ class _Inference:
         tensor = Tensor(onnx_type, shape)
         if argument in self.reads:
             return reads.with_elements(tensor, reads.elements(self.reads[argument], self.facts.names.sizes))
-        return reads.with_elements(tensor, []) if 0 in shape and reads.is_readable(tensor) else tensor
+        return reads.with_elements(tensor, []) if reads.is_empty(tensor) else tensor
 
     def _nodes(self, block: ir.Block) -> None:
         self._operations([view.operation for view in block.operations])
@@ -171,9 +171,9 @@ class _Inference:
             found = control.loop_results(op, control.known_trips(trips), begins, known, given)
         except Unsupported as e:
             count = onnx.onnx_operands(op)[0]
-            if count is not None and self._read(reads.origins(count, self.tensors)):
-                return
-            self._problem(op, f"Loop: {e.message}", e.cure)
+            found = [] if count is None or control.known_trips(trips) is not None else reads.origins(count, self.tensors)
+            if not self._read(found):
+                self._refuse(op, f"Loop: {e.message}", e.cure, found)
             return
         self._give(op, found)
 
@@ -250,7 +250,7 @@ class _Inference:
             try:
                 tensors.append(None if a is None or b is None or condition is None else control.unified(i, a, b))
             except Unsupported as e:
-                self._problem(op, f"If: {e.message}", e.cure)
+                self._refuse(op, f"If: {e.message}", e.cure, self._givers((condition, a, b)))
                 tensors.append(None)
         self.tensors.update(zip(op.results, tensors, strict=True))
         present = [t for t in tensors if t is not None]
@@ -291,7 +291,7 @@ class _Inference:
             except UnknownElements as e:
                 self._unknown(op, kind, e)
             except Unsupported as e:
-                self._problem(op, f"{kind}: {e.message}", e.cure)
+                self._refuse(op, f"{kind}: {e.message}", e.cure, self._givers(inputs))
             except (ArithmeticError, LookupError, TypeError, ValueError) as e:
                 # Rules trust that operands have the ranks and counts that ONNX demands.
                 shapes = ", ".join(f"{t.type.name}[{', '.join(map(str, t.shape))}]" for t in inputs if t is not None)
@@ -322,16 +322,29 @@ class _Inference:
         found = reads.origins(value, self.tensors)
         if not e.constant and self._read(found):
             return
-        if not found:
-            self._problem(op, f"{kind}: {e.message}", e.cure)
-            return
-        inputs = [self.names[a] for a in found]
-        self.constants.update(dict.fromkeys(inputs))
-        what = "is an input" if value in found else f"is computed from {', '.join(inputs)}"
-        given = ", ".join(f"{name!r}: ..." for name in inputs)
-        options = " ".join(f"--constant {name}=..." for name in inputs)
-        message = f"{kind}: input {e.operand}, which decides what is computed, {what}"
-        self._problem(op, message, f"give its value when compiling: constants={{{given}}}, or {options}")
+        self._refuse(op, f"{kind}: {e.message}", e.cure, found)
+
+    def _refuse(self, op: ir.Operation, message: str, cure: str, inputs: Sequence[ir.Value]) -> None:
+        """Note a problem that constants for inputs, if any, would mend."""
+        names = [self.names[a] for a in inputs]
+        if names:
+            self.constants.update(dict.fromkeys(names))
+            given, options = ", ".join(f"{n!r}: ..." for n in names), " ".join(f"--constant {n}=..." for n in names)
+            cure += f"; or give the value of {' and '.join(names)} when compiling: constants={{{given}}}, {options}"
+        self._problem(op, message, cure)
+
+    def _givers(self, tensors: Iterable[Tensor | None]) -> list[ir.Value]:
+        """The inputs that are read and on whose elements sizes or elements of `tensors` depend."""
+        names: set[str] = set()
+        for t in tensors:
+            if t is not None:
+                found = [] if t.value is None else t.value.ravel().tolist()
+                sides = [d for e in found if isinstance(e, Comparison) for d in (e.left, e.right)]
+                names |= dims.symbols_of((*t.shape, *sides, *(e for e in found if isinstance(e, Expr))))
+        defined = {str(symbol): d for d, symbol in self.facts.names.defined.items()}
+        while more := names & defined.keys():
+            names = names - more | dims.symbols_of(defined[name] for name in more)
+        return [a for a, elements in self.reads.items() if names & {*elements}]
 
     def _read(self, inputs: Sequence[ir.Value]) -> bool:
         """Have the elements of inputs read, of those where that is possible; True where any is."""

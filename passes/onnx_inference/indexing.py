@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from fractions import Fraction
@@ -85,9 +86,9 @@ def _arg(node: Node) -> Tensor:
 @rule("CumSum")
 def _cumsum(node: Node) -> Tensor:
     x = node.input(0)
-    if x.value is None or not node.has(1) or node.attr("exclusive") or node.attr("reverse"):
-        return Tensor(x.type, x.shape)
     axis = node.axis(node.ints(1)[0], x.rank)
+    if x.value is None or node.attr("exclusive") or node.attr("reverse"):
+        return Tensor(x.type, x.shape)
     value = x.value.copy()
     for i in itertools.product(*map(range, value.shape)):
         if i[axis]:
@@ -116,11 +117,12 @@ def _resize(node: Node) -> Tensor:
         sizes = node.sizes(3)
         if node.attr("keep_aspect_ratio_policy") not in (None, "stretch"):
             policy = node.attr("keep_aspect_ratio_policy")
-            if any(isinstance(d, Expr) for d in (*sizes, *(x.shape[a] for a in axes))):
-                raise node.fail(f"keep_aspect_ratio_policy={policy} needs constant sizes", "make them constant")
-            pick = min if policy == "not_larger" else max
-            scale = pick(s / x.shape[a] for s, a in zip(sizes, axes, strict=True))
-            sizes = [math.floor(scale * x.shape[a] + 0.5) for a in axes]
+            pick = dims.minimum if policy == "not_larger" else dims.maximum
+            # The one scale is s / x of some axis; halves are rounded up.
+            fractions = [(s, x.shape[a]) for s, a in zip(sizes, axes, strict=True)]
+            sizes = [
+                functools.reduce(pick, (dims.floordiv(2 * s * x.shape[a] + d, 2 * d) for s, d in fractions)) for a in axes
+            ]
     else:
         scales = node.value(2).ravel().tolist()
         if len(scales) != len(axes):

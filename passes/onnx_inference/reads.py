@@ -29,14 +29,16 @@ def origins(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> list[
     while stack:
         v = stack.pop()
         tensor = tensors.get(v)
-        if v in seen or tensor is None or not _is_small(tensor) or (tensor.is_known and not _has_symbols(tensor)):
+        owner = v.owner
+        is_input = isinstance(owner, ir.Block) and owner.owner.name == onnx.GRAPH
+        if v in seen or tensor is None or (tensor.is_known and not _has_symbols(tensor)):
+            continue
+        if not _is_small(tensor) and not (is_input and tensor.rank <= 1):  # an array of axes, say, of unknown length
             continue
         seen.add(v)
-        owner = v.owner
-        if isinstance(owner, ir.Block):
-            if owner.owner.name == onnx.GRAPH:
-                found[v] = None
-        else:
+        if is_input:
+            found[v] = None
+        elif not isinstance(owner, ir.Block):
             stack += [operand for operand in owner.operation.operands if operand not in seen]
     return list(found)
 
@@ -49,6 +51,11 @@ def _has_symbols(tensor: Tensor) -> bool:
 def _is_small(tensor: Tensor) -> bool:
     sizes = [d for d in tensor.shape if isinstance(d, int)]
     return len(sizes) == tensor.rank and math.prod(sizes) <= MAX_ELEMENTS
+
+
+def is_empty(tensor: Tensor) -> bool:
+    """Whether an input of integers has no elements, all of which are therefore known."""
+    return tensor.type.name in TYPES and 0 in tensor.shape and _is_small(tensor)
 
 
 def is_readable(tensor: Tensor) -> bool:

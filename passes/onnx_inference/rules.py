@@ -105,11 +105,10 @@ class Node:
         return element
 
     def _unknown(self, i: int, constant: bool) -> UnknownElements:
-        message = f"input {i} is computed from data at run time, but {'its elements' if constant else 'shapes'} depend on it"
-        cure = "make it a constant or compute it from shapes; data-dependent shapes are not supported"
         if constant:
-            message = f"input {i} must be constant"
-            cure = "make it a constant"
+            return UnknownElements(i, constant, f"input {i}, which decides what is computed, is not constant", "make it a constant")
+        message = f"input {i} is computed from data at run time, but shapes depend on it"
+        cure = "make it a constant or compute it from shapes; data-dependent shapes are not supported"
         return UnknownElements(i, constant, message, cure)
 
     def dims(self, i: int) -> list[Dim]:

@@ -307,13 +307,11 @@ def _constant_of_shape(node: Node) -> Tensor:
 def _range(node: Node) -> Tensor:
     type = node.input(0).type
     start, limit, delta = (node.element(i) for i in range(3))
-    if isinstance(start, float) or isinstance(limit, float) or isinstance(delta, float):
-        if any(isinstance(e, Expr) or not float(e).is_integer() for e in (start, limit, delta)):
-            if any(isinstance(e, Expr) for e in (start, limit, delta)):
-                raise node.fail("its floating-point bounds are symbolic", "use integer bounds")
-            count = max(math.ceil((limit - start) / delta), 0)
-            return Tensor(type, (count,))
-        start, limit, delta = int(start), int(limit), int(delta)
+    if any(isinstance(e, float) and not e.is_integer() for e in (start, limit, delta)):
+        if any(isinstance(e, Expr) for e in (start, limit, delta)):
+            raise node.fail("its floating-point bounds are symbolic", "use integer bounds")
+        return Tensor(type, (max(math.ceil((limit - start) / delta), 0),))
+    start, limit, delta = (int(e) if isinstance(e, float) else e for e in (start, limit, delta))
     if delta == 0:
         raise node.fail("delta is 0", "correct the model")
     if isinstance(delta, int):
@@ -345,6 +343,17 @@ def _pad(node: Node) -> Tensor:
         if pads[k] != 0 or pads[k + len(axes)] != 0:
             node.reads(x.shape[axis], 1, shape, f"axis {axis} is empty: padding it is not supported")
     return Tensor(x.type, tuple(shape))
+
+
+@rule("CenterCropPad")
+def _center_crop_pad(node: Node) -> Tensor:
+    x, sizes = node.input(0), node.sizes(1)
+    axes = node.attr("axes")
+    axes = list(range(x.rank)) if axes is None else [node.axis(a, x.rank) for a in axes]
+    if len(sizes) != len(axes):
+        raise node.fail(f"{len(sizes)} sizes for {len(axes)} axes", "correct the model")
+    wanted = dict(zip(axes, sizes, strict=True))
+    return Tensor(x.type, tuple(wanted.get(i, d) for i, d in enumerate(x.shape)))
 
 
 @rule("DepthToSpace")

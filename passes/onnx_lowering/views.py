@@ -158,6 +158,17 @@ def _pad(low: Lowering) -> Source:
     return pad(low, x, begins, low.shape, mode, 0 if fill is None else fill)
 
 
+@lowering("CenterCropPad")
+def _center_crop_pad(low: Lowering) -> Source:
+    x = low.tensor(0)
+    # Half of what is added or taken away, rounded to zero.
+    begins = [
+        dims.maximum(dims.floordiv(new - old, 2), 0) - dims.maximum(dims.floordiv(old - new, 2), 0)
+        for old, new in zip(x.shape, low.shape, strict=True)
+    ]
+    return pad(low, x, begins, low.shape, "constant")
+
+
 # Tensors made from positions ------------------------------------------------------------------------------------------
 
 
