@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ingot import dims
 from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Engine
 from ingot.errors import EngineError, InputError
@@ -21,10 +20,10 @@ from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.cuda_stream import CudaStream, as_stream
-from ingot.runtime.device import Call, Sizes, open_device
+from ingot.runtime.device import Call, open_device
 from ingot.runtime.load_report import LoadReport
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
-from ingot.runtime.shape_binding import ShapeBinder, Shapes
+from ingot.runtime.shape_binding import ShapeBinder, Shapes, guard_error
 from ingot.runtime.specialization import Specializer, check_mode, machine_passes
 
 
@@ -268,21 +267,8 @@ class Session:
         with self._lock:
             self.counters.runs += 1
         if status:
-            guard = guards(self.program)[status - 1]
-            values = f"{guard.left} = {_value(guard.left, call.sizes)}, {guard.right} = {_value(guard.right, call.sizes)}"
-            elements = {v.symbol for v in self.program.values} | {d.symbol for d in self.program.definitions}
-            cure = "change the inputs' shapes"
-            if dims.symbols_of((guard.left, guard.right)) & elements:
-                cure = "change the inputs' shapes, or the sizes that inputs give"
-            raise InputError(f"{guard.message} ({values})", node=guard.node or None, cure=cure)
+            raise guard_error(self.program, guards(self.program)[status - 1], call.sizes.env)
         return results
-
-
-def _value(d: Any, sizes: Sizes) -> Any:
-    try:
-        return dims.evaluate(d, sizes.env)
-    except (KeyError, ZeroDivisionError):  # it depends on data
-        return "?"
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:

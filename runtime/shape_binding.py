@@ -13,7 +13,7 @@ from ingot.dim_table import DimTable
 from ingot.dims import Dim
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME
 from ingot.errors import InputError
-from ingot.launch_program import Definition, LaunchProgram, bound_names, dim_names
+from ingot.launch_program import Definition, GuardStep, LaunchProgram, bound_names, dim_names, guards
 from ingot.runtime.device import Sizes
 
 MAX_BYTES = 1 << 46  # no buffer of a call is larger: what a 47-bit address space cannot hold
@@ -63,6 +63,23 @@ def _spelled_out(definitions: Sequence[Definition]) -> list[Dim]:
     for d in definitions:
         env[d.symbol] = dims.substitute(d.value, env)
     return list(env.values())
+
+
+def guard_error(program: LaunchProgram, guard: GuardStep, env: Mapping[str, int]) -> InputError:
+    """The error for a guard that failed where symbols have the values of `env`."""
+
+    def value(d: Dim) -> int | str:
+        try:
+            return dims.evaluate(d, env)
+        except (KeyError, ZeroDivisionError):  # it depends on data
+            return "?"
+
+    values = f"{guard.left} = {value(guard.left)}, {guard.right} = {value(guard.right)}"
+    given = {v.symbol for v in (*program.values, *program.definitions)}
+    cure = "change the inputs' shapes"
+    if dims.symbols_of((guard.left, guard.right)) & given:
+        cure = "change the inputs' shapes, or the sizes that inputs give"
+    return InputError(f"{guard.message} ({values})", node=guard.node or None, cure=cure)
 
 
 class ShapeBinder:
@@ -143,7 +160,11 @@ class ShapeBinder:
             values += (kept, length, 0) if capacity is None else (capacity, capacity, 1)
         names = dim_names(program)
         wanted = [*self._results, program.arena_bytes]
-        sizes = self._nonnegative(self._evaluate(self._second, values, names, wanted), wanted)
+        try:
+            sizes = self._nonnegative(self._evaluate(self._second, values, names, wanted), wanted)
+        except InputError:
+            self._check_guards(dict(zip(names, values, strict=True)))
+            raise
         outputs = []
         at = 0
         largest = sizes[-1]
@@ -155,6 +176,17 @@ class ShapeBinder:
             text = "; ".join(f"{s.name} {shape_text(shape)}" for s, shape in zip(program.inputs, shapes, strict=True))
             raise InputError(f"these sizes need a buffer of {largest} bytes: {text}", cure="use smaller inputs")
         return Sizes(dict(zip(names, values, strict=True)), tuple(values), sizes[-1], tuple(outputs))
+
+    def _check_guards(self, env: Mapping[str, int]) -> None:
+        """Raise the error of the first guard that fails, of those whose sizes are known when a call begins."""
+        for guard in guards(self.program):
+            if dims.symbols_of((guard.left, guard.right)) <= env.keys():
+                try:
+                    left, right = dims.evaluate(guard.left, env), dims.evaluate(guard.right, env)
+                except ZeroDivisionError:
+                    continue
+                if left > right or (guard.relation == "eq" and left != right):
+                    raise guard_error(self.program, guard, env)
 
     def _disagree(self, shapes: Shapes, expected: tuple[int, ...]) -> None:
         """Raise the error for the first axis that is not as expected."""

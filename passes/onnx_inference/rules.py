@@ -142,7 +142,7 @@ class Node:
         if not dims.has_signed(d) or dims.symbols(d) & self.facts.names.iterations:
             return d
         assert dims.is_nonnegative(d), d
-        symbol = self.facts.names.define(d, self.name)
+        symbol = self.facts.names.define(d, self.op)
         self.definitions[str(symbol)] = d
         return symbol
 

@@ -234,7 +234,7 @@ def resolve_slice(node: Node, size: Dim, start: Dim, end: Dim, step: int) -> tup
     # Going down: start within [0, size - 1], end within [-1, size - 1].
     first = size - 1
     if dims.has_signed(start):
-        first = dims.maximum(dims.minimum(_from_the_beginning(start, size), size - 1), 0)
+        first = dims.minimum(dims.maximum(_from_the_beginning(start, size), 0), size - 1)  # -1 where there is no element
     elif isinstance(start, int) and start < 0:
         first = size + start if start == -1 or dims.is_nonnegative(size + start) else dims.maximum(size + start, 0)
     elif not isinstance(start, int) or start < UNBOUNDED:

@@ -13,6 +13,7 @@ The text form (`str(d)`, `parse(text)`) is what types, engine files and launch p
 from __future__ import annotations
 
 import ast
+import keyword
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -171,7 +172,7 @@ def symbol(name: str) -> Expr:
 def sanitize(name: str) -> str:
     """An identifier for an exporter's dimension name (`"batch-size.1"` becomes `"batch_size_1"`)."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"_{name}" if not name or name[0].isdigit() or name in FUNCTIONS else name
+    return f"_{name}" if not name or name[0].isdigit() or name in FUNCTIONS or keyword.iskeyword(name) else name
 
 
 def _atom(function: str, *args: Dim) -> Dim:
