@@ -48,6 +48,7 @@ _WARM = (
     "ingot.compiler.codegen.family",
     "ingot.passes.pipeline",
     "ingot.passes.materialize_views",
+    "ingot.passes.pack_weights",
     "ingot.passes.plan_buffers",
     "ingot.passes.share_kernels",
 )

@@ -30,12 +30,11 @@ from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_plan import bucket
 from ingot.runtime.cuda_segments import entry_guards, holds
-from ingot.runtime.cuda_upload import WeightUpload
+from ingot.runtime.cuda_weights import CudaWeights
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.specialization import Specializer
 
-_ALIGNMENT = 256
 _KEPT_PLANS = 32  # of a context; the one used longest ago is closed first
 
 
@@ -104,8 +103,7 @@ class CudaExecutable:
         self.kernels = CudaKernels(cuda, loaded)
         self._specializer = specializer
         self._variants: dict[Hashable, CudaKernels] = {}
-        self._memory: DeviceMemory | None
-        self._memory, self.addresses, self.upload = self._start_upload(weights)
+        self.weights = CudaWeights(cuda, self.program, weights, self.kernels.function)
 
     def has_variant(self, key: Hashable) -> bool:
         """True where the sizes of a key have a specialized program."""
@@ -122,28 +120,6 @@ class CudaExecutable:
                 return self.kernels
             found = self._variants.setdefault(key, CudaKernels(self.cuda, loaded))
         return found
-
-    def _start_upload(self, weights: Mapping[str, Weight]) -> tuple[DeviceMemory, list[int], WeightUpload]:
-        """One piece of memory for all weights, the base address of every buffer of the program (0 for those of a call), and the
-        upload under way."""
-        offsets, total = {}, 0
-        for number, buffer in enumerate(self.program.buffers):
-            if buffer.kind != "weight":
-                continue
-            if buffer.name not in weights:
-                raise DeviceError(f"weight {buffer.name!r} has no data", cure="refit the engine: it was saved without weights")
-            nbytes = weights[buffer.name].nbytes
-            if nbytes != buffer.bytes:
-                raise DeviceError(f"weight {buffer.name!r} has {nbytes} bytes, the program expects {buffer.bytes}")
-            offsets[number] = total
-            total += -(-dims.evaluate(buffer.bytes, {}) // _ALIGNMENT) * _ALIGNMENT
-        memory = DeviceMemory(self.cuda, total)
-        addresses = [0] * len(self.program.buffers)
-        for number, offset in offsets.items():
-            addresses[number] = memory.address + offset
-        names = {number: self.program.buffers[number].name for number in offsets}
-        upload = WeightUpload(self.cuda, [(name, weights[name], addresses[number]) for number, name in names.items()])
-        return memory, addresses, upload
 
     def new_context(self) -> CudaContext:
         """A context with a stream of its own."""
@@ -197,8 +173,7 @@ class CudaExecutable:
         """Free weights and kernels."""
         if self._specializer is not None:
             self._specializer.close()
-        self.upload.close()
-        self._memory = None
+        self.weights.close()
         if self.cuda.activate_quietly():
             for kernels in (self.kernels, *self._variants.values()):
                 kernels.close()
@@ -294,7 +269,7 @@ class CudaContext:
         addresses, results, downloads = self._place(call, stream)
         plan = self._plan(env)
         memory = Memory(addresses, self._arena.address(plan.arena_bytes), self._in_host_memory(call))
-        self._executable.upload.before(stream)
+        self._executable.weights.before(stream)
         before = plan.graphs
         status = plan.run(memory, env, stream, self._reader, checked=self._checked)
         self._executable.graphs += plan.graphs - before
@@ -350,7 +325,7 @@ class CudaContext:
     def _place(self, call: Call, stream: int) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
         """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
         cuda = self._cuda
-        addresses = list(self._executable.addresses)
+        addresses = list(self._executable.weights.addresses)
         inputs = []
         staged = zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True)
         for staging, array, t, spec in staged:

@@ -28,9 +28,11 @@ def check_mode(mode: str) -> Mode:
 
 
 def machine_passes(target: Target, *, tf32: bool = False, specialize: Mode = "lazy") -> tuple[str, ...]:
-    """The passes that a session asks for on its machine: shapes that get kernels of their own may begin with shared ones."""
-    shared = target.kind == "cuda" and specialize != "none"
-    return ("ingot-allow-tf32",) * tf32 + ("ingot-share-kernels",) * shared
+    """The passes that a session asks for on its machine: shapes that get kernels of their own may begin with shared ones, and
+    weights lie as the target's instructions take them."""
+    gpu = target.kind == "cuda"
+    packs = (f"ingot-pack-weights{{target={target.name}}}",) * gpu
+    return ("ingot-allow-tf32",) * tf32 + packs + ("ingot-share-kernels",) * (gpu and specialize != "none")
 
 
 class Specializer:

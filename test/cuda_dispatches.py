@@ -147,6 +147,11 @@ def quantized_matmul(
     return make("matmul", operands, [contiguous(out, *batch, m, n)], [narrow(out)], attrs, multiples)
 
 
+def packed(d: Dispatch) -> Dispatch:
+    """A matmul whose b, of columns that are contiguous, lies in packed order."""
+    return replace(d, attrs=tuple(sorted((*d.attrs, ("b_packed", True)))))
+
+
 def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str, int] | None = None) -> Dispatch:
     """gelu(x + y) of two tensors."""
     r = Region()

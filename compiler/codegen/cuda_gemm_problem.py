@@ -145,6 +145,11 @@ class GemmProblem:
         return bool(self.a_scales or self.b_scales) or self.a.dtype != self.b.dtype or self.a.bits < 8
 
     @property
+    def packed(self) -> bool:
+        """True where b lies in the order of ingot.weight_packing."""
+        return bool(self.dispatch.attr("b_packed", False))
+
+    @property
     def domain(self) -> tuple[Dim, ...]:
         """Sizes of the iteration domain of the epilogue."""
         return (*self.batch, *self.row_axes, self.n)

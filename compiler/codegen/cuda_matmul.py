@@ -191,6 +191,14 @@ def clustered_blocks(sms: int, cluster: int, each: int) -> int:
     return max(1, min(found) if cluster <= 2 else int(0.9 * min(found))) * cluster
 
 
+def cluster_seconds(cluster: int, rows: int, cols: int) -> float:
+    """Time that a cluster takes to add the parts of a tile.
+
+    They go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
+    """
+    return 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+
+
 def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
     m, n = max(1, constant(p.m)), max(1, constant(p.n))
@@ -215,8 +223,7 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
             plan = plan_cluster(p, target, s) if stages >= 3 else None
             if plan is not None:
-                # Parts go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
-                adding = 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+                adding = cluster_seconds(cluster, rows, cols)
                 fits = target.shared_bytes // (plan.launch.shared_bytes + 1024)
                 each = 2 if fits >= 2 and tile.m * tile.n <= SHARED_SM_AREA else 1
                 waves = -(-blocks // clustered_blocks(sms, cluster, each))
@@ -287,8 +294,18 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
 def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of schedules of wgmma whose weights come from registers: decoded, or of 8 bits and N-major."""
     steps = max(1, constant(p.k) * p.a.bits // 1024)
+    m, n, batch = (max(1, constant(d)) for d in (p.m, p.n, dims.product(p.batch)))
+    sms = facts(target).sms
     for rows in TILE_ROWS:
         share = 0.7 * (rows / TILE_ROWS[0]) ** 0.4
+        for cluster in CLUSTERS[1:]:
+            s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), cluster=cluster)
+            blocks = -(-m // rows) * -(-n // s.tile_n) * batch * cluster
+            if cluster > max(1, steps // 2) or blocks > 2 * sms or plan_decoded_wgmma(p, target, s) is None:
+                break
+            waves = -(-blocks // clustered_blocks(sms, cluster, 1))
+            adding = cluster_seconds(cluster, rows, s.tile_n) * waves + (waves - 1) * LAUNCH_SECONDS
+            yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), cluster, 1, share, adding, waves, 1.0), s)
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
@@ -357,9 +374,14 @@ def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
     few = isinstance(p.m, int) and p.m <= MAX_ROWS
-    for streamed in streamed_schedules(p, target, columns):
+    for streamed in streamed_schedules(p, target, columns) if few or not p.packed else ():
         if few or not list(block_scale_schedules(p, target)):
             return streamed
+    if p.packed:
+        packed = list(decoded_wgmma_schedules(p, target))
+        if not packed:
+            raise NotImplementedError(f"{target.name} has no kernel for packed {p.b.dtype} and {p.a.dtype} of these strides")
+        return min(packed, key=lambda e: e.seconds).schedule
     found = [*gemv_schedules(p, target)]
     if found and p.m == 1:
         return found[0].schedule
@@ -379,6 +401,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
+    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedWgmmaSchedule):
+        raise NotImplementedError(f"{schedule} reads no packed weights")
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         launch = _WRITERS[type(schedule)](module, p, target, schedule)

@@ -16,7 +16,7 @@ from ingot.dim_table import DimReader, DimTable
 from ingot.dims import Dim
 from ingot.kernel_plan import KernelPlan
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Buffer:
     """A piece of memory.
 
     Attributes:
-        kind: `input` and `output` are the caller's, by number; `weight` is named; `arena` lies in the execution context's arena
-            at `offset`.
+        kind: `input` and `output` are the caller's, by number; `weight` is named, and so is `packed`, a weight that the program
+            makes of others when it is loaded; `arena` lies in the execution context's arena at `offset`.
         bytes: size.
         offset: in the arena, a multiple of 256.
         index: number of the input or output.
         name: of the weight.
     """
 
-    kind: Literal["input", "output", "weight", "arena"]
+    kind: Literal["input", "output", "weight", "packed", "arena"]
     bytes: Dim
     offset: Dim = 0
     index: int = 0
@@ -180,7 +180,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class LaunchProgram:
-    """Everything the runtime needs besides weights and kernels."""
+    """Everything the runtime needs besides weights and kernels.
+
+    Attributes:
+        packing: steps that make `packed` buffers, each of one weight, run once before all others.
+    """
 
     target: str
     inputs: tuple[TensorSpec, ...]
@@ -192,6 +196,7 @@ class LaunchProgram:
     arena_bytes: Dim
     states: tuple[State, ...] = ()
     live: tuple[str, ...] = ()
+    packing: tuple[DispatchStep, ...] = ()
     values: tuple[ValueBinding, ...] = ()
     definitions: tuple[Definition, ...] = ()
     version: int = VERSION
