@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -100,6 +100,7 @@ class _Inference:
         while True:
             before = len(self.reads), len(self.facts.names.sizes)
             self.tensors = {a: self._input(a, name) for a, name in self.names.items()}
+            self.facts.names.taken |= set().union(*(dims.symbols_of(t.shape) for t in self.tensors.values() if t is not None))
             self._nodes(block)
             if before == (len(self.reads), len(self.facts.names.sizes)):
                 return
@@ -314,13 +315,15 @@ class _Inference:
             value.set_type(self._type(tensor))
         if op.name != onnx.CONSTANT:
             write_values(op, tensors)
+        if any(value in self.reads for value, _ in present):
+            self._write_reads(op, dict(zip((value for value, _ in present), tensors, strict=True)))
 
     def _unknown(self, op: ir.Operation, kind: str, e: UnknownElements) -> None:
         """A node needs elements of an operand: have the inputs they are computed from read, or refuse."""
         value = onnx.onnx_operands(op)[e.operand]
         assert value is not None, "an operand that is left out has no elements"
         found = reads.origins(value, self.tensors)
-        if not e.constant and self._read(found):
+        if not e.constant and (self._read(found) or self._read_results(value)):
             return
         self._refuse(op, f"{kind}: {e.message}", e.cure, found)
 
@@ -344,20 +347,40 @@ class _Inference:
         defined = {str(symbol): d for d, symbol in self.facts.names.defined.items()}
         while more := names & defined.keys():
             names = names - more | dims.symbols_of(defined[name] for name in more)
-        return [a for a, elements in self.reads.items() if names & {*elements}]
+        return [a for a, elements in self.reads.items() if a in self.names and names & {*elements}]
 
     def _read(self, inputs: Sequence[ir.Value]) -> bool:
         """Have the elements of inputs read, of those where that is possible; True where any is."""
         tensors = {a: self.tensors[a] for a in inputs if a not in self.reads}
         readable = {a: t for a, t in tensors.items() if t is not None and reads.is_readable(t)}
         taken = self.facts.names.taken
-        if readable and not taken:
-            arguments = [self.tensors[a] for a in self.names]
-            taken |= set().union(*(dims.symbols_of(t.shape) for t in arguments if t is not None))
         for argument, tensor in readable.items():
             self.reads[argument] = reads.names(self.names[argument], tensor, taken)
             taken |= {*self.reads[argument]}
         return bool(readable)
+
+    def _read_results(self, value: ir.Value) -> bool:
+        """Have the elements of what `value` is computed from read once they are computed, or its own; True where any can be."""
+        found = [v for v in reads.computed(value, self.tensors) if v not in self.reads]
+        if not found and value not in self.reads and self._may_be_read(value):
+            found = [value]
+        for v in found:
+            tensor = self.tensors[v]
+            assert tensor is not None, "it was inferred"
+            self.reads[v] = reads.names(onnx.op_type(v.owner.operation), tensor, self.facts.names.taken)
+            self.facts.names.taken |= {*self.reads[v]}
+        return bool(found)
+
+    def _write_reads(self, op: ir.Operation, results: Mapping[ir.Value, Tensor]) -> None:
+        """Let the elements of results that are read be symbols."""
+        found = {v: reads.elements(self.reads.get(v, []), self.facts.names.sizes) for v, t in results.items() if not t.is_known}
+        reads.write_reads(op, [found.get(v, []) for v in op.results])
+        self.tensors |= {v: reads.with_elements(results[v], elements) for v, elements in found.items() if elements}
+
+    def _may_be_read(self, value: ir.Value) -> bool:
+        tensor = self.tensors[value]
+        computed = not isinstance(value.owner, ir.Block) and reads.is_result(value)
+        return computed and tensor is not None and reads.is_readable(tensor)
 
     def _resolved(self, tensor: Tensor) -> Tensor:
         """The tensor with its sizes replaced by the simpler ones that guards made them equal to."""

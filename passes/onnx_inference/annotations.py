@@ -94,6 +94,7 @@ def read_tensor(value: ir.Value) -> Tensor:
     """What inference recorded of a value. Raises ValueError where its type is not inferred."""
     from ingot.dialects import onnx
     from ingot.dialects.onnx_types import onnx_type_of, shape_of
+    from ingot.passes.onnx_inference import reads
     from ingot.passes.onnx_inference.constants import of_array
 
     owner = value.owner
@@ -106,6 +107,9 @@ def read_tensor(value: ir.Value) -> Tensor:
         raise ValueError(f"{value.type} is not an inferred tensor type: run ingot-infer-shapes first")
     elements = None
     if not isinstance(owner, ir.Block):
+        read = reads.read_reads(owner.operation)[ir.OpResult(value).result_number]
+        if read:
+            return reads.with_elements(Tensor(onnx_type_of(value), shape), read)
         found = read_values(owner.operation)[ir.OpResult(value).result_number]
         if found is not None:
             elements = object_array(found, [int(d) for d in shape])  # type: ignore[arg-type]

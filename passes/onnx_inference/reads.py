@@ -1,8 +1,9 @@
-"""Numbers that decide shapes and are read when a model runs: the elements of small integer inputs.
+"""Numbers that decide shapes and are read when a model runs: elements of small integer inputs, and of small integer tensors that
+are computed from data.
 
 An element is a symbol of its own. It may be negative, `signed(name)`, unless it is used as a size somewhere: then it is `name`,
 and guarded. Which inputs are read, and what their elements are called, stands on the graph as `ingot.reads`: for each input an
-array of its elements, empty for one that is not read.
+array of its elements, empty for one that is not read. For the results of an operation it stands on the operation.
 """
 
 from __future__ import annotations
@@ -41,6 +42,36 @@ def origins(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> list[
         elif not isinstance(owner, ir.Block):
             stack += [operand for operand in owner.operation.operands if operand not in seen]
     return list(found)
+
+
+def computed(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> list[ir.Value]:
+    """The values of the main graph from which `value` is computed by arithmetic of small integer tensors, and which can be read:
+    results of operations that no such tensor goes into."""
+    found: dict[ir.Value, None] = {}
+    seen: set[ir.Value] = set()
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        if v in seen or not _is_unknown(v, tensors):
+            continue
+        seen.add(v)
+        inner = [o for o in v.owner.operation.operands if _is_unknown(o, tensors)]
+        if inner:
+            stack += inner
+        elif is_result(v):
+            found[v] = None
+    return list(found)
+
+
+def _is_unknown(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> bool:
+    tensor = tensors.get(value)
+    return not isinstance(value.owner, ir.Block) and tensor is not None and is_readable(tensor) and not tensor.is_known
+
+
+def is_result(value: ir.Value) -> bool:
+    """Whether a value is an operator's in the main graph, outside of control."""
+    op = value.owner.operation
+    return op.parent.name == onnx.GRAPH and not len(op.regions) and onnx.is_onnx(op)
 
 
 def _has_symbols(tensor: Tensor) -> bool:
@@ -84,14 +115,14 @@ def with_elements(tensor: Tensor, found: Sequence[Dim]) -> Tensor:
     return Tensor(tensor.type, tensor.shape, object_array(found, [int(d) for d in tensor.shape]))  # type: ignore[arg-type]
 
 
-def write_reads(graph: ir.Operation, reads: Sequence[Sequence[Dim]]) -> None:
-    """Record the elements of each input; none for an input that is not read."""
+def write_reads(op: ir.Operation, reads: Sequence[Sequence[Dim]]) -> None:
+    """Record the elements of each input of a graph, or of each result of an operation; none for one that is not read."""
     rows = [ir.ArrayAttr.get([ir.StringAttr.get(str(d)) for d in row]) for row in reads]
-    graph.attributes[READS] = ir.ArrayAttr.get(rows)
+    op.attributes[READS] = ir.ArrayAttr.get(rows)
 
 
-def read_reads(graph: ir.Operation) -> list[list[Dim]]:
-    """The elements of each input; none for an input that is not read."""
-    if READS not in graph.attributes:
-        return [[] for _ in graph.regions[0].blocks[0].arguments]
-    return [[dims.parse(d.value) for d in row] for row in graph.attributes[READS]]
+def read_reads(op: ir.Operation) -> list[list[Dim]]:
+    """The elements of each input of a graph, or of each result of an operation; none for one that is not read."""
+    if READS not in op.attributes:
+        return [[] for _ in (op.regions[0].blocks[0].arguments if op.name == onnx.GRAPH else op.results)]
+    return [[dims.parse(d.value) for d in row] for row in op.attributes[READS]]
