@@ -324,6 +324,12 @@ def main_func(module: ir.Module | ir.Operation) -> ir.Operation:
     raise ValueError("the module has no ingot.func: lower ONNX first (ingot-convert-onnx-to-ingot)")
 
 
+def stages(module: ir.Module | ir.Operation) -> list[ir.Operation]:
+    """The functions that run one after the other: the main one, and those that `ingot-split-stages` made of it."""
+    body = module.body if isinstance(module, ir.Module) else module.regions[0].blocks[0]
+    return [main_func(module), *(op.operation for op in body.operations if "ingot.stage" in op.operation.attributes)]
+
+
 def find_func(module: ir.Module | ir.Operation, name: str) -> ir.Operation | None:
     """The module's `ingot.func` called `name`, or None."""
     body = module.body if isinstance(module, ir.Module) else module.regions[0].blocks[0]
