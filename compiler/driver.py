@@ -16,7 +16,7 @@ from ingot.compiler.weights_program import Sources, weights_of
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context
 from ingot.dialects.plain import attribute
-from ingot.engine import Engine, EngineHeader, WeightInfo
+from ingot.engine import STAGES, Engine, EngineHeader, WeightInfo
 from ingot.errors import CompileError, ModelError
 from ingot.launch_program import TensorSpec
 from ingot.passes.convert_onnx_to_ingot import is_lowered
@@ -101,10 +101,11 @@ def _parse(names: Sequence[str]) -> list[Any]:
 
 def engine_of(module: ir.Module, sources: Sources) -> Engine:
     """The engine of a module of `ingot` IR and the weights of its model."""
-    func = dialect.main_func(module)
-    operations = [op.operation for op in func.regions[0].blocks[0].operations]
+    stages = dialect.stages(module)
+    func = stages[0]
+    blocks = [block for stage in stages for block in dialect.blocks(stage)]
     used: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for op in [op.operation for block in dialect.blocks(func) for op in block.operations]:
+    for op in [op.operation for block in blocks for op in block.operations]:
         if op.name == "ingot.weight":
             result, name = op.results[0], _text(op, "name")
             read = dialect.dtype_of(result), tuple(int(str(d)) for d in dialect.shape_of(result))
@@ -117,13 +118,16 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
     types: Any = attribute(func.attributes["input_types"])
     arguments = func.regions[0].blocks[0].arguments
     inputs = tuple(TensorSpec(n, t, dialect.shape_of(v)) for n, t, v in zip(names, types, arguments, strict=True))
-    outputs = tuple(
-        TensorSpec(_text(op, "name"), _text(op, "type"), dialect.shape_of(op.operands[0]))
-        for op in operations
+    found = {
+        _text(op, "name"): TensorSpec(_text(op, "name"), _text(op, "type"), dialect.shape_of(op.operands[0]))
+        for op in [view.operation for stage in stages for view in stage.regions[0].blocks[0].operations]
         if op.name == "ingot.output"
-    )
+    }
+    order: Any = attribute(func.attributes["ingot.outputs"]) if len(stages) > 1 else tuple(found)
     infos = {name: WeightInfo(w.dtype, w.shape, "") for name, w in weights.items()}
-    return Engine(EngineHeader(PRODUCER, inputs, outputs, "", infos), buffer.getvalue(), weights)
+    needs = (STAGES,) if len(stages) > 1 else ()
+    header = EngineHeader(PRODUCER, inputs, tuple(found[n] for n in order), "", infos, needs, stages=len(stages))
+    return Engine(header, buffer.getvalue(), weights)
 
 
 def _text(op: ir.Operation, name: str) -> str:

@@ -72,17 +72,21 @@ class ProgramLoader:
             self.cache.put("target", key, cached)
         return _target(cached)
 
-    def load(self, engine: Engine, target: Target, report: LoadReport | None = None) -> LoadedProgram:
+    def load(self, engine: Engine, target: Target, report: LoadReport | None = None, stage: int = 0) -> LoadedProgram:
         """The engine's program on `target`.
 
         Args:
             report: receives what was compiled and the time of each step.
+            stage: which, of those that follow one another (`EngineHeader.stages`).
 
         Raises:
             CompileError: a kernel cannot be compiled; the message names the first, and how many there are.
         """
         ir_sha256 = engine.header.ir_sha256 or hashlib.sha256(engine.ir).hexdigest()
-        key = program_key(ir_sha256, target.key, self.passes)
+        passes = self.passes
+        if engine.header.stages > 1:
+            passes = (f"ingot-select-stage{{number={stage}}}", *passes)
+        key = program_key(ir_sha256, target.key, passes)
         report = report or LoadReport()
         with report.step("cached"):
             cached = self.cache.get("program", key)
@@ -94,7 +98,7 @@ class ProgramLoader:
         with report.step("draft"):
             if not self.client.running:
                 self.client.start()
-            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), self.passes))
+            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), passes))
             report.add_stages(answer)
             draft = launch_program.loads(draft_bytes)
         texts = [e.dispatch for e in draft.kernels]

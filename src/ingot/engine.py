@@ -29,7 +29,8 @@ from ingot.launch_program import TensorSpec
 
 FORMAT = 1
 KEY, SEAL, IR = "ingot", "ingot.seal", "ingot.ir"
-NEEDS: frozenset[str] = frozenset()  # features that an engine may ask for and this version has
+STAGES = "stages"
+NEEDS: frozenset[str] = frozenset({STAGES})  # features that an engine may ask for and this version has
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class EngineHeader:
         weights: its tensors by name.
         needs: features a runtime must have.
         format_version: version of this description.
+        stages: programs that follow one another, where sizes depend on what is computed; more than one is a need.
     """
 
     producer: str
@@ -70,6 +72,7 @@ class EngineHeader:
     weights: Mapping[str, WeightInfo] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     format_version: int = FORMAT
+    stages: int = 1
 
     def dumps(self) -> str:
         """Canonical JSON text."""
@@ -89,6 +92,8 @@ class EngineHeader:
             "weights": {name: weight(w) for name, w in self.weights.items()},
             "needs": list(self.needs),
         }
+        if self.stages > 1:
+            data[STAGES] = self.stages
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
@@ -121,6 +126,7 @@ class EngineHeader:
                 {str(name): weight(w) for name, w in raw["weights"].items()},
                 tuple(raw["needs"]),
                 version,
+                int(raw.get(STAGES, 1)),
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ValueError(f"its description is damaged: {e!r}") from None

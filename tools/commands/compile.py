@@ -96,6 +96,7 @@ def compile_kernels(engine: Engine, name: str) -> None:
         loader = ProgramLoader(RuntimeCache.open_default(), shared_client(), update)
         machine = loader.host_target() if name == "cpu" else target(name)
         loader.passes = machine_passes(machine)
-        loaded = loader.load(engine, machine)
+        stages = [loader.load(engine, machine, stage=number) for number in range(engine.header.stages)]
     seconds = time.perf_counter() - start
-    click.echo(f"{name}: {len(loaded.kernels)} kernels, of which {loaded.report.compiled} were compiled, in {seconds:.2f} s")
+    kernels, compiled = sum(len(s.kernels) for s in stages), sum(s.report.compiled for s in stages)
+    click.echo(f"{name}: {kernels} kernels, of which {compiled} were compiled, in {seconds:.2f} s")
