@@ -172,8 +172,11 @@ class _Inference:
             found = control.loop_results(op, control.known_trips(trips), begins, known, given)
         except Unsupported as e:
             count = onnx.onnx_operands(op)[0]
-            found = [] if count is None or control.known_trips(trips) is not None else reads.origins(count, self.tensors)
-            if not self._read(found):
+            if count is None or control.known_trips(trips) is not None:
+                self._problem(op, f"Loop: {e.message}", e.cure)
+                return
+            found = reads.origins(count, self.tensors)
+            if not self._read(found) and not self._read_results(count):
                 self._refuse(op, f"Loop: {e.message}", e.cure, found)
             return
         self._give(op, found)

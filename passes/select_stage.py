@@ -8,6 +8,7 @@ from typing import ClassVar
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir
 from ingot.errors import CompileError
+from ingot.passes.diagnostics import node_name
 from ingot.passes.pass_base import Pass, PassContext
 
 
@@ -27,7 +28,7 @@ class SelectStage(Pass):
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         stages = dialect.stages(module)
         if not 0 <= self.number < len(stages):
-            raise CompileError(f"there is no stage {self.number} of {len(stages)}")
+            raise CompileError(f"there is no stage {self.number} of {len(stages)}", node=node_name(stages[0]))
         for number, func in enumerate(stages):
             if number != self.number:
                 func.erase()

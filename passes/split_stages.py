@@ -128,7 +128,8 @@ class _Split:
                 last = list(stage.block.operations)[-1].operation
                 op.move_before(last)
                 stage.anchor = stage.anchor or op
-        for number, stage in enumerate(self.stages[1:], 1):
+        # The last comes first: what it repeats of earlier stages still reads the main function's values then.
+        for number, stage in reversed(list(enumerate(self.stages))[1:]):
             for view in list(stage.block.operations):
                 if operation_key(view.operation) in self.numbers:
                     self._localize(view.operation, number)

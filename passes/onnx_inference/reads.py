@@ -34,8 +34,8 @@ def origins(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> list[
         is_input = isinstance(owner, ir.Block) and owner.owner.name == onnx.GRAPH
         if v in seen or tensor is None or (tensor.is_known and not _has_symbols(tensor)):
             continue
-        if not _is_small(tensor) and not (is_input and tensor.rank <= 1):  # an array of axes, say, of unknown length
-            continue
+        if not _is_small(tensor) and not (is_input and tensor.rank <= 1 and tensor.type.name in TYPES):
+            continue  # but an array of axes may have an unknown length
         seen.add(v)
         if is_input:
             found[v] = None

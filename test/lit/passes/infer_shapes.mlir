@@ -93,16 +93,32 @@
 
 // -----
 
-// Must not fire: a shape that depends on data.
-// CHECK-NOT: "onnx.ArgMax"
+// Fires: a shape depends on data; what computes it is read. The number is a size, and guarded.
+// CHECK:      "onnx.ArgMax"(%{{.*}}) {axis = 1 : i64, ingot.reads = {{\[\[}}"ArgMax_0", "ArgMax_1"]], keepdims = 0 : i64}
+// CHECK:      "onnx.Expand"
+// CHECK-SAME: ingot.guards = {{\[\[}}"0", "le", "signed(ArgMax_0)"
+// CHECK-SAME: -> tensor<?x?xf32, #ingot.dims<["ArgMax_0", "ArgMax_1"]>>
 "onnx.Graph"() ({
 ^bb0(%x: tensor<1xf32>, %d: tensor<2x5xf32>):
   %s = "onnx.ArgMax"(%d) {axis = 1 : i64, keepdims = 0 : i64} : (tensor<2x5xf32>) -> !onnx.Unknown
-  // expected-error @+1 {{input 1 is computed from data at run time, but shapes depend on it}}
   %y = "onnx.Expand"(%x, %s) : (tensor<1xf32>, !onnx.Unknown) -> !onnx.Unknown
   "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
   "onnx.Return"() : () -> ()
 }) {sym_name = "main", input_names = ["x", "d"]} : () -> ()
+
+// -----
+
+// Must not fire: the rank of the result depends on data.
+// CHECK-NOT: "onnx.GlobalMaxPool"
+"onnx.Graph"() ({
+^bb0(%x: tensor<1xf32>, %d: tensor<?x5xf32, #ingot.dims<["N"]>>, %e: tensor<1x1x1xf32>):
+  %p = "onnx.GlobalMaxPool"(%e) : (tensor<1x1x1xf32>) -> !onnx.Unknown
+  %s = "onnx.ArgMax"(%d) {axis = 1 : i64, keepdims = 0 : i64} : (tensor<?x5xf32, #ingot.dims<["N"]>>) -> !onnx.Unknown
+  // expected-error @+1 {{input 1 is computed from data at run time, but shapes depend on it}}
+  %y = "onnx.Expand"(%x, %s) : (tensor<1xf32>, !onnx.Unknown) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x", "d", "e"]} : () -> ()
 
 // -----
 
