@@ -43,7 +43,7 @@ def compile_model(
 
     Args:
         model: path of an ONNX file, a serialized model, or an `onnx.ModelProto`.
-        constants: values (arrays, numbers or lists), by name, of inputs that the engine shall not have: what they decide becomes
+        constants: values (arrays, numbers or lists), by name, of inputs that the engine shall not have: what they decide is
             constant. Needed for inputs that choose axes; an engine for other values is another engine.
         cast: `fp16` or `bf16`: compute a float model in this type where that is safe.
         passes: further passes, objects or pipeline text, which run after Ingot's own optimizations.

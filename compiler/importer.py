@@ -61,8 +61,8 @@ def import_model(
         decompose: whether an operator of ai.onnx that ONNX defines by a function is to be replaced by the function's body.
         constants: arrays, by name, for inputs that become constants.
 
-    Files are mapped, not read. Raises ModelError where the model is damaged, or holds nodes that Ingot cannot import; InputError
-    where a constant does not fit its input.
+    Files are mapped, not read. Raises ModelError where the model is damaged, or holds nodes that Ingot cannot import, and
+    InputError where a constant does not fit its input.
     """
     file = read_model(model)
     graph = Normalizer(file, decompose, constant_inputs(file.model.graph, constants)).run()

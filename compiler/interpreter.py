@@ -209,7 +209,8 @@ class _Run:
         elif name == "host_read":
             self.symbols[op.attributes["symbol"].value] = self.values[op.operands[0]].item()
         elif name == "define":
-            self.symbols[op.attributes["symbol"].value] = dims.evaluate(dims.parse(op.attributes["expression"].value), self.symbols)
+            expression = dims.parse(op.attributes["expression"].value)
+            self.symbols[op.attributes["symbol"].value] = dims.evaluate(expression, self.symbols)
         elif name == "result":
             self.given.append(self.values[op.operands[0]])
         elif name == "guard":

@@ -187,7 +187,7 @@ class Normalizer:
         outer: frozenset[str],
         constants: Mapping[str, WeightSource] = MappingProxyType({}),
     ) -> Graph:
-        """A graph or subgraph. `rename` maps its names (inlined functions), `outer` are the names it may capture; `constants` are
+        """A graph or subgraph. `rename` maps its names (inlined functions), `outer` are the names it may capture, `constants`
         further initializers."""
         initializers = {rename(t.name): self._tensor(t) for t in proto.initializer} | dict(constants)
         for sparse in proto.sparse_initializer:

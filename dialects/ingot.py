@@ -123,8 +123,8 @@ OPS: tuple[OpDef, ...] = (
           "one's are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
           "only where it holds. A result that is a chain of `move ... into` the argument of its number is written in place."),
     OpDef("host_read", ("value",), attrs=("symbol",), kind="effect",
-          doc="The host waits for the scalar `value` (i64 or i32) and binds `symbol` to it, for what follows in the block; where "
-          "it may be negative, expressions spell it `signed(symbol)`."),
+          doc="The host waits for the scalar `value` (i64 or i32) and binds `symbol` to it, for what follows in the block; "
+          "where it may be negative, expressions spell it `signed(symbol)`."),
     OpDef("define", attrs=("symbol", "expression"), kind="effect",
           doc="Binds `symbol` to the value of a shape expression, which is never negative, for what follows in the block."),
     # Dispatches

@@ -14,7 +14,7 @@ from ingot.passes.pass_base import Pass, PassContext
 
 @dataclass(frozen=True, kw_only=True)
 class SelectStage(Pass):
-    """Keep one stage (`ingot-split-stages`) as the main function, of which a launch program is built; the weights program stays.
+    """Keep one stage (`ingot-split-stages`), of which a launch program is built, as the main function, and the weights program.
 
     Part of the JIT's pipeline.
 

@@ -24,14 +24,14 @@ _ONNX_TYPE = {t.storage: t.name for t in reversed(ONNX_TYPES)}
 
 @dataclass(frozen=True, kw_only=True)
 class SplitStages(Pass):
-    """Cut the main function where a number is read that is computed, and on which memory depends: what follows becomes a function
-    of its own, a *stage*, with its own arena, whose inputs are the model's and what earlier stages give it. So what a stage
-    reads lies in its inputs, and is known before it runs.
+    """Cut the main function where a number is read that is computed, and on which memory depends: what follows becomes a
+    function of its own, a *stage*, with its own arena, whose inputs are the model's and what earlier stages give it. So what a
+    stage reads lies in its inputs, and is known before it runs.
 
     The main function keeps the model's inputs, and is the first stage. A stage's outputs are the model's as soon as they are
-    computed, and others, whose names begin with `~`. Weights, views and definitions of symbols are repeated where they are used.
-    The attribute `ingot.stage` on a further function is its number, `ingot.outputs` on the first lists the model's outputs in
-    order.
+    computed, and others, whose names begin with `~`. Weights, views and definitions of symbols are repeated where they are
+    used. The attribute `ingot.stage` on a further function is its number, `ingot.outputs` on the first lists the model's
+    outputs in order.
     """
 
     name: ClassVar[str] = "ingot-split-stages"
@@ -58,9 +58,10 @@ def _stages(block: ir.Block) -> dict[Any, int]:
                 stage, has_dispatch = stage + 1, False
         elif dialect.DEFS[op.name].kind in ("root", "control"):
             has_dispatch = True
-        source = defining(op.operands[0]) if op.name == "ingot.output" else None
-        # Outputs stand at the end, but belong to the stage that computes them.
-        numbers[operation_key(op)] = stage if op.name != "ingot.output" else 0 if source is None else numbers[operation_key(source)]
+        numbers[operation_key(op)] = stage
+        if op.name == "ingot.output":  # it stands at the end, but belongs to the stage that computes it
+            source = defining(op.operands[0])
+            numbers[operation_key(op)] = 0 if source is None else numbers[operation_key(source)]
     return numbers
 
 
@@ -104,10 +105,11 @@ class _Stage:
 class _Split:
     def __init__(self, func: ir.Operation, numbers: dict[Any, int]) -> None:
         self.func, self.numbers = func, numbers
+        self.previous = func  # the stage before, while functions are made
         self.block = body(func)
         self.operations = [view.operation for view in self.block.operations]
         names, types = (attribute(func.attributes[a]) for a in ("inputs", "input_types"))
-        self.inputs = dict(zip(self.block.arguments, zip(names, types, strict=True), strict=True))  # type: ignore[arg-type]
+        self.inputs = dict(zip(self.block.arguments, zip(names, types, strict=True), strict=True))
         self.exported: dict[ir.Value, str] = {}
         self.bindings = {  # symbols of the sizes of inputs
             str(d): a for a in reversed(list(self.block.arguments)) for d in dialect.shape_of(a) if not isinstance(d, int)
@@ -139,12 +141,16 @@ class _Split:
             stage.func.attributes["input_types"] = to_attribute(types)
 
     def _function(self, number: int) -> ir.Operation:
-        attributes = {"sym_name": ir.StringAttr.get(f"stage_{number}"), "inputs": to_attribute(()), "input_types": to_attribute(()),
-                      "ingot.stage": to_attribute(number)}  # fmt: skip
-        after = self.func if number == 1 else self.previous
-        self.previous = func = ir.Operation.create(
-            "ingot.func", attributes=attributes, regions=1, loc=self.func.location, ip=ir.InsertionPoint.after(after)
+        attributes = {
+            "sym_name": ir.StringAttr.get(f"stage_{number}"),
+            "inputs": to_attribute(()),
+            "input_types": to_attribute(()),
+            "ingot.stage": to_attribute(number),
+        }
+        func = ir.Operation.create(
+            "ingot.func", attributes=attributes, regions=1, loc=self.func.location, ip=ir.InsertionPoint.after(self.previous)
         )
+        self.previous = func
         block = func.regions[0].blocks.append()
         ir.Operation.create("ingot.return", loc=func.location, ip=ir.InsertionPoint(block))
         return func
@@ -216,7 +222,7 @@ class _Split:
     def _define(self, number: int) -> None:
         """Bind the symbols that a stage uses: by inputs of the model, and by what earlier stages read and defined."""
         stage = self.stages[number]
-        stage.anchor = list(stage.block.operations)[0].operation
+        stage.anchor = next(iter(stage.block.operations)).operation
         bound: set[str] = set()
         while missing := sorted(self._used(stage) - bound):
             for name in missing:

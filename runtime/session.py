@@ -157,7 +157,12 @@ class Session:
         return [results[i] for i in wanted]
 
     def _calls(
-        self, stored: Sequence[Any], shapes: Shapes, results: list[Any], on_device: bool = False, stream: CudaStream | None = None
+        self,
+        stored: Sequence[Any],
+        shapes: Shapes,
+        results: list[Any],
+        on_device: bool = False,
+        stream: CudaStream | None = None,
     ) -> Iterator[tuple[Stage, Call]]:
         """The stages, each with its call. Who runs one leaves its outputs in `results`, where the engine's are at the end."""
         if len(self._stages) == 1:

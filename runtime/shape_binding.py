@@ -75,7 +75,7 @@ def guard_error(program: LaunchProgram, guard: GuardStep, env: Mapping[str, int]
             return "?"
 
     values = f"{guard.left} = {value(guard.left)}, {guard.right} = {value(guard.right)}"
-    given = {v.symbol for v in (*program.values, *program.definitions)}
+    given = {v.symbol for v in program.values} | {d.symbol for d in program.definitions}
     cure = "change the inputs' shapes"
     if dims.symbols_of((guard.left, guard.right)) & given:
         cure = "change the inputs' shapes, or the sizes that inputs give"

@@ -12,7 +12,7 @@ from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.device import Call, Device
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader
 from ingot.runtime.shape_binding import ShapeBinder, Shapes, guard_error
-from ingot.runtime.specialization import Specializer
+from ingot.runtime.specialization import Mode, Specializer
 
 INNER = "~"  # begins the names of what stages give to later ones (`ingot-split-stages`)
 
@@ -29,7 +29,7 @@ class Stage:
     """
 
     def __init__(
-        self, loaded: LoadedProgram, loader: ProgramLoader, device: Device, engine: Engine, mode: str, max_contexts: int
+        self, loaded: LoadedProgram, loader: ProgramLoader, device: Device, engine: Engine, mode: Mode, max_contexts: int
     ) -> None:
         self.program = loaded.program
         self._loader, self._target = loader, device.target

@@ -611,7 +611,8 @@ def test_all_problems_at_once() -> None:
 
 
 def test_data_dependent_shape() -> None:
-    case = Case("s = ArgMax <axis = 0, keepdims = 0> (d)\n y = Reshape (x, s)", {"x": ("f", ["N", 5]), "d": ("f", [3, "M"])}, [])
+    inputs = {"x": ("f", ["N", 5]), "d": ("f", [3, "M"])}
+    case = Case("s = ArgMax <axis = 0, keepdims = 0> (d)\n y = Reshape (x, s)", inputs, [])
     with pytest.raises(ModelError, match=r"node_1_Reshape: Reshape: input 1 is computed from data.*shapes"):
         Lowered(case.model())
 

@@ -41,6 +41,7 @@ CASES = {
         y = MatMul(part, cut) }""", [
         {"N": 3, "keep": [1, 0, 1]}, {"N": 3, "keep": [1, 1, 1]}, {"N": 4, "keep": [0, 0, 0, -1]}]),
     "one_read_after_another": Case("""g (float[N] x, int64[2] a) => (float[A, B] y, int64 n, int64 m) {
+        first = Constant <value_int = 0> ()
         big = CumSum <exclusive = 1> (a, first)
         n = ReduceMax <keepdims = 0> (big)
         zero = Constant <value_int = 0> ()
@@ -54,8 +55,7 @@ CASES = {
         m_1 = Unsqueeze(m, axes)
         to = Concat <axis = 0> (n_1, m_1)
         total = ReduceSum <keepdims = 0> (x)
-        y = Expand(total, to) }""".replace("(a, first)", "(a, first)").replace("{\n        big", "{\n        first = Constant <value_int = 0> ()\n        big"),
-        [{"N": 2, "a": [3, 9]}, {"N": 5, "a": [1, 1]}]),
+        y = Expand(total, to) }""", [{"N": 2, "a": [3, 9]}, {"N": 5, "a": [1, 1]}]),
     "parts_of_one_tensor": Case("""g (float[N] x, float[M] z) => (float[A] y) {
         k = ArgMax <axis = 0> (z)
         zero = Constant <value_ints = [0]> ()
@@ -64,6 +64,7 @@ CASES = {
         back = Neg(part)
         y = Concat <axis = 0> (front, back, front) }""", [{"N": 3, "M": 9}, {"N": 1, "M": 4}]),
     "control_after_it": Case("""g (float[N, 3] x, bool flip) => (float[A, 3] y, float[3] last) {
+        axes = Constant <value_ints = [1]> ()
         scores = ReduceSum <keepdims = 0> (x, axes)
         k = ArgMax <axis = 0> (scores)
         zero = Constant <value_ints = [0]> ()
@@ -77,8 +78,7 @@ CASES = {
         sum = ReduceSum <keepdims = 0> (part, zero)
         last = Loop(times, yes, sum) <body = body (int64 i, bool going, float[3] carried) => (bool goes_on, float[3] next) {
             goes_on = Identity(going)
-            next = Add(carried, sum) }> }""".replace("{\n        scores", "{\n        axes = Constant <value_ints = [1]> ()\n        scores"),
-        [{"N": 4, "flip": True}, {"N": 2, "flip": False}]),
+            next = Add(carried, sum) }> }""", [{"N": 4, "flip": True}, {"N": 2, "flip": False}]),
     "scan_outputs": Case("""g (float[2] x, float[N] z) => (float[2] last, float[A, 2] all) {
         count = ArgMax <axis = 0, keepdims = 0> (z)
         yes = Constant <value = bool {1}> ()

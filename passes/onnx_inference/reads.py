@@ -1,5 +1,5 @@
-"""Numbers that decide shapes and are read when a model runs: elements of small integer inputs, and of small integer tensors that
-are computed from data.
+"""Numbers that decide shapes and are read when a model runs: elements of small integer inputs, and of small integer tensors
+that are computed from data.
 
 An element is a symbol of its own. It may be negative, `signed(name)`, unless it is used as a size somewhere: then it is `name`,
 and guarded. Which inputs are read, and what their elements are called, stands on the graph as `ingot.reads`: for each input an
@@ -45,8 +45,8 @@ def origins(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> list[
 
 
 def computed(value: ir.Value, tensors: Mapping[ir.Value, Tensor | None]) -> list[ir.Value]:
-    """The values of the main graph from which `value` is computed by arithmetic of small integer tensors, and which can be read:
-    results of operations that no such tensor goes into."""
+    """The values of the main graph from which `value` is computed by arithmetic of small integer tensors, and which can be
+    read: results of operations that no such tensor goes into."""
     found: dict[ir.Value, None] = {}
     seen: set[ir.Value] = set()
     stack = [value]

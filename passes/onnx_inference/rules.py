@@ -14,7 +14,6 @@ from ingot.dims import Dim, Expr
 from ingot.passes.onnx_inference.facts import Facts, Guard, ShapeConflict, at_most
 from ingot.passes.onnx_inference.tensors import Tensor
 
-
 _SIGNED = re.compile(r"signed\((\w+)\)")
 
 
@@ -106,7 +105,8 @@ class Node:
 
     def _unknown(self, i: int, constant: bool) -> UnknownElements:
         if constant:
-            return UnknownElements(i, constant, f"input {i}, which decides what is computed, is not constant", "make it a constant")
+            message = f"input {i}, which decides what is computed, is not constant"
+            return UnknownElements(i, constant, message, "make it a constant")
         message = f"input {i} is computed from data at run time, but shapes depend on it"
         cure = "make it a constant or compute it from shapes; data-dependent shapes are not supported"
         return UnknownElements(i, constant, message, cure)

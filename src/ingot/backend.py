@@ -15,7 +15,6 @@ from ingot.compiler.driver import compile_model
 from ingot.errors import ModelError
 from ingot.runtime.session import Session
 
-
 _KEPT = 8  # sessions of a model for different constants
 
 
@@ -82,8 +81,8 @@ class Backend(OnnxBackend):
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> IngotBackendRep:
-        """Compile `model` for `device`; see `IngotBackendRep` for inputs that must be constants. Raises `ingot.Error` naming the
-        nodes that are not supported."""
+        """Compile `model` for `device`; see `IngotBackendRep` for inputs that must be constants. Raises `ingot.Error` naming
+        the nodes that are not supported."""
         return IngotBackendRep(model, _device(device))
 
     @classmethod

@@ -30,8 +30,8 @@ class Binding:
 
 @dataclass(frozen=True)
 class ValueBinding:
-    """Element `element` (row-major) of input `input`, a tensor of integers, is the program's symbol `symbol`. Sizes depend on it:
-    it is read before memory is allocated."""
+    """Element `element` (row-major) of input `input`, a tensor of integers, is the program's symbol `symbol`. Sizes depend on
+    it: it is read before memory is allocated."""
 
     symbol: str
     input: int
@@ -220,7 +220,7 @@ def guards(program: LaunchProgram) -> list[GuardStep]:
 
 def bound_names(program: LaunchProgram) -> list[str]:
     """The symbols that inputs give, in order: by their sizes, then by their elements."""
-    return [b.symbol for b in (*program.bindings, *program.values)]
+    return [*(b.symbol for b in program.bindings), *(v.symbol for v in program.values)]
 
 
 def dim_names(program: LaunchProgram) -> list[str]:
@@ -237,7 +237,8 @@ def kernel_symbols(program: LaunchProgram) -> list[tuple[int, str]]:
     return list(dict.fromkeys((i, launch.symbol) for i, e in enumerate(program.kernels) for launch in e.plan.launches))
 
 
-_CLASSES = {c.__name__: c for c in (Binding, ValueBinding, Definition, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram, *get_args(Step))}
+_PARTS = (Binding, ValueBinding, Definition, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram)
+_CLASSES = {c.__name__: c for c in (*_PARTS, *get_args(Step))}
 _DIM_FIELDS = {"bytes", "offset", "left", "right", "trips", "kept", "length", "arena_bytes", "value"}
 _DIMS_FIELDS = {"sizes", "shape"}
 

@@ -56,8 +56,8 @@ class StridedView:
         return StridedView(tuple(shape), strides, offset)
 
     def expand(self, shape: Sequence[Dim]) -> StridedView:
-        """Right-aligned with `shape`; axes of size 1, and those that are missing, repeat with stride 0. So do, at run time, those
-        that turn out to have size 1."""
+        """Right-aligned with `shape`; axes of size 1, and those that are missing, repeat with stride 0. So do, at run time,
+        those that turn out to have size 1."""
         missing = len(shape) - len(self.shape)
         strides: list[Dim] = [0] * missing
         for size, wanted, stride in zip(self.shape, shape[missing:], self.strides, strict=True):
