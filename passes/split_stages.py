@@ -254,4 +254,3 @@ class _Split:
         clone = definer.clone(ip=ir.InsertionPoint(self.stages[number].anchor))
         for i, source in enumerate(sources):
             clone.operands[i] = source
-
