@@ -13,7 +13,7 @@ from ingot.errors import EngineError
 from ingot.target import Target
 
 # For IR that was not planned yet: text of a person's, or of `ingot.Builder`'s.
-PIPELINE = "builtin.module(ingot-order-results,ingot-materialize-views,cse,ingot-plan-buffers)"
+PIPELINE = "builtin.module(ingot-order-results,ingot-materialize-views,cse,ingot-split-stages,ingot-plan-buffers)"
 
 
 def draft_program(
