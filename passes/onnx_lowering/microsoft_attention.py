@@ -178,8 +178,8 @@ def _group_query_attention(low: Lowering) -> list[Source | None]:
 
     (ONNX Runtime writes the new positions of sequence b from seqlens_k[b] + 1 - S on, lets its queries see keys up to their own
     position there, and leaves zeros behind the sequence's end: gqa_attention_base.h, ConcatStateChunkGQA. A cache that is
-    appended to in place would need a store at rows that data decide, which no operation has. In a first call all begin at 0, and
-    the ends of shorter sequences are hidden by causality.)
+    appended to in place would need a store at rows that data decide, which no operation has. In a first call all begin at 0,
+    and the ends of shorter sequences are hidden by causality.)
     """
     if len(low.used) > 3 and low.used[3]:
         raise low.fail("output output_qk is not supported", "export the model without it")
