@@ -74,7 +74,7 @@ def run_check(case: Check, default: Target) -> str:
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
     nbytes = [make.extent(r, case.sizes)[2] * r.type.bytes for r in d.results]
     out = [torch.full((n,), 0xFF, dtype=torch.uint8, device="cuda") for n in nbytes]
-    kernel.bind([upload(o.packed()) for o in operands], out, case.sizes)()
+    kernel.bind([upload(o.packed())[o.start * o.memory.itemsize :] for o in operands], out, case.sizes)()
     torch.cuda.synchronize()
     views = [o.view for o in operands]
     if d.results[0].type.kind == "int" and d.attr("acc", "") == "f32":

@@ -207,6 +207,39 @@ def normalize(
     return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
 
 
+def rotary(
+    *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "",
+    multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """A rotary embedding of x [..., D], after an RMS normalization over D with a weight where `norm`, as `ingot-fuse` makes it:
+    D is [D/2, 2] or [2, D/2], and partners are x with the pairs' axis backwards. cos and sin [rows, D] are of type `angles`."""
+    *lead, size = (dims.as_dim(d) for d in shape)
+    assert isinstance(size, int)
+    pairs = (size // 2, 2) if interleaved else (2, size // 2)
+    domain = (*lead, *pairs)
+    x = contiguous(dtype, *domain)
+    place = len(domain) - (1 if interleaved else 2)
+    flipped = replace(x, strides=tuple(-s if i == place else s for i, s in enumerate(x.strides)))
+    table = contiguous(angles or dtype, *domain[1:])
+    weight = contiguous("f32", *pairs)
+    turned = replace(weight, strides=tuple(-s if i == place - len(lead) else s for i, s in enumerate(weight.strides)))
+    operands = [x, flipped, table, table, *([weight, turned] if norm else [])]
+    r = Region("f32", "f32") if norm else Region()
+    own, other = r.load(0, dtype) if not norm else 0, r.load(1, dtype)
+    if norm:
+        own = r.add("mulf", own, r.load(4, "f32"))
+        other = r.add("mulf", r.add("mulf", other, 1), r.load(5, "f32"))
+    zero = r.add("const", type="i64", value=0)
+    is_first = r.add("cmpi_eq", r.add("index", type="i64", axis=place), zero, type="i1")
+    other = r.add("select", is_first, r.add("negf", other), other)
+    y = r.add("addf", r.add("mulf", own, r.load(2, table.dtype)), r.add("mulf", other, r.load(3, table.dtype)))
+    last = r.end(r.narrow(y, dtype))
+    if not norm:
+        return make("pointwise", operands, [x], [last], {}, multiples)
+    attrs = {"kind": "rms", "axes": (len(lead), len(lead) + 1), "epsilon": 1e-6}
+    return make("normalize", operands, [x], [widen(dtype), last], attrs, multiples)
+
+
 def move(
     shape: Sequence[Size], perm: Sequence[int], dtype: str = "f16", *, multiples: Mapping[str, int] | None = None
 ) -> Dispatch:
@@ -308,10 +341,12 @@ def attention(
 
 @dataclass(frozen=True)
 class Operand:
-    """An operand's memory (one-dimensional; a byte for each element below 8 bits) and the view that the dispatch reads."""
+    """An operand's memory (one-dimensional; a byte for each element below 8 bits), the view that the dispatch reads, and the
+    number of element 0, which is not the first where strides are negative."""
 
     memory: np.ndarray
     view: np.ndarray
+    start: int = 0
 
     def packed(self) -> np.ndarray:
         """The memory as kernels see it: elements of 4 bits lie in pairs, the first in the lower nibble."""
@@ -332,7 +367,8 @@ def random_operands(d: Dispatch, sizes: Mapping[str, int], seed: int = 0) -> lis
 def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) -> Operand:
     shape = tuple(dims.evaluate(x, sizes) for x in t.shape)
     strides = tuple(dims.evaluate(x, sizes) for x in t.strides)
-    extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+    extent = 1 + sum((n - 1) * abs(s) for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+    start = sum((n - 1) * -s for n, s in zip(shape, strides, strict=True) if s < 0) if all(shape) else 0
     if t.dtype == "f8E8M0FNU":
         memory = np.exp2(rng.integers(-3, 4, extent).astype(np.float32)).astype(t.type.np)
     elif t.type.kind == "float":
@@ -341,7 +377,7 @@ def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) ->
         memory = rng.integers(0, 2, extent).astype(bool)
     else:
         memory = rng.integers(-5, 6, extent).astype(t.type.np)
-    return Operand(memory, strided(memory, shape, strides))
+    return Operand(memory, strided(memory[start:], shape, strides), start)
 
 
 def strided(memory: np.ndarray, shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:

@@ -21,7 +21,7 @@ from cuda_dispatches import (
 from ingot import dims
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.codegen.mma_table import rows_for
-from ingot.compiler.emulator import TensorMap, Uninitialized, emulate
+from ingot.compiler.emulator import TensorMap, Uninitialized, Within, emulate
 from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import ir
@@ -72,7 +72,9 @@ def run_emulated(
                 array, offset = arrays[b.kind, b.index], dims.evaluate(b.offset, sizes)
                 if b.kind == "workspace":
                     array, offset = parts[offset], 0
-                if isinstance(b, BufferArg):
+                if b.kind == "operand" and (start := operands[b.index].start):
+                    args.append(Within(array, start * operands[b.index].memory.itemsize + offset))
+                elif isinstance(b, BufferArg):
                     array = array.view(np.uint8)[offset:]
                     args.append(Uninitialized(array) if b.kind == "result" else array)
                 else:

@@ -125,9 +125,9 @@ def _weights_map(p: GemmProblem) -> TensorMapArg | None:
     """Boxes of a stage's weights, in bytes; of packed ones in tiles' words."""
     if p.packed:
         line, each = dims.floordiv(p.k, tile_k(p.b.bits)), TILE_K // tile_k(p.b.bits)
-        sizes = (TILE_BYTES // 4, line, dims.floordiv(p.n, TILE_COLUMNS))
-        box = (TILE_BYTES // 4, each, TILE_N // TILE_COLUMNS)
-        return TensorMapArg("operand", 1, "i32", sizes, (TILE_BYTES, TILE_BYTES * line), box, 0)
+        tiles = (TILE_BYTES // 4, line, dims.floordiv(p.n, TILE_COLUMNS))
+        part = (TILE_BYTES // 4, each, TILE_N // TILE_COLUMNS)
+        return TensorMapArg("operand", 1, "i32", tiles, (TILE_BYTES, TILE_BYTES * line), part, 0)
     x, shape = raw_matrix(p.b), weights_shape(p)
     assert shape.line_bytes == 16 * shape.chunks <= SWIZZLE, shape
     inner, outer, step = (x.cols, x.rows, x.row_stride) if shape.k_major else (x.rows, x.cols, x.col_stride)
