@@ -81,7 +81,17 @@ def test_nothing_is_touched_before_the_wait(name: str, target: str) -> None:
                 todo += [b for b in block.next if b not in before]
                 before.update(block.next)
         assert found == 1
-        assert len(re.findall(r"griddepcontrol\.launch_dependents", "\n".join(x for b in blocks for x in b.lines))) == 1
+        starts = re.findall(r"griddepcontrol\.launch_dependents", "\n".join(x for b in blocks for x in b.lines))
+        assert len(starts) == takes_little(launch)
+
+
+def test_small_kernels_let_others_start_at_once() -> None:
+    little, much = (kernels(make.pointwise_add_gelu(n, 4096), "sm_90a")[0].plan.launches[0] for n in (16, 4096))
+    assert takes_little(little)
+    assert not takes_little(much)
+    small, large = (kernels(make.matmul(m, 4096, 4096), "sm_90a")[0].plan.launches[0] for m in (4, 4096))
+    assert takes_little(small)
+    assert not takes_little(large)
 
 
 def test_the_wait_may_follow_a_prologue() -> None:

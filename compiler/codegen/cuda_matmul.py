@@ -62,12 +62,12 @@ from ingot.compiler.codegen.cuda_gemm_wgmma import (
     stage_bytes,
 )
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
+from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.cuda_targets import facts
 from ingot.dialects.mlir import ir
-from ingot.dims import Dim
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
@@ -85,7 +85,6 @@ GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 PROMOTED_SHARE = 0.9  # of the rate of a tile's instructions where their sums are promoted to f32: not measured yet
-TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,6 @@ class Estimate:
 
     seconds: float
     schedule: Any
-
-
-def constant(d: Dim) -> int:
-    """A value of a dimension for the cost model."""
-    return d if isinstance(d, int) else dims.evaluate(d, _Typical())
-
-
-class _Typical(dict):
-    def __missing__(self, name: str) -> int:
-        return TYPICAL_SIZE
 
 
 def tensor_core_seconds(
