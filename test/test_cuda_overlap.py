@@ -10,6 +10,7 @@ from cuda_emulation import check
 from ptx_loops import blocks_of
 
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
+from ingot.compiler.codegen.cuda_kernel import takes_little
 from ingot.compiler.codegen.family import Emitted, emit
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
