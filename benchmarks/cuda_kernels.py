@@ -608,6 +608,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
     parser.add_argument("--tune", default="", help="shapes, or `all`: time schedules and nothing else (cuda_tune.py)")
+    parser.add_argument("--without", default="", help="with --tune: no schedules whose kind begins so")
     options = parser.parse_args()
     torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
@@ -615,7 +616,7 @@ def main() -> int:
     if options.tune:
         from cuda_tune import tune
 
-        tune(options.tune, target)
+        tune(options.tune, target, options.without)
         return 0
     failed, rows = 0, []
     for check in [] if options.speed else all_checks():

@@ -113,9 +113,9 @@ def schedule_kind(s: Any) -> str:
     return " ".join([type(s).__name__, *(x for x in ("swapped", "stream") if getattr(s, x, False))])
 
 
-def tune(shapes: str, target: Target) -> None:
+def tune(shapes: str, target: Target, without: str = "") -> None:
     """Time f16 products and convolutions, in shapes separated by commas (or `all`), by the schedules that the cost model thinks
-    best, beside its estimates."""
+    best, beside its estimates; no schedules whose kind begins with `without`."""
     if target.max_cluster > 1:
         print_clusters(target)
     problems: list[tuple[Speed, list[Estimate]]] = []
@@ -123,6 +123,7 @@ def tune(shapes: str, target: Target) -> None:
     summary: list[str] = []
     for shape in SETS.get(shapes) or shapes.split(","):
         case, found = problem(shape, target)
+        found = [e for e in found if not (without and schedule_kind(e.schedule).startswith(without))]
         found.sort(key=lambda e: e.seconds)
         # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
         kinds: dict[str, list[Estimate]] = {}
@@ -154,8 +155,7 @@ def tune(shapes: str, target: Target) -> None:
                     times = milliseconds({"ours": kernel, "other": other}, rounds=5)
                 except Exception as failure:  # one line a schedule; the rest is still timed
                     print(f"{shape:18s} FAIL {e.schedule}: {failure}", flush=True)
-                    if "CUDA" in str(failure):
-                        raise
+                    torch.cuda.synchronize()  # a fault ends it all
                     continue
                 note = "" if error < 0.01 else f"  WRONG by {error:.2g}"
                 first = e is builds[0][0]  # what the cost model chooses

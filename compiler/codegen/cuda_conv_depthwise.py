@@ -321,7 +321,9 @@ class _Depthwise:
         steps: list[Operand] = [at * w.dilations[a] for a, at in enumerate(outer)]
         return self.line(origin, steps, [(0, line * w.kernel[-1])], acc)
 
-    def line(self, origin: WindowRow, steps: list[Operand], uses: list[tuple[int, Operand]], acc: list[Val]) -> list[Val]:
+    def line(
+        self, origin: WindowRow, steps: Sequence[Operand], uses: Sequence[tuple[int, Operand]], acc: Sequence[Val]
+    ) -> list[Val]:
         """`acc` and the taps along one line of inputs: of each (row of the patch, number of its first tap) that has it."""
         k, s, w = self.k, self.s, self.window
         acc = list(acc)
@@ -358,11 +360,11 @@ class _Depthwise:
         for number, x in enumerate(acc):
             place = list(position)
             inside: Val | bool = True
-            for axis, tile, at in ((-1, s.pixels, number % s.pixels), (-2, s.rows, number // s.pixels)):
+            for axis, tile, step in ((-1, s.pixels, number % s.pixels), (-2, s.rows, number // s.pixels)):
                 if tile > 1:
-                    place[axis] = place[axis] + at
+                    place[axis] = place[axis] + step
                     size = shape[axis - 1]
-                    if at and not (isinstance(size, int) and size % tile == 0):
+                    if step and not (isinstance(size, int) and size % tile == 0):
                         within = place[axis] < self.dk.size(size, "i32")
                         inside = within if inside is True else inside & within
             with k.if_(inside):

@@ -358,7 +358,7 @@ class GroupsKernel:
         k.barrier()
         for at, shift in zip(turns(p.groups), shifts, strict=True):
             total = zero
-            for part in range(parts):
-                total = total + k.load(partial.at((at + part * p.groups) * 2, "f32"), pair, align=8)
+            for number in range(parts):
+                total = total + k.load(partial.at((at + number * p.groups) * 2, "f32"), pair, align=8)
             k.store(k.vector(self.moments(shift, *k.elements(total))), shared.at(at * 2, "f32"), align=8)
         k.barrier()

@@ -70,7 +70,7 @@ def group_schedules(dispatch: Dispatch, target: Target) -> list[ClusterSchedule 
     p = group_problem(dispatch)
     if p is None:
         return []
-    found = [*cluster_schedules(p, target), *launch_schedules(p, target)]
+    found: list[ClusterSchedule | GroupSchedule] = [*cluster_schedules(p, target), *launch_schedules(p, target)]
     return [*found, *(s for s in cluster_schedules(p, target, waves=16) if s not in found)]
 
 
