@@ -31,7 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 import cuda_dispatches as make  # noqa: E402
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
-from cuda_quantized_cases import quantized_checks, quantized_speeds  # noqa: E402
+from cuda_quantized_cases import fp8_checks, fp8_speeds, quantized_checks, quantized_speeds  # noqa: E402
 
 from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
@@ -44,6 +44,7 @@ from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule as GroupCluster  # noqa: E402
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule  # noqa: E402
+from ingot.compiler.codegen.mma_table import find_row  # noqa: E402
 from ingot.compiler.reference import run_dispatch  # noqa: E402
 from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
 from ingot.dispatch import Dispatch  # noqa: E402
@@ -73,9 +74,14 @@ def run_check(case: Check, default: Target) -> str:
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
     nbytes = [make.extent(r, case.sizes)[2] * r.type.bytes for r in d.results]
     out = [torch.full((n,), 0xFF, dtype=torch.uint8, device="cuda") for n in nbytes]
-    kernel.bind([upload(o.packed()) for o in operands], out, case.sizes)()
+    kernel.bind([upload(o.packed())[o.start * o.memory.itemsize :] for o in operands], out, case.sizes)()
     torch.cuda.synchronize()
     views = [o.view for o in operands]
+    if d.results[0].type.kind == "int" and d.attr("acc", "") == "f32":
+        (exact,) = run_dispatch(make.before_rounding(d), views, case.sizes, float64=True)
+        got = make.result_view(out[0].cpu().numpy(), d.results[0], case.sizes)
+        make.check_rounded(got, exact, sum_bits(d, default))
+        return f"{np.mean(got != np.clip(np.rint(exact), -128, 127)):.1e} of the integers are another than the nearest"
     reference = run_dispatch(make.unrounded(d), views, case.sizes, float64=True)
     worst = ""
     for t, r, ref, p in zip(out, d.results, reference, make.peers(d, views, case.sizes), strict=True):
@@ -86,6 +92,12 @@ def run_check(case: Check, default: Target) -> str:
         e = make.check_against(got, ref, p)
         worst = f"bias {e.bias:+.1e} spread {e.spread:.1e} worst {e.worst:.1e}"
     return worst
+
+
+def sum_bits(d: Dispatch, target: Target) -> int:
+    """Fraction bits of the target's sums of the operands' type, where they are less than an f32's; else 0."""
+    row = find_row(target, d.operands[0].dtype, engine="wgmma" if target.wgmma else "mma")
+    return 0 if row is None else row.sum_bits
 
 
 def random_tensor(t: Any) -> torch.Tensor:
@@ -307,8 +319,8 @@ def other_checks() -> list[Check]:
 
 def all_checks() -> list[Check]:
     return [
-        *matmul_checks(), *mma_checks(), *quantized_checks(), *eight_bit_checks(), *attention_checks(), *conv_checks(),
-        *other_checks(),
+        *matmul_checks(), *mma_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(), *attention_checks(),
+        *conv_checks(), *other_checks(),
     ]  # fmt: skip
 
 
@@ -398,12 +410,6 @@ def conv_checks() -> list[Check]:
 def torch_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
     a, b = operands[:2]
     return lambda: torch.matmul(a, b)
-
-
-def torch_scaled_mm(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
-    a, b = operands
-    one = torch.ones((), device="cuda")
-    return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
 
 
 def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
@@ -558,7 +564,7 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
         *quantized_speeds(),
         *eight_bit_speeds(),
-        Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
+        *fp8_speeds(),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
                           (256, 4096, 4096), (32, 4096, 4096), (64, 4096, 11008), (4608, 640, 640), (616, 3072, 768),

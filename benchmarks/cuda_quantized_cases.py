@@ -10,9 +10,28 @@ import cuda_dispatches as make
 import torch
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns
 
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
+from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
+
+
+def fp8_checks() -> list[Check]:
+    """Sums of many products of 8-bit floats, promoted to f32 by every kernel."""
+
+    def case(name: str, m: Any, n: int, k: Any, layout: str, schedule: Any = None, **sizes: int) -> Check:
+        d = make.matmul(m, n, k, "f8E4M3FN", b_transposed=layout == "NT", out="f16", multiples={"k": 16})
+        return Check(f"matmul fp8 promoted {name} {m}x{n}x{k} {layout} to f16", d, sizes, schedule=schedule)
+
+    return [
+        case("wgmma", 300, 400, 4096, "NT", WgmmaSchedule(128, 128, 4)),
+        case("split", 64, 256, 8192, "NT", WgmmaSchedule(64, 128, 5, 4)),
+        case("stream-K", 300, 424, 4096, "NT", WgmmaSchedule(128, 128, 4, stream=5)),
+        case("cluster", 60, 328, 4096, "NT", ClusterSchedule(128, 64, 4, 4, True)),
+        case("columns", 300, 400, 4096, "NN", DecodedWgmmaSchedule(96, 4)),
+        case("any", "m", 264, "k", "NT", m=333, k=2064),
+    ]
 
 
 def quantized_checks() -> list[Check]:
@@ -46,6 +65,29 @@ def quantized_checks() -> list[Check]:
             cases.append(Check(f"quantized {weights} {m}x336x512 packed", make.packed(d)))
     any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
     return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
+
+
+def torch_scaled_mm(fast: bool) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
+    """PyTorch's product of 8-bit floats (cuBLAS), whose sums are promoted to f32, or not where they may be `fast`."""
+
+    def build(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+        a, b = operands
+        one = torch.ones((), device="cuda")
+        return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=fast)
+
+    return build
+
+
+def fp8_speeds() -> list[Speed]:
+    """Products of 8-bit floats with promoted sums, and with fast ones, each against the same of cuBLAS."""
+    cases = []
+    for m, n, k in ((4096, 4096, 4096), (8192, 8192, 8192), (2048, 4096, 4096), (256, 4096, 4096), (4608, 12288, 3072)):
+        size = f"{m}x{n}x{k}"
+        for fast in (False, True):
+            d = make.matmul(m, n, k, "f8E4M3FN", b_transposed=True, fast_accumulation=fast)
+            name = f"matmul fp8 {size}{', fast sums' if fast else ''}"
+            cases.append(Speed(name, d, 0.95 if (m, n, k) == (4096, 4096, 4096) else 0.0, torch_scaled_mm(fast)))
+    return cases
 
 
 def torch_half_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:

@@ -1,6 +1,7 @@
 """What the constants of the matmul and convolution cost models are set by: times of their schedules beside their estimates.
 
     python benchmarks/cuda_kernels.py --tune 16x4096x4096,32x4096x4096NT   # M x N x K, f16; NT: B lies K-major
+    python benchmarks/cuda_kernels.py --tune f8:4096x4096x4096NT           # e4m3, sums promoted to f32; f8fast: not promoted
     python benchmarks/cuda_kernels.py --tune conv2x96x320x320              # 3x3: images x size x channels in x out
     python benchmarks/cuda_kernels.py --tune conv32x56x256x512k1s2         # 1x1 with stride 2; i8: of integers, to f16
     python benchmarks/cuda_kernels.py --tune depthwise32x28x240k5,group2x9216x32x10   # images x positions x groups x channels
@@ -42,6 +43,7 @@ from cuda_kernels import (
     random_tensor,
     torch_matmul,
 )
+from cuda_quantized_cases import torch_scaled_mm
 
 from ingot.compiler.codegen import cuda_conv, cuda_matmul, cuda_normalize
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
@@ -85,9 +87,14 @@ def problem(shape: str, target: Target) -> tuple[Speed, list[Estimate]]:
     if shape.startswith("group"):
         case = group_speed(*map(int, shape.removeprefix("group").split("x")))
         return case, [Estimate(0.0, s) for s in cuda_normalize.group_schedules(case.dispatch, target)]
-    m, n, k = map(int, shape.removesuffix("NT").split("x"))
-    d = make.matmul(m, n, k, "f16", b_transposed=shape.endswith("NT"))
-    return Speed(shape, d, 0.0, torch_matmul), cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
+    kind, size = shape.split(":") if ":" in shape else ("f16", shape)
+    m, n, k = map(int, size.removesuffix("NT").split("x"))
+    fast = kind == "f8fast"
+    d = make.matmul(
+        m, n, k, "f16" if kind == "f16" else "f8E4M3FN", b_transposed=size.endswith("NT"), fast_accumulation=fast
+    )  # fmt: skip
+    peer = torch_matmul if kind == "f16" else torch_scaled_mm(fast)
+    return Speed(shape, d, 0.0, peer), cuda_matmul.estimates(cuda_matmul.gemm_problem(d), target)
 
 
 def print_clusters(target: Target) -> None:

@@ -385,6 +385,7 @@ def _normalize(call: RootCall) -> list[np.ndarray]:
     y = np.broadcast_to(run_region(call, call.regions[0], (x,), x.shape)[0], x.shape)
     axes = _ints(call.attrs["axes"])
     epsilon = y.dtype.type(call.attrs["epsilon"])
+    statistics: list[np.ndarray] = []
     match call.attrs["kind"]:
         case "softmax":
             y = _softmax(y, axes)
@@ -392,13 +393,17 @@ def _normalize(call: RootCall) -> list[np.ndarray]:
             shifted = y - y.max(axis=axes, keepdims=True, initial=-np.inf)
             y = shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True))
         case "layer":
-            centered = y - y.mean(axis=axes, keepdims=True)
-            y = centered / np.sqrt(np.square(centered).mean(axis=axes, keepdims=True) + epsilon)
+            mean = y.mean(axis=axes, keepdims=True)
+            centered = y - mean
+            root = np.sqrt(np.square(centered).mean(axis=axes, keepdims=True) + epsilon)
+            y, statistics = centered / root, [mean, 1 / root]
         case "rms":
-            y = y / np.sqrt(np.square(y).mean(axis=axes, keepdims=True) + epsilon)
+            root = np.sqrt(np.square(y).mean(axis=axes, keepdims=True) + epsilon)
+            y, statistics = y / root, [1 / root]
         case kind:
             raise ValueError(f"normalize of kind {kind!r}: expected softmax, log_softmax, layer or rms")
-    return _finish(call, call.regions[1], (y,), x.shape)
+    epilogue = call.regions[1]
+    return _finish(call, epilogue, (y, *statistics)[: len(epilogue.args)], x.shape)
 
 
 def _pool(call: RootCall) -> list[np.ndarray]:

@@ -60,12 +60,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ingot import dims
-from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module
+from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module, type_text
 from ingot.dialects.scalar_table import ROWS
 from ingot.dims import Dim
 
 NAME = "ingot"
 SLOTS = 64  # the most tensors that a control operation takes, and that it gives
+STATISTICS: dict[str, tuple[str, ...]] = {"layer": ("mean", "scale"), "rms": ("scale",)}  # (map(x) - mean) * scale is y
 WEIGHTS_FUNC = "weights"  # the function that is the weights program: its outputs are the derived weights
 PACKING_FUNC = "packing"  # what a JIT appends to it: run by the device, once the weights are there
 
@@ -151,7 +152,8 @@ OPS: tuple[OpDef, ...] = (
           doc="`kind` (sum, max, min, prod) over `axes`, which keep size 1, of `map` (domain: x's shape), then `finish`."),
     OpDef("normalize", ("x",), ("*results",), ("map", "epilogue"), ("axes", "kind", "epsilon"),
           doc="y = map(x) normalized over `axes`, in f32, then `epilogue` over x's shape. `kind`: softmax; log_softmax; layer: "
-          "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon)."),
+          "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon). After the normalized element, "
+          "`epilogue` may take the row's `STATISTICS`, with which it normalizes other elements of the row."),
     OpDef("pool", ("x",), ("*results",), ("epilogue",), ("kind", "kernel", "strides", "dilations", "pads"),
           doc="`kind` (max, average) over windows, channels last: x [N, spatial..., C]. The unit attribute `count_include_pad` "
           "makes padding count in an average."),
@@ -262,13 +264,12 @@ def shape_of(value: ir.Value | ir.Type) -> tuple[Dim, ...]:
 def dtype_of(value: ir.Value | ir.Type) -> str:
     """The storage type's name of a tensor value or type, or the name of a scalar type."""
     t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(t)
     return _parts(t)[0] if text.startswith("tensor<") else text
 
 
 def _parts(value: ir.Value | ir.Type) -> tuple[str, tuple[Dim, ...]]:
-    t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(value if isinstance(value, ir.Type) else value.type)
     if not text.startswith("tensor<") or "*" in text.split(",")[0]:
         raise ValueError(f"{text} is not a ranked tensor type")
     return _parse_type(text)

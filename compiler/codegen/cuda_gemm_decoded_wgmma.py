@@ -9,7 +9,8 @@ of a group are not written before it has ended (PTX ISA, "wgmma.wait_group").
 Packed weights (ingot.weight_packing) come as whole tiles, of which each lane reads 16 bytes at once.
 
 N-major operands of 8 bits, which wgmma reads from shared memory in the other order only, take the same way without decoding:
-their bytes are transposed in registers.
+their bytes are transposed in registers. Sums of 8-bit floats are promoted to f32 as in cuda_gemm_wgmma.py: a stage's are added
+when the first registers of the next stage are ready.
 
 Which n is which row of an instruction is free: lane / 4 holds neighbours, so that accumulators are pairs of columns of the
 result.
@@ -28,7 +29,7 @@ from typing import Any, ClassVar
 from ingot import dims
 from ingot.compiler.codegen.cuda_cluster_sums import ClusterSums
 from ingot.compiler.codegen.cuda_gemm_decoded import decodes, elements_of
-from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, promotes
 from ingot.compiler.codegen.cuda_gemm_tiles import Work, tile_count
 from ingot.compiler.codegen.cuda_gemm_wgmma import ATOM, SWIZZLE
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, symbol_of
@@ -84,6 +85,7 @@ class DecodedWgmmaSchedule:
         return TILE_N
 
 
+PROMOTED_ROWS = 96  # of the largest tile whose accumulators a thread can hold twice
 # Rows of tiles that the cost model chooses from: accumulators take half as many registers of the 168 that a thread has, and
 # with 128 of them ptxas waits for each instruction (C7512).
 TILE_ROWS = (192, 176, 160, 128, 96, 64, 32, 16)
@@ -123,9 +125,9 @@ def _weights_map(p: GemmProblem) -> TensorMapArg | None:
     """Boxes of a stage's weights, in bytes; of packed ones in tiles' words."""
     if p.packed:
         line, each = dims.floordiv(p.k, tile_k(p.b.bits)), TILE_K // tile_k(p.b.bits)
-        sizes = (TILE_BYTES // 4, line, dims.floordiv(p.n, TILE_COLUMNS))
-        box = (TILE_BYTES // 4, each, TILE_N // TILE_COLUMNS)
-        return TensorMapArg("operand", 1, "i32", sizes, (TILE_BYTES, TILE_BYTES * line), box, 0)
+        tiles = (TILE_BYTES // 4, line, dims.floordiv(p.n, TILE_COLUMNS))
+        part = (TILE_BYTES // 4, each, TILE_N // TILE_COLUMNS)
+        return TensorMapArg("operand", 1, "i32", tiles, (TILE_BYTES, TILE_BYTES * line), part, 0)
     x, shape = raw_matrix(p.b), weights_shape(p)
     assert shape.line_bytes == 16 * shape.chunks <= SWIZZLE, shape
     inner, outer, step = (x.cols, x.rows, x.row_stride) if shape.k_major else (x.rows, x.cols, x.col_stride)
@@ -139,12 +141,15 @@ def _weights_map(p: GemmProblem) -> TensorMapArg | None:
 
 
 def plan_decoded_wgmma(p: GemmProblem, target: Target, s: DecodedWgmmaSchedule) -> DecodedWgmmaPlan | None:
-    """The launch of a schedule, or None where the instruction, TMA or the lanes cannot take the operands."""
+    """The launch of a schedule, or None where the instruction, TMA or the lanes cannot take the operands, or registers not the
+    sums."""
     if _transposes(p):
         row = find_row(target, p.a.dtype, engine="wgmma", unsigned=p.unsigned[0])
     elif decodes(p) and p.a.dtype in ("f16", "bf16") and p.a_scales is None and p.b.bits <= 8 and suits_stages(p.b_scales):
         row = find_row(target, p.a.dtype, engine="wgmma")
     else:
+        return None
+    if promotes(p, target) and s.tile_m > PROMOTED_ROWS:
         return None
     whole = p.b.major == "col" or divides(2, p.n, p.dispatch)
     if row is None or row.acc != p.acc or p.a.major != "col" or p.b.major == "none" or not whole:
@@ -176,13 +181,13 @@ def emit_decoded_wgmma(module: KernelModule, p: GemmProblem, s: DecodedWgmmaSche
     if plan is None:
         raise NotImplementedError(f"{s} does not suit {p.a.dtype} and {p.b.dtype} on {target.name}")
     with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, min_blocks=1, prologue=True) as dk:
-        _Kernel(dk, p, s, plan.row).emit()
+        _Kernel(dk, p, s, plan.row, promotes(p, target)).emit()
     return plan.launch
 
 
 class _Kernel:
-    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: DecodedWgmmaSchedule, row: MmaRow) -> None:
-        self.dk, self.p, self.k, self.s, self.row = dk, p, dk.k, s, row
+    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: DecodedWgmmaSchedule, row: MmaRow, promotes: bool) -> None:
+        self.dk, self.p, self.k, self.s, self.row, self.promotes = dk, p, dk.k, s, row, promotes
         self.rows_map, self.weights_map = dk.maps
         self.shared = dk.k.dynamic_shared(ATOM)
         self.rows_bytes, self.stage_bytes = s.tile_m * SWIZZLE, stage_bytes(p, s.tile_m)
@@ -314,8 +319,9 @@ class _Kernel:
         acc = k.wgmma_accumulator(s.tile_m, self.row.acc)
         first_of_warp = (local & 31).eq(0)
         scales = weights.fetch_scales(work.first)
-        with k.for_(work.first, work.last, carry=[*state, k.const(0, "i32"), acc, scales]) as steps:
-            stage, parity, previous, acc, scales = steps.carry
+        totals = [k.const(0.0, "f32")] * (s.tile_m // 2) if self.promotes else []
+        with k.for_(work.first, work.last, carry=[*state, k.const(0, "i32"), acc, scales, totals]) as steps:
+            stage, parity, previous, acc, scales, totals = steps.carry
             ahead = weights.fetch_scales(steps.iv + 1)
             prepared = weights.prepare(scales)
             k.mbarrier_wait(self.full(stage), parity)
@@ -324,20 +330,31 @@ class _Kernel:
             for group in range(STEPS // GROUP_STEPS):
                 numbers = [group * GROUP_STEPS + i for i in range(GROUP_STEPS)]
                 operands = [weights.registers(base, i, prepared) for i in numbers]
+                if self.promotes and group == 0:
+                    acc, totals = self.promote(acc, totals)
                 k.wgmma_fence()
                 for i, a in zip(numbers, operands, strict=True):
-                    acc = k.wgmma_registers(acc, a, b + (32 * i >> 4), (64, s.tile_m, self.row.k), self.row.ptx)
+                    shape, kept = (64, s.tile_m, self.row.k), i > 0 or not self.promotes
+                    acc = k.wgmma_registers(acc, a, b + (32 * i >> 4), shape, self.row.ptx, accumulate=kept)
                 k.wgmma_commit()
                 k.wgmma_wait(1)
                 if group == 0:  # the last group of the stage before has ended
                     with k.if_(first_of_warp & (steps.iv > work.first)):
                         k.mbarrier_arrive(self.empty(previous))
-            steps.yield_([*self.next_stage(stage, parity), stage, acc, ahead])
-        stage, parity, previous, acc, _ = steps.results
+            steps.yield_([*self.next_stage(stage, parity), stage, acc, ahead, totals])
+        stage, parity, previous, acc, _, totals = steps.results
         k.wgmma_wait(0)
         with k.if_(first_of_warp & (work.first < work.last)):
             k.mbarrier_arrive(self.empty(previous))
-        return list(k.elements(acc)), [stage, parity]
+        sums = self.promote(acc, totals)[1] if self.promotes else list(k.elements(acc))
+        return sums, [stage, parity]
+
+    def promote(self, acc: Val, totals: list[Val]) -> tuple[Val, list[Val]]:
+        """Wait for the instructions under way, and add their sums; the accumulator, and the totals."""
+        k = self.k
+        k.wgmma_wait(0)
+        acc = k.wgmma_settled(acc)
+        return acc, [t + x for t, x in zip(totals, k.elements(acc), strict=True)]
 
     def store(self, out: Any, first: Val, quad: Val, acc: list[Val], work: Work) -> None:
         """Give the accumulators to `out`, neighbouring columns from the tile's `first` on together."""

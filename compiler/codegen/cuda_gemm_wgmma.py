@@ -8,6 +8,9 @@ one.
 A and B may each lie K-major, or (16-bit types) M- or N-major: a stage holds them as TMA brings them, in 128-byte swizzled rows,
 and the descriptors say which way they lie (PTX ISA, "Asynchronous Warpgroup Level Matrix Shared Memory Layout"). Results of 8
 and 16 bits leave through shared memory and TMA stores, others straight from registers.
+
+Of 8-bit floats the instruction sums in less than f32 (mma_table.py). Unless a product asks for fast sums, a consumer waits for
+the instructions of each stage, which are 128 k, and adds their sums to accumulators of f32, while the other one's are running.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from typing import Any, ClassVar
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
-from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, promotes
 from ingot.compiler.codegen.cuda_gemm_tiles import PartialSums, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_stream_k import PartialTile, tile_order, with_shares
 from ingot.compiler.codegen.kernel_builder import KernelModule
-from ingot.compiler.codegen.mma_table import MmaRow, find_row
+from ingot.compiler.codegen.mma_table import PROMOTION_K, MmaRow, find_row
 from ingot.compiler.codegen.values import Val
 from ingot.cuda_targets import facts
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
@@ -39,6 +42,8 @@ STAGING_BUFFERS = 2
 # nvJitLink ignores setmaxnreg (C7504): a thread then keeps those 168 (80), which an epilogue must not exceed by much.
 REGISTERS = {1: (40, 232), 2: (24, 104)}
 SHARED_SM_AREA = 128 * 64  # accumulators of the largest tile of which an SM holds two
+# Rows and columns of the largest tile whose accumulators, held twice, leave a thread of two consumers registers to work with.
+PROMOTED_TILE = (128, 128)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def _staged(r: Matrix) -> bool:
 
 @dataclass(frozen=True)
 class WgmmaPlan:
-    """What the kernel needs beyond its schedule: the instruction, the tensor maps, the launch."""
+    """What the kernel needs beyond its schedule: the instruction, tensor maps, the launch, and whether sums are promoted."""
 
     schedule: WgmmaSchedule
     row: MmaRow
@@ -115,6 +120,7 @@ class WgmmaPlan:
     map_b: TensorMapArg | None
     maps_out: tuple[TensorMapArg | None, ...]
     launch: KernelLaunch
+    promotes: bool
 
 
 def _operand_map(p: GemmProblem, x: Matrix, lines: int, tile_k: int) -> TensorMapArg | None:
@@ -130,7 +136,7 @@ def plan_wgmma(
     p: GemmProblem, target: Target, s: WgmmaSchedule, suffix: str = "", gathered: bool = False,
     windows: TensorMapArg | None = None,
 ) -> WgmmaPlan | None:
-    """The launch of a schedule, or None where the instruction or TMA cannot take the operands.
+    """The launch of a schedule, or None where the instruction or TMA cannot take the operands, or registers not the sums.
 
     `gathered`: the producer's threads copy A themselves, from operand 0, and where TMA cannot read it B, from operand 1.
     `windows`: the map of A, where it is no matrix.
@@ -140,7 +146,11 @@ def plan_wgmma(
         row = find_row(target, p.a.dtype, engine="wgmma", tf32=p.tf32, unsigned=p.unsigned[0])
     if row is None or row.acc != p.acc:
         return None
+    promoted = promotes(p, target)
+    if promoted and (s.tile_m > PROMOTED_TILE[0] or s.tile_n > PROMOTED_TILE[1]):
+        return None
     tile_k = SWIZZLE * 8 // row.bits
+    assert not promoted or tile_k == PROMOTION_K, row
     map_a = None if gathered else windows or _operand_map(p, p.a, s.tile_m, tile_k)
     map_b = _operand_map(p, p.b, column_lines(p, s), tile_k)
     if not gathered and (map_a is None or map_b is None):
@@ -168,7 +178,12 @@ def plan_wgmma(
         shared_bytes=shared,
         flops=p.flops,
     )
-    return WgmmaPlan(s, row, map_a, map_b, maps_out, with_shares(launch, p, s))
+    return WgmmaPlan(s, row, map_a, map_b, maps_out, with_shares(launch, p, s), promoted)
+
+
+def shared_sm_area(p: GemmProblem, target: Target) -> int:
+    """Elements of the largest tile of which an SM holds two; promoted sums take twice the registers."""
+    return SHARED_SM_AREA // 2 if promotes(p, target) else SHARED_SM_AREA
 
 
 def blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
@@ -177,7 +192,7 @@ def blocks_per_sm(p: GemmProblem, s: WgmmaSchedule, target: Target) -> int:
     Two blocks leave a thread 80 registers (128 where there is one consumer), of which accumulators may take less than half.
     """
     fits = target.shared_bytes // (s.stages * stage_bytes(p, s) + ATOM) >= 2
-    return 2 if fits and s.tile_m * s.tile_n <= SHARED_SM_AREA else 1
+    return 2 if fits and s.tile_m * s.tile_n <= shared_sm_area(p, target) else 1
 
 
 def emit_wgmma(module: KernelModule, p: GemmProblem, plan: WgmmaPlan, target: Target) -> None:
@@ -199,7 +214,7 @@ class WgmmaKernel:
     arrivals = 1
 
     def __init__(self, dk: DispatchKernel, p: GemmProblem, plan: WgmmaPlan, blocks: int) -> None:
-        self.dk, self.p, self.k, self.s, self.row = dk, p, dk.k, plan.schedule, plan.row
+        self.dk, self.p, self.k, self.s, self.row, self.promotes = dk, p, dk.k, plan.schedule, plan.row, plan.promotes
         k, s = self.k, self.s
         rest = iter(dk.maps)
         self.map_a = None if plan.map_a is None else next(rest)
@@ -356,20 +371,26 @@ class WgmmaKernel:
         transposed = {"a_transposed": p.a.major == "row", "b_transposed": p.b.major == "row"}
         shape = (64, s.tile_n, row.k)
 
+        def issue(stage: Val, parity: Val, acc: Val) -> Val:
+            """Start a stage's instructions, as one group."""
+            k.mbarrier_wait(self.full(stage), parity)
+            self.ready()
+            step = k.cast(stage * (self.stage_bytes >> 4), "i64", signed=False)
+            a, b = base_a + step, base_b + step
+            k.wgmma_fence()
+            for i in range(self.tile_k // row.k):
+                da, db = i * self.advance(p.a) >> 4, i * self.advance(p.b) >> 4
+                kept = i > 0 or not self.promotes
+                acc = k.wgmma(acc, a + da, b + db, shape, row.ptx, accumulate=kept, **transposed)
+            k.wgmma_commit()
+            return acc
+
         def multiply(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
             first, last = work.first, work.last
             acc = k.wgmma_accumulator(s.tile_n, row.acc)
             with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")]) as steps:
                 stage, parity, acc, previous = steps.carry
-                k.mbarrier_wait(self.full(stage), parity)
-                self.ready()
-                step = k.cast(stage * (self.stage_bytes >> 4), "i64", signed=False)
-                a, b = base_a + step, base_b + step
-                k.wgmma_fence()
-                for i in range(self.tile_k // row.k):
-                    da, db = i * self.advance(p.a) >> 4, i * self.advance(p.b) >> 4
-                    acc = k.wgmma(acc, a + da, b + db, shape, row.ptx, **transposed)
-                k.wgmma_commit()
+                acc = issue(stage, parity, acc)
                 # The instructions before these have finished: their stage may be filled again.
                 k.wgmma_wait(1)
                 with k.if_(local.eq(0) & (steps.iv > first)):
@@ -381,7 +402,21 @@ class WgmmaKernel:
                 k.mbarrier_arrive(self.empty(previous))
             return k.elements(acc), [stage, parity]
 
-        return multiply
+        def multiply_promoted(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
+            totals = [k.const(0.0, "f32")] * (s.tile_n // 2)
+            with k.for_(work.first, work.last, carry=[*state, k.wgmma_accumulator(s.tile_n), totals]) as steps:
+                stage, parity, acc, totals = steps.carry
+                acc = issue(stage, parity, acc)
+                k.wgmma_wait(0)
+                acc = k.wgmma_settled(acc)
+                with k.if_(local.eq(0)):
+                    k.mbarrier_arrive(self.empty(stage))
+                totals = [t + x for t, x in zip(totals, k.elements(acc), strict=True)]
+                steps.yield_([*self.next_stage(stage, parity), acc, totals])
+            stage, parity, _, totals = steps.results
+            return list(totals), [stage, parity]
+
+        return multiply_promoted if self.promotes else multiply
 
     def lane_position(self, local: Val, consumer: Val) -> tuple[Val, Val]:
         """Row in the tile and column in eight of a thread's first accumulator."""

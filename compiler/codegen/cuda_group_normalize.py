@@ -73,7 +73,7 @@ def group_problem(dispatch: Dispatch) -> GroupProblem | None:
     axes = sorted(int(a) % x.rank for a in dispatch.attr("axes"))
     kind = str(dispatch.attr("kind"))
     kept = [i for i in range(x.rank) if i not in axes]
-    if kind not in ("layer", "rms") or x.rank < 3 or not kept or len(axes) < 2:
+    if kind not in ("layer", "rms") or x.rank < 3 or not kept or len(axes) < 2 or len(dispatch.regions[-1].args) > 1:
         return None
     if axes[-1] != x.rank - 1 or kept[-1] != x.rank - 2 or any(a > kept[-1] for a in axes[:-1]):
         return None

@@ -49,16 +49,16 @@ from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import (
     plan_decoded_wgmma,
 )
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
-from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem, promotes
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
 from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
 from ingot.compiler.codegen.cuda_gemm_wgmma import (
-    SHARED_SM_AREA,
     WGMMA_TILES,
     WgmmaSchedule,
     WgmmaTile,
     emit_wgmma,
     plan_wgmma,
+    shared_sm_area,
     stage_bytes,
 )
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
@@ -84,6 +84,7 @@ DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
 GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
+PROMOTED_SHARE = 0.9  # of the rate of a tile's instructions where their sums are promoted to f32: not measured yet
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
@@ -118,7 +119,7 @@ def tensor_core_seconds(
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
     batch = max(1, constant(dims.product(p.batch)))
-    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits)
+    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits) * (PROMOTED_SHARE if promotes(p, target) else 1.0)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
     rounds = turns or math.ceil(tiles / f.sms)
@@ -172,7 +173,8 @@ def wgmma_schedules(
                 s = kind(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
                 tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
-                alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                tiles *= max(1, constant(dims.product(p.batch)))
+                alone = tile.m * tile.n > shared_sm_area(p, target) or tiles <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan(s):
                     blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)
@@ -221,7 +223,7 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             blocks = count * cluster
             if cluster > max(1, steps // 2) or (cluster == 1 and not swap) or blocks > 4 * sms:
                 continue
-            alone = tile.m * tile.n > SHARED_SM_AREA or blocks <= sms
+            alone = tile.m * tile.n > shared_sm_area(p, target) or blocks <= sms
             budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
             lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
             stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
@@ -230,7 +232,7 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             if plan is not None:
                 adding = cluster_seconds(cluster, rows, cols)
                 fits = target.shared_bytes // (plan.launch.shared_bytes + 1024)
-                each = 2 if fits >= 2 and tile.m * tile.n <= SHARED_SM_AREA else 1
+                each = 2 if fits >= 2 and tile.m * tile.n <= shared_sm_area(p, target) else 1
                 waves = -(-blocks // clustered_blocks(sms, cluster, each))
                 turns = 1 if blocks <= sms and waves == 1 else each * waves
                 # A later wave fills its stages from the start.
@@ -253,7 +255,10 @@ def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
 def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Iterator[Estimate]:
     """Estimates of all mma.sync schedules that fit, of those of cuda_stream_k.py too where `streams`."""
     if mma_row(p, target) is not None:
-        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams)
+        # Promoted sums take the registers of accumulators twice.
+        area = 64 * 32 if promotes(p, target) else 64 * 64
+        tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= area]
+        yield from mma_estimates(p, target, p.a.bits, tiles, streams)
 
 
 def mma_estimates(
@@ -319,7 +324,7 @@ def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate
                 break
             s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), splits)
             if plan_decoded_wgmma(p, target, s) is None:
-                return
+                break
             yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
             if splits == 1 and (shared := stream_k_estimate(p, target, s, 1, share)):
                 yield shared
