@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from ingot import dims
 from ingot.compiler.codegen.cuda_conv_problem import ConvProblem
 from ingot.compiler.codegen.cuda_gemm_tiles import Work
-from ingot.compiler.codegen.cuda_gemm_wgmma import SWIZZLE, WgmmaKernel, WgmmaPlan, WgmmaSchedule, blocks_per_sm, plan_wgmma
+from ingot.compiler.codegen.cuda_gemm_wgmma import (
+    SWIZZLE,
+    WgmmaKernel,
+    WgmmaPlan,
+    WgmmaSchedule,
+    WgmmaTile,
+    blocks_per_sm,
+    plan_wgmma,
+)
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
@@ -24,6 +32,14 @@ from ingot.target import Target
 # cuTensorMapEncodeIm2col; PTX ISA, im2col offsets).
 _LIMITS = {1: (-32768, 32767, 65535), 2: (-128, 127, 255), 3: (-16, 15, 31)}
 _FARTHEST_STEP = 8
+
+# From convolutions on an H200; two blocks on an SM, with few stages each, wait for their columns.
+IM2COL_TILES: tuple[WgmmaTile, ...] = (
+    WgmmaTile(128, 256, 0.78), WgmmaTile(128, 192, 0.79), WgmmaTile(192, 128, 0.77), WgmmaTile(128, 160, 0.85),
+    WgmmaTile(128, 128, 0.76), WgmmaTile(128, 96, 0.57), WgmmaTile(128, 64, 0.66), WgmmaTile(64, 256, 0.73),
+    WgmmaTile(64, 128, 0.78), WgmmaTile(64, 64, 0.6),
+)  # fmt: skip
+IM2COL_BESIDE = 0.62
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ steps are shared instead (cuda_stream_k.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,25 +159,29 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
 
 
 def wgmma_schedules(
-    p: GemmProblem, target: Target, kind: type[WgmmaSchedule] = WgmmaSchedule, plan: Callable[[Any], Any] | None = None
+    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[WgmmaSchedule] = WgmmaSchedule,
+    plan: Callable[[Any], Any] | None = None, beside: float = 0.82,
 ) -> Iterator[Estimate]:
-    """Estimates of all wgmma schedules of a kind that fit; `plan` gives None for what a kernel cannot take."""
+    """Estimates of all wgmma schedules of a kind that fit.
+
+    `plan` gives None for what a kernel cannot take; `beside` is the share of its rate that a tile reaches beside another one.
+    """
     plan = plan or (lambda s: plan_wgmma(p, target, s))
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
-    for tile in WGMMA_TILES:
+    for tile in tiles:
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
                 s = kind(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
-                tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
-                tiles *= max(1, constant(dims.product(p.batch)))
-                alone = tile.m * tile.n > shared_sm_area(p, target) or tiles <= facts(target).sms
+                count = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
+                count *= max(1, constant(dims.product(p.batch)))
+                alone = tile.m * tile.n > shared_sm_area(p, target) or count <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan(s):
-                    blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)
+                    blocks, share = (1, tile.efficiency) if alone else (2, beside * tile.efficiency)
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
                         yield shared
