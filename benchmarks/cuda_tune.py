@@ -47,6 +47,7 @@ from cuda_quantized_cases import torch_scaled_mm
 
 from ingot.compiler.codegen import cuda_conv, cuda_matmul, cuda_normalize
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
+from ingot.compiler.codegen.cuda_group_normalize import group_problem
 from ingot.compiler.codegen.cuda_matmul import Estimate
 from ingot.cuda_targets import facts
 from ingot.target import Target
@@ -86,7 +87,9 @@ def problem(shape: str, target: Target) -> tuple[Speed, list[Estimate]]:
         return case, cuda_conv.schedules(case.dispatch, target)
     if shape.startswith("group"):
         case = group_speed(*map(int, shape.removeprefix("group").split("x")))
-        return case, [Estimate(0.0, s) for s in cuda_normalize.group_schedules(case.dispatch, target)]
+        groups = group_problem(case.dispatch)
+        assert groups is not None, shape
+        return case, [Estimate(*x) for x in cuda_normalize.group_schedules(groups, target, waves=16)]
     kind, size = shape.split(":") if ":" in shape else ("f16", shape)
     m, n, k = map(int, size.removesuffix("NT").split("x"))
     fast = kind == "f8fast"

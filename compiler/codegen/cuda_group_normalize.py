@@ -113,9 +113,13 @@ def schedules(p: GroupProblem, target: Target, typical: int = 1024) -> Iterator[
     yield from found
 
 
-def choose(p: GroupProblem, target: Target) -> GroupSchedule | None:
-    """The schedule to take; None where channels are too many for a block."""
-    return next(schedules(p, target), None)
+def seconds(p: GroupProblem, target: Target) -> float:
+    """An estimate of both launches, which read twice and write once: numbers of an H200."""
+    outer = p.outer if isinstance(p.outer, int) else 1
+    positions = p.positions if isinstance(p.positions, int) else 1024
+    d = p.domain.dispatch
+    bytes_ = 2 * d.operands[0].type.bytes + sum(r.type.bytes for r in d.results)
+    return 3e-6 + outer * positions * p.channels * bytes_ / (0.85 * facts(target).bandwidth)
 
 
 def write_groups(module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: GroupSchedule) -> KernelPlan:
