@@ -6,7 +6,7 @@
     python benchmarks/cuda_kernels.py --tune conv32x56x256x512k1s2         # 1x1 with stride 2; i8: of integers, to f16
     python benchmarks/cuda_kernels.py --tune depthwise32x28x240k5,group2x9216x32x10   # images x positions x groups x channels
     python benchmarks/cuda_kernels.py --tune all                           # SHAPES
-    python benchmarks/cuda_kernels.py --tune convs                         # CONVS
+    python benchmarks/cuda_kernels.py --tune convs                         # CONVS; resnet: RESNET
 
 Of each kind of schedule the best few by their estimates are timed, so that one kind's wrong constants do not hide the others.
 The last lines say for each shape how the schedule with the least estimate ranks, and for each kind what was measured over what
@@ -68,7 +68,14 @@ CONVS = (
     "depthwise32x56x96k3", "depthwise32x28x240k5s2", "group16x9216x32x10", "group2x9216x32x10", "group2x9216x32x30",
     "group2x2304x32x20", "group2x576x32x40",
 )  # fmt: skip
-SETS = {"all": SHAPES, "convs": CONVS}
+# Of resnet50, two images.
+RESNET = (
+    "conv2x56x64x64", "conv2x56x128x128s2", "conv2x28x128x128", "conv2x28x256x256s2", "conv2x14x256x256", "conv2x14x512x512s2",
+    "conv2x7x512x512", "conv2x56x64x64k1", "conv2x56x64x256k1", "conv2x56x256x64k1", "conv2x56x256x512k1s2",
+    "conv2x28x512x128k1", "conv2x28x512x1024k1s2", "conv2x14x1024x256k1", "conv2x14x1024x2048k1s2", "conv2x7x512x2048k1",
+    "conv2x7x2048x512k1",
+)  # fmt: skip
+SETS = {"all": SHAPES, "convs": CONVS, "resnet": RESNET}
 _CONV = re.compile(r"(conv|depthwise)(\d+)x(\d+)x(\d+)(?:x(\d+))?(?:k(\d+))?(?:s(\d+))?(i8to8|i8)?")
 
 

@@ -30,9 +30,12 @@ from ingot.compiler.codegen.cuda_conv_depthwise import (
 from ingot.compiler.codegen.cuda_conv_im2col import (
     IM2COL_BESIDE,
     IM2COL_TILES,
+    Im2colClusterSchedule,
     Im2colSchedule,
     emit_conv_im2col,
+    emit_im2col_cluster,
     plan_conv_im2col,
+    plan_im2col_cluster,
     windows_map,
 )
 from ingot.compiler.codegen.cuda_conv_mma import emit_conv_mma
@@ -123,6 +126,9 @@ def im2col_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
     ):
         if streams or not e.schedule.stream:
             yield e
+    yield from cuda_matmul.cluster_schedules(
+        typical(c.gemm), target, IM2COL_TILES, Im2colClusterSchedule, lambda s: plan_im2col_cluster(c, target, s)
+    )
 
 
 def _has_registers(s: MmaSchedule) -> bool:
@@ -196,6 +202,12 @@ def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> Kern
         if plan is None:
             raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
         emit_conv_im2col(module, c, plan, target)
+        return plan.launch
+    if isinstance(s, Im2colClusterSchedule):
+        plan = plan_im2col_cluster(c, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
+        emit_im2col_cluster(module, c, s, plan)
         return plan.launch
     if isinstance(s, WgmmaSchedule):
         plan = plan_conv_wgmma(c, target, s)

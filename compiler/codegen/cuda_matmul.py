@@ -210,8 +210,14 @@ def cluster_seconds(cluster: int, rows: int, cols: int) -> float:
     return 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
 
 
-def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
+def cluster_schedules(
+    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[ClusterSchedule] = ClusterSchedule,
+    plan_of: Callable[[Any], Any] | None = None,
+) -> Iterator[Estimate]:
+    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped.
+
+    `plan_of` gives None for what a kernel cannot take; where it is given nothing is swapped.
+    """
     m, n = max(1, constant(p.m)), max(1, constant(p.n))
     batch = max(1, constant(dims.product(p.batch)))
     sms = facts(target).sms
@@ -219,8 +225,8 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     steps = max(1, -(-constant(p.k) // tile_k))
     columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
     swapped = [WgmmaTile(rows, columns, min(0.75, columns / 40)) for rows in (64, 128) if columns]
-    tiles = [(tile, True) for tile in swapped] + [(tile, False) for tile in WGMMA_TILES if m > 32]
-    for tile, swap in tiles:
+    either = [(tile, True) for tile in swapped if plan_of is None] + [(tile, False) for tile in tiles if m > 32]
+    for tile, swap in either:
         rows, cols = (tile.n, tile.m) if swap else (tile.m, tile.n)
         count = -(-m // rows) * -(-n // cols) * batch
         for cluster in CLUSTERS:
@@ -231,8 +237,8 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
             lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
             stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
-            s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
-            plan = plan_cluster(p, target, s) if stages >= 3 else None
+            s = kind(tile.m, tile.n, stages, cluster, swap)
+            plan = None if stages < 3 else plan_cluster(p, target, s) if plan_of is None else plan_of(s)
             if plan is not None:
                 adding = cluster_seconds(cluster, rows, cols)
                 fits = target.shared_bytes // (plan.launch.shared_bytes + 1024)
