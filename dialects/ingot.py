@@ -124,7 +124,10 @@ OPS: tuple[OpDef, ...] = (
           "one's are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
           "only where it holds. A result that is a chain of `move ... into` the argument of its number is written in place."),
     OpDef("host_read", ("value",), attrs=("symbol",), kind="effect",
-          doc="The host waits for the i64 scalar `value` and binds `symbol` to it, for what follows in the block."),
+          doc="The host waits for the scalar `value` (i64 or i32) and binds `symbol` to it, for what follows in the block; "
+          "where it may be negative, expressions spell it `signed(symbol)`."),
+    OpDef("define", attrs=("symbol", "expression"), kind="effect",
+          doc="Binds `symbol` to the value of a shape expression, which is never negative, for what follows in the block."),
     # Dispatches
     OpDef("pointwise", (), ("*results",), ("body",),
           doc="Every element of the results (all of one type) from `body`, whose domain is the results' shape."),
@@ -320,6 +323,12 @@ def main_func(module: ir.Module | ir.Operation) -> ir.Operation:
         if op.operation.name == f"{NAME}.func":
             return op.operation
     raise ValueError("the module has no ingot.func: lower ONNX first (ingot-convert-onnx-to-ingot)")
+
+
+def stages(module: ir.Module | ir.Operation) -> list[ir.Operation]:
+    """The functions that run one after the other: the main one, and those that `ingot-split-stages` made of it."""
+    body = module.body if isinstance(module, ir.Module) else module.regions[0].blocks[0]
+    return [main_func(module), *(op.operation for op in body.operations if "ingot.stage" in op.operation.attributes)]
 
 
 def find_func(module: ir.Module | ir.Operation, name: str) -> ir.Operation | None:

@@ -6,13 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ingot import dims
-<<<<<<< HEAD
-from ingot.dialects.ingot import DEFS, NAME, dtype_of, shape_of
-from ingot.dialects.mlir import ir, type_text
-=======
 from ingot.dialects.ingot import DEFS, NAME, STATISTICS, dtype_of, shape_of
-from ingot.dialects.mlir import ir
->>>>>>> rotary
+from ingot.dialects.mlir import ir, type_text
 from ingot.dialects.plain import attribute
 from ingot.dialects.scalar_table import TABLE
 from ingot.dialects.verifier import differ
@@ -46,7 +41,7 @@ _ATTRIBUTE_KINDS: dict[str, str] = {
     "relation": "a string", "message": "a string", "kind": "a string", "acc": "a string", "dim": "a string",
     "groups": "an integer", "a_block": "an integer", "b_block": "an integer",
     "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
-    "trips": "a string", "symbol": "a string", "carried": "an integer",
+    "trips": "a string", "symbol": "a string", "expression": "a string", "carried": "an integer",
     "strides": "an array of integers",
 }  # fmt: skip
 
@@ -284,8 +279,14 @@ def _loop(op: ir.Operation) -> Fault:
 
 def _host_read(op: ir.Operation) -> Fault:
     value = op.operands[0]
-    one = dtype_of(value) == "i64" and dims.product(shape_of(value)) == 1
-    return None if one else f"reads one i64, got {value.type}"
+    one = dtype_of(value) in ("i64", "i32") and dims.product(shape_of(value)) == 1
+    return None if one else f"reads one i64 or i32, got {value.type}"
+
+
+def _define(op: ir.Operation) -> Fault:
+    expression = dims.parse(op.attributes["expression"].value)
+    name = op.attributes["symbol"].value
+    return f"defines {name} by itself" if name in dims.symbols(expression) else None
 
 
 def _control_region(op: ir.Operation, number: int, taken: Sequence[str]) -> Fault:
@@ -589,6 +590,7 @@ RULES: dict[str, Callable[[ir.Operation], Fault]] = {
     "ingot.if": _if,
     "ingot.loop": _loop,
     "ingot.host_read": _host_read,
+    "ingot.define": _define,
     "ingot.output": _output,
     "ingot.guard": _guard,
     "ingot.weight": _weight,

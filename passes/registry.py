@@ -109,6 +109,14 @@ class PassRegistry:
         return near[0] if near else None
 
 
+class OwnPasses(PassRegistry):
+    """Ingot's own passes alone: looking for installed packages takes longer than a JIT's passes do."""
+
+    def find(self, name: str) -> type[Pass] | None:
+        """See `PassRegistry.find`."""
+        return own_pass(name)
+
+
 def passes_in(module: ModuleType) -> list[type[Pass]]:
     """The named passes that a module itself defines, in its order.
 
