@@ -182,10 +182,18 @@ def wgmma_schedules(
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan(s):
                     blocks, share = (1, tile.efficiency) if alone else (2, beside * tile.efficiency)
+                    share *= _filled(p, tile)
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
                         yield shared
                     break
+
+
+def _filled(p: GemmProblem, tile: WgmmaTile) -> float:
+    """The share of its rate that a tile keeps whose last columns the product lacks: the copy engine is slow at filling zeros."""
+    n = max(1, constant(p.n))
+    columns = -(-n // tile.n) * tile.n
+    return 1 / (1 + 1.2 * (columns - n) / columns)
 
 
 def clustered_blocks(sms: int, cluster: int, each: int) -> int:
