@@ -190,7 +190,7 @@ def wgmma_schedules(
 
 
 def _filled(p: GemmProblem, tile: WgmmaTile) -> float:
-    """The share of its rate that a tile keeps whose last columns the product lacks: the copy engine is slow at filling zeros."""
+    """The share of its rate that a tile keeps whose last columns the product lacks: the copy engine fills zeros slowly."""
     n = max(1, constant(p.n))
     columns = -(-n // tile.n) * tile.n
     return 1 / (1 + 1.2 * (columns - n) / columns)
