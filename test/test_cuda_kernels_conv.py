@@ -286,14 +286,24 @@ def test_depthwise_patches(d: Dispatch, s: DepthwiseSchedule) -> None:
 def test_depthwise_schedules_fit_and_fill_the_gpu() -> None:
     d = make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240)
     target = BY_NAME["sm_90a"]
-    schedules = list(depthwise_schedules(d, window_of(d, (5, 5), (28, 28)), target))
-    assert len(set(schedules)) == len(schedules) > 3
-    assert schedules[0] == choose_depthwise(d, window_of(d, (5, 5), (28, 28)), target)
-    for s in schedules:
+    found = depthwise_schedules(d, window_of(d, (5, 5), (28, 28)), target)
+    assert len(set(found)) == len(found) > 3
+    assert found[0] == choose_depthwise(d, window_of(d, (5, 5), (28, 28)), target)
+    assert (found[0].rows, found[0].pixels, found[0].lanes) == (2, 4, 4)  # the fastest on an H200
+    for s in found[:3]:
         with ir.Context():
             launch = emit(d, target, s).plan.launches[0]
         assert launch.shared_bytes <= 48 << 10
         assert 132 < launch.grid[0] * launch.grid[1] <= 2 * 132 < launch.grid[0] * launch.grid[1] * s.strips
+
+
+def test_small_depthwise_outputs_have_small_patches() -> None:
+    """Two images: patches that leave no SM without work."""
+    large, small = (make.conv(n, (14, 14), 240, 240, (5, 5), pads=(2,) * 4, groups=240) for n in (256, 2))
+    found = [choose_depthwise(d, window_of(d, (5, 5), (14, 14)), BY_NAME["sm_90a"]) for d in (large, small)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].rows * found[0].pixels > found[1].rows * found[1].pixels
 
 
 def test_ptx_of_depthwise_reads() -> None:
