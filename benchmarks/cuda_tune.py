@@ -65,8 +65,8 @@ CONVS = (
     "conv32x56x64x256k1", "conv32x56x256x64k1", "conv32x56x256x512k1s2", "conv2x56x64x256k1", "conv2x56x256x512k1s2",
     "conv32x56x64x256k1i8", "conv32x56x64x256k1i8to8", "conv2x96x4x320", "conv2x96x320x320", "conv1x256x512x512",
     "conv1x512x128x128", "conv32x56x64x64", "conv32x7x512x512", "depthwise32x28x240k5",
-    "depthwise32x56x96k3", "depthwise32x28x240k5s2", "depthwise2x28x240k5", "depthwise2x14x672k5", "group16x9216x32x10", "group2x9216x32x10", "group2x9216x32x30",
-    "group2x2304x32x20", "group2x576x32x40",
+    "depthwise32x56x96k3", "depthwise32x28x240k5s2", "depthwise2x28x240k5", "depthwise2x14x672k5", "group16x9216x32x10",
+    "group2x9216x32x10", "group2x9216x32x30", "group2x2304x32x20", "group2x576x32x40",
 )  # fmt: skip
 # Of resnet50, two images.
 RESNET = (
