@@ -37,7 +37,7 @@ from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule  # noqa: E402
-from ingot.compiler.codegen.cuda_conv_im2col import Im2colSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_conv_im2col import Im2colClusterSchedule, Im2colSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
@@ -380,6 +380,11 @@ def conv_checks() -> list[Check]:
             ("1d stride 2", make.conv(1, (300,), 128, 384, (3,), strides=(2,), pads=(1, 1), bias=True), (128, 192, 4)),
             ("3d", make.conv(1, (6, 10, 10), 64, 32, (3, 3, 3), pads=(1,) * 6), (64, 32, 8)),
         )),
+        *(Check(f"conv im2col cluster {name}", d, schedule=Im2colClusterSchedule(*tile)) for name, d, tile in (
+            ("3x3", make.conv(2, (14, 14), 256, 256, (3, 3), pads=same, bias=True), (64, 64, 12, 3)),
+            ("stride 2", make.conv(2, (14, 14), 512, 512, (3, 3), strides=(2, 2), pads=same), (64, 64, 12, 6)),
+            ("128 x 128", make.conv(2, (28, 28), 128, 128, (3, 3), pads=same), (128, 128, 4, 8)),
+        )),
         Check("conv stem", make.conv(2, (65, 65), 3, 64, (7, 7), strides=(2, 2), pads=(3,) * 4, bias=True)),
         Check("conv 4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same)),
         wgmma("4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same), 128, 160, 5),
@@ -614,6 +619,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
     parser.add_argument("--tune", default="", help="shapes, or `all`: time schedules and nothing else (cuda_tune.py)")
+    parser.add_argument("--without", default="", help="with --tune: no schedules whose kind begins so")
     options = parser.parse_args()
     torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
@@ -621,7 +627,7 @@ def main() -> int:
     if options.tune:
         from cuda_tune import tune
 
-        tune(options.tune, target)
+        tune(options.tune, target, options.without)
         return 0
     failed, rows = 0, []
     for check in [] if options.speed else all_checks():
