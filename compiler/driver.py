@@ -12,6 +12,7 @@ from typing import Any
 from ingot import __version__
 from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
 from ingot.compiler.importer import import_model
+from ingot.compiler.weights import WeightStore
 from ingot.compiler.weights_program import Sources, weights_of
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context
@@ -117,7 +118,17 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
         if op.name == "ingot.output"
     )
     infos = {name: WeightInfo(w.dtype, w.shape, "") for name, w in weights.items()}
-    return Engine(EngineHeader(PRODUCER, inputs, outputs, "", infos), buffer.getvalue(), weights)
+    folded = sources.folded(_read_weights(module)) if isinstance(sources, WeightStore) else {}
+    header = EngineHeader(PRODUCER, inputs, outputs, "", infos, folded=folded)
+    return Engine(header, buffer.getvalue(), weights)
+
+
+def _read_weights(module: ir.Module) -> set[str]:
+    """Names of the weights that any function of a module reads."""
+    funcs = [view.operation for view in module.body.operations]
+    blocks = [block for func in funcs for block in dialect.blocks(func)]
+    operations = [view.operation for block in blocks for view in block.operations]
+    return {_text(op, "name") for op in operations if op.name == "ingot.weight"}
 
 
 def _text(op: ir.Operation, name: str) -> str:

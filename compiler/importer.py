@@ -111,7 +111,7 @@ class _Builder:
         self.parameters.update(name for node in graph.nodes for name in _quantized(node))
         for name, tensor in graph.initializers.items():
             if name in used:
-                values[name] = self.tensor(name, tensor)
+                values[name] = self.tensor(name, tensor, refits=True)
         hints = {v.name: v.type for v in graph.proto.value_info}
         hints |= {v.name: v.type for v in graph.proto.output}
         for node in graph.nodes:
@@ -154,8 +154,10 @@ class _Builder:
                 ir.Operation.create(dialect.OUTPUT, [], [values[name]], attributes, loc=location(output.name))
             ir.Operation.create(dialect.RETURN)
 
-    def tensor(self, name: str, tensor: WeightSource | np.ndarray, loc: ir.Location | None = None) -> ir.Value:
-        """A constant for a small tensor, else a weight."""
+    def tensor(
+        self, name: str, tensor: WeightSource | np.ndarray, loc: ir.Location | None = None, refits: bool = False
+    ) -> ir.Value:
+        """A constant for a small tensor, else a weight; `refits`: of the model's parameters, which a refit may give anew."""
         loc = loc or location(name)
         if isinstance(tensor, np.ndarray) and tensor.dtype == object:
             value = dialect.attributes.dense(tensor)
@@ -166,6 +168,8 @@ class _Builder:
         floating = source.onnx_type.storage.startswith(("f", "bf"))
         small = source.elements <= (CONSTANT_FLOATS if floating else CONSTANT_INTEGERS)
         if element not in UNREADABLE and small and name not in self.parameters:
+            if refits:
+                self.weights.constants[name] = source
             return dialect.constant(source.array(), loc=loc)
         return dialect.weight(self.weights.add(name, source), self.tensor_type(element, source.shape), loc=loc)
 

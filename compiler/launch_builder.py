@@ -55,14 +55,15 @@ def build_program(module: ir.Module, target: str) -> DraftProgram:
         CompileError: the module was not planned, or holds what a launch program cannot.
     """
     func = dialect.main_func(module)
+    packing = dialect.find_func(module, dialect.PACKING_FUNC)
     states = _states(func)
     try:
-        return _Builder(func, target, states).build()
+        return _Builder(func, packing, target, states).build()
     except CompileError:
         if not states:
             raise
         # A grown state has gaps in memory, and some view of it needs it whole: without donation it has none.
-        return _Builder(func, target, ()).build()
+        return _Builder(func, packing, target, ()).build()
 
 
 def _states(func: ir.Operation) -> tuple[State, ...]:
@@ -78,6 +79,7 @@ def _states(func: ir.Operation) -> tuple[State, ...]:
 @dataclass
 class _Builder:
     func: ir.Operation
+    packing: ir.Operation | None
     target: str
     states: tuple[State, ...]
     buffers: list[Buffer] = field(default_factory=list)
@@ -95,6 +97,7 @@ class _Builder:
         outputs = [op for op in operations if op.name == "ingot.output"]
         inputs, bindings = self._inputs()
         self._memory(outputs)
+        packing = self._packing()
         live = frozenset(s for state in self.states for s in dims.symbols(state.kept))
         self.live = live
         self.copies: dict[int, list[int]] = {}
@@ -115,8 +118,23 @@ class _Builder:
             dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes"))),
             states,
             tuple(sorted(live)),
+            packing,
         )
         return DraftProgram(program, tuple(self.dispatches))
+
+    def _packing(self) -> tuple[DispatchStep, ...]:
+        """The steps of the function that packs weights, each a root operation on views of one weight, and their buffers."""
+        steps: list[DispatchStep] = []
+        for view in self.packing.regions[0].blocks[0].operations if self.packing is not None else ():
+            op = view.operation
+            if op.name != "ingot.output":
+                continue
+            (value, name) = op.operands[0], str(attribute(op.attributes["name"]))
+            self.bases[value] = self.weights[name] = len(self.buffers)
+            size = _nbytes(dialect.dtype_of(value), dialect.shape_of(value))
+            self.buffers.append(Buffer("packed", size, name=name))
+            steps.append(self._step(build_dispatch(value.owner.operation, self.places)))
+        return tuple(steps)
 
     def _steps(self, block: ir.Block) -> None:
         """Append the steps of a block."""
@@ -125,7 +143,7 @@ class _Builder:
             if op.name in dialect.ROOTS:
                 if "ingot.state_copy" in op.attributes and self.states:
                     self.copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))
-                self._dispatch(build_dispatch(op, self.places, live=self.live, is_callers=self._is_callers), op)
+                self.steps.append(self._step(build_dispatch(op, self.places, live=self.live, is_callers=self._is_callers)))
             elif op.name == "ingot.guard":
                 self.steps.append(_guard(op))
             elif op.name == "ingot.if":
@@ -222,21 +240,15 @@ class _Builder:
         kind, _, number = planned[list(op.results).index(base)].partition(":")
         return self.first_slot + int(number) if kind == "arena" else self.output_buffers[int(number)]
 
-    def _dispatch(self, built: BuiltDispatch, op: ir.Operation) -> None:
+    def _step(self, built: BuiltDispatch) -> DispatchStep:
         text = built.dispatch.text
         number = self.kernel_numbers.get(text)
         if number is None:
             number = self.kernel_numbers[text] = len(self.entries)
             self.entries.append(KernelEntry("", KernelPlan(()), text))
             self.dispatches.append(built.dispatch)
-        step = DispatchStep(
-            number,
-            tuple(map(self._reference, built.operands)),
-            tuple(map(self._reference, built.results)),
-            built.sizes,
-            node=built.node,
-        )
-        self.steps.append(step)
+        operands, results = (tuple(map(self._reference, places)) for places in (built.operands, built.results))
+        return DispatchStep(number, operands, results, built.sizes, node=built.node)
 
     def _reference(self, place: Place) -> BufferRef:
         return BufferRef(self._buffer_of(place.base), place.byte_offset)

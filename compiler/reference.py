@@ -19,6 +19,7 @@ from ingot.dialects.scalar_table import TABLE
 from ingot.dispatch import Attr, Dispatch, ScalarRegion
 from ingot.dtypes import DTYPES
 from ingot.matmul_scales import matmul_scales
+from ingot.weight_packing import unpacked
 
 __all__ = ["RootCall", "run_dispatch", "run_region", "run_root"]
 
@@ -206,6 +207,8 @@ def _matmul_operands(call: RootCall) -> tuple[np.ndarray, np.ndarray]:
     """What the elements of a and b stand for: see `ingot.matmul_scales`."""
     scales = matmul_scales(call.attrs)
     a, b = call.operands[:2]
+    if call.attrs.get("b_packed"):
+        b = unpacked(b.T, next(t.bits for t in DTYPES.values() if t.np == b.dtype)).T
     zero = None if scales.b_zero is None else call.operands[scales.b_zero]
     narrow = a.dtype if a.dtype in (DTYPES["f16"].np, DTYPES["bf16"].np) else np.dtype(np.float32)
     if call.attrs.get("a_unsigned"):

@@ -9,7 +9,8 @@ Small and closed. A module holds one `ingot.func`; its body is a sequence of
 - `guard`s, `output`s and the terminator `return`.
 
 The weights program, where there is one, is a second function, `weights`, after the main one: its outputs are the derived
-weights that the main function reads by name, each computed from sources that keep the model's names.
+weights that the main function reads by name, each computed from sources that keep the model's names. A JIT may append a third,
+`packing`, whose outputs are weights as its target's instructions take them (`ingot-pack-weights`); no engine holds it.
 
 Values are tensors. A dimension that is not constant is a shape expression (`ingot.dims`); the expressions of a type's dynamic
 dimensions, in order, are its encoding: `tensor<?x?x768xf32, #ingot.dims<["N", "S"]>>`.
@@ -59,7 +60,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ingot import dims
-from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module
+from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module, type_text
 from ingot.dialects.scalar_table import ROWS
 from ingot.dims import Dim
 
@@ -67,6 +68,7 @@ NAME = "ingot"
 SLOTS = 64  # the most tensors that a control operation takes, and that it gives
 STATISTICS: dict[str, tuple[str, ...]] = {"layer": ("mean", "scale"), "rms": ("scale",)}  # (map(x) - mean) * scale is y
 WEIGHTS_FUNC = "weights"  # the function that is the weights program: its outputs are the derived weights
+PACKING_FUNC = "packing"  # what a JIT appends to it: run by the device, once the weights are there
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ OPS: tuple[OpDef, ...] = (
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
           "`epilogue` maps it to the results. Integers are signed but with the unit attribute `a_unsigned` or `b_unsigned`. "
           "With the attribute `b_block`, b is quantized and its scales are a further operand, with `b_zero` zero points of "
-          "their type and shape another (ingot.matmul_scales)."),
+          "their type and shape another (ingot.matmul_scales). With the unit attribute `b_packed`, elements of b lie in the "
+          "order of ingot.weight_packing."),
     OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("*results",), ("epilogue",), ("acc", "a_block", "b_block"),
           doc="`matmul` of two operands with scales for each so many neighbours along k (ingot.matmul_scales)."),
     OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
@@ -261,13 +264,12 @@ def shape_of(value: ir.Value | ir.Type) -> tuple[Dim, ...]:
 def dtype_of(value: ir.Value | ir.Type) -> str:
     """The storage type's name of a tensor value or type, or the name of a scalar type."""
     t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(t)
     return _parts(t)[0] if text.startswith("tensor<") else text
 
 
 def _parts(value: ir.Value | ir.Type) -> tuple[str, tuple[Dim, ...]]:
-    t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(value if isinstance(value, ir.Type) else value.type)
     if not text.startswith("tensor<") or "*" in text.split(",")[0]:
         raise ValueError(f"{text} is not a ranked tensor type")
     return _parse_type(text)

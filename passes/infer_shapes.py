@@ -235,9 +235,8 @@ class _Inference:
         elements = None
         name = op.attributes["name"].value
         if self.ctx.weights is not None and name in self.ctx.weights:
-            source = self.ctx.weights[name]
-            if source.elements <= _WEIGHT_ELEMENTS:
-                elements = constant_elements(source.array())
+            if self.ctx.weights[name].elements <= _WEIGHT_ELEMENTS:
+                elements = constant_elements(self.ctx.weights.elements(name))
         tensor = Tensor(onnx_type_of(value), shape, elements)
         write_values(op, [tensor])
         return tensor

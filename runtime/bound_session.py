@@ -109,9 +109,10 @@ class BoundSession:
             inputs[state.input] = outputs[state.output] = s.buffer
         results = session._call(Call(sizes, inputs, outputs, stream=session._stream))
         for s in self._states.values():
-            state = program.states[s.number]
             s.length = lengths[s.number]
-            results[state.output] = self._view(s, s.length)
+            output = program.states[s.number].output
+            if output in wanted:
+                results[output] = self._view(s, s.length)
         return [results[i] for i in wanted]
 
     def _shapes(self, arrays: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

@@ -60,6 +60,8 @@ class Session:
         engine: an `Engine`, or the path of an engine file.
         device: `cpu`, `cuda:N`, or None for the first GPU where there is one, else the CPU.
         tf32: CUDA: f32 products may round their operands to tf32 (10 bits of mantissa), which tensor cores multiply.
+        fast_accumulation: CUDA: products of 8-bit floats may be summed in the 14 bits that tensor cores of compute capability
+            8.9 and 9.0 keep; by default they are added in f32 every 128 elements.
         specialize: CUDA: when a shape gets kernels of its own: `lazy`, in the background once it was called twice; `eager`,
             at its first call, which waits; `none`.
         threads: CPU: threads a call uses; the cores by default.
@@ -82,6 +84,7 @@ class Session:
         device: str | None = None,
         *,
         tf32: bool = False,
+        fast_accumulation: bool = False,
         specialize: str = "lazy",
         threads: int | None = None,
         stream: Any = None,
@@ -101,7 +104,9 @@ class Session:
         self._loader = loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
         with self._report.step("device"):
             self.device = open_device(device, loader, threads=threads, priority=priority)
-        loader.passes = machine_passes(self.device.target, tf32=tf32, specialize=check_mode(specialize))
+        loader.passes = machine_passes(
+            self.device.target, tf32=tf32, fast_accumulation=fast_accumulation, specialize=check_mode(specialize)
+        )
         loaded = loader.load(self.engine, self.device.target, self._report)
         self.counters.compiled_kernels = self._report.compiled
         self.program = loaded.program

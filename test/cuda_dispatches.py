@@ -104,7 +104,7 @@ def swapped(t: TensorArg) -> TensorArg:
 def matmul(
     m: Size, n: Size, k: Size, dtype: str = "bf16", *, batch: Sequence[Size] = (), out: str = "", acc: str = "f32",
     a_transposed: bool = False, b_transposed: bool = False, region: ScalarRegion | None = None, bias: bool = False,
-    tf32: bool = False, multiples: Mapping[str, int] | None = None, b_batch: bool = True,
+    tf32: bool = False, multiples: Mapping[str, int] | None = None, b_batch: bool = True, fast_accumulation: bool = False,
 ) -> Dispatch:
     """C = A * B (+ bias and gelu); `a_transposed`: A lies M-major, `b_transposed`: B lies K-major."""
     out = out or (dtype if not dtype.startswith(("f8", "i8")) else "i32" if dtype == "i8" else "bf16")
@@ -115,8 +115,7 @@ def matmul(
         operands.append(contiguous(out, n))
         region = bias_gelu(out, 2)
     attrs: dict[str, object] = {"acc": acc}
-    if tf32:
-        attrs["tf32"] = True
+    attrs |= {name: True for name, on in (("tf32", tf32), ("fast_accumulation", fast_accumulation)) if on}
     result = contiguous(out, *batch, m, n)
     return make("matmul", operands, [result], [region or narrow(out, acc)], attrs, multiples)
 
@@ -145,6 +144,11 @@ def quantized_matmul(
     if unsigned:
         attrs["b_unsigned"] = True
     return make("matmul", operands, [contiguous(out, *batch, m, n)], [narrow(out)], attrs, multiples)
+
+
+def packed(d: Dispatch) -> Dispatch:
+    """A matmul whose b, of columns that are contiguous, lies in packed order."""
+    return replace(d, attrs=tuple(sorted((*d.attrs, ("b_packed", True)))))
 
 
 def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str, int] | None = None) -> Dispatch:
@@ -423,15 +427,35 @@ def errors(result: np.ndarray, reference: np.ndarray) -> Errors:
     return Errors(float(e.mean()), float(e.std()), float(np.abs(e).max(initial=0.0))) if e.size else Errors(0.0, 0.0, 0.0)
 
 
-def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray) -> Errors:
+def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray, sum_bits: int = 0) -> Errors:
     """The statistical rule: no bias, and a spread not above 1.2 times that of another implementation, `peer`.
 
+    `sum_bits`: fraction bits of the sums of the instruction that was used, where they are less than an f32's. Sums of 128 k
+    with so many bits, added in f32, have a spread of 2**-sum_bits, whatever k is; the peer, which has none, gets it.
     Raises AssertionError with the numbers.
     """
     ours, theirs = errors(result, reference), errors(peer, reference)
+    allowed = np.hypot(theirs.spread, 2.0**-sum_bits if sum_bits else 0.0)
     assert abs(ours.bias) <= 1e-5 + 0.2 * ours.spread, f"biased: {ours}, the other implementation {theirs}"
-    assert ours.spread <= 1e-5 + 1.2 * theirs.spread, f"spread: {ours}, the other implementation {theirs}"
+    assert ours.spread <= 1e-5 + 1.2 * allowed, f"spread: {ours}, the other implementation {theirs}"
     return ours
+
+
+def before_rounding(d: Dispatch) -> Dispatch:
+    """The dispatch with f32 results: what `roundeven` takes in a region that ends in integers."""
+    *others, region = d.regions
+    (at,) = [i for i, inst in enumerate(region.insts) if inst.op == "roundeven"]
+    region = replace(region, results=(region.insts[at].args[0],))
+    return replace(d, results=tuple(replace(r, dtype="f32") for r in d.results), regions=(*others, region))
+
+
+def check_rounded(result: np.ndarray, reference: np.ndarray, sum_bits: int = 0) -> None:
+    """Integers that are rounded from sums of floats, against `reference` before rounding: another integer than the nearest only
+    where the sum's error, six times the spread that `check_against` allows, can reach the middle between two."""
+    reference = np.clip(reference.astype(np.float64), *np.array([np.iinfo(result.dtype).min, np.iinfo(result.dtype).max]))
+    error = 1e-5 + 1.2 * (2.0**-sum_bits if sum_bits else 0.0)
+    apart = np.abs(result - reference)
+    assert apart.max() <= 0.5 + 6 * error * np.sqrt(np.mean(reference**2)), f"{apart.max()} from the unrounded result"
 
 
 def extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:

@@ -14,8 +14,10 @@ from ingot import dims
 from ingot.compiler.codegen.cuda_domain import PartedDomain, row_domain
 from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule, write_cluster
 from ingot.compiler.codegen.cuda_group_cluster import choose as choose_cluster
+from ingot.compiler.codegen.cuda_group_cluster import schedules as cluster_schedules
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem, write_groups
 from ingot.compiler.codegen.cuda_group_normalize import choose as choose_groups
+from ingot.compiler.codegen.cuda_group_normalize import schedules as launch_schedules
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
     dispatch_kernel,
@@ -75,6 +77,15 @@ def choose(domain: PartedDomain) -> NormalizeSchedule:
     return NormalizeSchedule(CHUNK_THREADS, lanes, max(1, CHUNK_VECTORS * 4 // max(4, lanes)), chunked=True, axes=axes)
 
 
+def group_schedules(dispatch: Dispatch, target: Target) -> list[ClusterSchedule | GroupSchedule]:
+    """All schedules of a group normalization, the one to take first; none of other dispatches."""
+    p = group_problem(dispatch)
+    if p is None:
+        return []
+    found = [*cluster_schedules(p, target), *launch_schedules(p, target)]
+    return [*found, *(s for s in cluster_schedules(p, target, waves=16) if s not in found)]
+
+
 def emit(
     dispatch: Dispatch, target: Target, schedule: NormalizeSchedule | GroupSchedule | ClusterSchedule | None = None
 ) -> Emitted:
@@ -87,7 +98,7 @@ def emit(
             module = KernelModule(target.name, context=ir.Context.current)
             with module:
                 if isinstance(by_group, ClusterSchedule):
-                    plan = write_cluster(module, dispatch, groups, by_group)
+                    plan = write_cluster(module, dispatch, groups, by_group, target)
                 else:
                     plan = write_groups(module, dispatch, groups, by_group)
             return Emitted(plan, module.module)

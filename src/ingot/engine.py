@@ -61,6 +61,7 @@ class EngineHeader:
         weights: its tensors by name.
         needs: features a runtime must have.
         format_version: version of this description.
+        folded: digests of the model's tensors that are parts of the IR, by name: a refit cannot change them.
     """
 
     producer: str
@@ -70,6 +71,7 @@ class EngineHeader:
     weights: Mapping[str, WeightInfo] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     format_version: int = FORMAT
+    folded: Mapping[str, str] = field(default_factory=dict)
 
     def dumps(self) -> str:
         """Canonical JSON text."""
@@ -88,6 +90,7 @@ class EngineHeader:
             "ir_sha256": self.ir_sha256,
             "weights": {name: weight(w) for name, w in self.weights.items()},
             "needs": list(self.needs),
+            "folded": dict(self.folded),
         }
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
@@ -121,6 +124,7 @@ class EngineHeader:
                 {str(name): weight(w) for name, w in raw["weights"].items()},
                 tuple(raw["needs"]),
                 version,
+                {str(name): str(digest) for name, digest in raw.get("folded", {}).items()},
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ValueError(f"its description is damaged: {e!r}") from None
