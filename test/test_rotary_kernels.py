@@ -45,7 +45,7 @@ def test_cuda_with_sizes_at_run_time(interleaved: bool, norm: bool) -> None:
 def test_cuda_long_rows(interleaved: bool) -> None:
     check(make.rotary(1, 3, 2048, interleaved=interleaved, norm=True), "sm_80")
     d = make.rotary(1, 3, 512, interleaved=interleaved, norm=True)
-    check(d, "sm_80", schedule=NormalizeSchedule(64, 8 if not interleaved else 2, 1, chunked=True))
+    check(d, "sm_80", schedule=NormalizeSchedule(32, 8, 1, chunked=True, axes=1 + interleaved))
 
 
 @pytest.mark.parametrize(("interleaved", "norm"), FORMS)
