@@ -260,7 +260,7 @@ class _Kernel:
     def fill(self, work: Work, state: Sequence[Val]) -> list[Val]:
         """Fill the stages of a piece of work, from (stage, parity) to (stage, parity)."""
         k, p = self.k, self.p
-        with k.for_(work.first, work.last, carry=list(state)) as steps:
+        with k.for_(work.first, work.last, carry=list(state), rolled=True) as steps:
             stage, parity = steps.carry
             k.mbarrier_wait(self.empty(stage), parity ^ 1)
             full = self.full(stage)
@@ -320,7 +320,7 @@ class _Kernel:
         first_of_warp = (local & 31).eq(0)
         scales = weights.fetch_scales(work.first)
         totals = [k.const(0.0, "f32")] * (s.tile_m // 2) if self.promotes else []
-        with k.for_(work.first, work.last, carry=[*state, k.const(0, "i32"), acc, scales, totals]) as steps:
+        with k.for_(work.first, work.last, carry=[*state, k.const(0, "i32"), acc, scales, totals], rolled=True) as steps:
             stage, parity, previous, acc, scales, totals = steps.carry
             ahead = weights.fetch_scales(steps.iv + 1)
             prepared = weights.prepare(scales)

@@ -289,7 +289,7 @@ class WgmmaKernel:
         """Fill a stage for each step of a piece of work; `state` is (stage, parity), before and after."""
         k = self.k
         load_rows = self.rows_loader(work)
-        with k.for_(work.first, work.last, carry=state) as steps:
+        with k.for_(work.first, work.last, carry=state, rolled=True) as steps:
             stage, parity = steps.carry
             k.mbarrier_wait(self.empty(stage), parity ^ 1)
             full = self.full(stage)
@@ -388,7 +388,7 @@ class WgmmaKernel:
         def multiply(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
             first, last = work.first, work.last
             acc = k.wgmma_accumulator(s.tile_n, row.acc)
-            with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")]) as steps:
+            with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")], rolled=True) as steps:
                 stage, parity, acc, previous = steps.carry
                 acc = issue(stage, parity, acc)
                 # The instructions before these have finished: their stage may be filled again.
@@ -404,7 +404,7 @@ class WgmmaKernel:
 
         def multiply_promoted(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
             totals = [k.const(0.0, "f32")] * (s.tile_n // 2)
-            with k.for_(work.first, work.last, carry=[*state, k.wgmma_accumulator(s.tile_n), totals]) as steps:
+            with k.for_(work.first, work.last, carry=[*state, k.wgmma_accumulator(s.tile_n), totals], rolled=True) as steps:
                 stage, parity, acc, totals = steps.carry
                 acc = issue(stage, parity, acc)
                 k.wgmma_wait(0)
