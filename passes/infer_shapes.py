@@ -171,12 +171,10 @@ class _Inference:
         try:
             found = control.loop_results(op, control.known_trips(trips), begins, known, given)
         except Unsupported as e:
-            count = onnx.onnx_operands(op)[0]
-            if count is None or control.known_trips(trips) is not None:
-                self._problem(op, f"Loop: {e.message}", e.cure)
-                return
-            found = reads.origins(count, self.tensors)
-            if not self._read(found) and not self._read_results(count):
+            deciding = [v for v in onnx.onnx_operands(op)[:2] if v is not None]
+            found = list(dict.fromkeys(a for v in deciding for a in reads.origins(v, self.tensors)))
+            unknown = deciding if control.known_trips(trips) is None else []
+            if not unknown or not (self._read(found) or self._read_results(unknown[0])):
                 self._refuse(op, f"Loop: {e.message}", e.cure, found)
             return
         self._give(op, found)
