@@ -1,14 +1,14 @@
 """The compile server: a process of its own that compiles for a process that only runs engines.
 
 It is started by a command line, `python -m ingot.compiler.compile_server --socket FD`, and never by forking the user's process,
-which may hold a GPU, threads and locks. It imports MLIR and LLVM once and then forks single-threaded workers, one for each job
-that waits, up to a number. LLVM ends its process on a fatal error: then one job has failed, with the words that LLVM left, and
+which may hold a GPU, threads and locks. It imports MLIR and LLVM once and forks single-threaded workers, one for each job that
+waits, up to a number. LLVM ends its process on a fatal error: then one job has failed, with the words that LLVM left, and
 another worker takes its place. So it is with a worker that takes longer than a limit. The server ends when its client does, or
 when it has been idle for long.
 
 What workers have in memory when they are forked they need not load. While the first worker drafts a launch program, the server
-warms up: it imports what kernels of the target need, and compiles one itself. Jobs that compile wait for that, and a worker from
-before gives its place to a new one.
+warms up: it imports what kernels of the target need, and compiles one itself. Jobs that compile wait for that, and a worker
+from before gives its place to a new one.
 
 Requests, in the form of `ingot.framing` (every one has an `id`, which its answer repeats):
 

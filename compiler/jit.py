@@ -39,7 +39,8 @@ def draft_program(
             Pipeline.parse(PIPELINE).run(module)
         if passes:
             # The IR was verified when it was parsed, and a user waits.
-            Pipeline.parse(",".join(passes), OwnPasses()).run(module, instrumentation=Instrumentation(verify_each=False, keep_input=False))
+            unwatched = Instrumentation(verify_each=False, keep_input=False)
+            Pipeline.parse(",".join(passes), OwnPasses()).run(module, instrumentation=unwatched)
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
             Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(str(module))

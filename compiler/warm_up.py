@@ -59,8 +59,8 @@ def target_steps(target: Target) -> list[Step]:
 def _trial(target: Target) -> None:
     """Compile a small kernel and throw it away.
 
-    LLVM could end the process for a target that it does not know; hence only for those that it is tested with, and this machine's
-    CPU. No thread is left behind: the process may fork.
+    LLVM could end the process for a target that it does not know; hence only for those that it is tested with, and this
+    machine's CPU. No thread is left behind: the process may fork.
     """
     from ingot.compiler.compile_kernel import compile_stages
     from ingot.compiler.cpu_target import host_target

@@ -21,8 +21,8 @@ from torch_mlir import ir, passmanager
 from torch_mlir.dialects import ext, irdl
 
 __all__ = [
-    "PassManager", "context", "ext", "ir", "irdl", "leave_out_classes", "new_context", "operation_key", "reserve_dialect_module",
-    "translator", "type_text",
+    "PassManager", "context", "ext", "ir", "irdl", "leave_out_classes", "new_context", "operation_key",
+    "reserve_dialect_module", "translator", "type_text",
 ]  # fmt: skip
 
 PassManager = passmanager.PassManager
@@ -70,8 +70,8 @@ def leave_out_classes() -> None:
 
 
 def translator() -> Callable[[ir.Operation], str]:
-    """What translates a module of the llvm dialect to LLVM IR text. Its dialect's module of Python classes, which it is exported
-    from too, costs 80 ms to import and is not needed."""
+    """What translates a module of the llvm dialect to LLVM IR text. Python classes of that dialect, which take 80 ms to import,
+    are not needed for it."""
     from torch_mlir._mlir_libs import _mlirDialectsLLVM
 
     return _mlirDialectsLLVM.translate_module_to_llvmir

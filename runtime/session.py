@@ -103,6 +103,7 @@ class Session:
             raise EngineError("the engine was saved without weights", node=self.engine.path or None, cure=cure)
         self.counters = Counters()
         self._loader = loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
+        loader.expect(self.engine)
         with self._report.step("device"):
             self.device = open_device(device, loader, threads=threads, priority=priority)
         mode = check_mode(specialize)

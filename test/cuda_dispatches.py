@@ -208,7 +208,8 @@ def normalize(
 
 
 def rotary(
-    *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "", multiples: Mapping[str, int] | None = None
+    *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "",
+    multiples: Mapping[str, int] | None = None,
 ) -> Dispatch:
     """A rotary embedding of x [..., D], after an RMS normalization over D with a weight where `norm`, as `ingot-fuse` makes it:
     D is [D/2, 2] or [2, D/2], and partners are x with the pairs' axis backwards. cos and sin [rows, D] are of type `angles`."""
