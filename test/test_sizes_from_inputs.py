@@ -266,6 +266,15 @@ def test_axes_need_a_value_when_compiling() -> None:
         np.testing.assert_allclose(y, x.sum(axis), rtol=1e-5)
 
 
+def test_constants_cannot_mend_everything() -> None:
+    made = Case("""g (float[N, 3, 4] x, int64[1] axes, float[2, 2] z) => (float y, float d) {
+        y = ReduceSum <keepdims = 0> (x, axes)
+        d = Det(z) }""", []).model()  # fmt: skip
+    with pytest.raises(ModelError, match=r"operator Det is not supported") as caught:
+        ingot.compile(made)
+    assert caught.value.constants == ()
+
+
 def test_an_array_of_axes_of_unknown_length() -> None:
     made = Case("g (float[N, 3] x, int64[K] axes) => (float y) { y = ReduceSum <keepdims = 0> (x, axes) }", []).model()
     with pytest.raises(ModelError) as caught:
