@@ -523,7 +523,9 @@ class NvvmBuilder(MatrixOps):
         members = self.elements(accumulator)
         count = len(members)
         constraints = ",".join(["=f"] * count + [str(i) for i in range(count)])
-        return self.inline_asm("", constraints, members, accumulator.t)
+        settled = self.inline_asm("", constraints, members, accumulator.t)
+        assert settled is not None, "it has a result"
+        return settled
 
     def inline_asm(
         self,
