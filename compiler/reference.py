@@ -417,7 +417,8 @@ def _pool(call: RootCall) -> list[np.ndarray]:
         y = np.zeros(shape, acc)
         for _, picks in window.taps():
             y += padded[picks]
-        y /= _window_counts(x.shape, window, bool(call.attrs.get("count_include_pad"))).astype(acc)
+        if call.attrs["kind"] == "average":
+            y /= _window_counts(x.shape, window, bool(call.attrs.get("count_include_pad"))).astype(acc)
     return _finish(call, call.regions[0], (y,), shape)
 
 

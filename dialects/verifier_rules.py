@@ -560,7 +560,7 @@ def _pool(op: ir.Operation) -> Fault:
     if len(x) < 3 or len(result) != len(x) or differ(x[0], result[0]) or differ(x[-1], result[-1]):
         return f"pools {_show(x)} to {_show(result)}"
     return _first(
-        lambda: _kind(op, "max", "average"),
+        lambda: _kind(op, "max", "average", "sum"),
         lambda: _window_attrs(op, len(x) - 2, ("kernel", "strides", "dilations")),
         lambda: _results(op),
         lambda: _last_region(op, 0, arguments[:1]),

@@ -26,7 +26,9 @@ from ingot.passes.onnx_inference.tensors import BOOL, MAX_ELEMENTS, Tensor
 from ingot.passes.onnx_lowering import (
     elementwise,
     indexing,
+    inverse_functions,
     linear,
+    losses,
     microsoft_attention,
     quantization,
     quantized_elementwise,
@@ -42,8 +44,8 @@ from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    elementwise, indexing, linear, microsoft_attention, quantization, quantized_elementwise, quantized_products, reductions,
-    transformers, views, windows,
+    elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, quantization, quantized_elementwise,
+    quantized_products, reductions, transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 

@@ -81,6 +81,14 @@ def _arg(node: Node) -> Tensor:
     return Tensor(INT64, (*x.shape[:axis], *kept, *x.shape[axis + 1 :]))
 
 
+@rule("ReverseSequence")
+def _reverse_sequence(node: Node) -> Tensor:
+    x = node.input(0)
+    batch, _ = (node.axis(node.attr(n), x.rank) for n in ("batch_axis", "time_axis"))
+    node.equal(node.input(1).shape[0], x.shape[batch], "sequence_lens does not have one element for each of the batch")
+    return Tensor(x.type, x.shape)
+
+
 @rule("CumSum")
 def _cumsum(node: Node) -> Tensor:
     x = node.input(0)

@@ -128,7 +128,7 @@ def window_sizes(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> tup
     return tuple(out)
 
 
-_POOLS = frozenset({"MaxPool", "AveragePool", "com.microsoft.QLinearAveragePool"})
+_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "com.microsoft.QLinearAveragePool"})
 
 
 def conv_shape(node: Node, x: Tensor, w: Tensor) -> tuple[Dim, ...]:
@@ -192,7 +192,7 @@ def _max_pool(node: Node) -> list[Tensor]:
     return [Tensor(x.type, shape), Tensor(INT64, shape)]
 
 
-@rule("AveragePool")
+@rule("AveragePool", "LpPool")
 def _pool(node: Node) -> Tensor:
     x = node.input(0)
     return Tensor(x.type, (*x.shape[:2], *window_sizes(node, x.shape[2:], list(node.attr("kernel_shape")))))

@@ -9,6 +9,7 @@ from fractions import Fraction
 from ingot.dims import Dim
 from ingot.passes.onnx_lowering.graph_builder import INT64
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
+from ingot.passes.onnx_lowering.reductions import is_unsigned, ordered_as_signed
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 
@@ -67,21 +68,52 @@ def _gather_nd(low: Lowering) -> Source:
 
 @lowering("ArgMax", "ArgMin")
 def _arg(low: Lowering) -> Source:
-    """The extremum, then the smallest (or largest) position that holds it."""
     x = low.tensor(0)
     axis = low.node.axis(low.attr("axis"), x.rank)
-    last = bool(low.attr("select_last_index"))
-    if not x.type.signed and x.type.storage != "i1":
-        raise low.fail(f"element type {x.type.name} is not supported", "cast to a signed type")
-    extremum = low.build.reduce(x, "max" if low.op == "ArgMax" else "min", [axis], x.type)
+    found = position_of(low, x, "max" if low.op == "ArgMax" else "min", axis, last=bool(low.attr("select_last_index")))
+    return low.build.reshape(found, low.shape)
+
+
+def position_of(low: Lowering, x: TypedValue, kind: str, axis: int, *, last: bool = False) -> TypedValue:
+    """The first (or last) position of the extremum along an axis, which keeps size 1: the extremum, then where it is."""
+    ordered = ordered_as_signed if is_unsigned(x.type) else lambda b, e: e
+    extremum = low.build.reduce(x, kind, [axis], x.type, map=ordered, finish=ordered)
 
     def position(b: RegionBuilder, e: Scalar) -> Scalar:
         m = b.load(extremum)
         hit = b.cmpf_oeq(e, m) if e.is_float else b.cmpi_eq(e, m)
         return b.select(hit, b.index(axis), b.dim(-1 if last else x.shape[axis]))
 
-    found = low.build.reduce(x, "max" if last else "min", [axis], INT64, map=position, acc="i64")
-    return low.build.reshape(found, low.shape)
+    return low.build.reduce(x, "max" if last else "min", [axis], INT64, map=position, acc="i64")
+
+
+@lowering("Hardmax")
+def _hardmax(low: Lowering) -> Source:
+    x = low.tensor(0)
+    axis = low.node.axis(low.attr("axis"), x.rank)
+    place = position_of(low, x, "max", axis)
+
+    def body(b: RegionBuilder) -> Scalar:
+        one = b.known(1.0, low.type)
+        return b.select(b.cmpi_eq(b.index(axis), b.load(place)), one, b.like(0, one))
+
+    return low.build.pointwise(low.type, low.shape, body)
+
+
+@lowering("ReverseSequence")
+def _reverse_sequence(low: Lowering) -> Source:
+    """The first `lengths` elements of each sequence of a batch in reverse, the others where they are."""
+    x, lengths = low.tensor(0), low.source(1)
+    batch, time = (low.node.axis(low.attr(n), x.rank) for n in ("batch_axis", "time_axis"))
+    aligned = low.build.reshape(lengths, (*lengths.shape, *(1 for _ in x.shape[batch + 1 :])))
+
+    def body(b: RegionBuilder) -> Scalar:
+        length, at = b.to_index(b.load(aligned)), b.index(time)
+        back = b.subi(b.subi(length, b.const(1, "i64")), at)
+        source = b.clamped_index(b.select(b.cmpi_slt(at, length), back, at), x.shape[time])
+        return b.load_at(x, [source if i == time else b.index(i) for i in range(x.rank)])
+
+    return low.build.pointwise(x.type, low.shape, body)
 
 
 @lowering("CumSum")
