@@ -150,8 +150,8 @@ OPS: tuple[OpDef, ...] = (
           doc="y = map(x) normalized over `axes`, in f32, then `epilogue` over x's shape. `kind`: softmax; log_softmax; layer: "
           "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon)."),
     OpDef("pool", ("x",), ("*results",), ("epilogue",), ("kind", "kernel", "strides", "dilations", "pads"),
-          doc="`kind` (max, sum, average) over windows, channels last: x [N, spatial..., C]. The unit attribute `count_include_pad` "
-          "makes padding count in an average."),
+          doc="`kind` (max, sum, average) over windows, channels last: x [N, spatial..., C]. The unit attribute "
+          "`count_include_pad` makes padding count in an average."),
     # Scalar regions' own operations
     OpDef("load", ("tensor",), ("result",), kind="scalar", doc="The tensor's element at the current index."),
     OpDef("load_at", ("tensor", "*indices"), ("result",), kind="scalar",
