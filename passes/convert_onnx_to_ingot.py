@@ -30,10 +30,12 @@ from ingot.passes.onnx_lowering import (
     linear,
     losses,
     microsoft_attention,
+    ordering,
     quantization,
     quantized_elementwise,
     quantized_products,
     reductions,
+    scatter,
     transformers,
     views,
     windows,
@@ -44,8 +46,8 @@ from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, quantization, quantized_elementwise,
-    quantized_products, reductions, transformers, views, windows,
+    elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, ordering, quantization,
+    quantized_elementwise, quantized_products, reductions, scatter, transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 

@@ -42,10 +42,10 @@ def on_cpu(d: Dispatch, sizes: Mapping[str, int] | None = None, prepare: Prepare
 
 
 def emulated(
-    d: Dispatch, sizes: Mapping[str, int] | None = None, prepare: Prepare | None = None, tol: float = 2e-6, schedule: object = None,
-    target: str = "sm_90a",
+    d: Dispatch, sizes: Mapping[str, int] | None = None, prepare: Prepare | None = None, tol: float = 2e-6,
+    schedule: object = None,
 ) -> None:  # fmt: skip
-    found = run_emulated(d, target, sizes, schedule, prepare=prepare)
+    found = run_emulated(d, "sm_90a", sizes, schedule, prepare=prepare)
     compare(found.results, d, found.operands, dict(sizes or {}), tol)
 
 

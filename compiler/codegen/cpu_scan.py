@@ -22,7 +22,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     x, result = dispatch.operands[0], dispatch.results[0]
     axis, kind = int(dispatch.attr("axis")), str(dispatch.attr("kind"))
     exclusive, reverse = (bool(dispatch.attr(n, False)) for n in ("exclusive", "reverse"))
-    mapping, finish = dispatch.regions
+    mapping = dispatch.regions[0]
     acc = mapping.type_of(mapping.results[0])
     lane_axis = x.rank - 1 if axis != x.rank - 1 else -1
     outer = [a for a in range(x.rank) if a not in (axis, lane_axis)]

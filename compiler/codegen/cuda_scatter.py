@@ -1,7 +1,7 @@
 """The family of `scatter` on NVIDIA GPUs: a copy, then stores at computed places.
 
-Values that may meet in one place are one thread's, which combines them in order: no atomics, so that sums of floats are the same
-in every run. Values that replace each other are stored by a thread each.
+Values that may meet in one place are one thread's, which combines them in order: no atomics, so that sums of floats are the
+same in every run. Values that replace each other are stored by a thread each.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The family of `topk` on NVIDIA GPUs: a block finds the largest elements of one line.
 
 Candidates are all elements of a short line; of a long one, the k largest by radix selection (Knuth, "The Art of Computer
-Programming" 5.2.5, from the most significant digit): of each digit of the k-th largest key a histogram tells the value, and ties
-are decided by a selection on positions. A candidate's place in the result is the number of candidates that come before it. So
-results depend on the elements alone, not on the order in which threads find them.
+Programming" 5.2.5, from the most significant digit): of each digit of the k-th largest key a histogram tells the value, and
+ties are decided by a selection on positions. A candidate's place in the result is the number of candidates that come before it.
+So results depend on the elements alone, not on the order in which threads find them.
 """
 
 from __future__ import annotations

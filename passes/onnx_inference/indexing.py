@@ -89,6 +89,23 @@ def _reverse_sequence(node: Node) -> Tensor:
     return Tensor(x.type, x.shape)
 
 
+@rule("TopK")
+def _topk(node: Node) -> list[Tensor]:
+    x = node.input(0)
+    axis = node.axis(node.attr("axis"), x.rank)
+    (k,) = node.dims(1)
+    node.at_most(k, x.shape[axis], f"axis {axis} has fewer than k elements")
+    shape = tuple(k if i == axis else d for i, d in enumerate(x.shape))
+    return [Tensor(x.type, shape), Tensor(INT64, shape)]
+
+
+@rule("CumProd")
+def _cumprod(node: Node) -> Tensor:
+    x = node.input(0)
+    node.axis(node.ints(1)[0], x.rank)
+    return Tensor(x.type, x.shape)
+
+
 @rule("CumSum")
 def _cumsum(node: Node) -> Tensor:
     x = node.input(0)

@@ -7,9 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from ingot.dims import Dim
-from ingot.passes.onnx_lowering.graph_builder import INT64
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
-from ingot.passes.onnx_lowering.reductions import is_unsigned, ordered_as_signed
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 
@@ -66,40 +64,6 @@ def _gather_nd(low: Lowering) -> Source:
     return low.build.pointwise(x.type, low.shape, body)
 
 
-@lowering("ArgMax", "ArgMin")
-def _arg(low: Lowering) -> Source:
-    x = low.tensor(0)
-    axis = low.node.axis(low.attr("axis"), x.rank)
-    found = position_of(low, x, "max" if low.op == "ArgMax" else "min", axis, last=bool(low.attr("select_last_index")))
-    return low.build.reshape(found, low.shape)
-
-
-def position_of(low: Lowering, x: TypedValue, kind: str, axis: int, *, last: bool = False) -> TypedValue:
-    """The first (or last) position of the extremum along an axis, which keeps size 1: the extremum, then where it is."""
-    ordered = ordered_as_signed if is_unsigned(x.type) else lambda b, e: e
-    extremum = low.build.reduce(x, kind, [axis], x.type, map=ordered, finish=ordered)
-
-    def position(b: RegionBuilder, e: Scalar) -> Scalar:
-        m = b.load(extremum)
-        hit = b.cmpf_oeq(e, m) if e.is_float else b.cmpi_eq(e, m)
-        return b.select(hit, b.index(axis), b.dim(-1 if last else x.shape[axis]))
-
-    return low.build.reduce(x, "max" if last else "min", [axis], INT64, map=position, acc="i64")
-
-
-@lowering("Hardmax")
-def _hardmax(low: Lowering) -> Source:
-    x = low.tensor(0)
-    axis = low.node.axis(low.attr("axis"), x.rank)
-    place = position_of(low, x, "max", axis)
-
-    def body(b: RegionBuilder) -> Scalar:
-        one = b.known(1.0, low.type)
-        return b.select(b.cmpi_eq(b.index(axis), b.load(place)), one, b.like(0, one))
-
-    return low.build.pointwise(low.type, low.shape, body)
-
-
 @lowering("ReverseSequence")
 def _reverse_sequence(low: Lowering) -> Source:
     """The first `lengths` elements of each sequence of a batch in reverse, the others where they are."""
@@ -114,25 +78,6 @@ def _reverse_sequence(low: Lowering) -> Source:
         return b.load_at(x, [source if i == time else b.index(i) for i in range(x.rank)])
 
     return low.build.pointwise(x.type, low.shape, body)
-
-
-@lowering("CumSum")
-def _cumsum(low: Lowering) -> Source:
-    """A sum over all elements of the axis, of those up to the current one: quadratic work, for short axes."""
-    x = low.tensor(0)
-    axis = low.node.axis(low.node.ints(1)[0], x.rank)
-    length = x.shape[axis]
-    wide = low.build.reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
-    pairs = low.build.tensor(low.build.expand(wide, (*x.shape[:axis], length, *x.shape[axis:])))
-
-    def included(b: RegionBuilder, e: Scalar) -> Scalar:
-        to, at = b.index(axis), b.index(axis + 1)
-        if low.attr("reverse"):
-            to, at = at, to
-        keep = b.cmpi_slt(at, to) if low.attr("exclusive") else b.cmpi_sle(at, to)
-        return b.select(keep, e, b.like(0, e))
-
-    return low.build.reshape(low.build.reduce(pairs, "sum", [axis + 1], x.type, included), x.shape)
 
 
 # Resize ---------------------------------------------------------------------------------------------------------------
