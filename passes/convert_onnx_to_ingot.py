@@ -35,6 +35,7 @@ from ingot.passes.onnx_lowering import (
     quantized_elementwise,
     quantized_products,
     reductions,
+    sampling,
     scatter,
     transformers,
     views,
@@ -47,7 +48,7 @@ from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
     elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, ordering, quantization,
-    quantized_elementwise, quantized_products, reductions, scatter, transformers, views, windows,
+    quantized_elementwise, quantized_products, reductions, sampling, scatter, transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 

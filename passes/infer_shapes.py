@@ -22,6 +22,7 @@ from ingot.passes.onnx_inference import (
     losses,
     microsoft_attention,
     quantization,
+    sampling,
     scatter,
     transformers,
     views,
@@ -33,7 +34,8 @@ from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    constants, elementwise, indexing, linear, losses, microsoft_attention, quantization, scatter, transformers, views,
+    constants, elementwise, indexing, linear, losses, microsoft_attention, quantization, sampling, scatter,
+    transformers, views,
 )  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
 _SHOWN = 20  # problems that an error spells out

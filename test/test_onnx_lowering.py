@@ -440,6 +440,46 @@ def test_linear(case: Case) -> None:
     check(case)
 
 
+GRID = {"x": ("f", ["N", 3, 5, 4]), "g": ("f", ["N", "H", 2, 2])}
+GRID_FEEDS = [{"N": 2, "H": 8}, {"N": 1, "H": 3}]  # coordinates are normally distributed: a third lies outside
+REGIONS = {"x": ("f", ["N", 3, 9, 8]), "r": ("f", ["K", 4]), "i": ("l", ["K"])}
+REGION_FEEDS = [{"N": 2, "K": 3, "r": [[1, 2, 5, 6.5], [0, 0, 3, 20], [-4, -3, 30, 9]], "i": [0, 1, 0]}]
+SAMPLING = {
+    **{f"grid_{mode}_{padding}_{align}": Case(
+           f'y = GridSample <mode = "{mode}", padding_mode = "{padding}", align_corners = {align}> (x, g)', GRID, GRID_FEEDS,
+           tolerance=1e-5)
+       for mode in ("linear", "nearest", "cubic") for padding in ("zeros", "border", "reflection") for align in (0, 1)},
+    "grid_3d": Case("y = GridSample (x, g)", {"x": ("f", ["N", 2, 3, 5, 4]), "g": ("f", ["N", "H", 2, 3, 3])}, GRID_FEEDS,
+                    tolerance=1e-5),
+    "roi_align": Case("y = RoiAlign <output_height = 3, output_width = 2, sampling_ratio = 2, spatial_scale = 0.5> (x, r, i)",
+                      REGIONS, REGION_FEEDS, tolerance=1e-5),
+    "roi_align_max": Case('y = RoiAlign <mode = "max", output_height = 2, output_width = 2, sampling_ratio = 3, '
+                          'coordinate_transformation_mode = "output_half_pixel"> (x, r, i)', REGIONS, REGION_FEEDS,
+                          tolerance=1e-5),
+    "deform_conv": Case("y = DeformConv <pads = [1, 1, 1, 1], offset_group = 2> (x, w, o, b, m)",
+                        {"x": ("f", ["N", 4, 5, 6]), "o": ("f", ["N", 36, 5, 6]), "m": ("f", ["N", 18, 5, 6])},
+                        [{"N": 2}], {"w": weights(3, 4, 3, 3), "b": weights(3)}, opset=24, tolerance=1e-5),
+    "deform_conv_groups": Case("y = DeformConv <strides = [2, 1], dilations = [1, 2], group = 2> (x, w, o)",
+                               {"x": ("f", ["N", 4, 5, 6]), "o": ("f", ["N", 8, 2, 4])}, [{"N": 1}],
+                               {"w": weights(6, 2, 2, 2)}, opset=24, tolerance=1e-5),
+    "max_pool_places": Case("y, i = MaxPool <kernel_shape = [3, 2], strides = [2, 1], pads = [1, 1, 0, 0]> (x)", IMAGE, NHW,
+                            outputs=["y", "i"]),
+    "max_pool_places_by_column": Case("y, i = MaxPool <kernel_shape = [2, 2], dilations = [2, 1], storage_order = 1> (x)",
+                                      IMAGE, NHW, outputs=["y", "i"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAMPLING.values(), ids=SAMPLING)
+def test_sampling(case: Case) -> None:
+    check(case)
+
+
+def test_samples_that_depend_on_regions() -> None:
+    case = Case("y = RoiAlign <output_height = 2, output_width = 2> (x, r, i)", REGIONS, [])
+    with pytest.raises(ModelError, match="node_0_RoiAlign: RoiAlign: sampling_ratio=0 is not supported"):
+        Lowered(case.model())
+
+
 AXES = {"a": np.array([1, -1])}
 NORMALIZATIONS = {
     **{op: Case(f"y = {op} (x, a)", X, NHW, AXES) for op in (

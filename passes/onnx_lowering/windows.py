@@ -11,7 +11,7 @@ from ingot.dtypes import DTYPES, OnnxType
 from ingot.passes.onnx_inference.linear import transposed_window, window_attributes, window_pads
 from ingot.passes.onnx_inference.rules import Node
 from ingot.passes.onnx_lowering.elementwise import divide, power
-from ingot.passes.onnx_lowering.graph_builder import FLOAT
+from ingot.passes.onnx_lowering.graph_builder import FLOAT, INT64
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.reductions import is_unsigned, ordered_as_signed
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar, computing_type
@@ -111,10 +111,52 @@ def _convolution(
     return channels_first(low, out)
 
 
-@lowering("MaxPool", "AveragePool")
-def _pool(low: Lowering) -> list[Source]:
-    low.only_first_output()
-    return [pool(low, low.tensor(0), low.node)]
+@lowering("AveragePool")
+def _average_pool(low: Lowering) -> Source:
+    return pool(low, low.tensor(0), low.node)
+
+
+@lowering("MaxPool")
+def _max_pool(low: Lowering) -> list[Source | None]:
+    y = pool(low, low.tensor(0), low.node)
+    return [y, _places_of_maxima(low, low.build.tensor(y)) if len(low.used) > 1 and low.used[1] else None]
+
+
+def _places_of_maxima(low: Lowering, y: TypedValue) -> Source:
+    """Where in x, flattened, the first element of each window lies that is its maximum: a reduction over the windows."""
+    x, kernel = low.tensor(0), list(low.attr("kernel_shape"))
+    strides, dilations = window_attributes(low.node, kernel)
+    pads = window_pads(low.node, x.shape[2:], kernel)
+    # With storage_order=1 the last spatial axis but one counts fastest.
+    order = [0, 1, *range(2, x.rank)]
+    if low.attr("storage_order"):
+        order[2:] = order[2:][::-1]
+    taps = int(dims.product(kernel))
+    over = low.build.tensor(low.build.expand(low.build.reshape(y, (*y.shape, 1)), (*y.shape, taps)))
+
+    def place(b: RegionBuilder, maximum: Scalar) -> Scalar:
+        at, inside = [b.index(0), b.index(1)], b.const(True, "i1")
+        rest = b.index(y.rank)
+        spatial: list[Scalar] = []
+        for i in reversed(range(len(kernel))):
+            quotient = b.divsi(rest, b.const(kernel[i], "i64"))
+            tap = b.subi(rest, b.muli(quotient, b.const(kernel[i], "i64")))
+            rest = quotient
+            origin = b.subi(b.muli(b.index(2 + i), b.const(strides[i], "i64")), b.dim(pads[i]))
+            p = b.addi(origin, b.muli(tap, b.const(dilations[i], "i64")))
+            within = b.andi(b.cmpi_sge(p, b.const(0, "i64")), b.cmpi_slt(p, b.dim(x.shape[2 + i])))
+            inside = b.andi(inside, within)
+            spatial.insert(0, b.clamped_index(p, x.shape[2 + i]))
+        at += spatial
+        e = b.load_at(x, at)
+        hit = b.cmpf_oeq(e, maximum) if e.is_float else b.cmpi_eq(e, maximum)
+        flat = b.const(0, "i64")
+        for axis in order:
+            flat = b.addi(b.muli(flat, b.dim(x.shape[axis])), at[axis])
+        return b.select(b.andi(hit, inside), flat, b.const(2**63 - 1, "i64"))
+
+    found = low.build.reduce(over, "min", [y.rank], INT64, map=place, acc="i64")
+    return low.build.reshape(found, low.result(1).shape)
 
 
 def pool(low: Lowering, x: TypedValue, node: Node) -> Source:
