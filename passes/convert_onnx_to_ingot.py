@@ -34,6 +34,7 @@ from ingot.passes.onnx_lowering import (
     quantization,
     quantized_elementwise,
     quantized_products,
+    recurrent,
     reductions,
     sampling,
     scatter,
@@ -48,7 +49,7 @@ from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
     elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, ordering, quantization,
-    quantized_elementwise, quantized_products, reductions, sampling, scatter, transformers, views, windows,
+    quantized_elementwise, quantized_products, recurrent, reductions, sampling, scatter, transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 
@@ -103,12 +104,7 @@ class _Conversion:
             self._output(op)
         if self.problems:
             raise model_error(self.problems)
-        self._end()
-
-    def _end(self) -> None:
-        self.build.location = ir.Location.unknown()
-        self.build.create("return", [], [])
-        self._erase_dead()
+        self.build.end()
 
     def _operations(self, block: ir.Block) -> None:
         operations = [view.operation for view in block.operations]
@@ -305,7 +301,7 @@ class _Conversion:
                 given[-1] = self.build.tensor(self.build.reshape(given[-1], carried[number][1].shape))
         for typed in given:
             self.build.create("result", [typed.value], [])
-        self._end()
+        self.build.end()
         self.build = around
         self.sources.update(outer)
 
@@ -417,11 +413,3 @@ class _Conversion:
 
     def _problem(self, op: ir.Operation, message: str, cure: str) -> None:
         self.problems.append((node_label(op), message, cure))
-
-    def _erase_dead(self) -> None:
-        """Drop operations whose results nothing reads; effects stay."""
-        for op in reversed(self.build.created):
-            if dialect.DEFS[op.name].kind in ("effect", "structure"):
-                continue
-            if all(next(iter(r.uses), None) is None for r in op.results):
-                op.erase()

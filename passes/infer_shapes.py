@@ -22,6 +22,7 @@ from ingot.passes.onnx_inference import (
     losses,
     microsoft_attention,
     quantization,
+    recurrent,
     sampling,
     scatter,
     transformers,
@@ -34,7 +35,7 @@ from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    constants, elementwise, indexing, linear, losses, microsoft_attention, quantization, sampling, scatter,
+    constants, elementwise, indexing, linear, losses, microsoft_attention, quantization, recurrent, sampling, scatter,
     transformers, views,
 )  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes

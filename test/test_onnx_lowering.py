@@ -440,6 +440,44 @@ def test_linear(case: Case) -> None:
     check(case)
 
 
+SEQUENCES = {"x": ("f", ["T", "N", 3])}
+SEQUENCE_FEEDS = [{"T": 4, "N": 2}, {"T": 1, "N": 1}]
+
+
+def cell(gates: int, directions: int = 1, **more: Any) -> dict[str, Any]:
+    """Weights of a recurrent node of 5 hidden elements."""
+    d, rows = directions, gates * 5
+    return {"w": weights(d, rows, 3), "r": weights(d, rows, 5), "b": weights(d, 2 * rows)} | more
+
+
+ENDING = {**SEQUENCES, "n": ("i", ["N"])}
+ENDING_FEEDS = [{"T": 4, "N": 3, "n": [4, 1, 2]}]
+RECURRENT = {
+    "rnn": Case("y, h = RNN <hidden_size = 5> (x, w, r)", SEQUENCES, SEQUENCE_FEEDS, cell(1), ["y", "h"]),
+    "rnn_both_ways": Case('y, h = RNN <hidden_size = 5, clip = 0.7, direction = "bidirectional", '
+                          'activations = ["Relu", "Affine"], activation_alpha = [0.5], activation_beta = [0.1]> (x, w, r, b)',
+                          SEQUENCES, SEQUENCE_FEEDS, cell(1, 2), ["y", "h"]),
+    "gru": Case("y, h = GRU <hidden_size = 5> (x, w, r, b)", SEQUENCES, SEQUENCE_FEEDS, cell(3), ["y", "h"], tolerance=1e-5),
+    "gru_late_reset": Case('y, h = GRU <hidden_size = 5, linear_before_reset = 1, direction = "reverse"> (x, w, r, b, n, s)',
+                           {**ENDING, "s": ("f", [1, "N", 5])}, ENDING_FEEDS, cell(3), ["y", "h"], tolerance=1e-5),
+    "lstm": Case("y, h, c = LSTM <hidden_size = 5> (x, w, r)", SEQUENCES, SEQUENCE_FEEDS, cell(4), ["y", "h", "c"],
+                 tolerance=1e-5),
+    "lstm_all": Case('y, h, c = LSTM <hidden_size = 5, direction = "bidirectional"> (x, w, r, b, n, s, c0, p)',
+                     {**ENDING, "s": ("f", [2, "N", 5]), "c0": ("f", [2, "N", 5])}, ENDING_FEEDS,
+                     cell(4, 2, p=weights(2, 15)), ["y", "h", "c"], tolerance=1e-5),
+    "lstm_only_last": Case("z, y = LSTM <hidden_size = 5, input_forget = 1> (x, w, r, b)", SEQUENCES, SEQUENCE_FEEDS, cell(4),
+                           tolerance=1e-5),
+    "lstm_batch_first": Case("y, h, c = LSTM <hidden_size = 5, layout = 1> (x, w, r, b, , s)",
+                             {"x": ("f", ["N", "T", 3]), "s": ("f", ["N", 1, 5])}, SEQUENCE_FEEDS, cell(4), ["y", "h", "c"],
+                             opset=24, tolerance=1e-5),  # ONNX Runtime has no layout=1
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RECURRENT.values(), ids=RECURRENT)
+def test_recurrent(case: Case) -> None:
+    check(case)
+
+
 GRID = {"x": ("f", ["N", 3, 5, 4]), "g": ("f", ["N", "H", 2, 2])}
 GRID_FEEDS = [{"N": 2, "H": 8}, {"N": 1, "H": 3}]  # coordinates are normally distributed: a third lies outside
 REGIONS = {"x": ("f", ["N", 3, 9, 8]), "r": ("f", ["K", 4]), "i": ("l", ["K"])}

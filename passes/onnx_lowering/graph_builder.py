@@ -75,6 +75,47 @@ class GraphBuilder:
         self.created.append(op)
         return op
 
+    def end(self) -> None:
+        """Terminate the block, and drop operations whose results nothing reads; effects stay."""
+        self.location = ir.Location.unknown()
+        self.create("return", [], [])
+        for op in reversed(self.created):
+            if dialect.DEFS[op.name].kind in ("effect", "structure"):
+                continue
+            if all(next(iter(r.uses), None) is None for r in op.results):
+                op.erase()
+
+    def loop(
+        self,
+        symbol: str,
+        trips: Dim,
+        carried: Sequence[TypedValue],
+        captured: Sequence[TypedValue],
+        body: Callable[[GraphBuilder, Sequence[TypedValue], Sequence[TypedValue]], Sequence[TypedValue]],
+    ) -> list[TypedValue]:
+        """An `ingot.loop`: what `carried` has become after `trips` iterations, counted by `symbol`.
+
+        `body` writes an iteration with a builder of its own; it gets what the iteration takes, and `captured` as it is inside:
+        weights are read by name there.
+        """
+        data = [x for x in captured if weight_name(x.value) is None]
+        values = [*carried, *data]
+        attrs = {"trips": ir.StringAttr.get(str(trips)), "symbol": ir.StringAttr.get(symbol), "carried": _integer(len(carried))}
+        op = self.control("loop", [x.value for x in values], [x.value.type for x in carried], attrs)
+        block = op.regions[0].blocks.append(*(x.value.type for x in values), arg_locs=[self.location] * len(values))
+        inner = GraphBuilder(block, self._weights)
+        inner.location, inner.node = self.location, self.node
+        arguments = [TypedValue(a, x.type, x.shape) for a, x in zip(block.arguments, values, strict=True)]
+        rest = iter(arguments[len(carried) :])
+        inside = []
+        for x in captured:
+            name = weight_name(x.value)
+            inside.append(next(rest) if name is None else inner.weight(name, x.type, x.shape))
+        for x in body(inner, arguments[: len(carried)], inside):
+            inner.create("result", [x.value], [])
+        inner.end()
+        return [TypedValue(r, x.type, x.shape) for r, x in zip(op.results, carried, strict=True)]
+
     def root(
         self,
         name: str,
