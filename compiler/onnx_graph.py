@@ -16,7 +16,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from ingot.compiler.onnx_file import ModelFile
-from ingot.compiler.onnx_functions import function_body
+from ingot.compiler.onnx_functions import dependent_body, function_body
 from ingot.compiler.weights import WeightSource
 from ingot.dialects.onnx_schema import Operator, lookup
 from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType
@@ -226,8 +226,8 @@ class Normalizer:
                 if output and (output in known or output in outer):
                     self.problems.append(f"{name}: value {output!r} is defined a second time")
             function = self.functions.get((proto.domain, proto.op_type, proto.overload))
-            if function is None and not domain and self.decompose(proto.op_type):
-                function = function_body(proto.op_type, opsets[""])
+            if function is None and self.decompose(f"{domain}.{proto.op_type}" if domain else proto.op_type):
+                function = self._defined(proto, node, opsets)
             if function is not None:
                 self._inline(graph, proto, node, function, arguments, outer, known, depth)
                 known.update(filter(None, node.outputs))
@@ -239,6 +239,24 @@ class Normalizer:
                     node.attributes[a.name] = self._value(value, opsets, rename, inner, name)
             known.update(filter(None, node.outputs))
             graph.nodes += self._normalized(node, opsets)
+
+    def _defined(self, proto: onnx.NodeProto, node: Node, opsets: Mapping[str, int]) -> onnx.FunctionProto | None:
+        """The function by which ONNX defines a node, or None."""
+        if node.domain not in opsets:
+            return None
+        if not node.domain and (body := function_body(proto.op_type, opsets[""])) is not None:
+            return body
+        types = []
+        for name in node.inputs:
+            types.append(onnx.TypeProto())
+            if name and (inferred := self._inferred.get(name)) is not None:
+                types[-1].tensor_type.CopyFrom(inferred)
+            elif name and (element := self.element_type(name)) is not None:
+                types[-1].tensor_type.elem_type = element.code
+        body = dependent_body(proto, node.domain, opsets[node.domain], types)
+        if body is not None and not any(i.domain == "" for i in body.opset_import) and "" in opsets:
+            body.opset_import.append(onnx.OperatorSetIdProto(domain="", version=opsets[""]))
+        return body
 
     def _normalized(self, node: Node, opsets: Mapping[str, int]) -> list[Node]:
         """The node at the newest version, checked; nothing where it has a problem."""

@@ -38,6 +38,7 @@ from ingot.passes.onnx_lowering import (
     reductions,
     sampling,
     scatter,
+    spectral,
     transformers,
     views,
     windows,
@@ -49,7 +50,7 @@ from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
     elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, ordering, quantization,
-    quantized_elementwise, quantized_products, recurrent, reductions, sampling, scatter, transformers, views, windows,
+    quantized_elementwise, quantized_products, recurrent, reductions, sampling, scatter, spectral, transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 

@@ -25,6 +25,7 @@ from ingot.passes.onnx_inference import (
     recurrent,
     sampling,
     scatter,
+    spectral,
     transformers,
     views,
 )
@@ -36,7 +37,7 @@ from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
     constants, elementwise, indexing, linear, losses, microsoft_attention, quantization, recurrent, sampling, scatter,
-    transformers, views,
+    spectral, transformers, views,
 )  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
 _SHOWN = 20  # problems that an error spells out
