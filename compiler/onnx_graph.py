@@ -159,6 +159,14 @@ class Normalizer:
         inferred = self._inferred.get(value)
         return len(inferred.shape.dim) if inferred is not None and inferred.HasField("shape") else None
 
+    def sizes(self, value: str) -> tuple[int | None, ...] | None:
+        """The sizes of a value as ONNX's own shape inference finds them, None where they are not constant; None if nothing is
+        known."""
+        inferred = self._inferred.get(value)
+        if inferred is None or not inferred.HasField("shape"):
+            return None
+        return tuple(d.dim_value if d.HasField("dim_value") else None for d in inferred.shape.dim)
+
     @cached_property
     def _inferred(self) -> Mapping[str, onnx.TypeProto.Tensor]:
         """Tensor types from ONNX's shape inference over the main graph; only upgrades of old nodes ask for them."""
