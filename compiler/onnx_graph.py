@@ -110,7 +110,9 @@ class Normalizer:
         file = self.file
         try:
             model = file.model if file.data is None else onnx.ModelProto.FromString(file.data.tobytes())
-            return ModelFile(onnx.version_converter.convert_version(model, OLDEST_OPSET), file.path)
+            converted = onnx.version_converter.convert_version(model, OLDEST_OPSET)
+            _align_slopes(converted.graph)
+            return ModelFile(converted, file.path)
         except (onnx.version_converter.ConvertError, DecodeError, RuntimeError) as e:
             reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
             raise ModelError(
@@ -158,14 +160,6 @@ class Normalizer:
         """The rank of a value as ONNX's own shape inference finds it, or None."""
         inferred = self._inferred.get(value)
         return len(inferred.shape.dim) if inferred is not None and inferred.HasField("shape") else None
-
-    def sizes(self, value: str) -> tuple[int | None, ...] | None:
-        """The sizes of a value as ONNX's own shape inference finds them, None where they are not constant; None if nothing is
-        known."""
-        inferred = self._inferred.get(value)
-        if inferred is None or not inferred.HasField("shape"):
-            return None
-        return tuple(d.dim_value if d.HasField("dim_value") else None for d in inferred.shape.dim)
 
     @cached_property
     def _inferred(self) -> Mapping[str, onnx.TypeProto.Tensor]:
@@ -447,6 +441,26 @@ class Normalizer:
         self._add_nodes(graph, function.node, opsets, rename, bound_attributes, outer, known, f"{node.name}/", depth + 1)
         for formal, output in passed:
             graph.nodes += self._normalized(Node("Identity", "", node.name, [bound[formal]], [output], {}), opsets)
+
+
+def _align_slopes(graph: onnx.GraphProto) -> None:
+    """Let the slopes of each PRelu be aligned with axis 1, as before opset 7: the converter leaves them as they are."""
+    sizes = {t.name: tuple(t.dims) for t in graph.initializer}
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.input, *graph.value_info, *graph.output)}
+    sizes |= {n: tuple(d.dim_value for d in dim) for n, dim in shapes.items() if n not in sizes}
+    nodes = []
+    for node in graph.node:
+        rank = len(sizes.get(node.input[0], ())) if node.input else 0
+        slope = sizes.get(node.input[1], ()) if len(node.input) > 1 else ()
+        if node.op_type == "PRelu" and len(slope) == 1 and slope != (1,) and rank > 2:
+            aligned = f"{node.input[1]}~{len(nodes)}"
+            nodes.append(onnx.helper.make_node("Unsqueeze", [node.input[1]], [aligned], axes=list(range(1, rank - 1))))
+            node.input[1] = aligned
+        nodes.append(node)
+    if len(nodes) > len(graph.node):
+        copied = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+        del graph.node[:]
+        graph.node.extend(copied)
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

@@ -213,19 +213,6 @@ def _roi_align_16(r: _Rewrite) -> None:
     r.node.attributes["coordinate_transformation_mode"] = "output_half_pixel"
 
 
-def _prelu_7(r: _Rewrite) -> None:
-    """Before broadcasting, a slope had one element, or one for each channel."""
-    rank = r.normalizer.rank(r.node.inputs[0])
-    if r.normalizer.rank(r.node.inputs[1]) != 1 or rank == 2:
-        return
-    if rank is None:
-        raise UpgradeError("the input's rank, along whose axis 1 its slopes lie, is unknown; export with opset 7 or newer")
-    size = r.normalizer.sizes(r.node.inputs[1])
-    if rank > 2 and size != (1,):
-        axes = r.constant(np.arange(1, rank - 1))
-        r.node.inputs[1] = r.emit("Unsqueeze", [r.node.inputs[1], axes])
-
-
 def _scan_9(r: _Rewrite) -> None:
     raise UpgradeError("version 8 has a batch axis and lengths, and no equivalent; export with opset 9 or newer")
 
@@ -273,7 +260,6 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
     "GridSample": (_Row(20, _grid_sample_20),),
     "GroupNormalization": (_Row(21, _group_normalization_21),),
     **dict.fromkeys(("Hardmax", "LogSoftmax", "Softmax"), (_Row(13, _coerced_axis_13),)),
-    "PRelu": (_Row(7, _prelu_7),),
     "Pad": (_Row(11, _pad_11),),
     **{f"Reduce{name}": (_Row(18, _axes_to_input),) for name in _REDUCTIONS},
     "ReduceSum": (_Row(13, _axes_to_input),),
