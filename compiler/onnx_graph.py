@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,18 @@ class Normalizer:
     Args:
         file: the model.
         decompose: whether an operator of ai.onnx that ONNX defines by a function is to be replaced by the function's body.
+        constants: values of inputs of the main graph, which become initializers.
     """
 
-    def __init__(self, file: ModelFile, decompose: Callable[[str], bool] = lambda op_type: False) -> None:
+    def __init__(
+        self,
+        file: ModelFile,
+        decompose: Callable[[str], bool] = lambda op_type: False,
+        constants: Mapping[str, WeightSource] = MappingProxyType({}),
+    ) -> None:
         self.file = file
         self.decompose = decompose
+        self.constants = constants
         self.functions = {(f.domain, f.name, f.overload): f for f in file.model.functions}
         self.problems: list[str] = []
         self._names = 0
@@ -94,7 +102,7 @@ class Normalizer:
             self.file = self._converted(where)
         model = self.file.model
         opsets = self._opsets(model.opset_import, where)
-        graph = self.graph(model.graph, opsets, lambda name: name, frozenset())
+        graph = self.graph(model.graph, opsets, lambda name: name, frozenset(), self.constants)
         if self.problems:
             shown = self.problems[:_SHOWN_PROBLEMS]
             if len(self.problems) > len(shown):
@@ -174,10 +182,16 @@ class Normalizer:
     # Graphs
 
     def graph(
-        self, proto: onnx.GraphProto, opsets: Mapping[str, int], rename: Callable[[str], str], outer: frozenset[str]
+        self,
+        proto: onnx.GraphProto,
+        opsets: Mapping[str, int],
+        rename: Callable[[str], str],
+        outer: frozenset[str],
+        constants: Mapping[str, WeightSource] = MappingProxyType({}),
     ) -> Graph:
-        """A graph or subgraph. `rename` maps its names (inlined functions), `outer` are the names it may capture."""
-        initializers = {rename(t.name): self._tensor(t) for t in proto.initializer}
+        """A graph or subgraph. `rename` maps its names (inlined functions), `outer` are the names it may capture, `constants`
+        further initializers."""
+        initializers = {rename(t.name): self._tensor(t) for t in proto.initializer} | dict(constants)
         for sparse in proto.sparse_initializer:
             initializers[rename(sparse.values.name)] = self.densify(sparse)
         graph = Graph(

@@ -19,6 +19,7 @@ from ingot.dialects.scalar_table import TABLE
 from ingot.dispatch import Attr, Dispatch, ScalarRegion
 from ingot.dtypes import DTYPES
 from ingot.matmul_scales import matmul_scales
+from ingot.weight_packing import unpacked
 
 __all__ = ["RootCall", "run_dispatch", "run_region", "run_root"]
 
@@ -206,6 +207,8 @@ def _matmul_operands(call: RootCall) -> tuple[np.ndarray, np.ndarray]:
     """What the elements of a and b stand for: see `ingot.matmul_scales`."""
     scales = matmul_scales(call.attrs)
     a, b = call.operands[:2]
+    if call.attrs.get("b_packed"):
+        b = unpacked(b.T, next(t.bits for t in DTYPES.values() if t.np == b.dtype)).T
     zero = None if scales.b_zero is None else call.operands[scales.b_zero]
     narrow = a.dtype if a.dtype in (DTYPES["f16"].np, DTYPES["bf16"].np) else np.dtype(np.float32)
     if call.attrs.get("a_unsigned"):
@@ -382,6 +385,7 @@ def _normalize(call: RootCall) -> list[np.ndarray]:
     y = np.broadcast_to(run_region(call, call.regions[0], (x,), x.shape)[0], x.shape)
     axes = _ints(call.attrs["axes"])
     epsilon = y.dtype.type(call.attrs["epsilon"])
+    statistics: list[np.ndarray] = []
     match call.attrs["kind"]:
         case "softmax":
             y = _softmax(y, axes)
@@ -389,13 +393,17 @@ def _normalize(call: RootCall) -> list[np.ndarray]:
             shifted = y - y.max(axis=axes, keepdims=True, initial=-np.inf)
             y = shifted - np.log(np.exp(shifted).sum(axis=axes, keepdims=True))
         case "layer":
-            centered = y - y.mean(axis=axes, keepdims=True)
-            y = centered / np.sqrt(np.square(centered).mean(axis=axes, keepdims=True) + epsilon)
+            mean = y.mean(axis=axes, keepdims=True)
+            centered = y - mean
+            root = np.sqrt(np.square(centered).mean(axis=axes, keepdims=True) + epsilon)
+            y, statistics = centered / root, [mean, 1 / root]
         case "rms":
-            y = y / np.sqrt(np.square(y).mean(axis=axes, keepdims=True) + epsilon)
+            root = np.sqrt(np.square(y).mean(axis=axes, keepdims=True) + epsilon)
+            y, statistics = y / root, [1 / root]
         case kind:
             raise ValueError(f"normalize of kind {kind!r}: expected softmax, log_softmax, layer or rms")
-    return _finish(call, call.regions[1], (y,), x.shape)
+    epilogue = call.regions[1]
+    return _finish(call, epilogue, (y, *statistics)[: len(epilogue.args)], x.shape)
 
 
 def _pool(call: RootCall) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from control_models import Feeds
+from cuda_dispatches import strided
 from fake_cuda import FakeCuda, FakeDriver
 
 import ingot
@@ -50,7 +51,7 @@ class NumpyGpu:
         build = lambda env, live: self._loaded(self._linked(specialize(self.program, env, live)))  # noqa: E731
         specializer = Specializer(build, check_mode(mode))
         self.executable = CudaExecutable(self.cuda, self._loaded(self.program), engine.weights, specializer)  # type: ignore[arg-type]
-        self.executable.upload.close()
+        self.executable.weights.wait()
         self._context: CudaContext = self.executable.new_context()
         self.stream = self._context.stream
         self._binder = ShapeBinder(self.program)
@@ -111,8 +112,19 @@ class NumpyGpu:
 
 
 def _view(address: int, t: TensorArg, sizes: dict[str, int]) -> np.ndarray:
+    """A tensor in memory; a copy of one whose elements have four bits."""
     shape = [dims.evaluate(d, sizes) for d in t.shape]
+    if t.type.bits == 4:
+        steps = [dims.evaluate(d, sizes) for d in t.strides]
+        last = sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
+        memory = _memory(address, last // 2 + 1)
+        codes = np.stack([memory & 15, memory >> 4], 1).ravel()
+        elements = ((codes ^ 8).astype(np.int8) - 8).astype(t.type.np) if t.dtype == "i4" else codes.view(t.type.np)
+        return strided(elements, shape, steps)
     strides = [dims.evaluate(d, sizes) * t.type.bytes for d in t.strides]
     extent = t.type.bytes + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
-    memory = (ctypes.c_uint8 * max(extent, 1)).from_address(address)
-    return np.ndarray(shape, t.type.np, memory, strides=strides)
+    return np.ndarray(shape, t.type.np, _memory(address, extent), strides=strides)
+
+
+def _memory(address: int, nbytes: int) -> np.ndarray:
+    return np.frombuffer((ctypes.c_uint8 * max(nbytes, 1)).from_address(address), np.uint8)

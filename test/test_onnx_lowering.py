@@ -641,8 +641,9 @@ def test_all_problems_at_once() -> None:
 
 
 def test_data_dependent_shape() -> None:
-    case = Case("y = Reshape (x, s)", {"x": ("f", ["N", 5]), "s": ("l", [2])}, [])
-    with pytest.raises(ModelError, match=r"node_0_Reshape: Reshape: input 1 is computed from data.*shapes"):
+    inputs = {"x": ("f", ["N", 5]), "d": ("f", [3, "M"])}
+    case = Case("s = ArgMax <axis = 0, keepdims = 0> (d)\n y = Reshape (x, s)", inputs, [])
+    with pytest.raises(ModelError, match=r"node_1_Reshape: Reshape: input 1 is computed from data.*shapes"):
         Lowered(case.model())
 
 

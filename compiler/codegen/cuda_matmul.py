@@ -49,16 +49,16 @@ from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import (
     plan_decoded_wgmma,
 )
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
-from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem, promotes
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
 from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
 from ingot.compiler.codegen.cuda_gemm_wgmma import (
-    SHARED_SM_AREA,
     WGMMA_TILES,
     WgmmaSchedule,
     WgmmaTile,
     emit_wgmma,
     plan_wgmma,
+    shared_sm_area,
     stage_bytes,
 )
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
@@ -84,6 +84,7 @@ DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
 GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
+PROMOTED_SHARE = 0.9  # of the rate of a tile's instructions where their sums are promoted to f32: not measured yet
 TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
@@ -118,7 +119,7 @@ def tensor_core_seconds(
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
     batch = max(1, constant(dims.product(p.batch)))
-    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits)
+    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits) * (PROMOTED_SHARE if promotes(p, target) else 1.0)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
     rounds = turns or math.ceil(tiles / f.sms)
@@ -135,9 +136,11 @@ def tensor_core_seconds(
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = SECOND_LAUNCH_SECONDS + 8 * splits * batch * m * n / f.bandwidth
+    # While a tile ends nothing is multiplied, but the next one's operands come and the last one's results leave.
+    end = WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1]
+    busy = compute + (waves - 1) * end
     # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
-    ends = waves * (WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1])
-    return max(compute, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + ends + extra
+    return max(busy, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + end + extra
 
 
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
@@ -155,8 +158,11 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
     return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
 
-def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of all wgmma schedules that fit."""
+def wgmma_schedules(
+    p: GemmProblem, target: Target, kind: type[WgmmaSchedule] = WgmmaSchedule, plan: Callable[[Any], Any] | None = None
+) -> Iterator[Estimate]:
+    """Estimates of all wgmma schedules of a kind that fit; `plan` gives None for what a kernel cannot take."""
+    plan = plan or (lambda s: plan_wgmma(p, target, s))
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
     for tile in WGMMA_TILES:
@@ -164,12 +170,13 @@ def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
-                s = WgmmaSchedule(tile.m, tile.n, stages, splits)
+                s = kind(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
                 tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
-                alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                tiles *= max(1, constant(dims.product(p.batch)))
+                alone = tile.m * tile.n > shared_sm_area(p, target) or tiles <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
-                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
+                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan(s):
                     blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
@@ -191,6 +198,14 @@ def clustered_blocks(sms: int, cluster: int, each: int) -> int:
     return max(1, min(found) if cluster <= 2 else int(0.9 * min(found))) * cluster
 
 
+def cluster_seconds(cluster: int, rows: int, cols: int) -> float:
+    """Time that a cluster takes to add the parts of a tile.
+
+    They go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
+    """
+    return 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+
+
 def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
     m, n = max(1, constant(p.m)), max(1, constant(p.n))
@@ -208,17 +223,16 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             blocks = count * cluster
             if cluster > max(1, steps // 2) or (cluster == 1 and not swap) or blocks > 4 * sms:
                 continue
-            alone = tile.m * tile.n > SHARED_SM_AREA or blocks <= sms
+            alone = tile.m * tile.n > shared_sm_area(p, target) or blocks <= sms
             budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
             lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
             stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
             s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
             plan = plan_cluster(p, target, s) if stages >= 3 else None
             if plan is not None:
-                # Parts go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
-                adding = 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+                adding = cluster_seconds(cluster, rows, cols)
                 fits = target.shared_bytes // (plan.launch.shared_bytes + 1024)
-                each = 2 if fits >= 2 and tile.m * tile.n <= SHARED_SM_AREA else 1
+                each = 2 if fits >= 2 and tile.m * tile.n <= shared_sm_area(p, target) else 1
                 waves = -(-blocks // clustered_blocks(sms, cluster, each))
                 turns = 1 if blocks <= sms and waves == 1 else each * waves
                 # A later wave fills its stages from the start.
@@ -241,7 +255,10 @@ def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
 def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Iterator[Estimate]:
     """Estimates of all mma.sync schedules that fit, of those of cuda_stream_k.py too where `streams`."""
     if mma_row(p, target) is not None:
-        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams)
+        # Promoted sums take the registers of accumulators twice.
+        area = 64 * 32 if promotes(p, target) else 64 * 64
+        tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= area]
+        yield from mma_estimates(p, target, p.a.bits, tiles, streams)
 
 
 def mma_estimates(
@@ -261,7 +278,10 @@ def mma_estimates(
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
+            count = -(-constant(p.k) * bits // (8 * s.k_bytes * splits))
+            # A block that waits for its first step multiplies nothing, and has few others beside it.
+            reach = 0.85 * count / (count + 1)
+            seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share, reach=reach)
             yield Estimate(seconds, replace(s, splits=splits))
         if streams and (shared := stream_k_estimate(p, target, s, blocks, share)):
             yield shared
@@ -287,14 +307,24 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
 def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of schedules of wgmma whose weights come from registers: decoded, or of 8 bits and N-major."""
     steps = max(1, constant(p.k) * p.a.bits // 1024)
+    m, n, batch = (max(1, constant(d)) for d in (p.m, p.n, dims.product(p.batch)))
+    sms = facts(target).sms
     for rows in TILE_ROWS:
         share = 0.7 * (rows / TILE_ROWS[0]) ** 0.4
+        for cluster in CLUSTERS[1:]:
+            s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), cluster=cluster)
+            blocks = -(-m // rows) * -(-n // s.tile_n) * batch * cluster
+            if cluster > max(1, steps // 2) or blocks > 2 * sms or plan_decoded_wgmma(p, target, s) is None:
+                break
+            waves = -(-blocks // clustered_blocks(sms, cluster, 1))
+            adding = cluster_seconds(cluster, rows, s.tile_n) * waves + (waves - 1) * LAUNCH_SECONDS
+            yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), cluster, 1, share, adding, waves, 1.0), s)
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), splits)
             if plan_decoded_wgmma(p, target, s) is None:
-                return
+                break
             yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
             if splits == 1 and (shared := stream_k_estimate(p, target, s, 1, share)):
                 yield shared
@@ -357,9 +387,14 @@ def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
     few = isinstance(p.m, int) and p.m <= MAX_ROWS
-    for streamed in streamed_schedules(p, target, columns):
+    for streamed in streamed_schedules(p, target, columns) if few or not p.packed else ():
         if few or not list(block_scale_schedules(p, target)):
             return streamed
+    if p.packed:
+        packed = list(decoded_wgmma_schedules(p, target))
+        if not packed:
+            raise NotImplementedError(f"{target.name} has no kernel for packed {p.b.dtype} and {p.a.dtype} of these strides")
+        return min(packed, key=lambda e: e.seconds).schedule
     found = [*gemv_schedules(p, target)]
     if found and p.m == 1:
         return found[0].schedule
@@ -379,6 +414,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
+    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedWgmmaSchedule):
+        raise NotImplementedError(f"{schedule} reads no packed weights")
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         launch = _WRITERS[type(schedule)](module, p, target, schedule)

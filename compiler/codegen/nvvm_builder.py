@@ -517,6 +517,14 @@ class NvvmBuilder(MatrixOps):
 
     # --- last resort
 
+    def wgmma_settled(self, accumulator: Val) -> Val:
+        """The accumulator (f32) after a wait: an empty instruction that what reads it depends on, so that nothing reads it
+        earlier."""
+        members = self.elements(accumulator)
+        count = len(members)
+        constraints = ",".join(["=f"] * count + [str(i) for i in range(count)])
+        return self.inline_asm("", constraints, members, accumulator.t)
+
     def inline_asm(
         self,
         text: str,

@@ -1,6 +1,7 @@
 """ldmatrix, stmatrix, mma.sync and wgmma; and the inline PTX that stands for them where MLIR has no operation.
 
-Products are exact in float64 and summed there; the sum with the accumulator is rounded to float32 once an instruction.
+Products are exact in float64 and summed there; the sum with the accumulator is rounded to float32 once an instruction, but
+for those of 8-bit floats that keep fewer bits (limited_sums.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from ingot.compiler.emulator.formats import CONTAINER_BITS, INTEGERS, decode, split_words
 from ingot.compiler.emulator.fragments import mma_fragments, scale_lanes, wgmma_accumulator, wgmma_registers
 from ingot.compiler.emulator.group import Group
+from ingot.compiler.emulator.limited_sums import is_limited, limited_sum
 from ingot.compiler.emulator.memory import SHARED_START
 from ingot.compiler.emulator.ops_arith import finished, reinterpret
 from ingot.compiler.emulator.ops_async import remote_arrive, tensor_store
@@ -145,13 +147,19 @@ def _mma_shape(op: Op) -> tuple[int, int, int]:
     return m, n, k
 
 
-def _mma_run(op: Op, mma: _Mma, a: list[int], b: list[int], c: list[int], saturate: bool, name: str) -> Run:
+def _mma_run(
+    op: Op, mma: _Mma, a: list[int], b: list[int], c: list[int], saturate: bool, name: str, limited: bool = False
+) -> Run:
     r = op.results[0]
 
     def run(group: Group) -> None:
         warps = whole_warps(group, op)
-        product = mma.operand(_registers(group, a), 0) @ mma.operand(_registers(group, b), 1)
-        total = add_product(product, mma.accumulator(group, c), mma.integer, saturate)
+        left, right = mma.operand(_registers(group, a), 0), mma.operand(_registers(group, b), 1)
+        old = mma.accumulator(group, c)
+        if limited:
+            total = limited_sum(left, right, old, mma.types, "mma")
+        else:
+            total = add_product(left @ right, old, mma.integer, saturate)
         group.env[r] = mma.result(total, len(c))
         group.unit.report.count(name, warps)
 
@@ -165,7 +173,9 @@ def _mma_sync(op: Op) -> Run:
     shape = _mma_shape(op)
     saturate = op.keyword("intOverflowBehavior") == "satfinite"
     m, n, k = shape
-    return _mma_run(op, _Mma(shape, a_type, b_type), a, b, c, saturate, f"mma.m{m}n{n}k{k}.{a_type}.{b_type}")
+    name = f"mma.m{m}n{n}k{k}.{a_type}.{b_type}"
+    limited = not op.attr("kind") and is_limited(a_type, b_type)
+    return _mma_run(op, _Mma(shape, a_type, b_type), a, b, c, saturate, name, limited)
 
 
 @handler("nvvm.mma.block_scale")
@@ -308,7 +318,10 @@ def _wgmma_run(
                 unit.find("conflict", op, group, lane, "the threads of a warpgroup give different descriptors")
             right = _tile(group, lane, int(descriptors[lane]), n, k, types[1], b_major_k, op)
             c = current[:, i][index.element, index.lane]
-            out[index.element, i, index.lane] = add_product(a(group, lane) @ right.T, c, integer)
+            left = a(group, lane)
+            limited = is_limited(*types)
+            total = limited_sum(left, right.T, c, types, "wgmma") if limited else add_product(left @ right.T, c, integer)
+            out[index.element, i, index.lane] = total
         group.env[r] = InFlight(out.reshape(n // 2, group.size), unit.wgmma_groups[group.threads].copy())
         unit.report.count(f"wgmma.m{m}n{n}k{k}.{types[0]}.{types[1]}", count)
 
@@ -413,7 +426,7 @@ def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
             return InFlight(np.stack([spread(v.array, group.size) for v in values]), values[0].group)
         return np.stack([spread(v, group.size) for v in values])
 
-    return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, True, True)
+    return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, immediates[0] == 1, True)
 
 
 def _ptx_tensor_reduce(op: Op, match: re.Match[str]) -> Run:

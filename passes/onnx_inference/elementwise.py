@@ -261,6 +261,7 @@ _UNARY: dict[str, Callable[[Element], Element]] = {
     "Floor": lambda a: float(math.floor(a)) if isinstance(a, float) else a,
     "Ceil": lambda a: float(math.ceil(a)) if isinstance(a, float) else a,
     "Round": lambda a: float(round(a)) if isinstance(a, float) else a,
+    "Relu": lambda a: _larger(a, 0.0 if isinstance(a, float) else 0),
     "Exp": _real(math.exp),
     "Log": _real(math.log),
 }

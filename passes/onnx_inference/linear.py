@@ -251,7 +251,7 @@ def _batch_normalization(node: Node) -> list[Tensor]:
 @rule("Dropout")
 def _dropout(node: Node) -> list[Tensor]:
     x = node.input(0)
-    if node.has(2) and node.value(2).item() is not False:
+    if node.has(2) and node.element(2, constant=True) is not False:
         raise node.fail("training_mode=1 is not supported", "export the model for inference")
     mask = Tensor(ONNX_TYPE_BY_CODE[9], x.shape)
     return [x, mask]

@@ -87,7 +87,7 @@ def _max_unpool(node: Node) -> Tensor:
     node.reads(dims.product(shape), 1, x.shape, "there is no element to write")
     if not node.has(2):
         return Tensor(x.type, shape)
-    given = tuple(node.dims(2))
+    given = tuple(node.sizes(2))
     for least, size in zip(shape, given, strict=True):
         node.at_most(least, size, "output_shape is smaller than what was pooled")
     return Tensor(x.type, given)
@@ -98,7 +98,7 @@ def folded_sizes(
 ) -> tuple[list[int], tuple[Dim, ...], tuple[Dim, ...], list[int], list[int], list[int]]:
     """Of a Col2Im: the block's sizes, those of the padded image, the number of blocks along each axis, strides, dilations and
     pads."""
-    image, block = node.dims(1), node.ints(2)
+    image, block = node.sizes(1), node.ints(2)
     count = len(block)
     strides, dilations = (list(node.attr(n) or [1] * count) for n in ("strides", "dilations"))
     pads = list(node.attr("pads") or [0] * (2 * count))
@@ -117,4 +117,4 @@ def _col2im(node: Node) -> Tensor:
     block, _, counts, *_ = folded_sizes(node)
     node.equal(x.shape[2], dims.product(counts), "the number of columns is not that of the blocks of the image")
     channels = node.divide_exactly(x.shape[1], int(dims.product(block)), "channels do not divide by the block's size")
-    return Tensor(x.type, (x.shape[0], channels, *node.dims(1)))
+    return Tensor(x.type, (x.shape[0], channels, *node.sizes(1)))

@@ -55,7 +55,7 @@ def dft(node: Node) -> tuple[int, Transform]:
     inverse, onesided = bool(node.attr("inverse")), bool(node.attr("onesided"))
     length: Dim = 2 * (x.shape[axis] - 1) if inverse and onesided else x.shape[axis]
     if node.has(1):
-        (length,) = node.dims(1)
+        (length,) = node.ints(1)
     return axis, Transform.of(node, length, x.shape[axis], x.shape[-1], inverse=inverse, onesided=onesided)
 
 
@@ -74,7 +74,7 @@ def stft(node: Node) -> tuple[int, Transform, Dim]:
     (step,) = node.ints(1)
     length: Dim = x.shape[1]
     if node.has(3):
-        (length,) = node.dims(3)
+        (length,) = node.ints(3)
     elif node.has(2):
         length = node.input(2).shape[0]
     components = x.shape[2] if x.rank == 3 else 1
@@ -96,5 +96,5 @@ def _stft(node: Node) -> Tensor:
 
 @rule("MelWeightMatrix")
 def _mel_weight_matrix(node: Node) -> Tensor:
-    (bins,), (length,) = node.ints(0), node.ints(1)
+    bins, length, *_ = (node.element(i, constant=True) for i in range(5))
     return Tensor(ONNX_TYPE_BY_CODE[node.attr("output_datatype")], (length // 2 + 1, bins))

@@ -170,7 +170,7 @@ class GraphBuilder:
         if isinstance(x, Known):
             return np.array(x.elements, object).astype(onnx_numpy(x.type)) if x.is_constant else None
         name = weight_name(x.value)
-        return None if name is None or self._weights is None else self._weights[name].array()
+        return None if name is None or self._weights is None else self._weights.elements(name)
 
     def tensor(self, x: Source) -> TypedValue:
         """A tensor that holds known elements: a weight where they are constant, else computed from shapes."""

@@ -176,8 +176,10 @@ def _unpacked(low: Lowering, x: TypedValue, count: int) -> list[TypedValue]:
 def _group_query_attention(low: Lowering) -> list[Source | None]:
     """Sequences of a batch have one length once there is a cache: where `seqlens_k` says otherwise, the result is NaN.
 
-    (A cache that is appended to in place has no room for sequences that end earlier; in a first call their ends are hidden by
-    causality.)
+    (ONNX Runtime writes the new positions of sequence b from seqlens_k[b] + 1 - S on, lets its queries see keys up to their own
+    position there, and leaves zeros behind the sequence's end: gqa_attention_base.h, ConcatStateChunkGQA. A cache that is
+    appended to in place would need a store at rows that data decide, which no operation has. In a first call all begin at 0,
+    and the ends of shorter sequences are hidden by causality.)
     """
     if len(low.used) > 3 and low.used[3]:
         raise low.fail("output output_qk is not supported", "export the model without it")

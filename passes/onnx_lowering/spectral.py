@@ -72,10 +72,7 @@ def _stft(low: Lowering) -> Source:
 @lowering("MelWeightMatrix")
 def _mel_weight_matrix(low: Lowering) -> Source:
     """Triangles over the bins of a transform, at equal distances in mels."""
-    values = [low.node.value(i).item() for i in range(5)]
-    if any(not isinstance(v, int | float) for v in values):
-        raise low.fail("its inputs are not constant", "make them constant")
-    count, length, rate, lowest, highest = values
+    count, length, rate, lowest, highest = (low.node.element(i, constant=True) for i in range(5))
     ends = [2595 * np.log10(1 + hertz / 700) for hertz in (lowest, highest)]
     mels = ends[0] + np.arange(count + 2) * (ends[1] - ends[0]) / (count + 2)
     edges = (((length + 1) * 700 * (10 ** (mels / 2595) - 1)) // rate).astype(int)
