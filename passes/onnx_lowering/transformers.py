@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 from ingot import dims
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
+from ingot.passes.onnx_inference.transformers import is_short
 from ingot.passes.onnx_lowering.elementwise import add
+from ingot.passes.onnx_lowering.graph_builder import FLOAT
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
 from ingot.passes.onnx_lowering.values import Source, TypedValue
@@ -28,8 +31,6 @@ def merge_heads(low: Lowering, x: TypedValue) -> TypedValue:
 
 @lowering("Attention")
 def _attention(low: Lowering) -> list[Source | None]:
-    if len(low.used) > 3 and low.used[3]:
-        raise low.fail("output qk_matmul_output is not supported", "export the model without it")
     q, k, v = (low.tensor(i) for i in range(3))
     three = q.rank == 3
     if three:
@@ -50,14 +51,45 @@ def _attention(low: Lowering) -> list[Source | None]:
 
     mask = low.optional(3)
 
-    def score(b: RegionBuilder, s: Scalar) -> Scalar:
+    def scored(b: RegionBuilder, s: Scalar, *, causal: bool) -> Scalar:
         s = capped(b, s, low.attr("softcap"))
-        s = bounds.apply(b, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
+        s = bounds.apply(b, s, causal=causal)
         return s if mask is None else _masked(low, b, s, mask, total)
+
+    def score(b: RegionBuilder, s: Scalar) -> Scalar:
+        return scored(b, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
 
     excludes = mask is not None or bounds.may_exclude_all
     out = attention(low, q, k, v, scale, score, causal=causal_at_end, finish=zero_where_empty if excludes else None)
-    return [merge_heads(low, out) if three else out, k, v]
+    scores: Source | None = None
+    if len(low.used) > 3 and low.used[3]:
+        full = functools.partial(scored, causal=bool(low.attr("is_causal")))
+        scores = _exposed_scores(low, q, k, scale, full, zero_rows=excludes)
+    return [merge_heads(low, out) if three else out, k, v, scores]
+
+
+def _exposed_scores(
+    low: Lowering, q: TypedValue, k: TypedValue, scale: float, score: Function, *, zero_rows: bool
+) -> TypedValue:
+    """The output qk_matmul_output [B, H, S, T]: products, capped or masked, or their softmax, as the attribute says. They are
+    computed again, for themselves."""
+    (batch, heads, length, size), (kv_heads, total) = q.shape, k.shape[1:3]
+    group = low.node.divide_exactly(heads, kv_heads, "the heads of queries do not divide by those of keys")
+    grouped = low.build.reshaped(q, (batch, kv_heads, group, length, size))
+    keys = low.build.transpose(low.build.reshaped(k, (batch, kv_heads, 1, total, size)), (0, 1, 2, 4, 3))
+    shape = (batch, kv_heads, group, length, total)
+    products = low.build.matmul(grouped, keys, shape, FLOAT, lambda b, s: b.mulf(s, b.like(scale, s)))
+    products = low.build.reshaped(products, (batch, heads, length, total))
+    mode = low.attr("qk_matmul_output_mode")
+    if mode == 3:
+        finish = zero_where_empty if zero_rows else None
+        return low.build.normalize(products, "softmax", [3], map=score, epilogue=finish, type=low.type)
+
+    def body(b: RegionBuilder) -> Scalar:
+        s = b.load(products)
+        return s if mode == 0 else capped(b, s, low.attr("softcap")) if mode == 1 else score(b, s)
+
+    return low.build.pointwise(low.type, products.shape, body)
 
 
 Function = Callable[[RegionBuilder, Scalar], Scalar]
@@ -111,6 +143,12 @@ def appended(low: Lowering, past: TypedValue, x: TypedValue) -> TypedValue:
 
 def _masked(low: Lowering, b: RegionBuilder, s: Scalar, mask: Source, total: Dim) -> Scalar:
     """The score plus a floating-point mask, or minus infinity where a truth mask is false."""
+    if is_short(mask.shape, total):
+        axes = range(4 - mask.rank, 4)
+        at = [b.clamped_index(b.index(axis), d) for axis, d in zip(axes, mask.shape, strict=True)]
+        m = b.load_at(mask, at)
+        masked = b.select(m, s, b.like(-math.inf, s)) if not m.is_float else add(b, s, b.to_float(m))
+        return b.select(b.cmpi_slt(b.index(3), b.dim(mask.shape[-1])), masked, b.like(-math.inf, s))
     if mask.shape[-1] != total:
         raise low.fail(f"a mask of {mask.shape[-1]} keys for {total} is not supported", "make the mask as long as the keys")
     m = b.load(mask)

@@ -499,7 +499,7 @@
 "ingot.func"() ({
 ^bb0(%x: tensor<4x6xf32>, %y: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<4xi64>):
   %c = "ingot.reshape"(%x) : (tensor<4x6xf32>) -> tensor<1x6x4xf32>
-  // expected-error @+1 {{is of kind 'l2', expected max, average}}
+  // expected-error @+1 {{is of kind 'l2', expected max, average, sum}}
   %r = "ingot.pool"(%c) ({
   ^bb0(%a: f32):
     "ingot.yield"(%a) : (f32) -> ()
