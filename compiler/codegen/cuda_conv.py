@@ -15,6 +15,7 @@ split along K; cuda_split_k.py adds the parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -61,11 +62,13 @@ from ingot.compiler.codegen.cuda_stream_k import emit_finish
 from ingot.compiler.codegen.cuda_window import Window, window_of
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.cuda_targets import facts
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
 
+MANY_WEIGHTS = 20 << 20  # bytes
 TYPICAL_PIXELS = 2 * 64 * 64  # output positions that the cost model takes where they are not constant
 
 WGMMA_TILES: tuple[WgmmaTile, ...] = (
@@ -125,10 +128,24 @@ def im2col_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
         typical(c.gemm), target, IM2COL_TILES, Im2colSchedule, lambda s: plan_conv_im2col(c, target, s), IM2COL_BESIDE
     ):
         if streams or not e.schedule.stream:
-            yield e
-    yield from cuda_matmul.cluster_schedules(
+            yield _fetching(c, target, e)
+    for e in cuda_matmul.cluster_schedules(
         typical(c.gemm), target, IM2COL_TILES, Im2colClusterSchedule, lambda s: plan_im2col_cluster(c, target, s)
-    )
+    ):
+        yield _fetching(c, target, e)
+
+
+def _fetching(c: ConvProblem, target: Target, e: Estimate) -> Estimate:
+    """The estimate, or what all tiles take to fetch many weights from the second-level cache, where that is more.
+
+    Small tiles of convolutions of 1280 channels fetched at 1.75 times the memory's rate on an H200.
+    """
+    p, s = typical(c.gemm), e.schedule
+    m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
+    if n * k * p.b.bits // 8 < MANY_WEIGHTS:
+        return e
+    nbytes = k * (math.ceil(n / s.tile_n) * m * p.a.bits + math.ceil(m / s.tile_m) * n * p.b.bits) // 8
+    return replace(e, seconds=max(e.seconds, cuda_matmul.LAUNCH_SECONDS + nbytes / (1.75 * facts(target).bandwidth)))
 
 
 def _has_registers(s: MmaSchedule) -> bool:
