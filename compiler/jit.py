@@ -31,17 +31,16 @@ def draft_program(
     """
     from ingot.passes.instrumentation import Instrumentation
     from ingot.passes.pipeline import Pipeline
-    from ingot.passes.registry import own_pass
+    from ingot.passes.registry import PassRegistry
 
-    with context():
+    with context(upstream=()):
         module = parse(bytecode)
         if "ingot.arena_bytes" not in dialect.main_func(module).attributes:
             Pipeline.parse(PIPELINE).run(module)
         if passes:
-            own = [cls() for name in passes if (cls := own_pass(name))]
-            assert len(own) == len(passes), passes
+            pipeline = Pipeline.parse(",".join(passes), PassRegistry(installed=False))
             # The IR was verified when it was parsed, and a user waits.
-            Pipeline(own).run(module, instrumentation=Instrumentation(verify_each=False, keep_input=False))
+            pipeline.run(module, instrumentation=Instrumentation(verify_each=False, keep_input=False))
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
             Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(str(module))
