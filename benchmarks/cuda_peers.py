@@ -188,7 +188,9 @@ def load_sessions(name: str, folder: Path, options: argparse.Namespace, cache: P
         path = engine_path(folder, cast)
         if path.exists():
             mode = options.specialize if cast != "fp32" or name == LLAMA else "none"
-            sessions[cast] = ingot.Session(path, options.device, cache=store, specialize=mode)
+            sessions[cast] = ingot.Session(
+                path, options.device, cache=store, specialize=mode, fast_accumulation=options.fast_accumulation
+            )
             row[f"{cast}_load"] = sessions[cast].load_report()
     return row, sessions
 
@@ -393,6 +395,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of timing each implementation of a model")
     parser.add_argument("--tokens", type=int, default=decoding.TOKENS, help="to decode")
     parser.add_argument("--specialize", choices=["eager", "lazy", "none"], default="eager", help="as of ingot.Session")
+    parser.add_argument("--fast-accumulation", action="store_true", help="as of ingot.Session: of the fp8 engines")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="print the N slowest kernels of each model")
     parser.add_argument("--keep-engines", action="store_true", help="use the engines that an earlier run left")
     parser.add_argument("--no-two-cores", action="store_true", help="leave out the JIT with two cores")

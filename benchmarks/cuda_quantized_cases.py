@@ -20,9 +20,9 @@ from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
 def fp8_checks() -> list[Check]:
     """Sums of many products of 8-bit floats, promoted to f32 by every kernel."""
 
-    def case(name: str, m: Any, n: int, k: Any, layout: str, schedule: Any = None, **sizes: int) -> Check:
+    def case(name: str, m: Any, n: int, k: Any, layout: str, schedule: Any = None, sizes: Any = None) -> Check:
         d = make.matmul(m, n, k, "f8E4M3FN", b_transposed=layout == "NT", out="f16", multiples={"k": 16})
-        return Check(f"matmul fp8 promoted {name} {m}x{n}x{k} {layout} to f16", d, sizes, schedule=schedule)
+        return Check(f"matmul fp8 promoted {name} {m}x{n}x{k} {layout} to f16", d, sizes or {}, schedule=schedule)
 
     return [
         case("wgmma", 300, 400, 4096, "NT", WgmmaSchedule(128, 128, 4)),
@@ -30,7 +30,7 @@ def fp8_checks() -> list[Check]:
         case("stream-K", 300, 424, 4096, "NT", WgmmaSchedule(128, 128, 4, stream=5)),
         case("cluster", 60, 328, 4096, "NT", ClusterSchedule(128, 64, 4, 4, True)),
         case("columns", 300, 400, 4096, "NN", DecodedWgmmaSchedule(96, 4)),
-        case("any", "m", 264, "k", "NT", m=333, k=2064),
+        case("any", "m", 264, "k", "NT", sizes={"m": 333, "k": 2064}),
     ]
 
 
@@ -53,7 +53,7 @@ def quantized_checks() -> list[Check]:
                 cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
     for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32"), ("f8E5M2", "f32")):  # both operands, columns neighbours in memory
         cases.append(Check(f"quantized both {dtype} 300x400x528 NN", make.matmul(300, 400, 528, dtype, acc=acc),
-                           schedule=DecodedWgmmaSchedule(128, 4)))  # fmt: skip
+                           schedule=DecodedWgmmaSchedule(96, 4)))  # fmt: skip
     for weights in ("i8", "i4", "f8E4M3FN", "f4E2M1FN"):
         for nt in (True, False):
             d = make.quantized_matmul(200, 336, 512, "bf16", weights, scale="bf16", block=64, b_transposed=nt, out="bf16")

@@ -10,11 +10,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
 
 from ingot import dims
+from ingot.compiler.constant_inputs import constant_inputs
 from ingot.compiler.onnx_file import ModelFile, read_model, type_name
 from ingot.compiler.onnx_graph import Graph, Node, Normalizer
 from ingot.compiler.weights import WeightSource, WeightStore
@@ -47,6 +50,7 @@ def import_model(
     *,
     context: ir.Context,
     decompose: Callable[[str], bool] = lambda op_type: False,
+    constants: Mapping[str, Any] = MappingProxyType({}),
 ) -> ImportedModel:
     """Import a model.
 
@@ -55,11 +59,13 @@ def import_model(
             found beside a file.
         context: has the `onnx` and `ingot` dialects loaded (`new_context(onnx=True)`).
         decompose: whether an operator of ai.onnx that ONNX defines by a function is to be replaced by the function's body.
+        constants: arrays, by name, for inputs that become constants.
 
-    Files are mapped, not read. Raises ModelError where the model is damaged, or holds nodes that Ingot cannot import.
+    Files are mapped, not read. Raises ModelError where the model is damaged, or holds nodes that Ingot cannot import, and
+    InputError where a constant does not fit its input.
     """
     file = read_model(model)
-    graph = Normalizer(file, decompose).run()
+    graph = Normalizer(file, decompose, constant_inputs(file.model.graph, constants)).run()
     with context, ir.Location.unknown(context):
         return _Builder(file, graph).run()
 

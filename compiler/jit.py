@@ -13,7 +13,7 @@ from ingot.errors import EngineError
 from ingot.target import Target
 
 # For IR that was not planned yet: text of a person's, or of `ingot.Builder`'s.
-PIPELINE = "builtin.module(ingot-order-results,ingot-materialize-views,cse,ingot-plan-buffers)"
+PIPELINE = "builtin.module(ingot-order-results,ingot-materialize-views,cse,ingot-split-stages,ingot-plan-buffers)"
 
 
 def draft_program(
@@ -31,16 +31,16 @@ def draft_program(
     """
     from ingot.passes.instrumentation import Instrumentation
     from ingot.passes.pipeline import Pipeline
-    from ingot.passes.registry import PassRegistry
+    from ingot.passes.registry import OwnPasses
 
     with context(upstream=()):
         module = parse(bytecode)
         if "ingot.arena_bytes" not in dialect.main_func(module).attributes:
             Pipeline.parse(PIPELINE).run(module)
         if passes:
-            pipeline = Pipeline.parse(",".join(passes), PassRegistry(installed=False))
             # The IR was verified when it was parsed, and a user waits.
-            pipeline.run(module, instrumentation=Instrumentation(verify_each=False, keep_input=False))
+            unwatched = Instrumentation(verify_each=False, keep_input=False)
+            Pipeline.parse(",".join(passes), OwnPasses()).run(module, instrumentation=unwatched)
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
             Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(str(module))

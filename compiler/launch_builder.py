@@ -25,6 +25,7 @@ from ingot.launch_program import (
     Binding,
     Buffer,
     BufferRef,
+    Definition,
     DispatchStep,
     GuardStep,
     HostReadStep,
@@ -35,6 +36,7 @@ from ingot.launch_program import (
     State,
     Step,
     TensorSpec,
+    ValueBinding,
 )
 from ingot.passes.diagnostics import node_name
 from ingot.strided_view import StridedView
@@ -86,6 +88,8 @@ class _Builder:
     steps: list[Step] = field(default_factory=list)
     entries: list[KernelEntry] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
+    definitions: list[Definition] = field(default_factory=list)
+    shaping: set[str] = field(default_factory=set)  # symbols on which shapes of tensors depend
 
     def build(self) -> DraftProgram:
         block = self.func.regions[0].blocks[0]
@@ -102,6 +106,8 @@ class _Builder:
         self.live = live
         self.copies: dict[int, list[int]] = {}
         self._steps(block)
+        arena_bytes = dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes")))
+        values = self._values((arena_bytes, *(d for op in outputs for d in dialect.shape_of(op.operands[0]))))
         copies = self.copies
         states = tuple(
             State(s.input, s.output, s.axis, s.kept, s.length, s.kept_capacity, s.capacity, tuple(copies.get(n, ())))
@@ -115,10 +121,12 @@ class _Builder:
             tuple(self.buffers),
             tuple(self.entries),
             tuple(self.steps),
-            dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes"))),
+            arena_bytes,
             states,
             tuple(sorted(live)),
             packing,
+            values,
+            tuple(self.definitions),
         )
         return DraftProgram(program, tuple(self.dispatches))
 
@@ -155,8 +163,32 @@ class _Builder:
                 trips, symbol = (str(attribute(op.attributes[a])) for a in ("trips", "symbol"))
                 self.steps.append(LoopStep(dims.as_dim(trips), condition, symbol, self._region(op, op.regions[0])))
             elif op.name == "ingot.host_read":
-                source = self._reference(self.places.place(op.operands[0]))
-                self.steps.append(HostReadStep(str(attribute(op.attributes["symbol"])), source))
+                place = self.places.place(op.operands[0])
+                symbol = str(attribute(op.attributes["symbol"]))
+                self.steps.append(HostReadStep(symbol, self._reference(place), place.dtype))
+            elif op.name == "ingot.define":
+                symbol, expression = (str(attribute(op.attributes[a])) for a in ("symbol", "expression"))
+                self.definitions.append(Definition(symbol, dims.as_dim(expression)))
+
+    def _values(self, sizes: Sequence[Dim]) -> tuple[ValueBinding, ...]:
+        """The elements of inputs on which memory or any tensor's shape depends, `sizes` among these: they are read before
+        anything runs, not by steps of the program."""
+        needed = self.shaping | dims.symbols_of([*sizes, *(d.value for d in self.definitions)])
+        values: list[ValueBinding] = []
+        numbers: dict[int, int] = {}  # of the steps that stay
+        kept: list[Step] = []
+        for number, step in enumerate(self.steps):
+            if isinstance(step, HostReadStep) and step.symbol in needed:
+                buffer, offset = self.buffers[step.source.buffer], step.source.offset
+                if buffer.kind != "input" or not isinstance(offset, int):
+                    raise CompileError(f"sizes depend on {step.symbol}, which is computed at run time")
+                values.append(ValueBinding(step.symbol, buffer.index, offset * 8 // DTYPES[step.dtype].bits))
+                continue
+            numbers[number] = len(kept)
+            kept.append(step)
+        self.steps = kept
+        self.copies = {n: [numbers[i] for i in steps] for n, steps in self.copies.items()}
+        return tuple(values)
 
     def _region(self, op: ir.Operation, region: ir.Region) -> tuple[Step, ...]:
         """The steps of a region of a control operation."""
@@ -248,6 +280,10 @@ class _Builder:
             self.entries.append(KernelEntry("", KernelPlan(()), text))
             self.dispatches.append(built.dispatch)
         operands, results = (tuple(map(self._reference, places)) for places in (built.operands, built.results))
+        sizes = dict(zip(built.dispatch.symbols, built.sizes, strict=True))
+        arguments = (*built.dispatch.operands, *built.dispatch.results)
+        shaping = dims.symbols_of([d for t in arguments for d in (*t.shape, *t.strides)])
+        self.shaping |= dims.symbols_of(sizes[name] for name in shaping)
         return DispatchStep(number, operands, results, built.sizes, node=built.node)
 
     def _reference(self, place: Place) -> BufferRef:

@@ -124,7 +124,10 @@ OPS: tuple[OpDef, ...] = (
           "one's are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
           "only where it holds. A result that is a chain of `move ... into` the argument of its number is written in place."),
     OpDef("host_read", ("value",), attrs=("symbol",), kind="effect",
-          doc="The host waits for the i64 scalar `value` and binds `symbol` to it, for what follows in the block."),
+          doc="The host waits for the scalar `value` (i64 or i32) and binds `symbol` to it, for what follows in the block; "
+          "where it may be negative, expressions spell it `signed(symbol)`."),
+    OpDef("define", attrs=("symbol", "expression"), kind="effect",
+          doc="Binds `symbol` to the value of a shape expression, which is never negative, for what follows in the block."),
     # Dispatches
     OpDef("pointwise", (), ("*results",), ("body",),
           doc="Every element of the results (all of one type) from `body`, whose domain is the results' shape."),
@@ -155,8 +158,18 @@ OPS: tuple[OpDef, ...] = (
           "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon). After the normalized element, "
           "`epilogue` may take the row's `STATISTICS`, with which it normalizes other elements of the row."),
     OpDef("pool", ("x",), ("*results",), ("epilogue",), ("kind", "kernel", "strides", "dilations", "pads"),
-          doc="`kind` (max, average) over windows, channels last: x [N, spatial..., C]. The unit attribute `count_include_pad` "
-          "makes padding count in an average."),
+          doc="`kind` (max, sum, average) over windows, channels last: x [N, spatial..., C]. The unit attribute "
+          "`count_include_pad` makes padding count in an average."),
+    OpDef("scatter", ("x", "updates"), ("*results",), ("place", "value"), ("kind", "axes"),
+          doc="x with elements replaced (`kind` set) or combined (sum, prod, max, min). Over the domain of `updates`, `place` "
+          "gives an i64 index for each axis of x, in range, and `value` what goes there. Only values whose positions in the "
+          "domain differ along `axes` meet in one element; they are combined in the domain's order. Which one is set is open."),
+    OpDef("scan", ("x",), ("*results",), ("map", "finish"), ("axis", "kind"),
+          doc="`finish` of `kind` (sum, prod) over all `map`ped elements of x along `axis` up to the current one. The unit "
+          "attribute `exclusive` leaves out the current one, `reverse` begins at the end."),
+    OpDef("topk", ("x",), ("result",), ("map",), ("axis",),
+          doc="The positions (i64) along `axis` of the elements for which `map` is largest, as many as the result has, in "
+          "descending order; of equal ones the first come first, and NaN before all."),
     # Scalar regions' own operations
     OpDef("load", ("tensor",), ("result",), kind="scalar", doc="The tensor's element at the current index."),
     OpDef("load_at", ("tensor", "*indices"), ("result",), kind="scalar",
@@ -320,6 +333,12 @@ def main_func(module: ir.Module | ir.Operation) -> ir.Operation:
         if op.operation.name == f"{NAME}.func":
             return op.operation
     raise ValueError("the module has no ingot.func: lower ONNX first (ingot-convert-onnx-to-ingot)")
+
+
+def stages(module: ir.Module | ir.Operation) -> list[ir.Operation]:
+    """The functions that run one after the other: the main one, and those that `ingot-split-stages` made of it."""
+    body = module.body if isinstance(module, ir.Module) else module.regions[0].blocks[0]
+    return [main_func(module), *(op.operation for op in body.operations if "ingot.stage" in op.operation.attributes)]
 
 
 def find_func(module: ir.Module | ir.Operation, name: str) -> ir.Operation | None:

@@ -27,7 +27,7 @@ from ingot.passes.pass_base import Pass, options_of
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["CPP_PASSES", "PassRegistry", "file_to_load"]
+__all__ = ["CPP_PASSES", "PassRegistry", "file_to_load", "own_pass"]
 
 # MLIR's passes that graph pipelines use, for suggestions only: the bindings cannot list what is registered, and any
 # other registered pass is accepted too.
@@ -41,10 +41,9 @@ _USER_MODULE = "ingot_user_passes"
 
 
 class PassRegistry:
-    """The passes that one pipeline may name; without `installed` none of installed packages, which take 30 ms to find."""
+    """The passes that one pipeline may name."""
 
-    def __init__(self, *, installed: bool = True) -> None:
-        self._installed = installed
+    def __init__(self) -> None:
         self._loaded: dict[str, type[Pass]] = {}
 
     def find(self, name: str) -> type[Pass] | None:
@@ -54,11 +53,10 @@ class PassRegistry:
             CompileError: two sources define the name, or an installed package's entry point is broken.
         """
         sources = {
-            "ingot.passes": functools.partial(_own_pass, name),
+            "ingot.passes": functools.partial(own_pass, name),
             "a loaded file": functools.partial(self._loaded.get, name),
+            "an installed package": functools.partial(_installed_pass, name),
         }
-        if self._installed:
-            sources["an installed package"] = functools.partial(_installed_pass, name)
         found = {source: cls for source, get in sources.items() if (cls := get()) is not None}
         if len(found) > 1:
             raise CompileError(f"pass {name!r} is defined by {' and by '.join(found)}", cure="rename one of them")
@@ -111,6 +109,14 @@ class PassRegistry:
         return near[0] if near else None
 
 
+class OwnPasses(PassRegistry):
+    """Ingot's own passes alone: looking for installed packages takes longer than a JIT's passes do."""
+
+    def find(self, name: str) -> type[Pass] | None:
+        """See `PassRegistry.find`."""
+        return own_pass(name)
+
+
 def passes_in(module: ModuleType) -> list[type[Pass]]:
     """The named passes that a module itself defines, in its order.
 
@@ -157,7 +163,8 @@ def _entry_points() -> tuple[EntryPoint, ...]:
     return tuple(importlib.metadata.entry_points(group="ingot.passes"))
 
 
-def _own_pass(name: str) -> type[Pass] | None:
+def own_pass(name: str) -> type[Pass] | None:
+    """The class of a pass of Ingot's own, or None. Unlike `PassRegistry.find` it does not look into installed packages."""
     stem = name.removeprefix("ingot-").replace("-", "_")
     if not name.startswith("ingot-") or stem in _INFRASTRUCTURE or all(m.name != stem for m in _own_modules()):
         return None

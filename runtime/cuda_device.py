@@ -145,6 +145,10 @@ class CudaExecutable:
         """True for arrays in a GPU's memory."""
         return isinstance(array, CudaArray)
 
+    def to_host(self, array: Any) -> np.ndarray:
+        """See `ingot.runtime.device.Executable`."""
+        return array if isinstance(array, np.ndarray) else array.numpy()
+
     def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> CudaArray:
         """An array in the GPU's memory."""
         self.cuda.activate()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ingot.dispatch import Dispatch, from_json
 
 # Roots whose kernels are small on a GPU, and assemble in less time than a module costs by itself.
-SMALL_ROOTS = frozenset(("pointwise", "move", "normalize", "reduce", "pool"))
+SMALL_ROOTS = frozenset(("pointwise", "move", "normalize", "reduce", "pool", "scatter", "scan", "topk"))
 GEMV_ROWS = 8  # products of so few rows have small kernels, too
 BATCH = (3, 16)  # kernels of a batch, at least and at most
 _SECONDS = {"conv": 0.7, "attention": 0.7, "matmul": 0.5}  # that kernels take, roughly, to tell which jobs to begin with

@@ -79,16 +79,20 @@ class ProgramLoader:
             with contextlib.suppress(CompileError):  # without a compiler, what is missing is said when a kernel is
                 self.client.start()
 
-    def load(self, engine: Engine, target: Target, report: LoadReport | None = None) -> LoadedProgram:
+    def load(self, engine: Engine, target: Target, report: LoadReport | None = None, stage: int = 0) -> LoadedProgram:
         """The engine's program on `target`.
 
         Args:
             report: receives what was compiled and the time of each step.
+            stage: which, of those that follow one another (`EngineHeader.stages`).
 
         Raises:
             CompileError: a kernel cannot be compiled; the message names the first, and how many there are.
         """
-        key = program_key(_ir_sha256(engine), target.key, self.passes)
+        passes = self.passes
+        if engine.header.stages > 1:
+            passes = (f"ingot-select-stage{{number={stage}}}", *passes)
+        key = program_key(_ir_sha256(engine), target.key, passes)
         report = report or LoadReport()
         with report.step("cached"):
             cached = self.cache.get("program", key)
@@ -100,7 +104,7 @@ class ProgramLoader:
         with report.step("draft"):
             if not self.client.running:
                 self.client.start()
-            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), self.passes))
+            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), passes))
             report.add_stages(answer)
             draft = launch_program.loads(draft_bytes)
         texts = [e.dispatch for e in draft.kernels]

@@ -330,8 +330,6 @@ class _Kernel:
             for group in range(STEPS // GROUP_STEPS):
                 numbers = [group * GROUP_STEPS + i for i in range(GROUP_STEPS)]
                 operands = [weights.registers(base, i, prepared) for i in numbers]
-                if self.promotes and group == 0:
-                    acc, totals = self.promote(acc, totals)
                 k.wgmma_fence()
                 for i, a in zip(numbers, operands, strict=True):
                     shape, kept = (64, s.tile_m, self.row.k), i > 0 or not self.promotes
@@ -341,13 +339,14 @@ class _Kernel:
                 if group == 0:  # the last group of the stage before has ended
                     with k.if_(first_of_warp & (steps.iv > work.first)):
                         k.mbarrier_arrive(self.empty(previous))
+            if self.promotes:  # here: registers that instructions still write must not be carried to where they are read
+                acc, totals = self.promote(acc, totals)
             steps.yield_([*self.next_stage(stage, parity), stage, acc, ahead, totals])
         stage, parity, previous, acc, _, totals = steps.results
         k.wgmma_wait(0)
         with k.if_(first_of_warp & (work.first < work.last)):
             k.mbarrier_arrive(self.empty(previous))
-        sums = self.promote(acc, totals)[1] if self.promotes else list(k.elements(acc))
-        return sums, [stage, parity]
+        return totals if self.promotes else list(k.elements(acc)), [stage, parity]
 
     def promote(self, acc: Val, totals: list[Val]) -> tuple[Val, list[Val]]:
         """Wait for the instructions under way, and add their sums; the accumulator, and the totals."""

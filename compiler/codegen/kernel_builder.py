@@ -83,10 +83,10 @@ class KernelModule:
     """A builtin module of kernels for one target: `cpu`, or `sm_75` ... `sm_121a`.
 
     Use as a context manager: it enters an MLIR context (its own, or `context`) and leaves it again. Types and attributes are
-    cached here, shared by the module's kernels.
+    cached here, shared by the module's kernels. `module` is one that holds kernels already, for more of them.
     """
 
-    def __init__(self, target: str = "cpu", *, context: Any = None) -> None:
+    def __init__(self, target: str = "cpu", *, context: Any = None, module: ir.Module | None = None) -> None:
         if target != "cpu" and not re.fullmatch(r"sm_\d+a?", target):
             raise ValueError(f"target {target!r} is neither cpu nor sm_XX")
         self.target = target
@@ -98,7 +98,7 @@ class KernelModule:
         self._attrs: dict[str, Any] = {}
         self._globals: dict[str, int] = {}
         with self.context, ir.Location.unknown(self.context):
-            self.module = ir.Module.create()
+            self.module = module or ir.Module.create()
             attributes = self.module.operation.attributes
             attributes["ingot.target"] = ir.StringAttr.get(target)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ingot import dims
 from ingot.dialects.mlir import ir
+from ingot.dims import Dim
 from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.passes.onnx_inference.linear import window_attributes, window_pads
 from ingot.passes.onnx_inference.quantization import block_axis, unpacked_shape
@@ -311,23 +312,24 @@ def _matmul_nbits(low: Lowering) -> Source:
     return matmul(low, a, swapped(low, w), low.shape, add_bias)
 
 
-def _packed_elements(low: Lowering, x: Source, rows: int, columns: int, bits: int) -> TypedValue:
+def _packed_elements(low: Lowering, x: Source, rows: int, columns: Dim, bits: int) -> TypedValue:
     """Bytes as the unsigned elements that they hold, the first in the lowest bits; those of 2 bits in 4."""
     if bits == 8:
         return low.build.reshaped(low.build.tensor(x), (rows, columns))
     if bits == 4:
         return low.build.reinterpreted(x, UINT4, (rows, columns))
-    bytes_ = low.build.reshape(x, (rows, columns // 4, 1))
+    quarter = dims.floordiv(columns, 4)
+    bytes_ = low.build.reshape(x, (rows, quarter, 1))
 
     def element(b: RegionBuilder) -> Scalar:
         byte = b.emit("extui", (b.load(bytes_),), "i64")
         part = b.andi(b.shrui(byte, b.muli(b.index(2), b.const(2, "i64"))), b.const(3, "i64"))
         return b.emit("trunci", (part,), "i4", unsigned=True)
 
-    return low.build.reshaped(low.build.stored(UINT4, (rows, columns // 4, 4), element), (rows, columns))
+    return low.build.reshaped(low.build.stored(UINT4, (rows, quarter, 4), element), (rows, columns))
 
 
-def _packed_zeros(low: Lowering, zero: Source | None, n: int, blocks: int, bits: int) -> Source:
+def _packed_zeros(low: Lowering, zero: Source | None, n: int, blocks: Dim, bits: int) -> Source:
     """Zero points [n, blocks]: floats, or integers of which each row begins a byte; half the range where there are none."""
     if zero is None:
         return Known(UINT8 if bits == 8 else UINT4, (1, 1), (1 << (bits - 1),))

@@ -1,9 +1,10 @@
 """Shape expressions: integer expressions over named dimensions, in a normal form that makes equality a proof.
 
 A dimension is a Python `int` or an `Expr`. An `Expr` is a polynomial with integer coefficients over atoms; an atom is a
-named dimension or one of the functions `floordiv`, `ceildiv`, `mod`, `min`, `max`, `bcast` and `select` of other
+named dimension or one of the functions `floordiv`, `ceildiv`, `mod`, `min`, `max`, `bcast`, `select` and `signed` of other
 dimensions. Two dimensions are known to be equal exactly if their normal forms are the same object, and only then do they
-unify. Named dimensions are non-negative, as ONNX's are.
+unify. Named dimensions are non-negative, as ONNX's are; a number that is read at run time and may be negative is spelled
+`signed(name)`.
 
 The text form (`str(d)`, `parse(text)`) is what types, engine files and launch programs store: `"2*batch + seq"`,
 `"floordiv(H - 1, 2) + 1"`.
@@ -170,7 +171,7 @@ def symbol(name: str) -> Expr:
 def sanitize(name: str) -> str:
     """An identifier for an exporter's dimension name (`"batch-size.1"` becomes `"batch_size_1"`)."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"_{name}" if not name or name[0].isdigit() or name in FUNCTIONS else name
+    return f"_{name}" if not name or name[0].isdigit() or name in FUNCTIONS or iskeyword(name) else name
 
 
 def _atom(function: str, *args: Dim) -> Dim:
@@ -196,6 +197,8 @@ def _atom_nonnegative(a: Atom) -> bool:
             return any(is_nonnegative(x) for x in a.args)
         case "select":
             return all(is_nonnegative(x) for x in a.args[2:])
+        case "signed":
+            return False
         case _:
             return all(is_nonnegative(x) for x in a.args)
 
@@ -340,6 +343,28 @@ def select(a: Dim, b: Dim, if_equal: Dim, otherwise: Dim) -> Dim:
     return _atom("select", a, b, if_equal, otherwise)
 
 
+def signed(a: Dim) -> Dim:
+    """`a`, a named dimension of which nothing is known: it may be negative."""
+    return a if isinstance(a, int) else _atom("signed", a)
+
+
+def symbol_of_signed(d: Dim) -> Expr | None:
+    """The named dimension that `d` is under `signed`, or None where it is anything else."""
+    if isinstance(d, Expr) and len(d.terms) == 1:
+        (monomial, c) = d.terms[0]
+        if c == 1 and len(monomial) == 1 and monomial[0].function == "signed":
+            (of,) = monomial[0].args
+            return of if isinstance(of, Expr) and str(of).isidentifier() else None
+    return None
+
+
+def has_signed(d: Dim) -> bool:
+    """True where `d` depends on a number that may be negative."""
+    return isinstance(d, Expr) and any(
+        a.function == "signed" or any(map(has_signed, a.args)) for monomial, _ in d.terms for a in monomial
+    )
+
+
 FUNCTIONS: dict[str, Callable[..., Dim]] = {
     "floordiv": floordiv,
     "ceildiv": ceildiv,
@@ -348,15 +373,21 @@ FUNCTIONS: dict[str, Callable[..., Dim]] = {
     "max": maximum,
     "bcast": bcast,
     "select": select,
+    "signed": signed,
 }
 
 
 @lru_cache(maxsize=65536)
 def parse(text: str) -> Dim:
     """The dimension that `text` spells. Raises ValueError quoting the text where it spells none."""
+    return parse_over(text, {})
+
+
+def parse_over(text: str, env: Mapping[str, Dim]) -> Dim:
+    """`parse` of a text in which some names stand for dimensions, which unlike a name of its own may be negative."""
     try:
         tokens = _TOKEN.findall(text)
-        reader = _Reader(tokens)
+        reader = _Reader(tokens, env)
         d = reader.sum()
         if reader.at < len(tokens):
             raise ValueError(f"unexpected {tokens[reader.at]!r}")
@@ -375,8 +406,8 @@ class _Reader:
     sizes of a network are read once.
     """
 
-    def __init__(self, tokens: list[str]) -> None:
-        self._tokens, self.at = tokens, 0
+    def __init__(self, tokens: list[str], env: Mapping[str, Dim]) -> None:
+        self._tokens, self._env, self.at = tokens, env, 0
 
     def _next(self) -> str:
         return self._tokens[self.at] if self.at < len(self._tokens) else ""
@@ -414,7 +445,7 @@ class _Reader:
             return FUNCTIONS[token](*self._arguments())
         if iskeyword(token):
             raise ValueError(f"unexpected {token!r}")
-        return symbol(token)
+        return self._env[token] if token in self._env else symbol(token)
 
     def _arguments(self) -> list[Dim]:
         """The expressions between an opening parenthesis, which was read, and its closing one."""
@@ -425,7 +456,8 @@ class _Reader:
             token = self._tokens[self.at]
             depth += (token == "(") - (token == ")")
             if depth == 0 or (depth == 1 and token == ","):
-                found.append(parse("".join(self._tokens[start : self.at])))
+                text = "".join(self._tokens[start : self.at])
+                found.append(parse_over(text, self._env) if self._env else parse(text))
                 start = self.at + 1
             self.at += 1
         return found
@@ -507,6 +539,7 @@ _VALUES: dict[str, Callable[..., int]] = {
     "max": max,
     "bcast": lambda a, b: b if a == 1 else a,
     "select": lambda a, b, x, y: x if a == b else y,
+    "signed": lambda a: a,
 }
 
 

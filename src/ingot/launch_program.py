@@ -29,6 +29,24 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class ValueBinding:
+    """Element `element` (row-major) of input `input`, a tensor of integers, is the program's symbol `symbol`. Sizes depend on
+    it: it is read before memory is allocated."""
+
+    symbol: str
+    input: int
+    element: int
+
+
+@dataclass(frozen=True)
+class Definition:
+    """`symbol` is the value of a shape expression over bound symbols and those defined before; it is never negative."""
+
+    symbol: str
+    value: Dim
+
+
+@dataclass(frozen=True)
 class Buffer:
     """A piece of memory.
 
@@ -88,10 +106,11 @@ class GuardStep:
 
 @dataclass(frozen=True)
 class HostReadStep:
-    """Wait for the device and bind `symbol` to the i64 scalar at `source`."""
+    """Wait for the device and bind `symbol` to the scalar of storage type `dtype` (i64 or i32) at `source`."""
 
     symbol: str
     source: BufferRef
+    dtype: str = "i64"
 
 
 @dataclass(frozen=True)
@@ -178,6 +197,8 @@ class LaunchProgram:
     states: tuple[State, ...] = ()
     live: tuple[str, ...] = ()
     packing: tuple[DispatchStep, ...] = ()
+    values: tuple[ValueBinding, ...] = ()
+    definitions: tuple[Definition, ...] = ()
     version: int = VERSION
 
 
@@ -197,10 +218,15 @@ def guards(program: LaunchProgram) -> list[GuardStep]:
     return [s for s in all_steps(program.steps) if isinstance(s, GuardStep)]
 
 
+def bound_names(program: LaunchProgram) -> list[str]:
+    """The symbols that inputs give, in order: by their sizes, then by their elements."""
+    return [*(b.symbol for b in program.bindings), *(v.symbol for v in program.values)]
+
+
 def dim_names(program: LaunchProgram) -> list[str]:
-    """The symbols a native program takes, in order: those bound from inputs, capacities of states, and for each state whether
-    its input and output are one donated buffer (0 or 1)."""
-    names = [b.symbol for b in program.bindings]
+    """The symbols a native program takes, in order: those bound from inputs' sizes and elements, those defined by them,
+    capacities of states, and for each state whether its input and output are one donated buffer (0 or 1)."""
+    names = [*bound_names(program), *(d.symbol for d in program.definitions)]
     for n, state in enumerate(program.states):
         names += [state.kept_capacity, state.capacity, f"donated_{n}"]
     return names
@@ -211,8 +237,9 @@ def kernel_symbols(program: LaunchProgram) -> list[tuple[int, str]]:
     return list(dict.fromkeys((i, launch.symbol) for i, e in enumerate(program.kernels) for launch in e.plan.launches))
 
 
-_CLASSES = {c.__name__: c for c in (Binding, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram, *get_args(Step))}
-_DIM_FIELDS = {"bytes", "offset", "left", "right", "trips", "kept", "length", "arena_bytes"}
+_PARTS = (Binding, ValueBinding, Definition, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram)
+_CLASSES = {c.__name__: c for c in (*_PARTS, *get_args(Step))}
+_DIM_FIELDS = {"bytes", "offset", "left", "right", "trips", "kept", "length", "arena_bytes", "value"}
 _DIMS_FIELDS = {"sizes", "shape"}
 
 
