@@ -22,7 +22,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, ScalarRegion
 
 SAME = (1, 1, 1, 1)
@@ -132,7 +132,7 @@ def test_patches_read_rows_of_pixels() -> None:
 def test_one_tap(target: str, stride: int) -> None:
     d = make.conv(2, (7, 9), 32, 40, (1, 1), strides=(stride, stride), bias=True)
     check(d, target)
-    with ir.Context():
+    with kernel_context():
         launch = emit(d, BY_NAME[target]).plan.launches[0]
     assert launch.symbol.startswith("matmul" if stride == 1 else "conv")
 
@@ -177,7 +177,7 @@ def test_depthwise(d: Dispatch) -> None:
 def test_depthwise_weights_beyond_shared_memory() -> None:
     d = make.conv(1, (13000,), 2, 2, (12900,), groups=2, dtype="f32")
     assert choose_depthwise(d, window_of(d, (12900,), (13000,))) is None
-    with ir.Context():
+    with kernel_context():
         assert emit(d, BY_NAME["sm_86"]).plan.launches[0].shared_bytes <= BY_NAME["sm_86"].shared_bytes
 
 
@@ -206,7 +206,7 @@ def test_float32_uses_tensor_cores_only_where_allowed() -> None:
 
 
 def ptx_of(d: Dispatch, target: str, schedule: Any = None) -> str:
-    with ir.Context():
+    with kernel_context():
         return compile_kernels(emit(d, BY_NAME[target], schedule).module, target, stop="ptx")
 
 
@@ -239,7 +239,7 @@ def test_ptx_of_the_mma_loop() -> None:
     ids=["3x3", "stem", "depthwise"],
 )
 def test_machine_code(d: Dispatch, target: str) -> None:
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, BY_NAME[target])
         assert compile_kernels(emitted.module, target)[:4] == b"\x7fELF"
     assert all(launch.shared_bytes <= BY_NAME[target].shared_bytes for launch in emitted.plan.launches)
@@ -248,7 +248,7 @@ def test_machine_code(d: Dispatch, target: str) -> None:
 def test_what_no_kernel_takes_is_named() -> None:
     d = make.conv(1, (9, 9), 16, 16, (3, 3))
     w = make.swapped(d.operands[1])
-    with ir.Context(), pytest.raises(NotImplementedError, match="dense"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="dense"):
         emit(Dispatch(d.root, (d.operands[0], w), d.results, d.attrs, d.regions), BY_NAME["sm_80"])
 
 

@@ -19,7 +19,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.dtypes import DTYPES
 
@@ -91,7 +91,7 @@ def test_what_does_not_suit_is_decoded_otherwise() -> None:
         replace(fits, operands=(TensorArg("f16", a.shape, (193, 1), 2), *fits.operands[1:])),
     ):
         assert registers_row(gemm_problem(d), BY_NAME["sm_80"], SMALL.mma) is None
-        with ir.Context(), pytest.raises(NotImplementedError, match="does not suit"):
+        with kernel_context(), pytest.raises(NotImplementedError, match="does not suit"):
             emit(d, BY_NAME["sm_80"], SMALL)
 
 
@@ -147,7 +147,7 @@ def test_code(target: str, weights: str) -> None:
     for layout in (True, False):
         options: dict[str, Any] = {"scale": "f16", "block": 128, "b_transposed": layout}
         d = make.quantized_matmul(256, 256, 1024, "f16", weights, **options)
-        with ir.Context():
+        with kernel_context():
             emitted = emit(d, BY_NAME[target], SMALL)
             text = compile_kernels(emitted.module, target, stop="ptx")
         symbol = emitted.plan.launches[0].symbol
@@ -156,5 +156,5 @@ def test_code(target: str, weights: str) -> None:
         assert innermost_counts(text, symbol, r"st\.shared") == []
         hardware = BY_NAME[target].sm >= 89 and weights[:2] == "f8"
         assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware
-        with ir.Context():
+        with kernel_context():
             assert compile_kernels(emit(d, BY_NAME[target], SMALL).module, target)[:4] == b"\x7fELF"

@@ -19,7 +19,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.dtypes import DTYPES
 
@@ -137,7 +137,7 @@ def test_what_does_not_suit_is_decoded_otherwise() -> None:
     ):
         assert plan_decoded_wgmma(gemm_problem(d), HOPPER, SMALL) is None
         assert not list(decoded_wgmma_schedules(gemm_problem(d), HOPPER))
-        with ir.Context(), pytest.raises(NotImplementedError, match="does not suit"):
+        with kernel_context(), pytest.raises(NotImplementedError, match="does not suit"):
             emit(d, HOPPER, SMALL)
 
 
@@ -192,7 +192,7 @@ def test_code(weights: str, layout: bool) -> None:
     """A stage's instructions in the loop, each with its operand A in registers, two groups in flight, and machine code."""
     d = make.quantized_matmul(2048, 4096, 4096, "f16", weights, scale="f16", block=128, b_transposed=layout, out="f16")
     best = min(decoded_wgmma_schedules(gemm_problem(d), HOPPER), key=lambda e: e.seconds).schedule
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, HOPPER, best)
         text = compile_kernels(emitted.module, "sm_90a", stop="ptx")
     symbol = emitted.plan.launches[0].symbol
@@ -200,5 +200,5 @@ def test_code(weights: str, layout: bool) -> None:
     assert innermost_counts(text, symbol, name) == [4]
     assert innermost_counts(text, symbol, r"wgmma\.commit_group") == [2]
     assert innermost_counts(text, symbol, r"wgmma\.wait_group\.sync\.aligned\s+1;") == [2]
-    with ir.Context():
+    with kernel_context():
         assert compile_kernels(emit(d, HOPPER, best).module, "sm_90a")[:4] == b"\x7fELF"

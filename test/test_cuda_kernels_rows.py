@@ -27,7 +27,7 @@ from ingot.compiler.codegen.mma_table import MMA_BY_NAME, MmaRow, rows_for
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
 from ingot.target import Target
@@ -225,7 +225,7 @@ def check_numbers(family: Family, row: MmaRow, target: Target) -> None:
 
 def check_code(family: Family, row: MmaRow, target: Target) -> None:
     s = family.schedule(row, target)
-    with ir.Context():
+    with kernel_context():
         emitted = emit((family.code or family.dispatch)(row), only(target, row), s)
         ptx = compile_kernels(emitted.module, target.name, stop="ptx")
     assert compile_kernels(ptx, target.name, start="ptx")[:4] == b"\x7fELF"

@@ -20,7 +20,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.dtypes import DTYPES
 
@@ -76,7 +76,7 @@ def test_sums_of_a_cluster(layout: bool) -> None:
     d = make.quantized_matmul(3, 192, 4096, "f16", "i4", scale="f16", block=128, zero=True, b_transposed=layout, out="f16")
     schedule = streamed(d)
     assert (schedule.cluster > 1, schedule.splits) == (True, 1), schedule
-    with ir.Context():
+    with kernel_context():
         assert len(emit(d, BY_NAME["sm_90a"], schedule).plan.launches) == 1
     check(d)
     older = streamed(d, "sm_80")
@@ -209,7 +209,7 @@ def test_code(target: str, weights: str) -> None:
         d = make.quantized_matmul(1, 8192, 12288, "f16", weights, scale="f16", block=128, b_transposed=layout)
         s = streamed(d, target)
         assert s.staged == s.batches(12288) > 2
-        with ir.Context():
+        with kernel_context():
             emitted = emit(d, BY_NAME[target], s)
             text = compile_kernels(emitted.module, target, stop="ptx")
         shape, per_chunk = ("m16n8k8", 4) if target == "sm_75" else ("m16n8k16", 2)
@@ -223,12 +223,12 @@ def test_code(target: str, weights: str) -> None:
         assert len(emitted.plan.launches) == (1 if hopper else 1 + (s.splits > 1))
         hardware = BY_NAME[target].sm >= 89 and weights[:2] == "f8"
         assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware
-        with ir.Context():
+        with kernel_context():
             assert compile_kernels(emit(d, BY_NAME[target], s).module, target)[:4] == b"\x7fELF"
 
 
 def test_a_schedule_that_does_not_suit_is_named() -> None:
     d = make.quantized_matmul(2, 64, 64, "f16", "i4", scale="f16", block=32)
     other = StreamedSchedule(2, WeightLanes(False, 8, 4), 8, 1, 8, 1)
-    with ir.Context(), pytest.raises(NotImplementedError, match="does not suit f16 and i4"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="does not suit f16 and i4"):
         emit(d, BY_NAME["sm_90a"], other)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ingot.compiler.emulator import ops_arith, ops_async, ops_matrix, ops_memory, ops_warp
+from ingot.compiler.emulator import control, ops_arith, ops_async, ops_matrix, ops_memory, ops_warp
 from ingot.compiler.emulator.memory import GlobalMemory
 from ingot.compiler.emulator.ops_async import TENSOR_MAPS
 from ingot.compiler.emulator.program import Program
@@ -16,9 +16,9 @@ from ingot.compiler.emulator.report import EmulationError, Report
 from ingot.compiler.emulator.tensor_map import TensorMap
 from ingot.compiler.emulator.unit import Unit
 from ingot.compiler.emulator.values import Kind
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import ir, kernel_context
 
-_OPERATIONS = (ops_arith, ops_async, ops_matrix, ops_memory, ops_warp)  # importing them registers their handlers
+_OPERATIONS = (control, ops_arith, ops_async, ops_matrix, ops_memory, ops_warp)  # importing them registers their handlers
 
 # Blocks that run together: enough threads to outweigh Python's cost an operation, little enough memory.
 _UNIT_THREADS = 4096
@@ -78,9 +78,7 @@ def emulate(
         ValueError: arguments that do not fit the kernel.
     """
     if isinstance(module, str):
-        context = ir.Context()
-        context.enable_multithreading(False)
-        module = ir.Module.parse(module, context)
+        module = ir.Module.parse(module, kernel_context())
     program = Program(module, kernel_name)
     grids, blocks, clusters = _three(grid), _three(block), _three(cluster)
     if any(g % c for g, c in zip(grids, clusters, strict=True)):
