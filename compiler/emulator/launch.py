@@ -54,6 +54,7 @@ def emulate(
     cluster: int | Sequence[int] = 1,
     dynamic_shared_bytes: int = 0,
     check: bool = True,
+    count_conflicts: bool = False,
 ) -> Report:
     """Run one launch of a kernel; arrays among the arguments are read and written in place.
 
@@ -67,8 +68,8 @@ def emulate(
             are so in the kernel too.
         cluster: blocks of a cluster along x, y, z, which divide the grid.
         dynamic_shared_bytes: dynamic shared memory of a block.
-        check: look for races, uninitialized reads, missing fences and bank conflicts too; bounds and alignment are
-            always checked.
+        check: look for races, uninitialized reads and missing fences too; bounds and alignment are always checked.
+        count_conflicts: count bank conflicts of shared memory.
 
     Returns:
         What was found and counted; `report.check()` raises if anything was found.
@@ -85,7 +86,7 @@ def emulate(
         raise ValueError(f"a grid of {grids} blocks does not consist of clusters of {clusters}")
     if len(args) != len(program.parameters):
         raise ValueError(f"{kernel_name} takes {len(program.parameters)} arguments, not {len(args)}")
-    memory, report = GlobalMemory(), Report()
+    memory, report = GlobalMemory(), Report(bank_conflicts=0 if count_conflicts else None)
     program.tensor_maps = [a for a in args if isinstance(a, TensorMap)]
     # Arrays may be parts of others: the largest first.
     arrays = [a.array for a in program.tensor_maps] + [a for a in args if isinstance(a, np.ndarray)]
@@ -99,7 +100,7 @@ def emulate(
     threads = blocks[0] * blocks[1] * blocks[2]
     together = min(_UNIT_THREADS // threads, _UNIT_SHARED // max(1, shared_bytes)) // size * size
     together = len(order) if program.spins else max(size, together)
-    conflicts: dict[Any, int] = {}
+    conflicts: dict[Any, int] | None = {} if count_conflicts else None
     with np.errstate(all="ignore"):
         for first in range(0, len(order), together):
             part = order[first : first + together]

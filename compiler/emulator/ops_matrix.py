@@ -32,15 +32,7 @@ _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 def _matrix_rows(group: Group, address: np.ndarray, count: int, op: Op) -> np.ndarray:
     """(warps * count * 8) positions of matrix rows: lane 8 * i + r gives row r of matrix i."""
     warps = whole_warps(group, op)
-    where = shared_positions(group, spread(address, group.size), 3)
-    lanes = np.arange(8 * count)
-    return where.reshape(warps, 32)[:, lanes].reshape(-1)
-
-
-def _row_threads(group: Group, count: int) -> Group:
-    """The lanes that give row addresses."""
-    index = np.arange(group.size).reshape(-1, 32)[:, : 8 * count].reshape(-1)
-    return group.subset(index)
+    return shared_positions(group, address, 3, 16).reshape(warps, 32)[:, : 8 * count].reshape(-1)
 
 
 @handler("nvvm.ldmatrix")
@@ -54,7 +46,7 @@ def _ldmatrix(op: Op) -> Run:
     def run(group: Group) -> None:
         rows = _matrix_rows(group, group.env[p], count, op)
         warps = group.size // 32
-        raw = group.unit.shared.load(_row_threads(group, count), rows, 16, 16, op)
+        raw = group.unit.shared.load(group.first_lanes(8 * count), rows, 16, 16, op)
         matrices = np.ascontiguousarray(raw).view(np.int16).reshape(warps, count, 8, 8)
         if transpose:
             matrices = np.ascontiguousarray(matrices.swapaxes(2, 3))
@@ -81,7 +73,7 @@ def _stmatrix(op: Op) -> Run:
         if transpose:
             matrices = np.ascontiguousarray(matrices.swapaxes(2, 3))
         raw = np.ascontiguousarray(matrices).view(np.uint8).reshape(-1, 16)
-        group.unit.shared.store(_row_threads(group, count), rows, raw, 16, op)
+        group.unit.shared.store(group.first_lanes(8 * count), rows, raw, 16, op)
 
     return run
 
@@ -252,14 +244,14 @@ def _tile(group: Group, lane: int, descriptor: int, rows: int, k: int, type_: st
     if offset.min() < 0 or offset.max() + 16 > shared.limit:
         unit.find("out of bounds", op, group, lane, f"the operand at shared address {d.start} leaves shared memory")
         return np.full((rows, k), np.nan)
-    where = int(unit.block_of[group.threads[lane]]) * shared.size + offset
-    if unit.check:
-        spots = np.unique(shared.spans(where.reshape(-1), 16))
-        shared.begin_async_read(group, lane, spots, op)
+    where = int(group.blocks[lane]) * shared.size + offset
+    if shared.shadow is not None:
+        cells = shared.shadow.cells(where.reshape(-1), 16).unique()
+        shared.shadow.begin_read(group, lane, cells, op)
         thread = int(group.threads[lane])
-        unit.wgmma_reads.append((thread, int(unit.wgmma_groups[thread]), spots))
-    raw = shared.data[where[..., None] + np.arange(16)]
-    containers = np.ascontiguousarray(raw.reshape(len(raw), -1)).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[size])
+        unit.wgmma_reads.append((thread, int(unit.wgmma_groups[thread]), cells))
+    raw = shared.copy_out(where.reshape(-1), 16)
+    containers = raw.reshape(len(where), -1).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[size])
     values = decode(containers, type_)
     return values if major_k else values.T
 
@@ -363,11 +355,11 @@ def _wgmma_wait(op: Op) -> Run:
         unit.wgmma_fenced[group.threads] = False
         leaders = set(group.threads[::128].tolist())
         kept = []
-        for thread, number, spots in unit.wgmma_reads:
+        for thread, number, cells in unit.wgmma_reads:
             if thread in leaders and number < done[thread]:
-                unit.shared.end_async_read(spots, [int(unit.warp_of[thread])])
+                unit.shared.shadow.end_read(cells, [int(unit.warp_of[thread])])
             else:
-                kept.append((thread, number, spots))
+                kept.append((thread, number, cells))
         unit.wgmma_reads = kept
         # The reads count as the first warp's, and every warp of the warpgroup knows now that they are over.
         for thread in leaders:
