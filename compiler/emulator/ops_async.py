@@ -370,9 +370,9 @@ def _read_box(group: Group, lane: int, descriptor: TensorMap, start: list[int], 
         unit.find("out of bounds", op, group, lane, "the tensor map reaches beyond its buffer")
         good = good & (where + size <= buffer.size)
         inside = np.where(good, where, 0)
-    raw = buffer.data[inside[..., None] + np.arange(size)]
-    raw[~good] = 0
-    return raw.reshape(-1, 16)
+    elements = buffer.data.view(f"u{size}").take(inside // size)
+    elements[~good] = 0
+    return elements.view(np.uint8).reshape(-1, 16)
 
 
 @handler("nvvm.cp.async.bulk.tensor.global.shared.cta")

@@ -25,6 +25,8 @@ def _getelementptr(op: Op) -> Run:
     if indices[0] != _DYNAMIC:
         step = indices[0] * size
         return elementwise(op, lambda p: p + step)
+    if size == 1:
+        return elementwise(op, lambda p, i: p + i)
     return elementwise(op, lambda p, i: p + i.astype(np.int64) * size)
 
 

@@ -161,6 +161,7 @@ class Program:
         granule: bytes a shadow cell of shared memory covers: the size of the smallest access.
         spins: whether a loop polls memory that other blocks write.
         tensor_maps: those among the launch's arguments.
+        shared: what closures of several operations share, by keys of theirs.
     """
 
     def __init__(self, module: Any, name: str) -> None:
@@ -172,6 +173,7 @@ class Program:
         self.granule = 16
         self.spins = False
         self.tensor_maps: list[TensorMap] = []
+        self.shared: dict[Any, Any] = {}
         self._slots: dict[Any, int] = {}
         self._kinds: list[Kind] = []  # by slot
         self._kind_of_type: dict[Any, Kind] = {}  # printing a type costs more than all else about an operation

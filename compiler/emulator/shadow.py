@@ -46,10 +46,6 @@ class Cells:
         """Values of accesses as values of rows."""
         return values if self.parts == 1 else np.repeat(values, self.parts, axis=0)
 
-    def unique(self) -> Cells:
-        """Each cell once, as cells of one access."""
-        return Cells(np.unique(self.rows), self.per)
-
 
 class Shadow:
     """The cells of a unit's shared memory.
@@ -193,9 +189,7 @@ class Shadow:
                 detail = f"shared offset {self._offset(cells, found)} is in use by an unfinished asynchronous operation"
                 self.unit.find("async", op, group, _lane(cells, found, lane), detail)
 
-    def _race(
-        self, group: Group, cells: Cells, found: tuple[int, int], verb: str, what: str, op: Any, lane: int = -1
-    ) -> None:
+    def _race(self, group: Group, cells: Cells, found: tuple[int, int], verb: str, what: str, op: Any, lane: int = -1) -> None:
         detail = f"{verb} shared offset {self._offset(cells, found)}, {what}, with no barrier between"
         self.unit.find("race", op, group, _lane(cells, found, lane), detail)
 
