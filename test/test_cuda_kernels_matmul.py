@@ -12,6 +12,7 @@ import cuda_dispatches as make
 import numpy as np
 import pytest
 from cuda_emulation import Emulated, check, run_emulated
+from exact_products import check_blocks_of_ones
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
@@ -388,20 +389,8 @@ def test_infinities_and_nan_stay_in_their_rows(target: str, schedule: Any) -> No
 @pytest.mark.parametrize("seed", range(3))
 def test_blocks_of_ones_without_tensor_cores(schedule: Any, seed: int) -> None:
     """What test_cuda_kernels_rows.py does with every instruction, for the kernels that have none."""
-    rng = np.random.default_rng(seed)
     k_major = isinstance(schedule, GemvSchedule) and schedule.k_major
-
-    def ones(views: list[np.ndarray]) -> None:
-        for x in views:
-            row, col = (int(rng.integers(0, n // 2 + 1)) for n in x.shape)
-            x[...] = 0
-            x[row : row + x.shape[0] // 2 + 1, col : col + x.shape[1] // 2 + 1] = 1
-
-    d = product(4, 72, 136, "f16", "NT" if k_major else "NN", out="f32")
-    found = run_emulated(d, "sm_80", None, schedule, prepare=ones)
-    (exact,) = run_dispatch(d, found.operands, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact)
+    check_blocks_of_ones(product(4, 72, 136, "f16", "NT" if k_major else "NN", out="f32"), "sm_80", schedule, seed)
 
 
 # Code -----------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import cuda_dispatches as make
 import numpy as np
 import pytest
 from cuda_emulation import run_emulated
+from exact_products import check_blocks_of_ones
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen import mma_table
@@ -258,25 +259,12 @@ def test_every_code(weights: str, target: str, schedule: Any) -> None:
 @pytest.mark.parametrize("case", ["sm_120a", "sm_90a", "weights", "few rows"])
 def test_blocks_of_ones(case: str, seed: int) -> None:
     """Zeros with one block of ones in each operand, and scales that are powers of two: sums are exact, wrong places are not."""
-    rng = np.random.default_rng(seed)
-
-    def ones(views: list[np.ndarray]) -> None:
-        for view in views[:2]:
-            row, col = (int(rng.integers(0, n // 2 + 1)) for n in view.shape)
-            view[...] = 0
-            view[row : row + view.shape[0] // 2 + 1, col : col + view.shape[1] // 2 + 1] = 1
-        for view in views[2:]:
-            view[...] = np.exp2(rng.integers(-3, 4, view.shape)).astype(view.dtype)
-
     if case.startswith("sm"):
         d, target, schedule = scaled(SCALED_ROWS[-1], 40, 56, 160), case, None
     else:
         m, schedule = (40, MMA) if case == "weights" else (2, None)
         d, target = make.quantized_matmul(m, 56, 160, "f16", "i4", scale="f16", block=32), "sm_80"
-    found = run_emulated(d, target, schedule=schedule, prepare=ones)
-    (exact,) = run_dispatch(d, found.operands, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact)
+    check_blocks_of_ones(d, target, schedule, seed)
 
 
 # The table and the code -------------------------------------------------------------------------------------------------
@@ -318,8 +306,7 @@ def test_code_of_block_scales(row: MmaRow, target: str) -> None:
     name = rf"{shape}\.kind::{row.scale.kind}\.block_scale\.\S*{row.ptx}\.{row.ptx}"
     # 16 x 8 blocks of a warp, and steps of 32 bytes of 128.
     assert innermost_counts(text, emitted.plan.launches[0].symbol, name) == [4 * 4 * 4]
-    with kernel_context():
-        assert compile_kernels(emit(d, only, schedule).module, target)[:4] == b"\x7fELF"
+    assert compile_kernels(text, target, start="ptx")[:4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS if t.sm >= 120])
@@ -332,8 +319,7 @@ def test_code_of_four_bit_floats(target: str) -> None:
         text = compile_kernels(emitted.module, target, stop="ptx")
     name = r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.e2m1\.e2m1"
     assert innermost_counts(text, emitted.plan.launches[0].symbol, name) == [2 * 4 * 4]
-    with kernel_context():
-        assert compile_kernels(emit(d, BY_NAME[target], schedule).module, target)[:4] == b"\x7fELF"
+    assert compile_kernels(text, target, start="ptx")[:4] == b"\x7fELF"
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])

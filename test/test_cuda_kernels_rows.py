@@ -15,6 +15,7 @@ import cuda_dispatches as make
 import numpy as np
 import pytest
 from cuda_emulation import check, run_emulated
+from exact_products import check_exactly
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule
@@ -238,13 +239,9 @@ def check_code(family: Family, row: MmaRow, target: Target) -> None:
 
 
 def check_blocks(family: Family, row: MmaRow, target: Target, seed: int) -> None:
-    d = family.dispatch(row)
     rng = np.random.default_rng(seed)
-    s = family.schedule(row, target)
-    found = run_emulated(d, only(target, row), family.sizes, s, prepare=lambda x: family.ones(rng, x))
-    (exact,) = run_dispatch(d, found.operands, family.sizes, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact), np.argwhere(found.results[0] != exact)[:5]
+    schedule = family.schedule(row, target)
+    check_exactly(family.dispatch(row), only(target, row), schedule, family.sizes, prepare=lambda x: family.ones(rng, x))
 
 
 @pytest.mark.parametrize(("family", "row", "target"), CASES)
