@@ -84,13 +84,12 @@ def _power_of_two(x: int) -> int:
 
 
 def _multiply(
-    ck: CpuKernel, operands: Operands, xs: list[Val], column: Val, unit: Val, mask: Val | None, totals: list[Val]
+    ck: CpuKernel, operands: Operands, xs: list[Val], column: Val, unit: Val, at: Position, totals: list[Val]
 ) -> list[Val]:
-    """Totals of rows plus unit `unit` of `xs`, a vector a row, times that of the vector of columns from `column` on."""
-    lanes = xs[0].t.lanes
-    y = operands.b.across(column, unit, Position((), 0, lanes, mask))
+    """Totals of rows plus `xs`, a vector a row, times unit `unit` of the vector of columns from `column` on."""
+    y = operands.b.across(column, unit, at)
     if y.t.kind != "vector":
-        y = ck.k.broadcast(y, lanes)
+        y = ck.k.broadcast(y, at.lanes)
     return [operands.a.arithmetic.multiply(ck, x, y, total) for x, total in zip(xs, totals, strict=True)]
 
 
@@ -110,7 +109,8 @@ def _outer(
         xs = [k.broadcast(a.along(m, loop.iv, Position(())), lanes) for m in range(rows)]
         sums = [list(row) for row in loop.carry]
         for j, mask in enumerate(masks):
-            totals = _multiply(ck, operands, xs, n0 + j * lanes, loop.iv, mask, [row[j] for row in sums])
+            at = Position((), 0, lanes, mask)
+            totals = _multiply(ck, operands, xs, n0 + j * lanes, loop.iv, at, [row[j] for row in sums])
             for row, total in zip(sums, totals, strict=True):
                 row[j] = total
         loop.yield_(sums)
@@ -145,7 +145,7 @@ def _streamed(
         places = [sums.at(j + m * width, acc) for m in range(rows)]
         totals = [k.load(p, vector, align=vector.nbytes) for p in places]
         for u, x in enumerate(xs):
-            totals = _multiply(ck, operands, x, n0 + j, unit + u, mask, totals)
+            totals = _multiply(ck, operands, x, n0 + j, unit + u, Position((), 0, lanes, mask), totals)
         for p, total in zip(places, totals, strict=True):
             k.store(total, p, align=vector.nbytes)
 
