@@ -93,10 +93,15 @@ def _tensor_map(arg: TensorMapArg, address: int, sizes: Mapping[str, int]) -> An
     shape = [dims.evaluate(d, sizes) for d in arg.shape]
     strides = [dims.evaluate(d, sizes) for d in arg.strides]
     swizzle = f"{arg.swizzle}B" if arg.swizzle else "NONE"
-    tensor_map = check(cu.cuTensorMapEncodeTiled(
+    if arg.im2col:
+        lower, upper, channels, pixels = arg.im2col
+        encode, window = cu.cuTensorMapEncodeIm2col, [list(lower), list(upper), channels, pixels]
+    else:
+        encode, window = cu.cuTensorMapEncodeTiled, [[cu.cuuint32_t(b) for b in arg.box]]
+    tensor_map = check(encode(
         getattr(cu.CUtensorMapDataType, f"CU_TENSOR_MAP_DATA_TYPE_{name}"), len(shape), address,
         [cu.cuuint64_t(d) for d in shape], [cu.cuuint64_t(s) for s in strides],
-        [cu.cuuint32_t(b) for b in arg.box], [cu.cuuint32_t(1) for _ in shape],
+        *window, [cu.cuuint32_t(n) for n in ((1, *arg.steps, 1) if arg.steps else [1] * len(shape))],
         cu.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
         getattr(cu.CUtensorMapSwizzle, f"CU_TENSOR_MAP_SWIZZLE_{swizzle}"),
         cu.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,

@@ -18,7 +18,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,20 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 import cuda_dispatches as make  # noqa: E402
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
-from cuda_quantized_cases import quantized_checks, quantized_speeds  # noqa: E402
+from cuda_quantized_cases import fp8_checks, fp8_speeds, quantized_checks, quantized_speeds  # noqa: E402
 
 from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_conv_im2col import Im2colClusterSchedule, Im2colSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule as GroupCluster  # noqa: E402
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule  # noqa: E402
+from ingot.compiler.codegen.mma_table import find_row  # noqa: E402
 from ingot.compiler.reference import run_dispatch  # noqa: E402
 from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
 from ingot.dispatch import Dispatch  # noqa: E402
@@ -70,9 +74,14 @@ def run_check(case: Check, default: Target) -> str:
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
     nbytes = [make.extent(r, case.sizes)[2] * r.type.bytes for r in d.results]
     out = [torch.full((n,), 0xFF, dtype=torch.uint8, device="cuda") for n in nbytes]
-    kernel.bind([upload(o.packed()) for o in operands], out, case.sizes)()
+    kernel.bind([upload(o.packed())[o.start * o.memory.itemsize :] for o in operands], out, case.sizes)()
     torch.cuda.synchronize()
     views = [o.view for o in operands]
+    if d.results[0].type.kind == "int" and d.attr("acc", "") == "f32":
+        (exact,) = run_dispatch(make.before_rounding(d), views, case.sizes, float64=True)
+        got = make.result_view(out[0].cpu().numpy(), d.results[0], case.sizes)
+        make.check_rounded(got, exact, sum_bits(d, default))
+        return f"{np.mean(got != np.clip(np.rint(exact), -128, 127)):.1e} of the integers are another than the nearest"
     reference = run_dispatch(make.unrounded(d), views, case.sizes, float64=True)
     worst = ""
     for t, r, ref, p in zip(out, d.results, reference, make.peers(d, views, case.sizes), strict=True):
@@ -83,6 +92,25 @@ def run_check(case: Check, default: Target) -> str:
         e = make.check_against(got, ref, p)
         worst = f"bias {e.bias:+.1e} spread {e.spread:.1e} worst {e.worst:.1e}"
     return worst
+
+
+def sum_bits(d: Dispatch, target: Target) -> int:
+    """Fraction bits of the target's sums of the operands' type, where they are less than an f32's; else 0."""
+    row = find_row(target, d.operands[0].dtype, engine="wgmma" if target.wgmma else "mma")
+    return 0 if row is None else row.sum_bits
+
+
+def random_operands(case: Speed) -> list[torch.Tensor]:
+    """Random tensors for a case's operands; of those in the memory of another, flat memory from element 0 on."""
+    found: list[torch.Tensor] = []
+    for i, t in enumerate(case.dispatch.operands):
+        if i not in case.same:
+            found.append(random_tensor(t))
+            continue
+        start = sum(-s * (n - 1) for n, s in zip(t.shape, t.strides, strict=True) if s < 0)
+        memory = found[case.same[i]]
+        found.append(torch.as_strided(memory, (memory.numel() - start,), (1,), start))
+    return found
 
 
 def random_tensor(t: Any) -> torch.Tensor:
@@ -99,13 +127,13 @@ def run_speed(case: Speed, default: Target) -> dict[str, Any]:
     """Times of ours and of the other, in milliseconds."""
     d = case.dispatch
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
-    turns = min(20, -(-COLD_BYTES // copied_bytes(d))) if case.cold else 1
-    sets = [[random_tensor(t) for t in d.operands] for _ in range(turns)]
+    turns = min(20, -(-COLD_BYTES // copied_bytes(d, case.same))) if case.cold else 1
+    sets = [random_operands(case) for _ in range(turns)]
     operands = sets[0]
     result = torch.empty(d.results[0].shape, dtype=TORCH[d.results[0].dtype], device="cuda")
     ours = in_turns([kernel.bind(x, [result]) for x in sets])
     if case.other is None:
-        nbytes = copied_bytes(d) // 2
+        nbytes = copied_bytes(d, case.same) // 2
         pairs = [[torch.empty(nbytes, dtype=torch.uint8, device="cuda") for _ in range(2)] for _ in range(turns)]
         other: Callable[[], Any] = in_turns([lambda x=x, y=y: y.copy_(x) for x, y in pairs])
     else:
@@ -121,16 +149,16 @@ def run_speed(case: Speed, default: Target) -> dict[str, Any]:
     return {
         "name": case.name, "ours_ms": t["ours"], "other_ms": t["other"], "ratio": t["other"] / t["ours"], "floor": case.floor,
         "tflops": flops / t["ours"] / 1e9 if flops else None,
-        "tb_s": copied_bytes(d) / t["ours"] / 1e9,
+        "tb_s": copied_bytes(d, case.same) / t["ours"] / 1e9,
         "compile_ms": 1e3 * sum(kernel.seconds.values()), "schedule": describe(kernel),
     }  # fmt: skip
 
 
-def copied_bytes(d: Dispatch) -> int:
-    """Bytes of all operands and results."""
+def copied_bytes(d: Dispatch, same: Container[int] = ()) -> int:
+    """Bytes of all operands and results, without the operands `same`, which lie in the memory of others."""
     return sum(
         int(np.prod([n for n, s in zip(t.shape, t.strides, strict=True) if s != 0])) * t.type.bits // 8
-        for t in (*d.operands, *d.results)
+        for t in (*(x for i, x in enumerate(d.operands) if i not in same), *d.results)
     )
 
 
@@ -271,6 +299,11 @@ def other_checks() -> list[Check]:
               ("sitofp", "i4", "f32"), ("uitofp", "i4", "f32"), ("extf", "f4E2M1FN", "f32"), ("extf", "f8E8M0FNU", "f32"),
               ("truncf", "f32", "f4E2M1FN"), ("truncf", "f32", "f8E4M3FN"), ("fptosi", "f32", "i4"))),
         Check("pointwise requantize f4E2M1FN", make.pointwise_requantize(37, 1000)),
+        *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t}{' after rms' if n else ''}",
+                make.rotary(2, 75, c, interleaved=i, norm=n, dtype=t))
+          for i in (False, True) for n in (False, True) for t in ("f16", "bf16", "f32") for c in (64, 2048)),
+        Check("rotary of pairs after rms, any rows",
+              make.rotary("n", "s", 2048, interleaved=True, norm=True, angles="f32"), {"n": 2, "s": 75}),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
           for k in ("softmax", "log_softmax", "layer", "rms")
           for c, t in ((768, "bf16"), (4096, "f16"), (77, "f32"), (40000, "f32"))),
@@ -294,6 +327,8 @@ def other_checks() -> list[Check]:
         Check("normalize softmax any", make.normalize("softmax", "r", "c", dtype="f32"), {"r": 9, "c": 3001}),
         Check("normalize group", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4))),
         Check("normalize group of eight blocks", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16")),
+        Check("normalize group of eight blocks, in shared memory",
+              make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), schedule=GroupCluster(4, 8, 8, 96)),
         Check("normalize group of one block", make.normalize("rms", 2, 144, 32, 40, axes=(1, 3), dtype="f16")),
         Check("normalize group in two launches", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4)),
               schedule=GroupSchedule(8, 12, 48)),
@@ -302,8 +337,8 @@ def other_checks() -> list[Check]:
 
 def all_checks() -> list[Check]:
     return [
-        *matmul_checks(), *mma_checks(), *quantized_checks(), *eight_bit_checks(), *attention_checks(), *conv_checks(),
-        *other_checks(),
+        *matmul_checks(), *mma_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(), *attention_checks(),
+        *conv_checks(), *other_checks(),
     ]  # fmt: skip
 
 
@@ -351,8 +386,27 @@ def conv_checks() -> list[Check]:
         wgmma("any", make.conv("n", ("h", "w"), 64, 64, (3, 3), pads=same), 128, 64, 5, sizes=any_size),
         Check("conv mma 3x3", make.conv(2, (24, 20), 64, 72, (3, 3), pads=same, dtype="bf16"), target="sm_80"),
         Check("conv mma odd window", odd, target="sm_80"),
+        *(Check(f"conv im2col {name}", d, schedule=Im2colSchedule(*tile)) for name, d, tile in (
+            ("3x3", make.conv(2, (40, 40), 64, 128, (3, 3), pads=same), (128, 128, 6)),
+            ("3x3 of 128 channels, stream-K", make.conv(2, (24, 20), 128, 256, (3, 3), pads=same), (128, 128, 6, 1, 7)),
+            ("stride 2", make.conv(2, (25, 29), 64, 72, (3, 3), strides=(2, 2), pads=same, bias=True), (64, 64, 8)),
+            ("odd window", make.conv(2, (25, 19), 64, 40, (3, 2), strides=(2, 1), dilations=(1, 2), pads=(1, 0, 2, 1)),
+             (128, 64, 5)),
+            ("uneven padding", make.conv(1, (20, 26), 64, 64, (2, 5), pads=(1, 3, 0, 1)), (192, 64, 5)),
+            ("1x1 stride 2", make.conv(2, (28, 28), 64, 256, (1, 1), strides=(2, 2)), (128, 256, 4)),
+            ("groups", make.conv(1, (20, 20), 128, 128, (3, 3), pads=same, groups=2), (128, 64, 5)),
+            ("1d stride 2", make.conv(1, (300,), 128, 384, (3,), strides=(2,), pads=(1, 1), bias=True), (128, 192, 4)),
+            ("3d", make.conv(1, (6, 10, 10), 64, 32, (3, 3, 3), pads=(1,) * 6), (64, 32, 8)),
+        )),
+        *(Check(f"conv im2col cluster {name}", d, schedule=Im2colClusterSchedule(*tile)) for name, d, tile in (
+            ("3x3", make.conv(2, (14, 14), 256, 256, (3, 3), pads=same, bias=True), (64, 64, 12, 3)),
+            ("stride 2", make.conv(2, (14, 14), 512, 512, (3, 3), strides=(2, 2), pads=same), (64, 64, 12, 6)),
+            ("128 x 128", make.conv(2, (28, 28), 128, 128, (3, 3), pads=same), (128, 128, 4, 8)),
+        )),
         Check("conv stem", make.conv(2, (65, 65), 3, 64, (7, 7), strides=(2, 2), pads=(3,) * 4, bias=True)),
         Check("conv 4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same)),
+        wgmma("4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same), 128, 160, 5),
+        wgmma("12 channels", make.conv(2, (32, 32), 12, 72, (3, 3), pads=same, dtype="bf16"), 128, 72, 5),
         Check("conv to 4 channels", make.conv(2, (32, 32), 320, 4, (3, 3), pads=same)),
         Check("conv patches", make.conv(2, (64, 64), 3, 192, (16, 16), strides=(16, 16), bias=True)),
         Check("conv 1x1", make.conv(2, (28, 28), 64, 256, (1, 1), bias=True)),
@@ -369,6 +423,9 @@ def conv_checks() -> list[Check]:
         Check("conv depthwise 5x5 stride 2 f32",
               make.conv(2, (29, 29), 40, 40, (5, 5), strides=(2, 2), pads=(2,) * 4, groups=40, dtype="f32")),
         Check("conv depthwise 7x7", make.conv(1, (30, 30), 33, 33, (7, 7), pads=(3,) * 4, groups=33, dtype="f32")),
+        *(Check(f"conv depthwise 5x5 by {s.rows} x {s.pixels} x {s.lanes}",
+                make.conv(2, (29, 30), 120, 120, (5, 5), pads=(2,) * 4, groups=120, bias=True), schedule=s)
+          for s in (DepthwiseSchedule(4, 30, 4, 3, 2), DepthwiseSchedule(8, 15, 4, 1), DepthwiseSchedule(4, 15, 2, 2, 4))),
         Check("conv depthwise any", make.conv("n", ("h", "w"), 64, 64, (3, 3), pads=same, groups=64), any_size),
     ]  # fmt: skip
 
@@ -376,12 +433,6 @@ def conv_checks() -> list[Check]:
 def torch_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
     a, b = operands[:2]
     return lambda: torch.matmul(a, b)
-
-
-def torch_scaled_mm(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
-    a, b = operands
-    one = torch.ones((), device="cuda")
-    return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True)
 
 
 def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
@@ -492,18 +543,30 @@ def conv_speeds() -> list[Speed]:
     ]
 
 
+def eight_bit_speed(
+    n: int, size: int, channels: int, outputs: int, kernel: int, dtype: str, stride: int = 1, out: str = "i8"
+) -> Speed:
+    """A square convolution of 8-bit integers or floats against the same convolution of f16."""
+    pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
+    d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
+                  dtype=dtype, acc=acc, out="f32")  # fmt: skip
+    name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to {out}"
+    return Speed(name, make.quantized_in_epilogue(d, out), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
+
+
 def eight_bit_speeds() -> list[Speed]:
-    """Convolutions of 8-bit integers and floats against the same convolution of f16."""
-
-    def case(n: int, size: int, channels: int, outputs: int, kernel: int, dtype: str, stride: int = 1) -> Speed:
-        pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
-        d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
-                      dtype=dtype, acc=acc, out="f32")  # fmt: skip
-        name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to f16"
-        return Speed(name, make.quantized_in_epilogue(d), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
-
+    """Convolutions of 8-bit integers and floats."""
     sizes = ((32, 56, 64, 64, 3), (32, 28, 128, 128, 3), (32, 14, 256, 256, 3), (32, 56, 64, 256, 1), (32, 224, 3, 64, 7, 2))
-    return [case(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes]
+    return [
+        *(eight_bit_speed(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes),
+        *(eight_bit_speed(*s[:5], "i8", out="f16") for s in sizes[:4]),
+    ]
+
+
+def group_speed(n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None) -> Speed:
+    """A group normalization of channels-last images against a copy."""
+    d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
+    return Speed(f"group norm {n}x{positions}x{groups}x{per_group} {dtype}", d, 0.0, schedule=schedule)
 
 
 def speeds() -> list[Speed]:
@@ -524,7 +587,7 @@ def speeds() -> list[Speed]:
         Speed("matmul f16 16x4096x4096", make.matmul(16, 4096, 4096, "f16"), 0.0, torch_matmul),
         *quantized_speeds(),
         *eight_bit_speeds(),
-        Speed("matmul fp8 4096^3", make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True), 0.95, torch_scaled_mm),
+        *fp8_speeds(),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
                           (256, 4096, 4096), (32, 4096, 4096), (64, 4096, 11008), (4608, 640, 640), (616, 3072, 768),
@@ -554,6 +617,9 @@ def speeds() -> list[Speed]:
         Speed("layer norm 16384x4096 f16", make.normalize("layer", 16384, 4096, dtype="f16", affine=True), 0.85),
         Speed("layer norm 65536x768 bf16", make.normalize("layer", 65536, 768, affine=True), 0.85),
         Speed("rms norm 16384x4096 bf16", make.normalize("rms", 16384, 4096), 0.85),
+        *(Speed(f"{'rms norm and ' if n else ''}rotary of {'pairs' if i else 'halves'} 6144x2048 f16",
+                make.rotary(1, 6144, 2048, interleaved=i, norm=n), 0.85, same={1: 0, 5: 4} if n else {1: 0})
+          for i in (False, True) for n in (False, True)),
         Speed("softmax 16384x4096 bf16", make.normalize("softmax", 16384, 4096), 0.0),
         Speed("softmax 98304x384 f16", make.normalize("softmax", 98304, 384, dtype="f16"), 0.0),
         Speed("transpose 16384x4096 f16", make.move((16384, 4096), (1, 0)), 0.0),
@@ -562,12 +628,8 @@ def speeds() -> list[Speed]:
         Speed("reduce sum across 16384x4096 bf16", make.reduce("sum", (16384, 4096), (0,), "bf16"), 0.0),
         Speed("global average 32x3136x256 f16", make.reduce("sum", (32, 3136, 256), (1,), "f16"), 0.0),
         Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1,) * 4)),
-        Speed("group norm 16x9216x32x10 bf16", make.normalize("layer", 16, 9216, 32, 10, axes=(1, 3)), 0.0),
-        Speed("group norm 2x9216x32x10 f16", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), 0.0),
-        Speed("group norm 2x2304x32x20 f16", make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0),
-        Speed("group norm 2x2304x32x20 f16, two launches",
-              make.normalize("layer", 2, 2304, 32, 20, axes=(1, 3), dtype="f16"), 0.0, schedule=GroupSchedule(8, 6, 18)),
-        Speed("group norm 2x576x32x40 f16", make.normalize("layer", 2, 576, 32, 40, axes=(1, 3), dtype="f16"), 0.0),
+        group_speed(16, 9216, 32, 10, "bf16"),
+        *(group_speed(2, *x) for x in ((9216, 32, 10), (9216, 32, 30), (2304, 32, 20), (576, 32, 40), (144, 32, 80))),
     ]  # fmt: skip
 
 
@@ -578,6 +640,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
     parser.add_argument("--tune", default="", help="shapes, or `all`: time schedules and nothing else (cuda_tune.py)")
+    parser.add_argument("--without", default="", help="with --tune: no schedules whose kind begins so")
     options = parser.parse_args()
     torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
@@ -585,7 +648,7 @@ def main() -> int:
     if options.tune:
         from cuda_tune import tune
 
-        tune(options.tune, target)
+        tune(options.tune, target, options.without)
         return 0
     failed, rows = 0, []
     for check in [] if options.speed else all_checks():

@@ -43,7 +43,7 @@ import zoo  # noqa: E402
 LLAMA = "llama_kv_full"
 MODELS = (*PEERS, LLAMA)
 CASTS = ("fp32", "fp16")
-FP8 = ("ltx_video_full",)  # models whose large products are also quantized to 8-bit floats
+QUANTIZED = {"ltx_video_full": "fp8", LLAMA: "int4"}  # models whose large products are also quantized
 MOST_JIT_S, LEAST_RATIO, MOST_GRAPHS = 10.0, 1.0, 10  # what is asked for
 ERROR = zoo.TOLERANCE["fp16"]
 SECONDS, ROUNDS = 1.5, 5  # of timing each function, in so many turns
@@ -184,11 +184,13 @@ def load_sessions(name: str, folder: Path, options: argparse.Namespace, cache: P
     if engine_path(folder, "fp16").exists():
         row["jit"] = Job("load", engine_path(folder, "fp16"), "--device", options.device, "--cache", cache).result()
     store = RuntimeCache(cache)
-    for cast in (*CASTS, "fp8"):
+    for cast in (*CASTS, "fp8", "int4"):
         path = engine_path(folder, cast)
         if path.exists():
             mode = options.specialize if cast != "fp32" or name == LLAMA else "none"
-            sessions[cast] = ingot.Session(path, options.device, cache=store, specialize=mode)
+            sessions[cast] = ingot.Session(
+                path, options.device, cache=store, specialize=mode, fast_accumulation=options.fast_accumulation
+            )
             row[f"{cast}_load"] = sessions[cast].load_report()
     return row, sessions
 
@@ -203,7 +205,7 @@ def measure_llama(name: str, folder: Path, options: argparse.Namespace, cache: P
     """The row of decoding."""
     row, sessions = load_sessions(name, folder, options, cache)
     device, dtype = torch_device(options)
-    if len(sessions) == len(CASTS):
+    if set(CASTS) <= set(sessions):
         row["error"] = compare(sessions, zoo.input_sets(folder)[0][0])
     vocabulary = next(o.shape[-1] for o in next(iter(sessions.values())).get_outputs() if o.name == "logits")
     first = decoding.prompt(int(vocabulary))
@@ -318,7 +320,7 @@ def summary(row: Row) -> str:
         text += f"eager+graph {number(row.get('graph_ms'), 3)}, "
         if "fp8_ms" in row:
             text += f"with fp8 products {row['fp8_ms']:.3f} ms, {row['fp8_ratio']:.2f} times as fast, "
-    for cast in CASTS:
+    for cast in (*CASTS, "int4"):
         if f"ingot_{cast}" in row:
             text += f" {cast} {row[f'ingot_{cast}']['tokens_per_s']:.0f} tokens/s,"
     if "jit" in row:
@@ -393,6 +395,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of timing each implementation of a model")
     parser.add_argument("--tokens", type=int, default=decoding.TOKENS, help="to decode")
     parser.add_argument("--specialize", choices=["eager", "lazy", "none"], default="eager", help="as of ingot.Session")
+    parser.add_argument("--fast-accumulation", action="store_true", help="as of ingot.Session: of the fp8 engines")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="print the N slowest kernels of each model")
     parser.add_argument("--keep-engines", action="store_true", help="use the engines that an earlier run left")
     parser.add_argument("--no-two-cores", action="store_true", help="leave out the JIT with two cores")
@@ -404,7 +407,7 @@ def main() -> int:
     casts = [word for cast in reversed(CASTS) for word in ("--cast", cast)]
     preparing = {}
     if not options.keep_engines:
-        more = {n: ("--cast", "fp8") for n in FP8}
+        more = {n: ("--cast", cast) for n, cast in QUANTIZED.items()}
         preparing = {n: Job("prepare", n, "--folder", options.folder, "--nice", 10, *casts, *more.get(n, ())) for n in names}
     rows: list[Row] = []
     failed = 0

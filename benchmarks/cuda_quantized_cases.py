@@ -10,9 +10,28 @@ import cuda_dispatches as make
 import torch
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns
 
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
+from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule
+
+
+def fp8_checks() -> list[Check]:
+    """Sums of many products of 8-bit floats, promoted to f32 by every kernel."""
+
+    def case(name: str, m: Any, n: int, k: Any, layout: str, schedule: Any = None, sizes: Any = None) -> Check:
+        d = make.matmul(m, n, k, "f8E4M3FN", b_transposed=layout == "NT", out="f16", multiples={"k": 16})
+        return Check(f"matmul fp8 promoted {name} {m}x{n}x{k} {layout} to f16", d, sizes or {}, schedule=schedule)
+
+    return [
+        case("wgmma", 300, 400, 4096, "NT", WgmmaSchedule(128, 128, 4)),
+        case("split", 64, 256, 8192, "NT", WgmmaSchedule(64, 128, 5, 4)),
+        case("stream-K", 300, 424, 4096, "NT", WgmmaSchedule(128, 128, 4, stream=5)),
+        case("cluster", 60, 328, 4096, "NT", ClusterSchedule(128, 64, 4, 4, True)),
+        case("columns", 300, 400, 4096, "NN", DecodedWgmmaSchedule(96, 4)),
+        case("any", "m", 264, "k", "NT", sizes={"m": 333, "k": 2064}),
+    ]
 
 
 def quantized_checks() -> list[Check]:
@@ -34,14 +53,41 @@ def quantized_checks() -> list[Check]:
                 cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
     for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32"), ("f8E5M2", "f32")):  # both operands, columns neighbours in memory
         cases.append(Check(f"quantized both {dtype} 300x400x528 NN", make.matmul(300, 400, 528, dtype, acc=acc),
-                           schedule=DecodedWgmmaSchedule(128, 4)))  # fmt: skip
+                           schedule=DecodedWgmmaSchedule(96, 4)))  # fmt: skip
     for weights in ("i8", "i4", "f8E4M3FN", "f4E2M1FN"):
         for nt in (True, False):
             d = make.quantized_matmul(200, 336, 512, "bf16", weights, scale="bf16", block=64, b_transposed=nt, out="bf16")
             schedule = DecodedRegistersSchedule(MmaSchedule(64, 64, 32, 32))
             cases.append(Check(f"quantized {weights} by mma.sync {'NT' if nt else 'NN'}", d, target="sm_80", schedule=schedule))
+    for weights in ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"):
+        for m in (1, 40, 200):
+            d = make.quantized_matmul(m, 336, 512, "f16", weights, scale="f16", block=64, zero=weights[0] == "i")
+            cases.append(Check(f"quantized {weights} {m}x336x512 packed", make.packed(d)))
     any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
     return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
+
+
+def torch_scaled_mm(fast: bool) -> Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]]:
+    """PyTorch's product of 8-bit floats (cuBLAS), whose sums are promoted to f32, or not where they may be `fast`."""
+
+    def build(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
+        a, b = operands
+        one = torch.ones((), device="cuda")
+        return lambda: torch._scaled_mm(a, b, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=fast)
+
+    return build
+
+
+def fp8_speeds() -> list[Speed]:
+    """Products of 8-bit floats with promoted sums, and with fast ones, each against the same of cuBLAS."""
+    cases = []
+    for m, n, k in ((4096, 4096, 4096), (8192, 8192, 8192), (2048, 4096, 4096), (256, 4096, 4096), (4608, 12288, 3072)):
+        size = f"{m}x{n}x{k}"
+        for fast in (False, True):
+            d = make.matmul(m, n, k, "f8E4M3FN", b_transposed=True, fast_accumulation=fast)
+            name = f"matmul fp8 {size}{', fast sums' if fast else ''}"
+            cases.append(Speed(name, d, 0.95 if (m, n, k) == (4096, 4096, 4096) else 0.0, torch_scaled_mm(fast)))
+    return cases
 
 
 def torch_half_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
@@ -72,7 +118,8 @@ def quantized_speeds() -> list[Speed]:
     """Weights as language models have them, from memory: rows of one token and of a few, against a copy of as many bytes as all
     operands have; more rows against a product with f16 weights.
 
-    NT: weights lie [N, K], as MatMulNBits has them; NN: [K, N], as DequantizeLinear along axis 0 has them.
+    NT: weights lie [N, K], as MatMulNBits has them; NN: [K, N], as DequantizeLinear along axis 0 has them; packed: in a warp's
+    order (ingot.weight_packing).
     """
 
     def case(
@@ -80,7 +127,9 @@ def quantized_speeds() -> list[Speed]:
         **options: Any,
     ) -> Speed:
         options = {"scale": a, "block": 128, **options}
-        d = make.quantized_matmul(m, n, k, a, weights, b_transposed=layout == "NT", out=a, **options)
+        d = make.quantized_matmul(m, n, k, a, weights, b_transposed=layout != "NN", out=a, **options)
+        if layout == "packed":
+            d = make.packed(d)
         scale = f"{options['scale']}/{options['block']}" + (" zero" if options.get("zero") else "")
         against = (" to f16" if other else "") + (f" by mma.sync of {target}" if target else "")
         return Speed(f"quantized {weights} {layout} {m}x{n}x{k} {a} {scale}{against}", d, 0.0, other, target, cold=m <= 64)
@@ -99,6 +148,10 @@ def quantized_speeds() -> list[Speed]:
         case("f4E2M1FN", 1, 4096, 4096, **nvfp4), case("f4E2M1FN", 1, 14336, 4096, **nvfp4),
         *(case(w, 1, 4096, 4096, a="bf16") for w in ("i4", "i8", "f8E4M3FN", "f4E2M1FN")),
         *(case(w, m, 4096, 4096, layout) for m in (4, 8, 16, 64) for w in ("i4", "i8") for layout in ("NT", "NN")),
+        *(case("i4", 1, n, k, "packed") for n, k in sizes), case("i8", 1, 4096, 4096, "packed", block=0),
+        *(case(w, m, 4096, 4096, "packed") for m in (4, 8, 16, 32, 64) for w in ("i4", "i8")),
+        *(case(w, m, 4096, 4096, "packed", other=torch_half_matmul) for m in (16, 64, 128, 512, 2048)
+          for w in ("i4", "i8", "f8E4M3FN")),
         *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (1, 16, 64) for layout in ("NT", "NN")),
         *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul)
           for w in ("i4", "i8", "f8E4M3FN") for layout in ("NT", "NN")),

@@ -30,9 +30,10 @@ PATIENCE_S = 90.0
 def prepare(name: str, folder: Path, casts: Sequence[str]) -> dict[str, Any]:
     """Fill a model of the zoo and compile it to engines `fp32.ingot`, `fp16.ingot`; seconds, or the error of a cast.
 
-    `fp8` quantizes the model's large products first (fp8_model.py), and casts the rest to fp16.
+    `fp8` and `int4` quantize the model's large products first (fp8_model.py, int4_model.py), and cast the rest to fp16.
     """
     import fp8_model
+    import int4_model
     import zoo
 
     import ingot
@@ -45,10 +46,11 @@ def prepare(name: str, folder: Path, casts: Sequence[str]) -> dict[str, Any]:
         engine_path(filled, cast).unlink(missing_ok=True)  # whatever happens, no older one is measured
         try:
             model = filled / "model.onnx"
-            if cast == "fp8":
-                model = filled / "model_fp8.onnx"
-                fp8_model.quantize(filled / "model.onnx", model)
-            engine = ingot.compile(model, cast={"fp32": None, "fp8": "fp16"}.get(cast, cast))
+            quantizer = {"fp8": fp8_model, "int4": int4_model}.get(cast)
+            if quantizer is not None:
+                model = filled / f"model_{cast}.onnx"
+                quantizer.quantize(filled / "model.onnx", model)
+            engine = ingot.compile(model, cast={"fp32": None, "fp8": "fp16", "int4": "fp16"}.get(cast, cast))
             compiled = time.perf_counter() - begin
             engine.save(engine_path(filled, cast))
         except Exception as error:
@@ -120,7 +122,7 @@ def main() -> int:
     p = sub.add_parser("prepare")
     p.add_argument("name")
     p.add_argument("--folder", type=Path, required=True)
-    p.add_argument("--cast", dest="casts", action="append", choices=["fp32", "fp16", "bf16", "fp8"], required=True)
+    p.add_argument("--cast", dest="casts", action="append", choices=["fp32", "fp16", "bf16", "fp8", "int4"], required=True)
     p.add_argument("--nice", type=int, default=0, help="run at a lower priority")
     p = sub.add_parser("load")
     p.add_argument("engine", type=Path)

@@ -34,6 +34,7 @@ PLAN: tuple[str, ...] = (
     "ingot-materialize-views",
     # Copies and concatenations of weights join the weights program.
     "ingot-fold-constants",
+    "ingot-split-stages",
     "ingot-plan-buffers",
 )
 

@@ -1,10 +1,14 @@
 """The compile server: a process of its own that compiles for a process that only runs engines.
 
 It is started by a command line, `python -m ingot.compiler.compile_server --socket FD`, and never by forking the user's process,
-which may hold a GPU, threads and locks. It imports MLIR and LLVM once and then forks single-threaded workers, one for each job
-that waits, up to a number. LLVM ends its process on a fatal error: then one job has failed, with the words that LLVM left, and
+which may hold a GPU, threads and locks. It imports MLIR and LLVM once and forks single-threaded workers, one for each job that
+waits, up to a number. LLVM ends its process on a fatal error: then one job has failed, with the words that LLVM left, and
 another worker takes its place. So it is with a worker that takes longer than a limit. The server ends when its client does, or
 when it has been idle for long.
+
+What workers have in memory when they are forked they need not load. While the first worker drafts a launch program, the server
+warms up: it imports what kernels of the target need, and compiles one itself. Jobs that compile wait for that, and a worker
+from before gives its place to a new one.
 
 Requests, in the form of `ingot.framing` (every one has an `id`, which its answer repeats):
 
@@ -22,6 +26,7 @@ single kernels, by number; those have no bytes.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import math
@@ -37,25 +42,17 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from ingot import errors, framing
+from ingot.compiler import warm_up
+from ingot.compiler.compile_kernel import target_from_json
+from ingot.target import Target
 
 IDLE_SECONDS = 60.0
-_WARM = (
-    "llvmlite.binding",
-    "ingot.compiler.jit",
-    "ingot.compiler.compile_batch",
-    "ingot.compiler.native_program",
-    "ingot.compiler.toolchain.stages",
-    "ingot.compiler.codegen.family",
-    "ingot.passes.pipeline",
-    "ingot.passes.materialize_views",
-    "ingot.passes.plan_buffers",
-    "ingot.passes.share_kernels",
-)
+_COMPILING_JOBS = frozenset(("kernel", "batch", "native", "thread-pool"))
 
 
 def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
     """Do one job. Raises ingot.errors.Error."""
-    from ingot.compiler.compile_kernel import compile_kernel, target_from_json
+    from ingot.compiler.compile_kernel import compile_kernel
     from ingot.dispatch import from_json
 
     dump_dir = message.get("dump_dir")
@@ -126,6 +123,7 @@ class _Worker:
     pid: int
     sock: socket.socket
     words: IO[bytes]
+    warmth: int = 0  # how many steps of warming up were done when it was forked
     job: tuple[dict[str, Any], list[bytes]] | None = None
     deadline: float = math.inf
 
@@ -137,7 +135,9 @@ class Server:
     client: socket.socket
     limit: int
     job_seconds: float = math.inf
-    warmed: set[str] = field(default_factory=set)
+    warming: deque[warm_up.Step] = field(default_factory=deque)  # steps to do between messages
+    warmth: int = 0  # steps done
+    targets: set[Target] = field(default_factory=set)  # those that steps were planned for
     waiting: deque[tuple[dict[str, Any], list[bytes]]] = field(default_factory=deque)
     workers: list[_Worker] = field(default_factory=list)
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -145,14 +145,12 @@ class Server:
     def serve(self) -> None:
         """Until the client is gone, or nothing was asked for `IDLE_SECONDS`."""
         self.selector.register(self.client, selectors.EVENT_READ, None)
+        self.warming += warm_up.general_steps()
         while True:
-            deadline = min((w.deadline for w in self.workers if w.job), default=0.0)
-            busy = deadline > 0
-            if deadline == math.inf:
-                events = self.selector.select(None)
-            else:
-                events = self.selector.select(max(0.0, deadline - time.monotonic()) if busy else IDLE_SECONDS)
-            if not events and not busy:
+            events = self.selector.select(self._patience())
+            if not events and self.warming:
+                self._warm_up()
+            elif not events and not any(w.job for w in self.workers):
                 break
             for key, _ in events:
                 if key.data is None:
@@ -160,11 +158,21 @@ class Server:
                     if received is None:
                         return
                     self.waiting.append(received)
+                    self._expect(received[0])
                 else:
                     self._finish(key.data)
             for worker in [w for w in self.workers if w.job and w.deadline <= time.monotonic()]:
                 self._expire(worker)
             self._assign()
+
+    def _patience(self) -> float | None:
+        """How long to wait for messages, in seconds; None: for ever."""
+        if self.warming:
+            return 0.0
+        deadline = min((w.deadline for w in self.workers if w.job), default=None)
+        if deadline is None:
+            return IDLE_SECONDS
+        return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
 
     def stop(self) -> None:
         """End the workers."""
@@ -174,8 +182,18 @@ class Server:
             os.waitpid(worker.pid, 0)
 
     def _assign(self) -> None:
-        idle = [w for w in self.workers if w.job is None]
-        while self.waiting and (idle or len(self.workers) < self.limit):
+        """Give jobs to workers, in order."""
+        while self.waiting:
+            compiles = self.waiting[0][0]["job"] in _COMPILING_JOBS
+            if compiles and self.warming:
+                return
+            idle = [w for w in self.workers if w.job is None]
+            if compiles:
+                for worker in [w for w in idle if w.warmth < self.warmth]:
+                    idle.remove(worker)
+                    self._remove(worker)
+            if not idle and len(self.workers) >= self.limit:
+                return
             worker = idle.pop() if idle else self._fork()
             worker.job, worker.deadline = self.waiting.popleft(), time.monotonic() + self.job_seconds
             try:
@@ -184,25 +202,22 @@ class Server:
                 self.waiting.appendleft(worker.job)
                 worker.job = None
                 self._remove(worker)
-            else:
-                self._warm(worker.job[0])
 
-    def _warm(self, message: dict[str, Any]) -> None:
-        """Import a kind of target's kernel families while a worker does the first job that names it.
-
-        That job is the draft of the launch program, and workers forked for its kernels then have them.
-        """
-        from ingot.compiler.codegen.family import FAMILIES
-        from ingot.dialects.mlir import upstream
-
-        kind = (message.get("target") or {}).get("kind", "")
-        if kind in self.warmed:
+    def _expect(self, message: dict[str, Any]) -> None:
+        """Plan to warm up for a request's target, where it is the first that names it."""
+        if "target" not in message:
             return
-        self.warmed.add(kind)
-        for family in FAMILIES:
-            if family.kind == kind:
-                importlib.import_module(family.module)
-        upstream("llvm")  # what translates to LLVM IR
+        target = target_from_json(message["target"])
+        if target not in self.targets:
+            self.targets.add(target)
+            self.warming += warm_up.target_steps(target)
+
+    def _warm_up(self) -> None:
+        """Do the next step."""
+        self.warming.popleft()()
+        self.warmth += 1
+        if not self.warming:
+            gc.freeze()  # workers' collections leave these objects, and the memory they share, alone
 
     def _fork(self) -> _Worker:
         ours, theirs = socket.socketpair()
@@ -221,7 +236,7 @@ class Server:
             finally:
                 os._exit(status)
         theirs.close()
-        worker = _Worker(pid, ours, words)
+        worker = _Worker(pid, ours, words, self.warmth)
         self.workers.append(worker)
         self.selector.register(ours, selectors.EVENT_READ, worker)
         return worker
@@ -288,8 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client; its end is ours
     client = socket.socket(fileno=options.socket)
-    # Workers are forked from here with everything they need in memory. No MLIR context is made in this process.
-    for module in _WARM:
+    for module in warm_up.DRAFT:
         importlib.import_module(module)
     server = Server(client, max(1, options.workers), options.job_seconds)
     try:

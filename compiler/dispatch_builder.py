@@ -57,6 +57,14 @@ class Place:
         return exact
 
 
+    @property
+    def lowest_byte(self) -> Dim:
+        """Bytes from the beginning of the base to the element with the lowest address; axes of negative strides end there."""
+        axes = zip(self.view.shape, self.view.strides, strict=True)
+        backwards = sum((s * (d - 1) for d, s in axes if isinstance(s, int) and s < 0), start=0)
+        return self.byte_offset + backwards * (DTYPES[self.dtype].bits // 8)
+
+
 @dataclass(frozen=True)
 class BuiltDispatch:
     """A dispatch, where its tensors lie, and what its symbols are in the program.
@@ -193,7 +201,7 @@ def build_dispatch(
         limit = CALLER_ALIGNMENT if is_callers(p.base) else KERNEL_ALIGNMENT
         shape = tuple(map(symbols.size, p.view.shape))
         strides = tuple(symbols.stride(s, p.view.shape) for s in p.view.strides)
-        return TensorArg(p.dtype, shape, strides, gcd(limit, dims.multiple_of(p.byte_offset)))
+        return TensorArg(p.dtype, shape, strides, gcd(limit, dims.multiple_of(p.lowest_byte)))
 
     operand_args = tuple(map(tensor, operands))
     result_args = tuple(map(tensor, results))
@@ -230,6 +238,10 @@ def _domains(op: ir.Operation, regions: Sequence[ScalarRegion]) -> list[tuple[in
             domains = (own[0], result)
         case "normalize":
             domains = (own[0], own[0])
+        case "scatter":
+            domains = (own[1], own[1])
+        case "topk":
+            domains = (own[0],)
         case _:
             domains = (result,) * len(regions)
     out = []

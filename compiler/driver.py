@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ingot import __version__
 from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
 from ingot.compiler.importer import import_model
+from ingot.compiler.weights import WeightStore
 from ingot.compiler.weights_program import Sources, weights_of
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context
 from ingot.dialects.plain import attribute
-from ingot.engine import Engine, EngineHeader, WeightInfo
+from ingot.engine import STAGES, Engine, EngineHeader, WeightInfo
 from ingot.errors import CompileError, ModelError
 from ingot.launch_program import TensorSpec
 from ingot.passes.convert_onnx_to_ingot import is_lowered
@@ -31,6 +32,7 @@ PRODUCER = f"ingot {__version__}"
 def compile_model(
     model: Any,
     *,
+    constants: Mapping[str, Any] | None = None,
     cast: str | None = None,
     passes: Sequence[Pass | str] = (),
     load: Sequence[str | os.PathLike] = (),
@@ -42,6 +44,8 @@ def compile_model(
 
     Args:
         model: path of an ONNX file, a serialized model, or an `onnx.ModelProto`.
+        constants: values (arrays, numbers or lists), by name, of inputs that the engine shall not have: what they decide is
+            constant. Needed for inputs that choose axes; an engine for other values is another engine.
         cast: `fp16` or `bf16`: compute a float model in this type where that is safe.
         passes: further passes, objects or pipeline text, which run after Ingot's own optimizations.
         load: Python files that define passes.
@@ -54,6 +58,7 @@ def compile_model(
 
     Raises:
         ModelError: the model is invalid, or uses what is not supported; names the nodes.
+        InputError: a constant's name is no input's, or its type or shape not that of its input.
         CompileError: a pass failed.
     """
     if cast not in (None, "fp16", "bf16"):
@@ -68,7 +73,9 @@ def compile_model(
         extra += Pipeline.parse(p, registry).steps if isinstance(p, str) else [p]
     pipeline = Pipeline([*_parse(FROM_ONNX + OPTIMIZE), *extra, *_parse(PLAN)])
     ctx = new_context(onnx=True)
-    imported = import_model(model, context=ctx, decompose=lambda op_type: not is_lowered(op_type))
+    imported = import_model(
+        model, context=ctx, decompose=lambda op_type: not is_lowered(op_type), constants=constants or {}
+    )
     watch = Instrumentation(
         verify_each=bool(extra) or dump_dir is not None,
         time_each=time_passes,
@@ -95,10 +102,11 @@ def _parse(names: Sequence[str]) -> list[Any]:
 
 def engine_of(module: ir.Module, sources: Sources) -> Engine:
     """The engine of a module of `ingot` IR and the weights of its model."""
-    func = dialect.main_func(module)
-    operations = [op.operation for op in func.regions[0].blocks[0].operations]
+    stages = dialect.stages(module)
+    func = stages[0]
+    blocks = [block for stage in stages for block in dialect.blocks(stage)]
     used: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for op in [op.operation for block in dialect.blocks(func) for op in block.operations]:
+    for op in [op.operation for block in blocks for op in block.operations]:
         if op.name == "ingot.weight":
             result, name = op.results[0], _text(op, "name")
             read = dialect.dtype_of(result), tuple(int(str(d)) for d in dialect.shape_of(result))
@@ -111,13 +119,26 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
     types: Any = attribute(func.attributes["input_types"])
     arguments = func.regions[0].blocks[0].arguments
     inputs = tuple(TensorSpec(n, t, dialect.shape_of(v)) for n, t, v in zip(names, types, arguments, strict=True))
-    outputs = tuple(
-        TensorSpec(_text(op, "name"), _text(op, "type"), dialect.shape_of(op.operands[0]))
-        for op in operations
+    found = {
+        _text(op, "name"): TensorSpec(_text(op, "name"), _text(op, "type"), dialect.shape_of(op.operands[0]))
+        for op in [view.operation for stage in stages for view in stage.regions[0].blocks[0].operations]
         if op.name == "ingot.output"
-    )
+    }
+    order: Any = attribute(func.attributes["ingot.outputs"]) if len(stages) > 1 else tuple(found)
     infos = {name: WeightInfo(w.dtype, w.shape, "") for name, w in weights.items()}
-    return Engine(EngineHeader(PRODUCER, inputs, outputs, "", infos), buffer.getvalue(), weights)
+    needs = (STAGES,) if len(stages) > 1 else ()
+    folded = sources.folded(_read_weights(module)) if isinstance(sources, WeightStore) else {}
+    outputs = tuple(found[n] for n in order)
+    header = EngineHeader(PRODUCER, inputs, outputs, "", infos, needs, folded=folded, stages=len(stages))
+    return Engine(header, buffer.getvalue(), weights)
+
+
+def _read_weights(module: ir.Module) -> set[str]:
+    """Names of the weights that any function of a module reads."""
+    funcs = [view.operation for view in module.body.operations]
+    blocks = [block for func in funcs for block in dialect.blocks(func)]
+    operations = [view.operation for block in blocks for view in block.operations]
+    return {_text(op, "name") for op in operations if op.name == "ingot.weight"}
 
 
 def _text(op: ir.Operation, name: str) -> str:

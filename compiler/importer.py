@@ -10,11 +10,14 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
 
 from ingot import dims
+from ingot.compiler.constant_inputs import constant_inputs
 from ingot.compiler.onnx_file import ModelFile, read_model, type_name
 from ingot.compiler.onnx_graph import Graph, Node, Normalizer
 from ingot.compiler.weights import WeightSource, WeightStore
@@ -47,6 +50,7 @@ def import_model(
     *,
     context: ir.Context,
     decompose: Callable[[str], bool] = lambda op_type: False,
+    constants: Mapping[str, Any] = MappingProxyType({}),
 ) -> ImportedModel:
     """Import a model.
 
@@ -55,11 +59,13 @@ def import_model(
             found beside a file.
         context: has the `onnx` and `ingot` dialects loaded (`new_context(onnx=True)`).
         decompose: whether an operator of ai.onnx that ONNX defines by a function is to be replaced by the function's body.
+        constants: arrays, by name, for inputs that become constants.
 
-    Files are mapped, not read. Raises ModelError where the model is damaged, or holds nodes that Ingot cannot import.
+    Files are mapped, not read. Raises ModelError where the model is damaged, or holds nodes that Ingot cannot import, and
+    InputError where a constant does not fit its input.
     """
     file = read_model(model)
-    graph = Normalizer(file, decompose).run()
+    graph = Normalizer(file, decompose, constant_inputs(file.model.graph, constants)).run()
     with context, ir.Location.unknown(context):
         return _Builder(file, graph).run()
 
@@ -111,7 +117,7 @@ class _Builder:
         self.parameters.update(name for node in graph.nodes for name in _quantized(node))
         for name, tensor in graph.initializers.items():
             if name in used:
-                values[name] = self.tensor(name, tensor)
+                values[name] = self.tensor(name, tensor, refits=True)
         hints = {v.name: v.type for v in graph.proto.value_info}
         hints |= {v.name: v.type for v in graph.proto.output}
         for node in graph.nodes:
@@ -154,8 +160,10 @@ class _Builder:
                 ir.Operation.create(dialect.OUTPUT, [], [values[name]], attributes, loc=location(output.name))
             ir.Operation.create(dialect.RETURN)
 
-    def tensor(self, name: str, tensor: WeightSource | np.ndarray, loc: ir.Location | None = None) -> ir.Value:
-        """A constant for a small tensor, else a weight."""
+    def tensor(
+        self, name: str, tensor: WeightSource | np.ndarray, loc: ir.Location | None = None, refits: bool = False
+    ) -> ir.Value:
+        """A constant for a small tensor, else a weight; `refits`: of the model's parameters, which a refit may give anew."""
         loc = loc or location(name)
         if isinstance(tensor, np.ndarray) and tensor.dtype == object:
             value = dialect.attributes.dense(tensor)
@@ -166,6 +174,8 @@ class _Builder:
         floating = source.onnx_type.storage.startswith(("f", "bf"))
         small = source.elements <= (CONSTANT_FLOATS if floating else CONSTANT_INTEGERS)
         if element not in UNREADABLE and small and name not in self.parameters:
+            if refits:
+                self.weights.constants[name] = source
             return dialect.constant(source.array(), loc=loc)
         return dialect.weight(self.weights.add(name, source), self.tensor_type(element, source.shape), loc=loc)
 

@@ -37,7 +37,7 @@ class Weights(Protocol):
 def interpret(
     module: ir.Module, inputs: Mapping[str, np.ndarray], weights: Weights | None = None, *, float64: bool = False
 ) -> dict[str, np.ndarray]:
-    """Run the module's main function.
+    """Run the module's main function, and the stages after it.
 
     Args:
         inputs: one array for each input, of the shape and (ONNX's) dtype that the function declares.
@@ -50,13 +50,23 @@ def interpret(
     Raises:
         InputError: an input is missing, or its dtype or shape does not fit; a guard fails.
     """
-    func = dialect.main_func(module)
+    run = _Run(weights or {}, float64=float64)
+    given = dict(inputs)
+    stages = dialect.stages(module)
+    for func in stages:
+        given |= _run_function(run, func, given)
+    if len(stages) == 1:
+        return run.outputs
+    names: Any = attribute(stages[0].attributes["ingot.outputs"])
+    return {name: run.outputs[name] for name in names}
+
+
+def _run_function(run: _Run, func: ir.Operation, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     block = func.regions[0].blocks[0]
     names = attribute(func.attributes["inputs"])
     types = attribute(func.attributes["input_types"])
     assert isinstance(names, tuple)
     assert isinstance(types, tuple)
-    run = _Run(weights or {}, float64=float64)
     shapes = {}
     for name, onnx_type, argument in zip(names, types, block.arguments, strict=True):
         if name not in inputs:
@@ -198,6 +208,9 @@ class _Run:
             self._loop(op)
         elif name == "host_read":
             self.symbols[op.attributes["symbol"].value] = self.values[op.operands[0]].item()
+        elif name == "define":
+            expression = dims.parse(op.attributes["expression"].value)
+            self.symbols[op.attributes["symbol"].value] = dims.evaluate(expression, self.symbols)
         elif name == "result":
             self.given.append(self.values[op.operands[0]])
         elif name == "guard":

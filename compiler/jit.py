@@ -13,7 +13,7 @@ from ingot.errors import EngineError
 from ingot.target import Target
 
 # For IR that was not planned yet: text of a person's, or of `ingot.Builder`'s.
-PIPELINE = "builtin.module(ingot-order-results,ingot-materialize-views,cse,ingot-plan-buffers)"
+PIPELINE = "builtin.module(ingot-order-results,ingot-materialize-views,cse,ingot-split-stages,ingot-plan-buffers)"
 
 
 def draft_program(
@@ -22,21 +22,25 @@ def draft_program(
     """The draft of the launch program of `bytecode` (an engine's IR, or its text) on `target`.
 
     Args:
-        passes: passes that the machine at hand asks for (`ingot-allow-tf32`).
+        passes: passes of Ingot's that the machine at hand asks for (`ingot-allow-tf32`).
         dump_dir: receives the IR that the program is built from.
 
     Raises:
         EngineError: the IR cannot be read.
         CompileError: a pass failed, or the program cannot be built.
     """
+    from ingot.passes.instrumentation import Instrumentation
     from ingot.passes.pipeline import Pipeline
+    from ingot.passes.registry import OwnPasses
 
     with context():
         module = parse(bytecode)
         if "ingot.arena_bytes" not in dialect.main_func(module).attributes:
             Pipeline.parse(PIPELINE).run(module)
         if passes:
-            Pipeline.parse(",".join(passes)).run(module)
+            # The IR was verified when it was parsed, and a user waits.
+            unwatched = Instrumentation(verify_each=False, keep_input=False)
+            Pipeline.parse(",".join(passes), OwnPasses()).run(module, instrumentation=unwatched)
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
             Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(str(module))

@@ -25,6 +25,7 @@ from ingot.launch_program import (
     Binding,
     Buffer,
     BufferRef,
+    Definition,
     DispatchStep,
     GuardStep,
     HostReadStep,
@@ -35,6 +36,7 @@ from ingot.launch_program import (
     State,
     Step,
     TensorSpec,
+    ValueBinding,
 )
 from ingot.passes.diagnostics import node_name
 from ingot.strided_view import StridedView
@@ -55,14 +57,15 @@ def build_program(module: ir.Module, target: str) -> DraftProgram:
         CompileError: the module was not planned, or holds what a launch program cannot.
     """
     func = dialect.main_func(module)
+    packing = dialect.find_func(module, dialect.PACKING_FUNC)
     states = _states(func)
     try:
-        return _Builder(func, target, states).build()
+        return _Builder(func, packing, target, states).build()
     except CompileError:
         if not states:
             raise
         # A grown state has gaps in memory, and some view of it needs it whole: without donation it has none.
-        return _Builder(func, target, ()).build()
+        return _Builder(func, packing, target, ()).build()
 
 
 def _states(func: ir.Operation) -> tuple[State, ...]:
@@ -78,12 +81,15 @@ def _states(func: ir.Operation) -> tuple[State, ...]:
 @dataclass
 class _Builder:
     func: ir.Operation
+    packing: ir.Operation | None
     target: str
     states: tuple[State, ...]
     buffers: list[Buffer] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     entries: list[KernelEntry] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
+    definitions: list[Definition] = field(default_factory=list)
+    shaping: set[str] = field(default_factory=set)  # symbols on which shapes of tensors depend
 
     def build(self) -> DraftProgram:
         block = self.func.regions[0].blocks[0]
@@ -95,10 +101,13 @@ class _Builder:
         outputs = [op for op in operations if op.name == "ingot.output"]
         inputs, bindings = self._inputs()
         self._memory(outputs)
+        packing = self._packing()
         live = frozenset(s for state in self.states for s in dims.symbols(state.kept))
         self.live = live
         self.copies: dict[int, list[int]] = {}
         self._steps(block)
+        arena_bytes = dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes")))
+        values = self._values((arena_bytes, *(d for op in outputs for d in dialect.shape_of(op.operands[0]))))
         copies = self.copies
         states = tuple(
             State(s.input, s.output, s.axis, s.kept, s.length, s.kept_capacity, s.capacity, tuple(copies.get(n, ())))
@@ -112,11 +121,28 @@ class _Builder:
             tuple(self.buffers),
             tuple(self.entries),
             tuple(self.steps),
-            dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes"))),
+            arena_bytes,
             states,
             tuple(sorted(live)),
+            packing,
+            values,
+            tuple(self.definitions),
         )
         return DraftProgram(program, tuple(self.dispatches))
+
+    def _packing(self) -> tuple[DispatchStep, ...]:
+        """The steps of the function that packs weights, each a root operation on views of one weight, and their buffers."""
+        steps: list[DispatchStep] = []
+        for view in self.packing.regions[0].blocks[0].operations if self.packing is not None else ():
+            op = view.operation
+            if op.name != "ingot.output":
+                continue
+            (value, name) = op.operands[0], str(attribute(op.attributes["name"]))
+            self.bases[value] = self.weights[name] = len(self.buffers)
+            size = _nbytes(dialect.dtype_of(value), dialect.shape_of(value))
+            self.buffers.append(Buffer("packed", size, name=name))
+            steps.append(self._step(build_dispatch(value.owner.operation, self.places)))
+        return tuple(steps)
 
     def _steps(self, block: ir.Block) -> None:
         """Append the steps of a block."""
@@ -125,7 +151,7 @@ class _Builder:
             if op.name in dialect.ROOTS:
                 if "ingot.state_copy" in op.attributes and self.states:
                     self.copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))
-                self._dispatch(build_dispatch(op, self.places, live=self.live, is_callers=self._is_callers), op)
+                self.steps.append(self._step(build_dispatch(op, self.places, live=self.live, is_callers=self._is_callers)))
             elif op.name == "ingot.guard":
                 self.steps.append(_guard(op))
             elif op.name == "ingot.if":
@@ -137,8 +163,32 @@ class _Builder:
                 trips, symbol = (str(attribute(op.attributes[a])) for a in ("trips", "symbol"))
                 self.steps.append(LoopStep(dims.as_dim(trips), condition, symbol, self._region(op, op.regions[0])))
             elif op.name == "ingot.host_read":
-                source = self._reference(self.places.place(op.operands[0]))
-                self.steps.append(HostReadStep(str(attribute(op.attributes["symbol"])), source))
+                place = self.places.place(op.operands[0])
+                symbol = str(attribute(op.attributes["symbol"]))
+                self.steps.append(HostReadStep(symbol, self._reference(place), place.dtype))
+            elif op.name == "ingot.define":
+                symbol, expression = (str(attribute(op.attributes[a])) for a in ("symbol", "expression"))
+                self.definitions.append(Definition(symbol, dims.as_dim(expression)))
+
+    def _values(self, sizes: Sequence[Dim]) -> tuple[ValueBinding, ...]:
+        """The elements of inputs on which memory or any tensor's shape depends, `sizes` among these: they are read before
+        anything runs, not by steps of the program."""
+        needed = self.shaping | dims.symbols_of([*sizes, *(d.value for d in self.definitions)])
+        values: list[ValueBinding] = []
+        numbers: dict[int, int] = {}  # of the steps that stay
+        kept: list[Step] = []
+        for number, step in enumerate(self.steps):
+            if isinstance(step, HostReadStep) and step.symbol in needed:
+                buffer, offset = self.buffers[step.source.buffer], step.source.offset
+                if buffer.kind != "input" or not isinstance(offset, int):
+                    raise CompileError(f"sizes depend on {step.symbol}, which is computed at run time")
+                values.append(ValueBinding(step.symbol, buffer.index, offset * 8 // DTYPES[step.dtype].bits))
+                continue
+            numbers[number] = len(kept)
+            kept.append(step)
+        self.steps = kept
+        self.copies = {n: [numbers[i] for i in steps] for n, steps in self.copies.items()}
+        return tuple(values)
 
     def _region(self, op: ir.Operation, region: ir.Region) -> tuple[Step, ...]:
         """The steps of a region of a control operation."""
@@ -222,21 +272,19 @@ class _Builder:
         kind, _, number = planned[list(op.results).index(base)].partition(":")
         return self.first_slot + int(number) if kind == "arena" else self.output_buffers[int(number)]
 
-    def _dispatch(self, built: BuiltDispatch, op: ir.Operation) -> None:
+    def _step(self, built: BuiltDispatch) -> DispatchStep:
         text = built.dispatch.text
         number = self.kernel_numbers.get(text)
         if number is None:
             number = self.kernel_numbers[text] = len(self.entries)
             self.entries.append(KernelEntry("", KernelPlan(()), text))
             self.dispatches.append(built.dispatch)
-        step = DispatchStep(
-            number,
-            tuple(map(self._reference, built.operands)),
-            tuple(map(self._reference, built.results)),
-            built.sizes,
-            node=built.node,
-        )
-        self.steps.append(step)
+        operands, results = (tuple(map(self._reference, places)) for places in (built.operands, built.results))
+        sizes = dict(zip(built.dispatch.symbols, built.sizes, strict=True))
+        arguments = (*built.dispatch.operands, *built.dispatch.results)
+        shaping = dims.symbols_of([d for t in arguments for d in (*t.shape, *t.strides)])
+        self.shaping |= dims.symbols_of(sizes[name] for name in shaping)
+        return DispatchStep(number, operands, results, built.sizes, node=built.node)
 
     def _reference(self, place: Place) -> BufferRef:
         return BufferRef(self._buffer_of(place.base), place.byte_offset)

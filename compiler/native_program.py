@@ -131,7 +131,7 @@ class _Emitter:
                         self._push()
                         depth += 1
                     case HostReadStep():
-                        self.symbols[step.symbol] = k.load(self._address(step.source), "i64")
+                        self.symbols[step.symbol] = k.cast(k.load(self._address(step.source), step.dtype), "i64")
                     case IfStep():
                         condition = k.load(self._address(step.condition), "i8").ne(0)
                         with k.if_else(condition) as branch:
@@ -195,6 +195,8 @@ class _Emitter:
         for block in reversed(self.values):
             if expression in block:
                 return block[expression]
+        if atom.function == "signed":
+            return self._value(atom.args[0])
         a, b, *rest = map(self._value, atom.args)
         match atom.function:
             case "min":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from math import prod
 
@@ -76,6 +77,12 @@ class WeightSource:
             return nibbles.astype(dtype)
         return nibbles.view(dtype)
 
+    def digest(self) -> str:
+        """A hash (of SHA-256 the first 64 bits) of its type, sizes and bytes."""
+        found = hashlib.sha256(f"{self.onnx_type.name}{list(self.shape)}".encode())
+        found.update(np.ascontiguousarray(self.bytes()).data)
+        return found.hexdigest()[:16]
+
     @staticmethod
     def from_array(array: np.ndarray) -> WeightSource:
         """A source over an array (shared, not copied, if it is contiguous). Raises ValueError for a dtype that ONNX lacks."""
@@ -129,10 +136,16 @@ def pack_nibbles(array: np.ndarray) -> np.ndarray:
 
 
 class WeightStore:
-    """Weights by name, in the order in which they were added."""
+    """Weights by name, in the order in which they were added.
+
+    Attributes:
+        constants: small tensors of the model that are not weights but parts of the IR, by name.
+    """
 
     def __init__(self) -> None:
         self._sources: dict[str, WeightSource] = {}
+        self._examined: set[str] = set()
+        self.constants: dict[str, WeightSource] = {}
 
     def __getitem__(self, name: str) -> WeightSource:
         return self._sources[name]
@@ -158,6 +171,17 @@ class WeightStore:
     def add_array(self, name: str, array: np.ndarray) -> str:
         """Store an array; see `add`."""
         return self.add(name, WeightSource.from_array(array))
+
+    def elements(self, name: str) -> np.ndarray:
+        """The elements of a weight, for a decision that the IR keeps: a refit with others is refused (`folded`), unless the IR
+        reads the weight, too."""
+        self._examined.add(name)
+        return self._sources[name].array()
+
+    def folded(self, read: Container[str]) -> dict[str, str]:
+        """Digests of what has become a part of the IR, by name; `read`: names of the weights that the IR reads."""
+        examined = {name: self._sources[name] for name in self._examined if name in self._sources and name not in read}
+        return {name: source.digest() for name, source in sorted((examined | self.constants).items())}
 
     def unique_name(self, name: str) -> str:
         """`name`, or `name_1`, `name_2`, .. where it is taken."""

@@ -103,7 +103,8 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
             same graph.
 
     Raises:
-        EngineError: a name, type or shape is not the engine's, or a derived weight needs more sources than are given.
+        EngineError: a name, type or shape is not the engine's, a derived weight needs more sources than are given, or a tensor
+            that was compiled into the IR has other values.
         ModelError: the model cannot be read.
     """
     path = engine.path or None
@@ -112,7 +113,7 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
     store: Sources = _model_weights(sources) if isinstance(sources, str | os.PathLike) else sources
     weights = dict(engine.weights)
     infos = dict(engine.header.weights)
-    used: set[str] = set()
+    used = _unchanged(engine, store, path)
     for name, info in engine.header.weights.items():
         if name in store and name not in program.outputs:
             needed = [name]
@@ -136,6 +137,23 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
     return Engine(replace(engine.header, weights=infos), engine.ir, weights, "", engine.container)
 
 
+def _unchanged(engine: Engine, store: Sources, path: str | None) -> set[str]:
+    """Names of given tensors that are parts of the engine's IR. Raises EngineError where one is not what it was."""
+    found = set()
+    for name, digest in engine.header.folded.items():
+        if name not in store:
+            continue
+        given = store[name]
+        if not isinstance(given, WeightSource):
+            given = WeightSource.from_array(np.asarray(given))
+        if given.digest() != digest:
+            raise EngineError(
+                f"{name!r} was compiled into the engine and has other values now", node=path, cure="compile the model again"
+            )
+        found.add(name)
+    return found
+
+
 def _check(name: str, weight: Weight, store: Sources, path: str | None) -> None:
     """Raise EngineError where an array given for a stored weight is of another type or shape."""
     if name not in store:
@@ -155,4 +173,9 @@ def _model_weights(model: str | os.PathLike) -> WeightStore:
     from ingot.passes.convert_onnx_to_ingot import is_lowered
 
     context = new_context(onnx=True)
-    return import_model(model, context=context, decompose=lambda op_type: not is_lowered(op_type)).weights
+    store = import_model(model, context=context, decompose=lambda op_type: not is_lowered(op_type)).weights
+    # What the IR holds may be a source of derived weights, too: a table of positions that is gathered.
+    for name, source in store.constants.items():
+        if name not in store:
+            store.add(name, source)
+    return store

@@ -9,7 +9,8 @@ Small and closed. A module holds one `ingot.func`; its body is a sequence of
 - `guard`s, `output`s and the terminator `return`.
 
 The weights program, where there is one, is a second function, `weights`, after the main one: its outputs are the derived
-weights that the main function reads by name, each computed from sources that keep the model's names.
+weights that the main function reads by name, each computed from sources that keep the model's names. A JIT may append a third,
+`packing`, whose outputs are weights as its target's instructions take them (`ingot-pack-weights`); no engine holds it.
 
 Values are tensors. A dimension that is not constant is a shape expression (`ingot.dims`); the expressions of a type's dynamic
 dimensions, in order, are its encoding: `tensor<?x?x768xf32, #ingot.dims<["N", "S"]>>`.
@@ -59,13 +60,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ingot import dims
-from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module
+from ingot.dialects.mlir import ext, ir, irdl, reserve_dialect_module, type_text
 from ingot.dialects.scalar_table import ROWS
 from ingot.dims import Dim
 
 NAME = "ingot"
 SLOTS = 64  # the most tensors that a control operation takes, and that it gives
+STATISTICS: dict[str, tuple[str, ...]] = {"layer": ("mean", "scale"), "rms": ("scale",)}  # (map(x) - mean) * scale is y
 WEIGHTS_FUNC = "weights"  # the function that is the weights program: its outputs are the derived weights
+PACKING_FUNC = "packing"  # what a JIT appends to it: run by the device, once the weights are there
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,10 @@ OPS: tuple[OpDef, ...] = (
           "one's are the operation's. With the unit attribute `while`, the first tensor is one i1, and an iteration runs "
           "only where it holds. A result that is a chain of `move ... into` the argument of its number is written in place."),
     OpDef("host_read", ("value",), attrs=("symbol",), kind="effect",
-          doc="The host waits for the i64 scalar `value` and binds `symbol` to it, for what follows in the block."),
+          doc="The host waits for the scalar `value` (i64 or i32) and binds `symbol` to it, for what follows in the block; "
+          "where it may be negative, expressions spell it `signed(symbol)`."),
+    OpDef("define", attrs=("symbol", "expression"), kind="effect",
+          doc="Binds `symbol` to the value of a shape expression, which is never negative, for what follows in the block."),
     # Dispatches
     OpDef("pointwise", (), ("*results",), ("body",),
           doc="Every element of the results (all of one type) from `body`, whose domain is the results' shape."),
@@ -133,7 +139,8 @@ OPS: tuple[OpDef, ...] = (
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
           "`epilogue` maps it to the results. Integers are signed but with the unit attribute `a_unsigned` or `b_unsigned`. "
           "With the attribute `b_block`, b is quantized and its scales are a further operand, with `b_zero` zero points of "
-          "their type and shape another (ingot.matmul_scales)."),
+          "their type and shape another (ingot.matmul_scales). With the unit attribute `b_packed`, elements of b lie in the "
+          "order of ingot.weight_packing."),
     OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("*results",), ("epilogue",), ("acc", "a_block", "b_block"),
           doc="`matmul` of two operands with scales for each so many neighbours along k (ingot.matmul_scales)."),
     OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
@@ -148,10 +155,21 @@ OPS: tuple[OpDef, ...] = (
           doc="`kind` (sum, max, min, prod) over `axes`, which keep size 1, of `map` (domain: x's shape), then `finish`."),
     OpDef("normalize", ("x",), ("*results",), ("map", "epilogue"), ("axes", "kind", "epsilon"),
           doc="y = map(x) normalized over `axes`, in f32, then `epilogue` over x's shape. `kind`: softmax; log_softmax; layer: "
-          "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon)."),
+          "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon). After the normalized element, "
+          "`epilogue` may take the row's `STATISTICS`, with which it normalizes other elements of the row."),
     OpDef("pool", ("x",), ("*results",), ("epilogue",), ("kind", "kernel", "strides", "dilations", "pads"),
-          doc="`kind` (max, average) over windows, channels last: x [N, spatial..., C]. The unit attribute `count_include_pad` "
-          "makes padding count in an average."),
+          doc="`kind` (max, sum, average) over windows, channels last: x [N, spatial..., C]. The unit attribute "
+          "`count_include_pad` makes padding count in an average."),
+    OpDef("scatter", ("x", "updates"), ("*results",), ("place", "value"), ("kind", "axes"),
+          doc="x with elements replaced (`kind` set) or combined (sum, prod, max, min). Over the domain of `updates`, `place` "
+          "gives an i64 index for each axis of x, in range, and `value` what goes there. Only values whose positions in the "
+          "domain differ along `axes` meet in one element; they are combined in the domain's order. Which one is set is open."),
+    OpDef("scan", ("x",), ("*results",), ("map", "finish"), ("axis", "kind"),
+          doc="`finish` of `kind` (sum, prod) over all `map`ped elements of x along `axis` up to the current one. The unit "
+          "attribute `exclusive` leaves out the current one, `reverse` begins at the end."),
+    OpDef("topk", ("x",), ("result",), ("map",), ("axis",),
+          doc="The positions (i64) along `axis` of the elements for which `map` is largest, as many as the result has, in "
+          "descending order; of equal ones the first come first, and NaN before all."),
     # Scalar regions' own operations
     OpDef("load", ("tensor",), ("result",), kind="scalar", doc="The tensor's element at the current index."),
     OpDef("load_at", ("tensor", "*indices"), ("result",), kind="scalar",
@@ -259,13 +277,12 @@ def shape_of(value: ir.Value | ir.Type) -> tuple[Dim, ...]:
 def dtype_of(value: ir.Value | ir.Type) -> str:
     """The storage type's name of a tensor value or type, or the name of a scalar type."""
     t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(t)
     return _parts(t)[0] if text.startswith("tensor<") else text
 
 
 def _parts(value: ir.Value | ir.Type) -> tuple[str, tuple[Dim, ...]]:
-    t = value if isinstance(value, ir.Type) else value.type
-    text = str(t)
+    text = type_text(value if isinstance(value, ir.Type) else value.type)
     if not text.startswith("tensor<") or "*" in text.split(",")[0]:
         raise ValueError(f"{text} is not a ranked tensor type")
     return _parse_type(text)
@@ -316,6 +333,12 @@ def main_func(module: ir.Module | ir.Operation) -> ir.Operation:
         if op.operation.name == f"{NAME}.func":
             return op.operation
     raise ValueError("the module has no ingot.func: lower ONNX first (ingot-convert-onnx-to-ingot)")
+
+
+def stages(module: ir.Module | ir.Operation) -> list[ir.Operation]:
+    """The functions that run one after the other: the main one, and those that `ingot-split-stages` made of it."""
+    body = module.body if isinstance(module, ir.Module) else module.regions[0].blocks[0]
+    return [main_func(module), *(op.operation for op in body.operations if "ingot.stage" in op.operation.attributes)]
 
 
 def find_func(module: ir.Module | ir.Operation, name: str) -> ir.Operation | None:

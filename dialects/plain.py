@@ -6,11 +6,11 @@ there, and writes them back; nothing else needs to know how a region is spelled 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ingot.dialects.ingot import NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import ir, type_text
 from ingot.dispatch import Attr, ScalarInst, ScalarRegion
 
 __all__ = ["attribute", "attributes", "create_root", "read_regions", "to_attribute", "write_region"]
@@ -25,18 +25,19 @@ def attribute(attr: ir.Attribute) -> Any:
     Raises:
         ValueError: the attribute is of another kind.
     """
-    match attr:
-        case ir.BoolAttr() | ir.IntegerAttr() | ir.FloatAttr() | ir.StringAttr():
-            return attr.value
-        case ir.UnitAttr():
-            return True
-        case ir.TypeAttr():
-            return str(attr.value)
-        case ir.ArrayAttr():
-            return tuple(map(attribute, attr))
-        case ir.DenseI64ArrayAttr() | ir.DenseI32ArrayAttr() | ir.DenseBoolArrayAttr():
-            return tuple(attr)
-    raise ValueError(f"attribute {attr} is not plain data")
+    reader = _READERS.get(type(attr))
+    if reader is None:
+        raise ValueError(f"attribute {attr} is not plain data")
+    return reader(attr)
+
+
+_READERS: dict[type, Callable[[Any], Any]] = {
+    **dict.fromkeys((ir.BoolAttr, ir.IntegerAttr, ir.FloatAttr, ir.StringAttr), lambda attr: attr.value),
+    ir.UnitAttr: lambda attr: True,
+    ir.TypeAttr: lambda attr: type_text(attr.value),
+    ir.ArrayAttr: lambda attr: tuple(map(attribute, attr)),
+    **dict.fromkeys((ir.DenseI64ArrayAttr, ir.DenseI32ArrayAttr, ir.DenseBoolArrayAttr), tuple),
+}
 
 
 def attributes(op: ir.Operation) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def read_regions(op: ir.Operation) -> tuple[list[ir.Value], tuple[ScalarRegion, 
 def _read_region(region: ir.Region, tensors: list[ir.Value], numbers: dict[ir.Value, int]) -> ScalarRegion:
     block = region.blocks[0]
     values: dict[ir.Value, int] = {a: i for i, a in enumerate(block.arguments)}
-    args = tuple(str(a.type) for a in block.arguments)
+    args = tuple(type_text(a.type) for a in block.arguments)
     insts: list[ScalarInst] = []
     results: tuple[int, ...] = ()
     for view in block.operations:
@@ -102,7 +103,7 @@ def _read_region(region: ir.Region, tensors: list[ir.Value], numbers: dict[ir.Va
             attrs = ((key, attribute(op.attributes[key])),)
         result = op.results[0]
         values[result] = len(args) + len(insts)
-        insts.append(ScalarInst(name, tuple(values[v] for v in operands), str(result.type), attrs))
+        insts.append(ScalarInst(name, tuple(values[v] for v in operands), type_text(result.type), attrs))
     return ScalarRegion(args, tuple(insts), results)
 
 

@@ -6,7 +6,8 @@ than zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from ingot import dims
 from ingot.dialects.mlir import ir
@@ -31,25 +32,29 @@ def attach(name: str) -> None:
 
 def find_fault(op: ir.Operation) -> str | None:
     """What is wrong with `op`, or None."""
-    from ingot.dialects import ingot as dialect
-    from ingot.dialects import verifier_rules as rules
-
-    name = op.name
-    definition = dialect.DEFS[name]
-    if definition.kind == "scalar":
-        rule: Callable[[ir.Operation], str | None] = rules.SCALAR_RULES.get(name, rules.row)
-    else:
-        rule = rules.RULES.get(name, _nothing)
+    required, attribute_fault, rule = _checks(op.name)
     attributes = op.attributes
-    for attribute in definition.attrs:
-        if attribute not in attributes:
-            return f"requires attribute '{attribute}'"
-        if (fault := rules.attribute_fault(attribute, attributes[attribute])) is not None:
+    for name in required:
+        if name not in attributes:
+            return f"requires attribute '{name}'"
+        if (fault := attribute_fault(name, attributes[name])) is not None:
             return fault
     try:
         return rule(op)
     except ValueError as e:  # a type without sizes, a shape expression that cannot be read
         return str(e)
+
+
+@cache
+def _checks(name: str) -> tuple[Sequence[str], Callable[[str, ir.Attribute], str | None], Callable[[ir.Operation], str | None]]:
+    """The required attributes of operation `name`, what finds the fault of one, and the operation's rule."""
+    from ingot.dialects import ingot as dialect
+    from ingot.dialects import verifier_rules as rules
+
+    definition = dialect.DEFS[name]
+    if definition.kind == "scalar":
+        return definition.attrs, rules.attribute_fault, rules.SCALAR_RULES.get(name, rules.row)
+    return definition.attrs, rules.attribute_fault, rules.RULES.get(name, _nothing)
 
 
 def _nothing(op: ir.Operation) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ingot import dims
-from ingot.dialects.ingot import DEFS, NAME, dtype_of, shape_of
-from ingot.dialects.mlir import ir
+from ingot.dialects.ingot import DEFS, NAME, STATISTICS, dtype_of, shape_of
+from ingot.dialects.mlir import ir, type_text
 from ingot.dialects.plain import attribute
 from ingot.dialects.scalar_table import TABLE
 from ingot.dialects.verifier import differ
@@ -41,14 +41,23 @@ _ATTRIBUTE_KINDS: dict[str, str] = {
     "relation": "a string", "message": "a string", "kind": "a string", "acc": "a string", "dim": "a string",
     "groups": "an integer", "a_block": "an integer", "b_block": "an integer",
     "axis": "an integer", "epsilon": "a float", "scale": "a float", "value": "a number",
-    "trips": "a string", "symbol": "a string", "carried": "an integer",
+    "trips": "a string", "symbol": "a string", "expression": "a string", "carried": "an integer",
     "strides": "an array of integers",
+}  # fmt: skip
+
+
+# Attributes whose class tells their kind; others are read.
+_CLASSES: dict[str, tuple[type, ...]] = {
+    "an integer": (ir.IntegerAttr,), "a float": (ir.FloatAttr,), "a string": (ir.StringAttr,),
+    "an array of integers": (ir.DenseI64ArrayAttr, ir.DenseI32ArrayAttr), "a number": (ir.IntegerAttr, ir.FloatAttr),
 }  # fmt: skip
 
 
 def attribute_fault(name: str, attr: ir.Attribute) -> Fault:
     """What is wrong with the kind of a required attribute."""
     kind = _ATTRIBUTE_KINDS[name]
+    if type(attr) in _CLASSES.get(kind, ()):
+        return None
     try:
         fits = _KINDS[kind](attribute(attr))
     except ValueError:
@@ -73,8 +82,8 @@ def row(op: ir.Operation) -> Fault:
     """Operand and result types of a row of the scalar table."""
     name = op.name[len(NAME) + 1 :]
     entry = TABLE[name]
-    types = [str(v.type) for v in op.operands]
-    result = str(op.results[0].type)
+    types = [type_text(v.type) for v in op.operands]
+    result = type_text(op.results[0].type)
     if len(types) != len(entry.params):
         return f"takes {len(entry.params)} operands, got {len(types)}"
     for letter, found in zip(entry.params, types, strict=True):
@@ -110,20 +119,20 @@ def _cast(name: str, source: str, target: str) -> Fault:
 
 
 def _load(op: ir.Operation) -> Fault:
-    stored, result = dtype_of(op.operands[0]), str(op.results[0].type)
+    stored, result = dtype_of(op.operands[0]), type_text(op.results[0].type)
     return None if stored == result else f"loads {stored}, its result is {result}"
 
 
 def _load_at(op: ir.Operation) -> Fault:
     rank = len(shape_of(op.operands[0]))
-    indices = [str(v.type) for v in list(op.operands)[1:]]
+    indices = [type_text(v.type) for v in list(op.operands)[1:]]
     if len(indices) != rank or any(t != "i64" for t in indices):
         return f"takes {rank} i64 indices, one for each axis, got {', '.join(indices) or 'none'}"
     return _load(op)
 
 
 def _index(op: ir.Operation) -> Fault:
-    return None if str(op.results[0].type) == "i64" else f"gives i64, its result is {op.results[0].type}"
+    return None if type_text(op.results[0].type) == "i64" else f"gives i64, its result is {op.results[0].type}"
 
 
 def _dim(op: ir.Operation) -> Fault:
@@ -132,7 +141,7 @@ def _dim(op: ir.Operation) -> Fault:
 
 
 def _const(op: ir.Operation) -> Fault:
-    value, result = op.attributes["value"], str(op.results[0].type)
+    value, result = op.attributes["value"], type_text(op.results[0].type)
     kind = DTYPES[result].kind if result in DTYPES else ""
     if kind == "float":
         fits = isinstance(value, ir.FloatAttr)
@@ -160,7 +169,7 @@ def _region(op: ir.Operation, number: int, args: Sequence[str], domain: Shape, y
     if len(blocks) != 1:
         return f"region '{name}' has {len(blocks)} blocks, expected 1"
     block = blocks[0]
-    found = [str(a.type) for a in block.arguments]
+    found = [type_text(a.type) for a in block.arguments]
     if found != list(args):
         return f"region '{name}' takes ({', '.join(found)}), expected ({', '.join(args)})"
     last = None
@@ -175,7 +184,7 @@ def _region(op: ir.Operation, number: int, args: Sequence[str], domain: Shape, y
             return f"region '{name}' holds '{inner.name}', which is no scalar operation"
     if last is None or last.name != "ingot.yield":
         return f"region '{name}' does not end in ingot.yield"
-    given = [str(v.type) for v in last.operands]
+    given = [type_text(v.type) for v in last.operands]
     if yields is not None and given != list(yields):
         return f"region '{name}' yields ({', '.join(given)}), expected ({', '.join(yields)})"
     return None
@@ -194,7 +203,7 @@ def _yielded(op: ir.Operation, number: int) -> str:
     blocks = op.regions[number].blocks
     operations = list(blocks[0].operations) if len(blocks) else []
     operands = list(operations[-1].operation.operands) if operations else []
-    return str(operands[0].type) if operands else "nothing"
+    return type_text(operands[0].type) if operands else "nothing"
 
 
 def _same_shape(kind: str, found: Shape, expected: Shape) -> Fault:
@@ -207,7 +216,7 @@ def _results(op: ir.Operation, expected: Shape | None = None) -> Fault:
     """Results are at least one, of one type, and of the expected shape."""
     if not len(op.results):
         return "has no result"
-    types = {str(r.type) for r in op.results}
+    types = {type_text(r.type) for r in op.results}
     if len(types) > 1:
         return f"has results of several types: {', '.join(sorted(types))}"
     return None if expected is None else _same_shape("result", shape_of(op.results[0]), expected)
@@ -251,7 +260,7 @@ def _if(op: ir.Operation) -> Fault:
     condition, *captured = op.operands
     if dtype_of(condition) != "i1" or dims.product(shape_of(condition)) != 1:
         return f"takes one i1 as its condition, got {condition.type}"
-    taken = [str(v.type) for v in captured]
+    taken = [type_text(v.type) for v in captured]
     return _first(lambda: _control_region(op, 0, taken), lambda: _control_region(op, 1, taken))
 
 
@@ -265,13 +274,19 @@ def _loop(op: ir.Operation) -> Fault:
             return f"carries {tensor.type}, its result is {result.type}"
     if "while" in op.attributes and (not carried or dtype_of(tensors[0]) != "i1" or dims.product(shape_of(tensors[0])) != 1):
         return f"takes one i1 first, as its condition, got {tensors[0].type if tensors else 'nothing'}"
-    return _control_region(op, 0, [str(v.type) for v in tensors])
+    return _control_region(op, 0, [type_text(v.type) for v in tensors])
 
 
 def _host_read(op: ir.Operation) -> Fault:
     value = op.operands[0]
-    one = dtype_of(value) == "i64" and dims.product(shape_of(value)) == 1
-    return None if one else f"reads one i64, got {value.type}"
+    one = dtype_of(value) in ("i64", "i32") and dims.product(shape_of(value)) == 1
+    return None if one else f"reads one i64 or i32, got {value.type}"
+
+
+def _define(op: ir.Operation) -> Fault:
+    expression = dims.parse(op.attributes["expression"].value)
+    name = op.attributes["symbol"].value
+    return f"defines {name} by itself" if name in dims.symbols(expression) else None
 
 
 def _control_region(op: ir.Operation, number: int, taken: Sequence[str]) -> Fault:
@@ -280,14 +295,14 @@ def _control_region(op: ir.Operation, number: int, taken: Sequence[str]) -> Faul
     blocks = op.regions[number].blocks
     if len(blocks) != 1:
         return f"region '{name}' has {len(blocks)} blocks, expected 1"
-    found = [str(a.type) for a in blocks[0].arguments]
+    found = [type_text(a.type) for a in blocks[0].arguments]
     if found != list(taken):
         return f"region '{name}' takes ({', '.join(found)}), expected ({', '.join(taken)})"
     operations = [inner.operation for inner in blocks[0].operations]
     if not operations or operations[-1].name != "ingot.return":
         return f"region '{name}' does not end in ingot.return"
-    given = [str(inner.operands[0].type) for inner in operations if inner.name == "ingot.result"]
-    expected = [str(r.type) for r in op.results]
+    given = [type_text(inner.operands[0].type) for inner in operations if inner.name == "ingot.result"]
+    expected = [type_text(r.type) for r in op.results]
     return None if given == expected else f"region '{name}' gives ({', '.join(given)}), expected ({', '.join(expected)})"
 
 
@@ -544,27 +559,76 @@ def _normalize(op: ir.Operation) -> Fault:
     x = op.operands[0]
     shape = shape_of(x)
     mapped = _yielded(op, 0)
+    statistics = STATISTICS.get(op.attributes["kind"].value, ())
+    taken = [len(b.arguments) for b in op.regions[1].blocks]
+    arguments = [mapped] * (1 + len(statistics) if taken != [1] else 1)
     return _first(
         lambda: _kind(op, "softmax", "log_softmax", "layer", "rms"),
         lambda: _axes(op, len(shape)),
         lambda: _results(op, shape),
         lambda: None if mapped in _COMPUTED else f"normalizes {mapped}, expected f32 or f64",
         lambda: _region(op, 0, [dtype_of(x)], shape, [mapped]),
-        lambda: _last_region(op, 1, [mapped]),
+        lambda: _last_region(op, 1, arguments),
     )
 
 
 def _pool(op: ir.Operation) -> Fault:
     x, result = shape_of(op.operands[0]), shape_of(op.results[0]) if len(op.results) else ()
-    arguments = [str(a.type) for b in op.regions[0].blocks for a in b.arguments]
+    arguments = [type_text(a.type) for b in op.regions[0].blocks for a in b.arguments]
     if len(x) < 3 or len(result) != len(x) or differ(x[0], result[0]) or differ(x[-1], result[-1]):
         return f"pools {_show(x)} to {_show(result)}"
     return _first(
-        lambda: _kind(op, "max", "average"),
+        lambda: _kind(op, "max", "average", "sum"),
         lambda: _window_attrs(op, len(x) - 2, ("kernel", "strides", "dilations")),
         lambda: _results(op),
         lambda: _last_region(op, 0, arguments[:1]),
     )
+
+
+def _scatter(op: ir.Operation) -> Fault:
+    x, updates = (shape_of(v) for v in op.operands)
+    return _first(
+        lambda: _kind(op, "set", "sum", "prod", "max", "min"),
+        lambda: _axes(op, len(updates)),
+        lambda: _results(op, x),
+        lambda: None if dtype_of(op.operands[0]) == dtype_of(op.results[0]) else f"gives {op.results[0].type}",
+        lambda: _region(op, 0, [], updates, ["i64"] * len(x)),
+        lambda: _region(op, 1, [], updates, [dtype_of(op.results[0])]),
+    )
+
+
+def _scan(op: ir.Operation) -> Fault:
+    x = op.operands[0]
+    shape, mapped = shape_of(x), _yielded(op, 0)
+    return _first(
+        lambda: _kind(op, "sum", "prod"),
+        lambda: _axis(op, len(shape)),
+        lambda: _results(op, shape),
+        lambda: _region(op, 0, [dtype_of(x)], shape, [mapped]),
+        lambda: _last_region(op, 1, [mapped]),
+    )
+
+
+def _topk(op: ir.Operation) -> Fault:
+    x, result = shape_of(op.operands[0]), shape_of(op.results[0])
+
+    def kept() -> Fault:
+        axis = op.attributes["axis"].value
+        if isinstance(x[axis], int) and isinstance(result[axis], int) and result[axis] > x[axis]:
+            return f"gives {result[axis]} positions of {x[axis]} elements"
+        return _same_shape("result", result, tuple(result[i] if i == axis else d for i, d in enumerate(x)))
+
+    return _first(
+        lambda: _axis(op, len(x)),
+        lambda: f"gives {op.results[0].type}, expected i64" if dtype_of(op.results[0]) != "i64" else None,
+        lambda: f"has rank {len(result)}, its operand {len(x)}" if len(result) != len(x) else kept(),
+        lambda: _region(op, 0, [dtype_of(op.operands[0])], x, [_yielded(op, 0)]),
+    )
+
+
+def _axis(op: ir.Operation, rank: int) -> Fault:
+    axis = op.attributes["axis"].value
+    return None if 0 <= axis < rank else f"has axis {axis} of a tensor of {rank}"
 
 
 RULES: dict[str, Callable[[ir.Operation], Fault]] = {
@@ -572,6 +636,7 @@ RULES: dict[str, Callable[[ir.Operation], Fault]] = {
     "ingot.if": _if,
     "ingot.loop": _loop,
     "ingot.host_read": _host_read,
+    "ingot.define": _define,
     "ingot.output": _output,
     "ingot.guard": _guard,
     "ingot.weight": _weight,
@@ -588,4 +653,7 @@ RULES: dict[str, Callable[[ir.Operation], Fault]] = {
     "ingot.reduce": _reduce,
     "ingot.normalize": _normalize,
     "ingot.pool": _pool,
+    "ingot.scatter": _scatter,
+    "ingot.scan": _scan,
+    "ingot.topk": _topk,
 }

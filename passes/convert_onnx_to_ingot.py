@@ -18,20 +18,27 @@ from ingot.dims import Dim
 from ingot.dtypes import onnx_numpy
 from ingot.errors import ModelError
 from ingot.passes.infer_shapes import model_error
-from ingot.passes.onnx_inference import control
-from ingot.passes.onnx_inference.annotations import node_label, read_guards, read_tensor
-from ingot.passes.onnx_inference.facts import Facts
+from ingot.passes.onnx_inference import control, reads
+from ingot.passes.onnx_inference.annotations import node_label, read_definitions, read_guards, read_tensor
+from ingot.passes.onnx_inference.facts import Facts, Names
 from ingot.passes.onnx_inference.rules import Node, Unsupported
 from ingot.passes.onnx_inference.tensors import BOOL, MAX_ELEMENTS, Tensor
 from ingot.passes.onnx_lowering import (
     elementwise,
     indexing,
+    inverse_functions,
     linear,
+    losses,
     microsoft_attention,
+    ordering,
     quantization,
     quantized_elementwise,
     quantized_products,
+    recurrent,
     reductions,
+    sampling,
+    scatter,
+    spectral,
     transformers,
     views,
     windows,
@@ -42,8 +49,8 @@ from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    elementwise, indexing, linear, microsoft_attention, quantization, quantized_elementwise, quantized_products, reductions,
-    transformers, views, windows,
+    elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, ordering, quantization,
+    quantized_elementwise, quantized_products, recurrent, reductions, sampling, scatter, spectral, transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 
@@ -84,31 +91,46 @@ class _Conversion:
     sources: dict[ir.Value, Source | None] = field(default_factory=dict)  # None: the producer failed
     tensors: dict[ir.Value, Tensor] = field(default_factory=dict)
     problems: list[tuple[str, str, str]] = field(default_factory=list)
+    names: Names = field(default_factory=Names)
+    late: set[str] = field(default_factory=set)  # symbols that have no value before the function runs
     build: GraphBuilder = field(init=False)
 
     def run(self, module: ir.Module, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
         body = self._function(module, graph, block)
         self.build = GraphBuilder(body, self.ctx.weights)
-        for old, new in zip(block.arguments, body.arguments, strict=True):
+        for old, new, elements in zip(block.arguments, body.arguments, reads.read_reads(graph), strict=True):
             tensor = self._tensor(old)
-            self.sources[old] = TypedValue(new, tensor.type, tensor.shape)
+            self.sources[old] = typed = TypedValue(new, tensor.type, tensor.shape)
+            if elements:
+                self.build.location = old.location
+                self._read(old, typed, elements)
+            elif reads.is_empty(tensor):
+                self.tensors[old] = reads.with_elements(tensor, [])
+        self._find_late(block)
+        self._definitions([view.operation for view in block.operations])
         self._operations(block)
         for op in onnx.outputs(graph.regions[0]):
             self._output(op)
         if self.problems:
             raise model_error(self.problems)
-        self._end()
+        self.build.end()
 
-    def _end(self) -> None:
-        self.build.location = ir.Location.unknown()
-        self.build.create("return", [], [])
-        self._erase_dead()
+    def _read(self, value: ir.Value, x: TypedValue, elements: Sequence[Dim]) -> None:
+        """Have the elements of a value read, those that inference found shapes to depend on."""
+        flat = self.build.reshaped(x, (len(elements),))
+        for k, element in enumerate(elements):
+            (name,) = dims.symbols(element)
+            self.build.create("host_read", [self.build.slice(flat, [k], [1]).value], [], {"symbol": ir.StringAttr.get(name)})
+        self.tensors[value] = reads.with_elements(self.tensors[value], elements)
 
     def _operations(self, block: ir.Block) -> None:
         operations = [view.operation for view in block.operations]
         self._guards(operations)
         for op in operations:
+            if self.late and op.parent.name == onnx.GRAPH:
+                self._definitions([op], late=True)
+                self._guards([op], late=True)
             self.build.location, self.build.node = op.location, node_label(op)
             if op.name == onnx.WEIGHT:
                 tensor = self._tensor(op.results[0])
@@ -300,7 +322,7 @@ class _Conversion:
                 given[-1] = self.build.tensor(self.build.reshape(given[-1], carried[number][1].shape))
         for typed in given:
             self.build.create("result", [typed.value], [])
-        self._end()
+        self.build.end()
         self.build = around
         self.sources.update(outer)
 
@@ -333,14 +355,43 @@ class _Conversion:
             found = self.tensors[value] = read_tensor(value)
         return found
 
-    def _guards(self, operations: Sequence[ir.Operation]) -> None:
-        """All guards come first: they depend on sizes only, and what they refuse must not run."""
+    def _guards(self, operations: Sequence[ir.Operation], late: bool = False) -> None:
+        """Guards of operations; of a function's body those that do, or do not, depend on what is read while it runs.
+
+        All others come first: they depend on sizes only, and what they refuse must not run.
+        """
         for op in operations:
             for guard in read_guards(op):
+                if bool(dims.symbols_of((guard.left, guard.right)) & self.late) is not late and op.parent.name == onnx.GRAPH:
+                    continue
                 self.build.location = op.location
                 fields = ("left", "relation", "right", "message")
                 attrs = {name: ir.StringAttr.get(str(getattr(guard, name))) for name in fields}
                 self.build.create("guard", [], [], attrs)
+
+    def _find_late(self, block: ir.Block) -> None:
+        """Find the symbols that have no value before the function runs."""
+        for view in block.operations:
+            op = view.operation
+            if onnx.is_onnx(op):
+                self.late |= set().union(*map(dims.symbols_of, reads.read_reads(op)))
+            self.late |= {name for name, d in read_definitions(op).items() if dims.symbols(d) & self.late}
+            for region in op.regions:
+                self._find_late(region.blocks[0])
+
+    def _definitions(self, operations: Sequence[ir.Operation], late: bool = False) -> None:
+        """Define the symbols of sizes that depend on what is read, before or, if `late`, while the function runs; those of
+        control operations' regions included."""
+        for op in operations:
+            for name, d in read_definitions(op).items():
+                if d in self.names.defined or (name in self.late) is not late:
+                    continue
+                self.names.defined[d] = dims.symbol(name)
+                self.build.location = op.location
+                attrs = {"symbol": ir.StringAttr.get(name), "expression": ir.StringAttr.get(str(d))}
+                self.build.create("define", [], [], attrs)
+            for region in op.regions:
+                self._definitions([inner.operation for inner in region.blocks[0].operations], late)
 
     def _constant(self, op: ir.Operation) -> Source:
         tensor = self._tensor(op.results[0])
@@ -359,7 +410,8 @@ class _Conversion:
             self._problem(op, str(e), "run ingot-infer-shapes first")
             self.sources.update((v, None) for v in op.results)
             return
-        known = [self._known(t) for t in tensors]
+        read = dict(zip(op.results, reads.read_reads(op), strict=True))
+        known = [None if v is not None and read[v] else self._known(t) for v, t in zip(results, tensors, strict=True)]
         for value, elements in zip(results, known, strict=True):
             if value is not None and elements is not None:
                 self.sources[value] = elements
@@ -368,7 +420,9 @@ class _Conversion:
         lowered = self._lower(op, tensors, [v is not None and next(iter(v.uses), None) is not None for v in results])
         for i, value in enumerate(results):
             if value is not None and known[i] is None:
-                self.sources[value] = lowered[i] if lowered is not None and i < len(lowered) else None
+                self.sources[value] = found = lowered[i] if lowered is not None and i < len(lowered) else None
+                if read[value] and found is not None:
+                    self._read(value, self.build.tensor(found), read[value])
 
     @staticmethod
     def _known(tensor: Tensor | None) -> Known | None:
@@ -393,7 +447,7 @@ class _Conversion:
             inputs.pop()
             sources.pop()
         # Inference has already recorded what must be guarded; the rules' own calls repeat it.
-        node = Node(kind, self.build.node, inputs, len(results), functools.partial(onnx.attr, op), Facts())
+        node = Node(kind, self.build.node, inputs, len(results), functools.partial(onnx.attr, op), Facts(self.names))
         try:
             found = rule(Lowering(node, sources, results, used, self.build))
         except Unsupported as e:
@@ -412,11 +466,3 @@ class _Conversion:
 
     def _problem(self, op: ir.Operation, message: str, cure: str) -> None:
         self.problems.append((node_label(op), message, cure))
-
-    def _erase_dead(self) -> None:
-        """Drop operations whose results nothing reads; effects stay."""
-        for op in reversed(self.build.created):
-            if dialect.DEFS[op.name].kind in ("effect", "structure"):
-                continue
-            if all(next(iter(r.uses), None) is None for r in op.results):
-                op.erase()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from ingot.dialects import ingot as dialect
@@ -14,7 +14,7 @@ from ingot.dtypes import DTYPES
 from ingot.passes.canonicalize import domain_of
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.patterns import fused_location
-from ingot.passes.rewriting import concatenations, domains, views
+from ingot.passes.rewriting import concatenations, domains, normalized_rows, refinement, view_algebra, views
 from ingot.passes.rewriting.ops import (
     Root,
     defining,
@@ -28,10 +28,11 @@ from ingot.passes.rewriting.ops import (
 from ingot.passes.rewriting.scalar_regions import RegionBuilder, cost, loaded
 
 # Roots whose last region may take further computation and results.
-_EPILOGUES = frozenset({"matmul", "scaled_matmul", "conv", "attention", "reduce", "normalize", "pool"})
+_EPILOGUES = frozenset({"matmul", "scaled_matmul", "conv", "attention", "reduce", "normalize", "pool", "scan"})
 # Roots that read their first operand through a region which may take its producer's computation.
-_PROLOGUES = frozenset({"reduce", "normalize", "move"})
+_PROLOGUES = frozenset({"reduce", "normalize", "move", "scan"})
 _CHEAP_COST = 4  # of a computation that reads nothing, that it may be repeated
+_Computed = tuple[ScalarRegion, list[ir.Value]]  # a region, and the tensors that it reads
 _NORMALIZE_COST = 24  # of an element map: normalizations may run it once for every pass over a row
 
 
@@ -42,7 +43,8 @@ class Fuse(Pass):
 
     What is computed once stays computed once: a result with several readers is recomputed only where that is no more than a
     cast or a few integer operations on one tensor. Nothing is computed in the loads of matmul, conv and attention.
-    A concatenation of a few parts that pointwise operations alone read is computed by them (rotary embeddings).
+    A concatenation of a few parts that pointwise operations alone read is computed by them, and where what they read is the
+    result of a normalization, in its epilogue: rotary embeddings.
 
     Args:
         max_ops: the largest cost of a region, in additions (`ingot.passes.rewriting.scalar_regions.cost`).
@@ -57,6 +59,7 @@ class Fuse(Pass):
             fuser = _Fuser(self.max_ops, ctx)
             for op in roots(block):
                 fuser.visit(op)
+            fuser.finish()
             erase_all_dead(block)
 
 
@@ -65,6 +68,7 @@ class _Fuser:
     max_ops: int
     ctx: PassContext
     _cache: dict[int, Root] = field(default_factory=dict)
+    _waiting: dict[int, ir.Operation] = field(default_factory=dict)  # for their readers to take them
 
     def read(self, op: ir.Operation) -> Root:
         """The root `op`, read once."""
@@ -83,6 +87,7 @@ class _Fuser:
     def erase(self, op: ir.Operation) -> None:
         """Erase a root that nothing but unused views uses, and these."""
         self._cache.pop(operation_key(op), None)
+        self._waiting.pop(operation_key(op), None)
         for r in op.results:
             for user in users(r):
                 _erase_views(user)
@@ -93,7 +98,12 @@ class _Fuser:
         while (new := self._absorb(op)) is not None:
             op = new
         if op.name == "ingot.pointwise":
-            self._join_epilogue(op)
+            self._join_epilogue(op, may_wait=True)
+
+    def finish(self) -> None:
+        """Let what still waits for its reader join its producer."""
+        for op in list(self._waiting.values()):
+            self._join_epilogue(op, may_wait=False)
 
     # Producers into consumers --------------------------------------------------------------------------------------
 
@@ -127,7 +137,7 @@ class _Fuser:
             new = concatenations.as_pointwise(parts, owner)
             for reader in readers(tensor):
                 self._cache.pop(operation_key(reader), None)
-            self.replace_uses(tensor, new.results[0])
+            self.replace_uses(tensor, new)
             for move in reversed(parts.moves):
                 self._cache.pop(operation_key(move.op), None)
                 move.op.erase()
@@ -145,11 +155,15 @@ class _Fuser:
         last = dialect.shape_of(tensor)
         repeated = _without_leading_ones(last) != _without_leading_ones(target)
         once = _only_user(producer.op, root.op) and self._reads_of(root, producer.op) == 1
-        if (repeated or not once) and not self._is_cheap(producer, result):
+        if (repeated or not once) and not self._is_cheap(producer, result, repeated):
             return None
         if cost(region) + cost(producer.regions[0]) > self.max_ops:
             return None
         mapped = self._through(producer, chain, target, root.op)
+        if mapped is None:
+            if root.name == "pointwise" and (finer := self._refine(root, producer, chain)) is not None:
+                return finer
+            mapped = self._through(producer, chain, target, root.op, computed=True)
         if mapped is None:
             return None
         body_, sources = mapped
@@ -187,6 +201,7 @@ class _Fuser:
         if cost(region) + cost(producer.regions[0]) > limit:
             return None
         mapped = self._through(producer, chain, dialect.shape_of(x), root.op)
+        mapped = mapped or self._through(producer, chain, dialect.shape_of(x), root.op, computed=True)
         if mapped is None:
             return None
         body_, sources = mapped
@@ -212,6 +227,30 @@ class _Fuser:
         self._count(f"{root.name} map")
         return self._finish(root, new, producer)
 
+    def _refine(self, root: Root, producer: Root, chain: Sequence[views.View]) -> ir.Operation | None:
+        """Split axes of a pointwise root that stand for several of a producer's; the operation that replaces it, or None."""
+        finer = refinement.finer_domain(root.domain, producer.domain, chain)
+        new = None if finer is None else refinement.split(root, finer)
+        if new is None:
+            return None
+        self._replace_by_views(root.op, new)
+        return new
+
+    def _replace_by_views(self, old: ir.Operation, new: ir.Operation) -> None:
+        """Let a root over a finer domain, right before it, stand for one; what reads it is read through one reshape."""
+        for was, now in zip(old.results, new.results, strict=True):
+            for user in users(was):
+                if user.name == "ingot.reshape":
+                    value = views.reshape(now, dialect.shape_of(user.results[0]), user)
+                    for reader in readers(user.results[0]):
+                        self._cache.pop(operation_key(reader), None)
+                    user.results[0].replace_all_uses_with(value)
+                else:
+                    for reader in readers(was):
+                        self._cache.pop(operation_key(reader), None)
+            was.replace_all_uses_with(views.reshape(now, dialect.shape_of(was), old))
+        self.erase(old)
+
     def _finish(self, old: Root, new: ir.Operation, producer: Root) -> ir.Operation:
         for was, now in zip(old.op.results, new.results, strict=True):
             self.replace_uses(was, now)
@@ -222,23 +261,24 @@ class _Fuser:
 
     def _producer(self, tensor: ir.Value) -> tuple[Root, int, list[views.View]] | None:
         """The pointwise operation that a value is a view of: the root, the result's number, and the views, first to last."""
-        chain: list[views.View] = []
-        while (op := defining(tensor)) is not None and op.name in dialect.VIEWS:
-            chain.append(views.read(op))
-            tensor = op.operands[0]
+        tensor, chain = views.chain_of(tensor)
+        op = defining(tensor)
         if op is None or op.name != "ingot.pointwise":
             return None
-        return self.read(op), _result_number(op, tensor), chain[::-1]
+        return self.read(op), _result_number(op, tensor), chain
 
     def _through(
-        self, producer: Root, chain: Sequence[views.View], target: tuple[Dim, ...], before: ir.Operation
+        self, producer: Root, chain: Sequence[views.View], target: tuple[Dim, ...], before: ir.Operation, computed: bool = False
     ) -> tuple[ScalarRegion, list[ir.Value]] | None:
-        """The producer's region over the domain `target`, into which a chain of views of its result is loaded."""
+        """The producer's region over the domain `target`, into which a chain of views of its result is loaded.
+
+        `computed`: see `domains.Regrouping`.
+        """
         region, tensors = producer.regions[0], producer.tensors
         shape = producer.domain
         changes = []
         for view in chain:
-            change = domains.of_view(view)
+            change = domains.of_view(view, computed)
             if change is None:
                 return None
             changes.append(change)
@@ -266,17 +306,29 @@ class _Fuser:
                 seen[number] = seen.get(number, 0) + 1
         return max(seen.values(), default=0)
 
-    def _is_cheap(self, producer: Root, result: int) -> bool:
-        """Whether recomputing a result costs next to nothing: a cast or integer operations, of at most one tensor."""
+    def _is_cheap(self, producer: Root, result: int, repeated: bool) -> bool:
+        """Whether recomputing a result costs next to nothing: a cast or integer operations, of at most one tensor; or one
+        operation on one of the same type that is `repeated` over a larger domain (1 + scale of an adaptive normalization).
+
+        No more than that: the domain may be an attention's scores.
+        """
         region = producer.regions[0]
         reads = loaded(region)
         if len(reads) > 1 or any("load_at" in how for how in reads.values()):
             return False
-        return cost(ScalarRegion(region.args, region.insts, (region.results[result],))) <= (0 if reads else _CHEAP_COST)
+        types = {dialect.dtype_of(producer.tensors[i]) for i in reads}
+        same = types == {dialect.dtype_of(producer.op.results[result])}
+        limit = (1 if repeated and same else 0) if reads else _CHEAP_COST
+        return cost(ScalarRegion(region.args, region.insts, (region.results[result],))) <= limit
 
     # Consumers into producers' epilogues -----------------------------------------------------------------------------
 
-    def _join_epilogue(self, op: ir.Operation) -> None:
+    def _join_epilogue(self, op: ir.Operation, may_wait: bool) -> None:
+        """Make a pointwise operation part of the epilogue of the root that makes what it reads, where that can be.
+
+        Where that root's result has other readers, so that it would be written besides the operation's, and another pointwise
+        operation alone reads the latter, it waits: that one may read all there is to read of the former.
+        """
         root = self.read(op)
         candidates: dict[int, tuple[ir.Operation, list[int]]] = {}
         for operand, how in loaded(root.regions[0]).items():
@@ -288,26 +340,66 @@ class _Fuser:
                 entry[1].append(operand if how == {"load"} else -1)
         # The last producer in order has the most operands at hand, and moves least.
         ordered = sorted(candidates.values(), key=lambda c: _Order(c[0]), reverse=True)
+        if may_wait and [u.name for u in users_beyond_views(op)] == ["ingot.pointwise"]:
+            if any(len(users_beyond_views(producer)) > 1 for producer, _ in ordered):
+                self._waiting[operation_key(op)] = op
+                return
         for producer, operands in ordered:
-            if -1 not in operands and self._fuse_epilogue(self.read(producer), root, operands):
+            if -1 in operands:
+                continue
+            if self._fuse_epilogue(self.read(producer), root, operands) or self._fuse_row(self.read(producer), root, operands):
                 return
 
-    def _fuse_epilogue(self, producer: Root, root: Root, operands: Sequence[int]) -> bool:
-        """Make the pointwise `root`, which loads results of `producer`, part of its epilogue; whether it was done."""
-        views_ = self._common_views(root, operands)
+    def _fuse_row(self, normalize: Root, root: Root, operands: Sequence[int]) -> bool:
+        """Make the pointwise `root` part of the epilogue of a normalization of which it reads other elements of the same row
+        (`normalized_rows`); whether it was done."""
+        is_cut = any(view.name == "slice" for i in operands for view in views.chain_of(root.tensors[i])[1])
+        if not is_cut or not normalized_rows.statistics(normalize):
+            return False
+        if root.domain != normalize.domain:
+            finer = refinement.split(normalize, root.domain)
+            if finer is None:
+                return False
+            self._replace_by_views(normalize.op, finer)
+            normalize, root = self.read(finer), self.read(root.op)
+        elsewhere: dict[int, _Computed] = {}
+        for operand in operands:
+            tensor, chain = views.chain_of(view_algebra.slices_last(root.tensors[operand], root.op))
+            if not chain:
+                continue
+            again = None
+            if normalized_rows.within_rows(normalize, chain):
+                number = _result_number(normalize.op, tensor)
+                again = normalized_rows.recomputed(normalize, number, chain, normalize.op)
+            if again is None:
+                return False
+            elsewhere[operand] = again
+        return self._fuse_epilogue(normalize, root, operands, elsewhere)
+
+    def _fuse_epilogue(
+        self, producer: Root, root: Root, operands: Sequence[int], elsewhere: Mapping[int, _Computed] | None = None
+    ) -> bool:
+        """Make the pointwise `root`, which loads results of `producer`, part of its epilogue; whether it was done.
+
+        `elsewhere`: of the operands, those whose elements are computed from a normalization's statistics.
+        """
+        again = elsewhere or {}
+        views_ = self._common_views(root, [i for i in operands if i not in again])
         if views_ is None or _shares_bytes(root.op.results[0]):
             return False
         last = producer.regions[-1]
-        if cost(last) + cost(root.regions[0]) > self.max_ops:
+        if cost(last) + cost(root.regions[0]) + sum(cost(r) for r, _ in again.values()) > self.max_ops:
             return False
         others = [u for r in producer.op.results for u in readers(r) if u != root.op]
         position = root.op
+        region, tensors = root.regions[0], list(root.tensors)
         if others:
             position = producer.op
-            external = [t for i, t in enumerate(root.tensors) if i not in operands]
-            if not all(_is_before(t, producer.op) for t in external):
-                return False
-        region, tensors = root.regions[0], list(root.tensors)
+            for i, tensor in enumerate(tensors):
+                if i not in operands:
+                    if not _is_before(views.chain_of(tensor)[0], producer.op):
+                        return False
+                    tensors[i] = _view_before(tensor, producer.op)
         domain = root.domain
         for view in reversed(views_):
             change = domains.inverse(view)
@@ -325,15 +417,26 @@ class _Fuser:
         if others and dtype != dialect.dtype_of(producer.op.results[0]):
             return False
         sources = {i: n for i, t in enumerate(tensors) if (n := _result_of(producer.op, t)) is not None}
-        if any(i not in sources and _is_view_of(tensors[i], producer.op) for i in loaded(region)):
+        if any(i not in sources and i not in again and _is_view_of(tensors[i], producer.op) for i in loaded(region)):
             return False
         all_tensors = list(producer.tensors)
-        numbers = {i: operand_number(all_tensors, t) for i, t in enumerate(tensors) if i not in sources}
-        builder = RegionBuilder(last.args)
-        yielded = builder.inline(last, range(len(last.args)))
+        numbers = {
+            i: operand_number(all_tensors, t) for i, t in enumerate(tensors) if i not in sources and i not in again
+        }
+        statistics = normalized_rows.statistics(producer) if again else ()
+        builder = RegionBuilder(last.args if len(last.args) > 1 else last.args + last.args * len(statistics))
+        arguments = range(len(builder.args))
+        yielded = builder.inline(last, arguments[: len(last.args)])
 
         def produced(inst: ScalarInst, args: tuple[int, ...]) -> int | None:
-            return yielded[sources[inst.attr("operand")]] if inst.op == "load" and inst.attr("operand") in sources else None
+            if inst.op != "load":
+                return None
+            operand: int = inst.attr("operand")
+            if operand in again:
+                body_, read = again[operand]
+                own = {i: operand_number(all_tensors, t) for i, t in enumerate(read)}
+                return builder.inline(body_, arguments[1:], operands=own)[0]
+            return yielded[sources[operand]] if operand in sources else None
 
         values = builder.inline(region, operands=numbers, replace=produced)
         kept = [i for i, r in enumerate(producer.op.results) if any(u != root.op for u in readers(r))]
@@ -364,12 +467,7 @@ class _Fuser:
         """The chain of views through which all the operands are read, first to last; None where they differ."""
         common: list[views.View] | None = None
         for operand in operands:
-            chain: list[views.View] = []
-            tensor = root.tensors[operand]
-            while (op := defining(tensor)) is not None and op.name in dialect.VIEWS:
-                chain.append(views.read(op))
-                tensor = op.operands[0]
-            chain.reverse()
+            _, chain = views.chain_of(root.tensors[operand])
             if dialect.shape_of(root.tensors[operand]) != root.domain:
                 return None
             if common is not None and [(v.name, v.shape, v.attrs) for v in chain] != [
@@ -396,6 +494,16 @@ class _Order:
 def _is_before(value: ir.Value, op: ir.Operation) -> bool:
     owner = defining(value)
     return owner is None or owner.is_before_in_block(op)
+
+
+def _view_before(value: ir.Value, op: ir.Operation) -> ir.Value:
+    """`value`, a view of what is there before `op`, as a value that is there too."""
+    if _is_before(value, op):
+        return value
+    value, chain = views.chain_of(value)
+    for view in chain:
+        value = views.make(replace(view, x=value), op)
+    return value
 
 
 def _result_number(op: ir.Operation, value: ir.Value) -> int:

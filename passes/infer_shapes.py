@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -19,19 +19,33 @@ from ingot.passes.onnx_inference import (
     elementwise,
     indexing,
     linear,
+    losses,
     microsoft_attention,
     quantization,
+    reads,
+    recurrent,
+    sampling,
+    scatter,
+    spectral,
     transformers,
     views,
 )
-from ingot.passes.onnx_inference.annotations import forget_guards, node_label, read_guards, write_guards, write_values
+from ingot.passes.onnx_inference.annotations import (
+    forget_guards,
+    node_label,
+    read_guards,
+    write_definitions,
+    write_guards,
+    write_values,
+)
 from ingot.passes.onnx_inference.facts import Facts
-from ingot.passes.onnx_inference.rules import RULES, Node, Unsupported
-from ingot.passes.onnx_inference.tensors import Tensor, constant_elements
+from ingot.passes.onnx_inference.rules import RULES, Node, UnknownElements, Unsupported
+from ingot.passes.onnx_inference.tensors import Comparison, Tensor, constant_elements
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    constants, elementwise, indexing, linear, microsoft_attention, quantization, transformers, views,
+    constants, elementwise, indexing, linear, losses, microsoft_attention, quantization, recurrent, sampling, scatter,
+    spectral, transformers, views,
 )  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
 _SHOWN = 20  # problems that an error spells out
@@ -64,24 +78,42 @@ class _Inference:
     facts: Facts = field(default_factory=Facts)
     tensors: dict[ir.Value, Tensor | None] = field(default_factory=dict)  # None: the producer failed
     problems: list[tuple[str, str, str]] = field(default_factory=list)  # node, message, cure
+    names: dict[ir.Value, str] = field(default_factory=dict)  # of the graph's inputs
+    reads: dict[ir.Value, list[str]] = field(default_factory=dict)  # inputs whose elements are read, and their names
+    constants: dict[str, None] = field(default_factory=dict)  # inputs that would have to be constants
+    mendable: int = 0  # problems that these would mend
     types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = field(default_factory=dict)
     loops: int = 0
 
     def run(self, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
-        for argument, name in zip(block.arguments, graph.attributes["input_names"], strict=True):
-            self.tensors[argument] = self._input(argument, name.value)
-        self._nodes(block)
+        self.names = dict(zip(block.arguments, (name.value for name in graph.attributes["input_names"]), strict=True))
+        self._infer(block)
         if not self.problems and self._constant_inputs(block):
             self._nodes(block)
         if not self.problems and self.facts.has_equalities:
             # Once more, so that values before a guard's node get the simpler of two equal sizes too.
             self._nodes(block)
         if self.problems:
-            raise model_error(self.problems)
+            raise model_error(self.problems, self.constants if self.mendable == len(self.problems) else ())
+        if self.reads:
+            reads.write_reads(graph, [reads.elements(self.reads.get(a, []), self.facts.names.sizes) for a in block.arguments])
         for view in block.operations:
             if view.operation.name == onnx.OUTPUT:
                 self._check_output(view.operation)
+
+    def _infer(self, block: ir.Block) -> None:
+        """Infer all nodes; again where shapes turn out to depend on elements of inputs, until no further input does."""
+        while True:
+            before = len(self.reads), len(self.facts.names.sizes)
+            self.tensors = {a: self._input(a, name) for a, name in self.names.items()}
+            self.facts.names.taken |= set().union(*(dims.symbols_of(t.shape) for t in self.tensors.values() if t is not None))
+            self._nodes(block)
+            if before == (len(self.reads), len(self.facts.names.sizes)):
+                return
+            self.problems, self.constants, self.mendable, self.loops = [], {}, 0, 0
+            self.facts = Facts(self.facts.names)
+            forget_guards(block)
 
     def _constant_inputs(self, block: ir.Block) -> bool:
         """Give inputs the constant sizes that guards want of them; True where that changes a type, and all is to be inferred
@@ -98,7 +130,7 @@ class _Inference:
                 argument.set_type(self._type(tensor))
                 changed = True
         if changed:
-            self.facts = Facts()
+            self.facts = Facts(self.facts.names)
             forget_guards(block)
         return changed
 
@@ -111,7 +143,10 @@ class _Inference:
         if shape is None:
             self.problems.append((name, f"the input's type {argument.type} has no shape", "declare the input's shape"))
             return None
-        return Tensor(onnx_type, shape)
+        tensor = Tensor(onnx_type, shape)
+        if argument in self.reads:
+            return reads.with_elements(tensor, reads.elements(self.reads[argument], self.facts.names.sizes))
+        return reads.with_elements(tensor, []) if reads.is_empty(tensor) else tensor
 
     def _nodes(self, block: ir.Block) -> None:
         self._operations([view.operation for view in block.operations])
@@ -143,7 +178,11 @@ class _Inference:
         try:
             found = control.loop_results(op, control.known_trips(trips), begins, known, given)
         except Unsupported as e:
-            self._problem(op, f"Loop: {e.message}", e.cure)
+            deciding = [v for v in onnx.onnx_operands(op)[:2] if v is not None]
+            found = list(dict.fromkeys(a for v in deciding for a in reads.origins(v, self.tensors)))
+            unknown = deciding if control.known_trips(trips) is None else []
+            if not unknown or not (self._read(found) or self._read_results(unknown[0])):
+                self._refuse(op, f"Loop: {e.message}", e.cure, found)
             return
         self._give(op, found)
 
@@ -175,6 +214,7 @@ class _Inference:
         """The name of a loop's iteration."""
         symbol = op.attributes[control.SYMBOL].value if control.SYMBOL in op.attributes else f"iteration_{self.loops}"
         self.loops += 1
+        self.facts.names.iterations.add(symbol)
         op.attributes[control.SYMBOL] = ir.StringAttr.get(symbol)
         return symbol
 
@@ -219,7 +259,7 @@ class _Inference:
             try:
                 tensors.append(None if a is None or b is None or condition is None else control.unified(i, a, b))
             except Unsupported as e:
-                self._problem(op, f"If: {e.message}", e.cure)
+                self._refuse(op, f"If: {e.message}", e.cure, self._givers((condition, a, b)))
                 tensors.append(None)
         self.tensors.update(zip(op.results, tensors, strict=True))
         present = [t for t in tensors if t is not None]
@@ -235,9 +275,8 @@ class _Inference:
         elements = None
         name = op.attributes["name"].value
         if self.ctx.weights is not None and name in self.ctx.weights:
-            source = self.ctx.weights[name]
-            if source.elements <= _WEIGHT_ELEMENTS:
-                elements = constant_elements(source.array())
+            if self.ctx.weights[name].elements <= _WEIGHT_ELEMENTS:
+                elements = constant_elements(self.ctx.weights.elements(name))
         tensor = Tensor(onnx_type_of(value), shape, elements)
         write_values(op, [tensor])
         return tensor
@@ -257,14 +296,18 @@ class _Inference:
             node = Node(kind, node_label(op), inputs, len(results), functools.partial(onnx.attr, op), self.facts)
             try:
                 inferred = _call(rule, node)
+            except UnknownElements as e:
+                self._unknown(op, kind, e)
             except Unsupported as e:
-                self._problem(op, f"{kind}: {e.message}", e.cure)
+                self._refuse(op, f"{kind}: {e.message}", e.cure, self._givers(inputs))
             except (ArithmeticError, LookupError, TypeError, ValueError) as e:
                 # Rules trust that operands have the ranks and counts that ONNX demands.
                 shapes = ", ".join(f"{t.type.name}[{', '.join(map(str, t.shape))}]" for t in inputs if t is not None)
                 self._problem(op, f"{kind}: operands {shapes} do not fit: {e}", "check the model with onnx.checker")
             if node.guards:
                 write_guards(op, dict.fromkeys([*read_guards(op), *node.guards]))
+            if node.definitions:
+                write_definitions(op, node.definitions)
         if inferred is None:
             self.tensors.update((v, None) for v in results if v is not None)
             return
@@ -279,6 +322,73 @@ class _Inference:
             value.set_type(self._type(tensor))
         if op.name != onnx.CONSTANT:
             write_values(op, tensors)
+        if any(value in self.reads for value, _ in present):
+            self._write_reads(op, dict(zip((value for value, _ in present), tensors, strict=True)))
+
+    def _unknown(self, op: ir.Operation, kind: str, e: UnknownElements) -> None:
+        """A node needs elements of an operand: have the inputs they are computed from read, or refuse."""
+        value = onnx.onnx_operands(op)[e.operand]
+        assert value is not None, "an operand that is left out has no elements"
+        found = reads.origins(value, self.tensors)
+        if not e.constant and (self._read(found) or self._read_results(value)):
+            return
+        self._refuse(op, f"{kind}: {e.message}", e.cure, found)
+
+    def _refuse(self, op: ir.Operation, message: str, cure: str, inputs: Sequence[ir.Value]) -> None:
+        """Note a problem that constants for inputs, if any, would mend."""
+        names = [self.names[a] for a in inputs]
+        if names:
+            self.constants.update(dict.fromkeys(names))
+            self.mendable += 1
+            given, options = ", ".join(f"{n!r}: ..." for n in names), " ".join(f"--constant {n}=..." for n in names)
+            cure += f"; or give the value of {' and '.join(names)} when compiling: constants={{{given}}}, {options}"
+        self._problem(op, message, cure)
+
+    def _givers(self, tensors: Iterable[Tensor | None]) -> list[ir.Value]:
+        """The inputs that are read and on whose elements sizes or elements of `tensors` depend."""
+        names: set[str] = set()
+        for t in tensors:
+            if t is not None:
+                found = [] if t.value is None else t.value.ravel().tolist()
+                sides = [d for e in found if isinstance(e, Comparison) for d in (e.left, e.right)]
+                names |= dims.symbols_of((*t.shape, *sides, *(e for e in found if isinstance(e, Expr))))
+        defined = {str(symbol): d for d, symbol in self.facts.names.defined.items()}
+        while more := names & defined.keys():
+            names = names - more | dims.symbols_of(defined[name] for name in more)
+        return [a for a, elements in self.reads.items() if a in self.names and names & {*elements}]
+
+    def _read(self, inputs: Sequence[ir.Value]) -> bool:
+        """Have the elements of inputs read, of those where that is possible; True where any is."""
+        tensors = {a: self.tensors[a] for a in inputs if a not in self.reads}
+        readable = {a: t for a, t in tensors.items() if t is not None and reads.is_readable(t)}
+        taken = self.facts.names.taken
+        for argument, tensor in readable.items():
+            self.reads[argument] = reads.names(self.names[argument], tensor, taken)
+            taken |= {*self.reads[argument]}
+        return bool(readable)
+
+    def _read_results(self, value: ir.Value) -> bool:
+        """Have the elements of what `value` is computed from read once they are computed, or its own; True where any can be."""
+        found = [v for v in reads.computed(value, self.tensors) if v not in self.reads]
+        if not found and value not in self.reads and self._may_be_read(value):
+            found = [value]
+        for v in found:
+            tensor = self.tensors[v]
+            assert tensor is not None, "it was inferred"
+            self.reads[v] = reads.names(onnx.op_type(v.owner.operation), tensor, self.facts.names.taken)
+            self.facts.names.taken |= {*self.reads[v]}
+        return bool(found)
+
+    def _write_reads(self, op: ir.Operation, results: Mapping[ir.Value, Tensor]) -> None:
+        """Let the elements of results that are read be symbols."""
+        found = {v: reads.elements(self.reads.get(v, []), self.facts.names.sizes) for v, t in results.items() if not t.is_known}
+        reads.write_reads(op, [found.get(v, []) for v in op.results])
+        self.tensors |= {v: reads.with_elements(results[v], elements) for v, elements in found.items() if elements}
+
+    def _may_be_read(self, value: ir.Value) -> bool:
+        tensor = self.tensors[value]
+        computed = not isinstance(value.owner, ir.Block) and reads.is_result(value)
+        return computed and tensor is not None and reads.is_readable(tensor)
 
     def _resolved(self, tensor: Tensor) -> Tensor:
         """The tensor with its sizes replaced by the simpler ones that guards made them equal to."""
@@ -325,12 +435,12 @@ def _call(rule: Callable[[Node], Any], node: Node) -> Sequence[Tensor]:
     return [found] if isinstance(found, Tensor) else found
 
 
-def model_error(problems: Sequence[tuple[str, str, str]]) -> ModelError:
-    """One error for all problems, each with its node and cure."""
+def model_error(problems: Sequence[tuple[str, str, str]], constants: Iterable[str] = ()) -> ModelError:
+    """One error for all problems, each with its node and cure; `constants` are inputs whose values would mend them."""
     node, message, cure = problems[0]
     if len(problems) == 1:
-        return ModelError(message, node=node, cure=cure)
+        return ModelError(message, node=node, cure=cure, constants=constants)
     lines = [f"{n}: {m} ({c})" for n, m, c in problems[:_SHOWN]]
     if len(problems) > _SHOWN:
         lines.append(f"and {len(problems) - _SHOWN} more")
-    return ModelError(f"{len(problems)} nodes are not supported:\n  " + "\n  ".join(lines))
+    return ModelError(f"{len(problems)} nodes are not supported:\n  " + "\n  ".join(lines), constants=constants)

@@ -1,4 +1,5 @@
-"""Which memory every dispatch writes, as attributes on the IR that the launch program is built from.
+"""Which memory every dispatch writes, as attributes on the IR that the launch program is built from; each stage by itself
+(`ingot-split-stages`).
 
 Attributes it leaves
     on every root operation, every control operation and every `empty`
@@ -61,13 +62,17 @@ class PlanBuffers(Pass):
     in_place: bool = True
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        func = dialect.main_func(module)
+        functions = dialect.stages(module)
+        for func in functions:
+            self._plan(func, ctx, has_states=len(functions) == 1)
+
+    def _plan(self, func: ir.Operation, ctx: PassContext, has_states: bool) -> None:
         block = body(func)
         for loop in [op.operation for b in dialect.blocks(func) for op in b.operations if op.operation.name == "ingot.loop"]:
             _carry_in_place(loop)
         ctx.changed("outputs copied", sum(map(_own_outputs, dialect.blocks(func))))
         plan = _Plan(block)
-        states = _states(block, plan)
+        states = _states(block, plan) if has_states else []
         if self.in_place:
             ctx.changed("in place", plan.merge_in_place())
         slots = plan.assign_slots()

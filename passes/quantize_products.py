@@ -9,21 +9,24 @@ from typing import Any, ClassVar
 from ingot import dims
 from ingot.dialects import ingot as dialect
 from ingot.dialects.layout import layout_of
-from ingot.dialects.mlir import ir
-from ingot.dialects.plain import create_root, to_attribute
+from ingot.dialects.mlir import ir, operation_key
+from ingot.dialects.plain import attribute, create_root, to_attribute
 from ingot.dims import Dim
 from ingot.dispatch import ScalarInst
 from ingot.passes.pass_base import Pass, PassContext
+from ingot.passes.recognize_attention import RecognizeAttention
 from ingot.passes.rewriting import views
 from ingot.passes.rewriting.dequantized import INTEGERS, Dequantized, Parameter, ZeroPoint, read_dequantized
 from ingot.passes.rewriting.ops import Root, defining, erase_all_dead, operand_number, readers, replace_root, roots
 from ingot.passes.rewriting.ops import replace as replace_op
+from ingot.passes.rewriting.probabilities import read_probabilities
 from ingot.passes.rewriting.scalar_regions import RegionBuilder, identity
 
 _HALF_RANGE = {"i8": 128, "i4": 8}  # what an unsigned number exceeds the signed one of its bits, with the sign bit turned, by
 # A register of bytes holds four neighbouring channels: with fewer, as in a first convolution over colours, every one is read by
 # itself, which costs more than bytes save (an H200 takes 10 times as long as in 16 bits).
 _LEAST_CHANNELS = 4
+_PRODUCTS = ("ingot.matmul", "ingot.conv")
 Shape = tuple[Dim, ...]
 
 
@@ -39,7 +42,8 @@ class QuantizeProducts(Pass):
     - a float and a weight: the weight's scales, where they have blocks along k or it has zero points, are operands of the
       matmul, else of the epilogue.
 
-    Whatever fits none stays a dequantization, as does a convolution over fewer than four channels. No form depends on a target.
+    Whatever fits none stays a dequantization, as does a convolution over fewer than four channels, and as do the products of
+    8-bit floats of an attention (`ingot-recognize-attention`), which multiplies floats. No form depends on a target.
     Runs after `ingot-layout` and before `ingot-fold-constants`, which would fold dequantized weights to floats. A zero point
     that is a weight of zeros is left out: a refitted engine keeps it 0.
     """
@@ -50,7 +54,8 @@ class QuantizeProducts(Pass):
         for block in dialect.blocks(dialect.main_func(module)):
             erase_all_dead(block)
             rewriter = _Rewriter(ctx.weights)
-            for op in [op for op in roots(block) if op.name in ("ingot.matmul", "ingot.conv")]:
+            kept = {operation_key(op) for softmax in roots(block) for op in _attention_products(softmax, ctx.weights)}
+            for op in [op for op in roots(block) if op.name in _PRODUCTS and operation_key(op) not in kept]:
                 form = rewriter.matmul(Root.read(op)) if op.name == "ingot.matmul" else rewriter.conv(Root.read(op))
                 if form is not None:
                     ctx.changed(form)
@@ -276,6 +281,33 @@ class _Rewriter:
         if dialect.dtype_of(q) != "i4":
             return q
         return _pointwise("i8", dialect.shape_of(q), before, lambda r, own: r.emit("extsi", _load(r, own, q), type="i8"))
+
+
+def _attention_products(softmax: ir.Operation, weights: Any) -> list[ir.Operation]:
+    """The products before and after a softmax that will be one attention, whose probabilities are rounded to 8-bit floats."""
+    if softmax.name != "ingot.normalize" or attribute(softmax.attributes["kind"]) != "softmax":
+        return []
+    found = read_probabilities(Root.read(softmax), weights)
+    if found is None or not found.rounded or found.reader.name != "ingot.matmul":
+        return []
+    if found.reader.operands[0] != found.tensor or found.reader.operands[1] == found.tensor:
+        return []
+    product = _scored(softmax.operands[0])
+    depths = [] if product is None else [dialect.shape_of(x)[-1] for x in (product.operands[0], found.reader.operands[1])]
+    if product is None or not all(isinstance(d, int) and d <= RecognizeAttention().max_head for d in depths):
+        return []
+    return [product, found.reader]
+
+
+def _scored(x: ir.Value) -> ir.Operation | None:
+    """The matmul of which pointwise operations make x, element by element."""
+    op = defining(x)
+    if op is None or len(op.results) != 1 or len(readers(x)) != 1:
+        return None
+    if op.name == "ingot.pointwise":
+        made = [_scored(t) for t in Root.read(op).tensors if dialect.shape_of(t) == dialect.shape_of(x)]
+        return next((m for m in made if m is not None), None)
+    return op if op.name == "ingot.matmul" and not any(map(_is_constant, op.operands)) else None
 
 
 def _same_kind(a: Dequantized, b: Dequantized) -> bool:

@@ -1,7 +1,8 @@
 """Attention from matmul, softmax, matmul.
 
 Runs after fusion, when whatever an exporter wrote between the products stands in their epilogues and in the softmax's element
-map: a scale, a mask added or selected, casts.
+map: a scale, a mask added or selected, casts. Probabilities that a quantizer rounds to 8-bit floats are not rounded in an
+attention (passes/rewriting/probabilities.py).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ingot.passes.rewriting.ops import (
     roots,
     users,
 )
+from ingot.passes.rewriting.probabilities import Probabilities, read_probabilities
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
 
 _MASKED = -1e30  # what exporters add, or select, where a key must not be seen, is at most this
@@ -53,28 +55,27 @@ class RecognizeAttention(Pass):
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         for block in dialect.blocks(dialect.main_func(module)):
             for op in roots(block):
-                if op.name == "ingot.normalize" and _recognize(op, self.max_head):
+                if op.name == "ingot.normalize" and _recognize(op, self.max_head, ctx):
                     ctx.changed("attention")
             erase_all_dead(block)
 
 
-def _recognize(softmax: ir.Operation, max_head: int) -> bool:
+def _recognize(softmax: ir.Operation, max_head: int, ctx: PassContext) -> bool:
     norm = Root.read(softmax)
     rank = len(norm.domain)
     if norm.attr("kind") != "softmax" or norm.attr("axes") != (rank - 1,) or len(softmax.results) != 1 or not 2 <= rank <= 4:
         return False
     product = _sole_product(softmax.operands[0], softmax)
-    consumers = users(softmax.results[0])
-    if product is None or len(consumers) != 1 or consumers[0].name != "ingot.matmul":
+    weights = read_probabilities(norm, ctx.weights)
+    if product is None or weights is None or weights.reader.name != "ingot.matmul":
         return False
-    second = Root.read(consumers[0])
-    if second.op.operands[0] != softmax.results[0] or second.tensors.count(softmax.results[0]) != 1:
+    second = Root.read(weights.reader)
+    if second.op.operands[0] != weights.tensor or second.tensors.count(weights.tensor) != 1:
         return False
-    if product.attr("acc") != "f32" or second.attr("acc") != "f32" or second.op.operands[1] == softmax.results[0]:
+    if product.attr("acc") != "f32" or second.attr("acc") != "f32" or second.op.operands[1] == weights.tensor:
         return False
-    guarded = _guard_of(norm.regions[1])
     heads = _Heads.find(product.op, second.op)
-    if guarded is None or heads is None or not heads.fits(max_head):
+    if heads is None or not heads.fits(max_head):
         return False
     at = second.op
     q, q_scale = _without_scale(heads.q, product.op, at)
@@ -97,11 +98,11 @@ def _recognize(softmax: ir.Operation, max_head: int) -> bool:
     if epilogue is None:
         return False
     last, sources = epilogue
-    if guarded:
-        last = _with_guard(last)
     numbers = {i: operand_number(tensors, t) for i, t in enumerate(sources)}
     renumber = RegionBuilder(last.args)
-    last = renumber.finish(renumber.inline(last, [0], operands=numbers))
+    last = renumber.finish(renumber.inline(last, [_weighted(renumber, weights, tensors)], operands=numbers))
+    if weights.rounded:
+        ctx.remark(f"probabilities of the attention are not rounded to {weights.rounded}", softmax)
     attrs: dict[str, ir.Attribute] = {"scale": ir.FloatAttr.get(ir.F64Type.get(), scale * q_scale * k_scale)}
     if causal:
         attrs["causal"] = ir.UnitAttr.get()
@@ -194,33 +195,20 @@ def _groups(lead: Sequence[Dim], shared: Sequence[Dim]) -> bool:
     return lead[0] == shared[0] and dims.exact_div(lead[1], shared[1]) is not None
 
 
-def _guard_of(region: ScalarRegion) -> bool | None:
-    """What is done to probabilities before they weigh v: nothing or a cast (False), NaN made 0 (True), anything else (None).
-
-    Where every key is masked by minus infinity probabilities are NaN.
-    """
-    builder = RegionBuilder(region.args)
-    values = builder.inline(region, [0])
-    inst = builder.inst(values[0])
-    if inst is not None and inst.op == "truncf":
-        values = list(inst.args)
-        inst = builder.inst(values[0])
-    if len(region.results) != 1:
-        return None
-    if values[0] == 0:
-        return False
-    if inst is None or inst.op != "select" or inst.args[2] != 0 or builder.constant(inst.args[1]) != 0.0:
-        return None
-    test = builder.inst(inst.args[0])
-    return True if test is not None and test.op in ("cmpf_uno", "cmpf_une") and test.args == (0, 0) else None
-
-
-def _with_guard(region: ScalarRegion) -> ScalarRegion:
-    """A region whose argument is made 0 where it is NaN: the sum over v of NaN is NaN, of zeros zero."""
-    builder = RegionBuilder(region.args)
-    is_nan = builder.emit("cmpf_uno", 0, 0)
-    value = builder.emit("select", is_nan, builder.const(0.0, region.args[0]), 0)
-    return builder.finish(builder.inline(region, [value]))
+def _weighted(builder: RegionBuilder, weights: Probabilities, tensors: list[ir.Value]) -> int:
+    """A region's argument, the sum over v, with what is done to each probability done to it: the sum of NaN is NaN, of zeros
+    zero."""
+    value = 0
+    if weights.guarded:
+        value = builder.emit("select", builder.emit("cmpf_uno", 0, 0), builder.const(0.0, builder.args[0]), 0)
+    for op, scale in weights.scales:
+        if isinstance(scale, float):
+            factor = builder.const(scale, "f32")
+        else:
+            number = operand_number(tensors, scale)
+            factor = builder.emit("extf", builder.emit("load", type=dialect.dtype_of(scale), operand=number), type="f32")
+        value = builder.emit(op, value, factor)
+    return value
 
 
 def _without_scale(x: ir.Value, reader: ir.Operation, before: ir.Operation) -> tuple[ir.Value, float]:

@@ -17,14 +17,17 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ingot.errors import CompileError
 from ingot.passes.pass_base import Pass, options_of
 
-__all__ = ["CPP_PASSES", "PassRegistry", "file_to_load"]
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["CPP_PASSES", "PassRegistry", "file_to_load", "own_pass"]
 
 # MLIR's passes that graph pipelines use, for suggestions only: the bindings cannot list what is registered, and any
 # other registered pass is accepted too.
@@ -50,7 +53,7 @@ class PassRegistry:
             CompileError: two sources define the name, or an installed package's entry point is broken.
         """
         sources = {
-            "ingot.passes": functools.partial(_own_pass, name),
+            "ingot.passes": functools.partial(own_pass, name),
             "a loaded file": functools.partial(self._loaded.get, name),
             "an installed package": functools.partial(_installed_pass, name),
         }
@@ -106,6 +109,14 @@ class PassRegistry:
         return near[0] if near else None
 
 
+class OwnPasses(PassRegistry):
+    """Ingot's own passes alone: looking for installed packages takes longer than a JIT's passes do."""
+
+    def find(self, name: str) -> type[Pass] | None:
+        """See `PassRegistry.find`."""
+        return own_pass(name)
+
+
 def passes_in(module: ModuleType) -> list[type[Pass]]:
     """The named passes that a module itself defines, in its order.
 
@@ -147,10 +158,13 @@ def _own_modules() -> tuple[pkgutil.ModuleInfo, ...]:
 
 @functools.cache
 def _entry_points() -> tuple[EntryPoint, ...]:
-    return tuple(entry_points(group="ingot.passes"))
+    import importlib.metadata  # 30 ms, which the draft of a launch program does without
+
+    return tuple(importlib.metadata.entry_points(group="ingot.passes"))
 
 
-def _own_pass(name: str) -> type[Pass] | None:
+def own_pass(name: str) -> type[Pass] | None:
+    """The class of a pass of Ingot's own, or None. Unlike `PassRegistry.find` it does not look into installed packages."""
     stem = name.removeprefix("ingot-").replace("-", "_")
     if not name.startswith("ingot-") or stem in _INFRASTRUCTURE or all(m.name != stem for m in _own_modules()):
         return None

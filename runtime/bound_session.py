@@ -95,8 +95,9 @@ class BoundSession:
         lengths = session._binder.state_lengths(shapes) if self._states else ()
         for name, s in self._states.items():
             self._make_room(s, shapes[program.states[s.number].input], lengths[s.number], feed.get(name))
-        sizes = session._binder.bind(shapes, {s.number: s.capacity for s in self._states.values()})
         inputs = [a if a is None else session._stored(a, i) for i, a in enumerate(arrays)]
+        capacities = {s.number: s.capacity for s in self._states.values()}
+        sizes = session._binder.bind(shapes, capacities, session._elements(inputs, shapes))
         outputs: list[Any] = [None] * len(program.outputs)
         for index, array in self._outputs.items():
             if array.shape != sizes.output_shapes[index]:
@@ -109,9 +110,10 @@ class BoundSession:
             inputs[state.input] = outputs[state.output] = s.buffer
         results = session._call(Call(sizes, inputs, outputs, stream=session._stream))
         for s in self._states.values():
-            state = program.states[s.number]
             s.length = lengths[s.number]
-            results[state.output] = self._view(s, s.length)
+            output = program.states[s.number].output
+            if output in wanted:
+                results[output] = self._view(s, s.length)
         return [results[i] for i in wanted]
 
     def _shapes(self, arrays: Sequence[Any]) -> tuple[tuple[int, ...], ...]:

@@ -25,7 +25,8 @@ from ingot.errors import Error
 from ingot.runtime import platform_posix as platform
 
 FORMAT = 1
-KINDS = ("module", "kernel", "program", "target")  # modules are code that several kernels share, by its SHA-256
+# Modules are code that several kernels share, by its SHA-256. An `engine` is one that has a program here, for some target.
+KINDS = ("module", "kernel", "program", "target", "engine")
 DEFAULT_LIMIT = 4 << 30
 _SCHEMA = """
 CREATE TABLE entries (

@@ -68,8 +68,9 @@ class CompileClient:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "ingot.compiler.compile_server", "--socket", str(theirs.fileno()),
                    "--workers", str(self.workers), "--job-seconds", str(self.job_seconds)]  # fmt: skip
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # numpy's threads would do nothing there
         with theirs:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment)
         self._sock = ours
 
     def close(self) -> None:

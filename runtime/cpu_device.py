@@ -95,6 +95,10 @@ class CpuExecutable:
         """False: the device's memory is the host's."""
         return False
 
+    def to_host(self, array: np.ndarray) -> np.ndarray:
+        """See `ingot.runtime.device.Executable`."""
+        return array
+
     def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
         """Memory aligned for kernels."""
         return allocate(math.prod(shape) * dtype.itemsize).view(dtype).reshape(shape)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ingot import dims
 from ingot.errors import InputError
 from ingot.runtime import dlpack
 from ingot.runtime.cuda_driver import Cuda
@@ -66,8 +65,7 @@ class CudaArray:
     ) -> None:
         self.cuda, self.memory, self.address, self.ready = cuda, memory, address, ready
         self.shape, self.dtype = tuple(shape), np.dtype(dtype)
-        rows = [dims.evaluate(s, {}) for s in dims.row_major(self.shape)]
-        self.strides = tuple(strides) if strides is not None else tuple(s * self.dtype.itemsize for s in rows)
+        self.strides = tuple(strides) if strides is not None else _row_major(self.shape, self.dtype.itemsize)
 
     @staticmethod
     def empty(cuda: Cuda, shape: Sequence[int], dtype: np.dtype, stream: CudaStream | None = None) -> CudaArray:
@@ -180,6 +178,15 @@ class CudaArray:
             raise ValueError("an array on a GPU cannot become a numpy array without a copy")
         array = self.numpy()
         return array if dtype is None else array.astype(dtype)
+
+
+def _row_major(shape: tuple[int, ...], step: int) -> tuple[int, ...]:
+    """Byte strides of a contiguous array whose elements take `step` bytes."""
+    out = []
+    for d in reversed(shape):
+        out.append(step)
+        step *= d
+    return tuple(reversed(out))
 
 
 def is_device_array(value: Any) -> bool:

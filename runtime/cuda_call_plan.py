@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ingot import dims
+from ingot.dtypes import DTYPES
 from ingot.launch_program import BufferRef, HostReadStep, LaunchProgram
 from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_plan import Plan, bucket
@@ -154,7 +155,7 @@ class _Walk:
                 case Check():
                     status = 0 if holds(node.guard, self.env) else node.status
                 case HostReadStep():
-                    self.env[node.symbol] = self._scalar(node.source, np.dtype(np.int64))
+                    self.env[node.symbol] = self._scalar(node.source, DTYPES[node.dtype].np)
                 case Branch():
                     status = self.block(node.then if self._scalar(node.condition, np.dtype(np.bool_)) else node.otherwise)
                 case Repeat():

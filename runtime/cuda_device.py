@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,11 @@ from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_plan import bucket
 from ingot.runtime.cuda_segments import entry_guards, holds
-from ingot.runtime.cuda_upload import WeightUpload
+from ingot.runtime.cuda_weights import CudaWeights
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.specialization import Specializer
 
-_ALIGNMENT = 256
 _KEPT_PLANS = 32  # of a context; the one used longest ago is closed first
 
 
@@ -104,8 +103,7 @@ class CudaExecutable:
         self.kernels = CudaKernels(cuda, loaded)
         self._specializer = specializer
         self._variants: dict[Hashable, CudaKernels] = {}
-        self._memory: DeviceMemory | None
-        self._memory, self.addresses, self.upload = self._start_upload(weights)
+        self.weights = CudaWeights(cuda, self.program, weights, self.kernels.function)
 
     def has_variant(self, key: Hashable) -> bool:
         """True where the sizes of a key have a specialized program."""
@@ -122,28 +120,6 @@ class CudaExecutable:
                 return self.kernels
             found = self._variants.setdefault(key, CudaKernels(self.cuda, loaded))
         return found
-
-    def _start_upload(self, weights: Mapping[str, Weight]) -> tuple[DeviceMemory, list[int], WeightUpload]:
-        """One piece of memory for all weights, the base address of every buffer of the program (0 for those of a call), and the
-        upload under way."""
-        offsets, total = {}, 0
-        for number, buffer in enumerate(self.program.buffers):
-            if buffer.kind != "weight":
-                continue
-            if buffer.name not in weights:
-                raise DeviceError(f"weight {buffer.name!r} has no data", cure="refit the engine: it was saved without weights")
-            nbytes = weights[buffer.name].nbytes
-            if nbytes != buffer.bytes:
-                raise DeviceError(f"weight {buffer.name!r} has {nbytes} bytes, the program expects {buffer.bytes}")
-            offsets[number] = total
-            total += -(-dims.evaluate(buffer.bytes, {}) // _ALIGNMENT) * _ALIGNMENT
-        memory = DeviceMemory(self.cuda, total)
-        addresses = [0] * len(self.program.buffers)
-        for number, offset in offsets.items():
-            addresses[number] = memory.address + offset
-        names = {number: self.program.buffers[number].name for number in offsets}
-        upload = WeightUpload(self.cuda, [(name, weights[name], addresses[number]) for number, name in names.items()])
-        return memory, addresses, upload
 
     def new_context(self) -> CudaContext:
         """A context with a stream of its own."""
@@ -169,6 +145,10 @@ class CudaExecutable:
         """True for arrays in a GPU's memory."""
         return isinstance(array, CudaArray)
 
+    def to_host(self, array: Any) -> np.ndarray:
+        """See `ingot.runtime.device.Executable`."""
+        return array if isinstance(array, np.ndarray) else array.numpy()
+
     def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> CudaArray:
         """An array in the GPU's memory."""
         self.cuda.activate()
@@ -193,8 +173,7 @@ class CudaExecutable:
         """Free weights and kernels."""
         if self._specializer is not None:
             self._specializer.close()
-        self.upload.close()
-        self._memory = None
+        self.weights.close()
         if self.cuda.activate_quietly():
             for kernels in (self.kernels, *self._variants.values()):
                 kernels.close()
@@ -234,11 +213,13 @@ class CudaContext:
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
         self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
         self._guards = entry_guards(self._program, dim_names(self._program))
+        self._callers = [(i, b.kind, b.index) for i, b in enumerate(self._program.buffers) if b.kind in ("input", "output")]
+        self._donated = [f"donated_{n}" for n in range(len(self._program.states))]
         self._reader = HostReader(self._cuda)
         self._plans: OrderedDict[tuple, CallPlan] = OrderedDict()
         self._calls: dict[Hashable, int] = {}
         self._grown: frozenset[str] = frozenset()
-        self._live_sets: list[frozenset[str]] = []
+        self._live_sets: list[_LiveSet] = []
         self._last_env: Mapping[str, int] = {}
         self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
 
@@ -290,7 +271,7 @@ class CudaContext:
         addresses, results, downloads = self._place(call, stream)
         plan = self._plan(env)
         memory = Memory(addresses, self._arena.address(plan.arena_bytes), self._in_host_memory(call))
-        self._executable.upload.before(stream)
+        self._executable.weights.before(stream)
         before = plan.graphs
         status = plan.run(memory, env, stream, self._reader, checked=self._checked)
         self._executable.graphs += plan.graphs - before
@@ -314,8 +295,8 @@ class CudaContext:
 
     def _in_host_memory(self, call: Call) -> dict[int, np.ndarray]:
         """The inputs that are numpy's, by number of the buffer."""
-        inputs = {number: call.inputs[b.index] for number, b in enumerate(self._program.buffers) if b.kind == "input"}
-        return {number: array for number, array in inputs.items() if isinstance(array, np.ndarray)}
+        inputs = ((number, call.inputs[index]) for number, kind, index in self._callers if kind == "input")
+        return {number: array for number, array in inputs if isinstance(array, np.ndarray)}
 
     def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
         """Median time of each kernel launch at these sizes, of what has run; see `CallPlan.profile`."""
@@ -346,11 +327,13 @@ class CudaContext:
     def _place(self, call: Call, stream: int) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
         """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
         cuda = self._cuda
-        addresses = list(self._executable.addresses)
+        addresses = list(self._executable.weights.addresses)
         inputs = []
         staged = zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True)
         for staging, array, t, spec in staged:
-            if isinstance(array, np.ndarray):
+            if isinstance(array, CudaArray):  # checked when it came, or our own
+                address = array.address
+            elif isinstance(array, np.ndarray):
                 address = staging.address(array.nbytes)
                 cuda.upload(address, array.ctypes.data, array.nbytes, stream)
             else:
@@ -361,12 +344,10 @@ class CudaContext:
         downloads = []
         wanted = zip(self._staged_outputs, call.outputs, self._output_types, call.sizes.output_shapes, strict=True)
         for staging, given, t, shape in wanted:
-            stored, dtype = storage_shape(t.storage, shape)
             result: Any = given
-            if given is None and call.on_device:
-                result = CudaArray.empty(cuda, stored, dtype, call.stream)
-            elif given is None:
-                result = np.empty(stored, dtype)
+            if given is None:
+                stored, dtype = storage_shape(t.storage, shape)
+                result = CudaArray.empty(cuda, stored, dtype, call.stream) if call.on_device else np.empty(stored, dtype)
             if isinstance(result, np.ndarray):
                 address = staging.address(result.nbytes)
                 downloads.append((result, address))
@@ -376,22 +357,19 @@ class CudaContext:
                 address = array.address
             outputs.append(address)
             results.append(result)
-        for number, buffer in enumerate(self._program.buffers):
-            if buffer.kind == "input":
-                addresses[number] = inputs[buffer.index]
-            elif buffer.kind == "output":
-                addresses[number] = outputs[buffer.index]
+        for number, kind, index in self._callers:
+            addresses[number] = (inputs if kind == "input" else outputs)[index]
         return addresses, results, downloads
 
     def _plan(self, env: Mapping[str, int]) -> CallPlan:
         """The plan for these sizes."""
-        donated = [n for n in range(len(self._program.states)) if env[f"donated_{n}"]]
-        live = self._live_names(env, donated)
-        shape = _shape(env, live)
+        donated = [n for n, name in enumerate(self._donated) if env[name]]
+        live = self._live_set(env, donated)
+        shape = live.shape(env)
         self._calls[shape] = calls = self._calls.get(shape, -1) + 1
         # A state that grows comes back in the same shape at the next call, so its kernels are asked for at once.
-        kernels = self._executable.kernels_for(shape, env, live, 1 if donated and self._grown else calls)
-        key = tuple(sorted((name, bucket(v) if name in live else v) for name, v in env.items())), live
+        kernels = self._executable.kernels_for(shape, env, live.names, 1 if donated and self._grown else calls)
+        key = shape, live.buckets(env)
         plan = self._plans.get(key)
         if plan is not None and plan.program is not kernels.program:
             self._settle()
@@ -400,7 +378,7 @@ class CudaContext:
             plan = None
         if plan is None:
             skipped = {i for n in donated for i in self._program.states[n].copies}
-            plan = CallPlan(self._cuda, kernels.program, kernels.function, env, live, skipped)
+            plan = CallPlan(self._cuda, kernels.program, kernels.function, env, live.names, skipped)
             self._plans[key] = plan
             if len(self._plans) > _KEPT_PLANS:
                 self._settle()
@@ -409,34 +387,48 @@ class CudaContext:
             self._plans.move_to_end(key)
         return plan
 
-    def _live_names(self, env: Mapping[str, int], donated: Sequence[int]) -> frozenset[str]:
+    def _live_set(self, env: Mapping[str, int], donated: Sequence[int]) -> _LiveSet:
         """The sizes that stay in the size table: none, but with donated states their lengths and what grows with them.
 
         A program specialized when less was known to grow serves its sizes still.
         """
-        if not donated:
-            return frozenset()
-        self._learn(env, donated)
-        live = frozenset(self._program.live) | self._grown
-        if live not in self._live_sets:
+        names: frozenset[str] = frozenset()
+        if donated:
+            self._learn(env, donated)
+            names = self._grown.union(self._program.live)
+        live = next((s for s in self._live_sets if s.names == names), None)
+        if live is None:
+            live = _LiveSet(names, env)
             self._live_sets.append(live)
-        if not self._executable.has_variant(_shape(env, live)):
+        if donated and not self._executable.has_variant(live.shape(env)):
             for earlier in self._live_sets:
-                if self._executable.has_variant(_shape(env, earlier)):
+                if earlier.names and self._executable.has_variant(earlier.shape(env)):
                     return earlier
         return live
 
     def _learn(self, env: Mapping[str, int], donated: Sequence[int]) -> None:
         """Sizes that changed since the call before, and were a state's length in both calls, grow with it (a mask's length)."""
         if self._last_env:
-            for n in donated:
-                length = self._program.states[n].length
+            states = self._program.states
+            for length in dict.fromkeys(states[n].length for n in donated):
                 now, before = dims.evaluate(length, env), dims.evaluate(length, self._last_env)
                 if now != before:
                     self._grown |= {name for name, v in env.items() if v == now and self._last_env.get(name) == before}
-        self._last_env = dict(env)
+        self._last_env = env
 
 
-def _shape(env: Mapping[str, int], live: frozenset[str]) -> Hashable:
-    """What is one shape to kernels: the sizes that are not live, and which are."""
-    return tuple((name, v) for name, v in sorted(env.items()) if name not in live), live
+class _LiveSet:
+    """Sizes that stay in the size table, by name, among all that a call gives values."""
+
+    def __init__(self, names: frozenset[str], known: Iterable[str]) -> None:
+        self.names = names
+        self._fixed = sorted(set(known) - names)
+        self._growing = sorted(names)
+
+    def shape(self, env: Mapping[str, int]) -> Hashable:
+        """What is one shape to kernels: the sizes that are not live, and which are."""
+        return self.names, *map(env.__getitem__, self._fixed)
+
+    def buckets(self, env: Mapping[str, int]) -> tuple[int, ...]:
+        """What live sizes are planned for."""
+        return tuple(bucket(env[name]) for name in self._growing)

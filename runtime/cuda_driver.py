@@ -312,27 +312,33 @@ _TENSOR_MAP_TYPES = {
 
 
 def tensor_map(
-    dtype: str, address: int, shape: Sequence[int], strides: Sequence[int], box: Sequence[int], swizzle: int
+    dtype: str, address: int, shape: Sequence[int], strides: Sequence[int], box: Sequence[int], swizzle: int,
+    im2col: tuple = (), steps: Sequence[int] = (),
 ) -> bytes:
     """The 128 bytes of a CUtensorMap (CUDA driver API, "Tensor Map Object Management").
 
     `shape` and `box` count elements, innermost first; `strides` are the byte strides of axes 1.., multiples of 16. Elements
-    outside the tensor are read as zero.
+    outside the tensor are read as zero. `im2col` and `steps` are those of `ingot.kernel_plan.TensorMapArg`.
     """
     d = driver()
-    result = d.cuTensorMapEncodeTiled(
+    if im2col:
+        lower, upper, channels, pixels = im2col
+        encode, window = d.cuTensorMapEncodeIm2col, [list(lower), list(upper), channels, pixels]
+    else:
+        encode, window = d.cuTensorMapEncodeTiled, [[d.cuuint32_t(n) for n in box]]
+    result = encode(
         getattr(d.CUtensorMapDataType, f"CU_TENSOR_MAP_DATA_TYPE_{_TENSOR_MAP_TYPES[dtype]}"),
         len(shape),
         address,
         [d.cuuint64_t(n) for n in shape],
         [d.cuuint64_t(n) for n in strides],
-        [d.cuuint32_t(n) for n in box],
-        [d.cuuint32_t(1) for _ in box],
+        *window,
+        [d.cuuint32_t(n) for n in ((1, *steps, 1) if steps else [1] * len(shape))],
         d.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
         getattr(d.CUtensorMapSwizzle, "CU_TENSOR_MAP_SWIZZLE_" + (f"{swizzle}B" if swizzle else "NONE")),
         d.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
         d.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
     )
-    described = f"{dtype}{list(shape)} strides {list(strides)} box {list(box)} swizzle {swizzle} at {address:#x}"
+    described = f"{dtype}{list(shape)} strides {list(strides)} box {list(im2col or box)} swizzle {swizzle} at {address:#x}"
     encoded = check(result, f"encoding a tensor map of {described}")
     return ctypes.string_at(encoded.getPtr(), 128)

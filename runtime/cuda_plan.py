@@ -23,6 +23,7 @@ from ingot.errors import DeviceError
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.launch_program import BufferRef, DispatchStep, LaunchProgram
 from ingot.runtime.cuda_driver import Cuda, check, driver, tensor_map
+from ingot.runtime.shape_binding import compile_sizes
 
 MIN_BUCKET = 64  # the smallest bucket of a live dimension
 
@@ -47,6 +48,7 @@ class _Launch:
     live: bool = False  # and with live sizes
     early: bool = False
     node: Any = None
+    node_params: Any = None
     name: str = ""
 
     def launch_on(self, cuda: Cuda, stream: int, early: bool = False) -> None:
@@ -85,7 +87,7 @@ class Plan:
         self.arena_bytes = dims.evaluate(program.arena_bytes, self.planned)
         self._offsets = [dims.evaluate(b.offset, self.planned) if b.kind == "arena" else 0 for b in program.buffers]
         self._given: tuple[list[int], int] = [], 0  # addresses and arena of the call before
-        self._sizes: list[Dim] = []
+        self.sizes: list[Dim] = []
         self._size_table = 0
         self._uploaded: list[int] | None = None
         self._addresses: list[int] = []
@@ -96,8 +98,8 @@ class Plan:
         table: list[tuple[_Launch, int]] = []
         for step in steps:
             entry = program.kernels[step.kernel]
-            first = len(self._sizes)
-            self._sizes += step.sizes
+            first = len(self.sizes)
+            self.sizes += step.sizes
             for launch in entry.plan.launches:
                 grid = self._grid(launch, step)
                 if 0 in grid:
@@ -109,9 +111,9 @@ class Plan:
                 record.early = launch.overlaps and cuda.overlaps and bool(self.launches)
                 self.launches.append(record)
                 table.append((record, first))
-        self._live_sizes = [i for i, d in enumerate(self._sizes) if dims.symbols(d) & live]
-        if self._sizes:
-            self._size_table = cuda.allocate(8 * len(self._sizes))
+        self._growth: _Growth | None = None
+        if self.sizes:
+            self._size_table = cuda.allocate(8 * len(self.sizes))
         for record, first in table:
             self._make_storage(record, self._size_table + 8 * first)
 
@@ -132,15 +134,17 @@ class Plan:
 
     # Construction ---------------------------------------------------------------------------------------------------
 
-    def _local(self, step: DispatchStep, symbols: Sequence[str], env: Mapping[str, int]) -> dict[str, int]:
+    def local(self, step: DispatchStep, symbols: Sequence[str], env: Mapping[str, int]) -> dict[str, int]:
+        """The values of a step's kernel's symbols."""
         return {name: dims.evaluate(value, env) for name, value in zip(symbols, step.sizes, strict=True)}
 
     def _grid(self, launch: KernelLaunch, step: DispatchStep) -> tuple[int, int, int]:
-        local = self._local(step, dispatch_symbols(self.program.kernels[step.kernel].dispatch), self.planned)
+        local = self.local(step, dispatch_symbols(self.program.kernels[step.kernel].dispatch), self.planned)
         x, y, z = (dims.evaluate(n, local) for n in launch.grid)
         return x, y, z
 
-    def _reference(self, record: _Launch, arg: BufferArg | TensorMapArg) -> BufferRef:
+    def reference(self, record: _Launch, arg: BufferArg | TensorMapArg) -> BufferRef:
+        """Where an argument of a launch lies."""
         step = record.step
         if arg.kind == "workspace":
             assert step.workspace is not None, f"{record.launch.symbol} needs a workspace"
@@ -149,14 +153,14 @@ class Plan:
 
     def _is_volatile(self, record: _Launch) -> bool:
         for arg in record.launch.buffers:
-            reference = self._reference(record, arg)
+            reference = self.reference(record, arg)
             if self.program.buffers[reference.buffer].kind in ("input", "output"):
                 return True
         return False
 
     def _is_live(self, record: _Launch) -> bool:
         for arg in record.launch.buffers:
-            reference = self._reference(record, arg)
+            reference = self.reference(record, arg)
             if dims.symbols(reference.offset) & self.live:
                 return True
             if isinstance(arg, TensorMapArg) and dims.symbols_of(record.step.sizes) & self.live:
@@ -198,11 +202,14 @@ class Plan:
                 if buffer.kind != "arena":
                     resolved[number] = addresses[number]
             moved = first or arena_moved(self.program, self._addresses, resolved)
-        changed = []
-        for record in self.launches:
-            if moved or (record.live and grown) or (record.volatile and not stays):
-                self._write(record, resolved, live_env)
-                changed.append(record)
+        changed: list[_Launch] = []
+        if stays:
+            changed = self._grows(live_env).write(resolved, live_env)
+        else:
+            for record in self.launches:
+                if moved or (record.live and grown) or record.volatile:
+                    self.write(record, resolved, live_env)
+                    changed.append(record)
         sizes = self._size_values(live_env)
         if sizes and sizes != self._uploaded:
             values = (ctypes.c_int64 * len(sizes))(*sizes)
@@ -214,30 +221,33 @@ class Plan:
     def _size_values(self, env: Mapping[str, int]) -> list[int]:
         """The size table: only what depends on live sizes can have changed since it was uploaded."""
         if self._uploaded is None:
-            return [dims.evaluate(d, env) for d in self._sizes]
-        values = self._uploaded.copy()
-        for i in self._live_sizes:
-            values[i] = dims.evaluate(self._sizes[i], env)
-        return values
+            return [dims.evaluate(d, env) for d in self.sizes]
+        return self._grows(env).sizes(self._uploaded, env) if self.live else self._uploaded
 
-    def _write(self, record: _Launch, addresses: list[int], env: Mapping[str, int]) -> None:
+    def _grows(self, env: Mapping[str, int]) -> _Growth:
+        if self._growth is None:  # not before it is needed: compiling takes as long as many calls
+            self._growth = _Growth(self, sorted(env))
+        return self._growth
+
+    def write(self, record: _Launch, addresses: Sequence[int], env: Mapping[str, int]) -> None:
+        """Write a launch's parameters."""
         local: dict[str, int] | None = None
         planned_local: dict[str, int] | None = None
         for arg, (storage, address) in zip(record.launch.buffers, record.storage, strict=False):
-            reference = self._reference(record, arg)
+            reference = self.reference(record, arg)
             base = addresses[reference.buffer] + dims.evaluate(reference.offset, env)
             if arg.offset:
                 if planned_local is None:
-                    planned_local = self._local(record.step, record.symbols, self.planned)
+                    planned_local = self.local(record.step, record.symbols, self.planned)
                 base += dims.evaluate(arg.offset, planned_local)
             if isinstance(arg, BufferArg):
                 storage.value = base
                 continue
             if local is None:
-                local = self._local(record.step, record.symbols, env)
+                local = self.local(record.step, record.symbols, env)
             shape = [dims.evaluate(n, local) for n in arg.shape]
             strides = [dims.evaluate(n, local) for n in arg.strides]
-            encoded = tensor_map(arg.dtype, base, shape, strides, arg.box, arg.swizzle)
+            encoded = tensor_map(arg.dtype, base, shape, strides, arg.box, arg.swizzle, arg.im2col, arg.steps)
             ctypes.memmove(address, encoded, 128)
 
     def run(self, stream: int) -> None:
@@ -273,12 +283,16 @@ class Plan:
         self._graph = graph
 
     def _node_params(self, record: _Launch) -> Any:
+        """How a launch stands in the graph; its parameters are where they always are, and the driver copies them."""
+        if record.node_params is not None:
+            return record.node_params
         p = driver().CUDA_KERNEL_NODE_PARAMS()
         p.func = record.function
         p.gridDimX, p.gridDimY, p.gridDimZ = record.grid
         p.blockDimX, p.blockDimY, p.blockDimZ = record.launch.block
         p.sharedMemBytes = record.launch.shared_bytes
         p.kernelParams = ctypes.addressof(record.params)
+        record.node_params = p
         return p
 
     def replay(self, changed: Sequence[_Launch], stream: int) -> None:
@@ -304,7 +318,7 @@ class Plan:
             for samples, (start, end) in zip(times, events, strict=True):
                 samples.append(cuda.elapsed_ms(start, end))
         for record, samples, pair in zip(self.launches, times, events, strict=True):
-            local = self._local(record.step, record.symbols, {**self.planned, **self._env})
+            local = self.local(record.step, record.symbols, {**self.planned, **self._env})
             rows.append({
                 "kernel": record.launch.symbol,
                 "node": record.step.node,
@@ -317,6 +331,52 @@ class Plan:
             for event in pair:
                 cuda.destroy_event(event)
         return rows
+
+
+class _Growth:
+    """What a plan rewrites when nothing but live sizes has changed since the call before, which is what most calls find: the
+    addresses, the tensor maps and the entries of the size table that depend on them, by functions compiled once.
+
+    Args:
+        plan: whose launches are complete.
+        names: of the symbols that have values.
+    """
+
+    def __init__(self, plan: Plan, names: Sequence[str]) -> None:
+        self._plan, self._names = plan, names
+        self._records = [record for record in plan.launches if record.live]
+        # Launches with tensor maps that depend on live sizes are written whole.
+        self._mapped, offsets = list[_Launch](), list[Dim]()
+        self._moving: list[tuple[Any, int, int]] = []
+        for record in self._records:
+            if any(isinstance(arg, TensorMapArg) for arg in record.launch.buffers):
+                self._mapped.append(record)
+                continue
+            local = plan.local(record.step, record.symbols, plan.planned)
+            for arg, (storage, _) in zip(record.launch.buffers, record.storage, strict=False):
+                reference = plan.reference(record, arg)
+                if dims.symbols(reference.offset) & plan.live:
+                    self._moving.append((storage, reference.buffer, dims.evaluate(arg.offset, local)))
+                    offsets.append(reference.offset)
+        self._offsets = compile_sizes(names, offsets)
+        self._numbers = [i for i, d in enumerate(plan.sizes) if dims.symbols(d) & plan.live]
+        self._values = compile_sizes(names, [plan.sizes[i] for i in self._numbers])
+
+    def write(self, addresses: Sequence[int], env: Mapping[str, int]) -> list[_Launch]:
+        """Write parameters; the launches whose parameters changed."""
+        found = self._offsets(*map(env.__getitem__, self._names))
+        for (storage, number, inside), offset in zip(self._moving, found, strict=True):
+            storage.value = addresses[number] + inside + offset
+        for record in self._mapped:
+            self._plan.write(record, addresses, env)
+        return self._records
+
+    def sizes(self, before: Sequence[int], env: Mapping[str, int]) -> list[int]:
+        """The size table, from what it was."""
+        values = list(before)
+        for number, value in zip(self._numbers, self._values(*map(env.__getitem__, self._names)), strict=True):
+            values[number] = value
+        return values
 
 
 def _edge(early: bool) -> Any:

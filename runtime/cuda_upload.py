@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ingot.engine import Weight
 from ingot.errors import DeviceError
 from ingot.runtime.cuda_driver import Cuda
 
+Upload = tuple[str, Weight, int, Callable[[int], None] | None]
 CHUNK = 16 << 20  # bytes of a page-locked buffer
 _BUFFERS = 2
 
@@ -25,13 +26,16 @@ class WeightUpload:
 
     Args:
         cuda: the GPU.
-        weights: (name, weight, device address) of each.
+        weights: (name, weight, device address, what to do on the stream once it is there) of each.
+        done: called once all of it has ended, by the upload's thread.
         chunk: bytes of a page-locked buffer.
     """
 
-    def __init__(self, cuda: Cuda, weights: Sequence[tuple[str, Weight, int]], chunk: int = CHUNK) -> None:
-        self._cuda, self._weights = cuda, list(weights)
-        self._chunk = min(chunk, max((w.nbytes for _, w, _ in self._weights), default=0))
+    def __init__(
+        self, cuda: Cuda, weights: Sequence[Upload], done: Callable[[], None] = lambda: None, chunk: int = CHUNK
+    ) -> None:
+        self._cuda, self._weights, self._ended = cuda, list(weights), done
+        self._chunk = min(chunk, max((w.nbytes for _, w, _, _ in self._weights), default=0))
         self._enqueued = threading.Event()
         self._fault: BaseException | None = None
         self._done = 0
@@ -80,10 +84,11 @@ class WeightUpload:
             self._enqueued.set()
             if cuda.activate_quietly():
                 self._free(stream, slots)
+                self._ended()
 
     def _copy(self, stream: int, slots: Sequence[tuple[int, int]]) -> None:
         cuda, turn = self._cuda, 0
-        for name, weight, address in self._weights:
+        for name, weight, address, then in self._weights:
             view = np.frombuffer(weight.bytes_view(), np.uint8)
             if view.nbytes != weight.nbytes:
                 raise DeviceError(
@@ -98,6 +103,8 @@ class WeightUpload:
                 cuda.upload(address + start, pinned, part.nbytes, stream)
                 cuda.record(event, stream)
                 turn += 1
+            if then is not None:
+                then(stream)
 
     def _free(self, stream: int, slots: Sequence[tuple[int, int]]) -> None:
         for pinned, event in slots:

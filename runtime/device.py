@@ -97,6 +97,10 @@ class Executable(Protocol):
         """True for an array that lies in the device's own memory, apart from the host's."""
         ...
 
+    def to_host(self, array: Any) -> np.ndarray:
+        """An input's array in host memory: itself, or a copy of what lies in the device's, which is waited for."""
+        ...
+
     def allocate_state(self, shape: Sequence[int], dtype: np.dtype) -> Any:
         """An uninitialized array on the device for a donated state; slices of it are views."""
         ...

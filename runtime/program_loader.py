@@ -6,6 +6,7 @@ cached, nothing is started.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 from ingot import launch_program
 from ingot.engine import Engine
-from ingot.errors import Error
+from ingot.errors import CompileError, Error
 from ingot.fingerprint import kernel_key, program_key
 from ingot.kernel_code import KernelCode
 from ingot.launch_program import LaunchProgram
@@ -72,17 +73,26 @@ class ProgramLoader:
             self.cache.put("target", key, cached)
         return _target(cached)
 
-    def load(self, engine: Engine, target: Target, report: LoadReport | None = None) -> LoadedProgram:
+    def expect(self, engine: Engine) -> None:
+        """Start the compile server if the cache does not know the engine: it warms up while the device is being opened."""
+        if self.cache.get("engine", _engine_key(engine)) is None:
+            with contextlib.suppress(CompileError):  # without a compiler, what is missing is said when a kernel is
+                self.client.start()
+
+    def load(self, engine: Engine, target: Target, report: LoadReport | None = None, stage: int = 0) -> LoadedProgram:
         """The engine's program on `target`.
 
         Args:
             report: receives what was compiled and the time of each step.
+            stage: which, of those that follow one another (`EngineHeader.stages`).
 
         Raises:
             CompileError: a kernel cannot be compiled; the message names the first, and how many there are.
         """
-        ir_sha256 = engine.header.ir_sha256 or hashlib.sha256(engine.ir).hexdigest()
-        key = program_key(ir_sha256, target.key, self.passes)
+        passes = self.passes
+        if engine.header.stages > 1:
+            passes = (f"ingot-select-stage{{number={stage}}}", *passes)
+        key = program_key(_ir_sha256(engine), target.key, passes)
         report = report or LoadReport()
         with report.step("cached"):
             cached = self.cache.get("program", key)
@@ -94,7 +104,7 @@ class ProgramLoader:
         with report.step("draft"):
             if not self.client.running:
                 self.client.start()
-            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), self.passes))
+            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), passes))
             report.add_stages(answer)
             draft = launch_program.loads(draft_bytes)
         texts = [e.dispatch for e in draft.kernels]
@@ -109,6 +119,7 @@ class ProgramLoader:
                 _, (native,) = self.client.one(Job("native", target, (data,)))
         value = len(data).to_bytes(8, "little") + data + native
         self.cache.put("program", key, value)
+        self.cache.put("engine", _engine_key(engine), b"")
         return self._assemble(program, kernels, native, target, report)
 
     def specialize(
@@ -204,6 +215,14 @@ class ProgramLoader:
                 first.add_note(f"and {len(failures) - 1} other kernels failed")
             raise first
         return fresh
+
+
+def _ir_sha256(engine: Engine) -> str:
+    return engine.header.ir_sha256 or hashlib.sha256(engine.ir).hexdigest()
+
+
+def _engine_key(engine: Engine) -> str:
+    return program_key(_ir_sha256(engine), "")
 
 
 def _unpack(answer: Mapping[str, Any], blobs: Sequence[bytes]) -> tuple[dict[int, KernelCode], list[Error]]:

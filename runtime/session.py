@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Engine
 from ingot.errors import EngineError, InputError
-from ingot.launch_program import TensorSpec, guards
+from ingot.launch_program import TensorSpec
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
-from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.cuda_stream import CudaStream, as_stream
-from ingot.runtime.device import Call, Sizes, open_device
+from ingot.runtime.device import Call, open_device
 from ingot.runtime.load_report import LoadReport
-from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
-from ingot.runtime.shape_binding import ShapeBinder
-from ingot.runtime.specialization import Specializer, check_mode, machine_passes
+from ingot.runtime.program_loader import ProgramLoader, Progress
+from ingot.runtime.shape_binding import Shapes
+from ingot.runtime.specialization import check_mode, machine_passes
+from ingot.runtime.stage import INNER, Stage
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Session:
         engine: an `Engine`, or the path of an engine file.
         device: `cpu`, `cuda:N`, or None for the first GPU where there is one, else the CPU.
         tf32: CUDA: f32 products may round their operands to tf32 (10 bits of mantissa), which tensor cores multiply.
+        fast_accumulation: CUDA: products of 8-bit floats may be summed in the 14 bits that tensor cores of compute capability
+            8.9 and 9.0 keep; by default they are added in f32 every 128 elements.
         specialize: CUDA: when a shape gets kernels of its own: `lazy`, in the background once it was called twice; `eager`,
             at its first call, which waits; `none`.
         threads: CPU: threads a call uses; the cores by default.
@@ -82,6 +85,7 @@ class Session:
         device: str | None = None,
         *,
         tf32: bool = False,
+        fast_accumulation: bool = False,
         specialize: str = "lazy",
         threads: int | None = None,
         stream: Any = None,
@@ -99,20 +103,26 @@ class Session:
             raise EngineError("the engine was saved without weights", node=self.engine.path or None, cure=cure)
         self.counters = Counters()
         self._loader = loader = ProgramLoader(cache or RuntimeCache.open_default(), client or shared_client(), progress)
+        loader.expect(self.engine)
         with self._report.step("device"):
             self.device = open_device(device, loader, threads=threads, priority=priority)
-        loader.passes = machine_passes(self.device.target, tf32=tf32, specialize=check_mode(specialize))
-        loaded = loader.load(self.engine, self.device.target, self._report)
-        self.counters.compiled_kernels = self._report.compiled
-        self.program = loaded.program
-        with self._report.step("prepare"):
-            specializer = Specializer(self._specialize, check_mode(specialize))
-            self._executable = self.device.prepare(loaded, self.engine.weights, specializer)
-        self._contexts = ContextPool(self._executable.new_context, max_contexts)
-        self._binder = ShapeBinder(self.program)
+        mode = check_mode(specialize)
+        loader.passes = machine_passes(
+            self.device.target, tf32=tf32, fast_accumulation=fast_accumulation, specialize=mode
+        )
+        self._stages: list[Stage] = []
+        for number in range(self.engine.header.stages):
+            loaded = loader.load(self.engine, self.device.target, self._report, number)
+            self.counters.compiled_kernels += self._report.compiled
+            with self._report.step("prepare"):
+                self._stages.append(Stage(loaded, loader, self.device, self.engine, mode, max_contexts))
+        first = self._stages[0]
+        self.program, self._executable, self._binder = first.program, first.executable, first.binder
+        specs = self.program.outputs if len(self._stages) == 1 else self.engine.header.outputs
+        self._specs = {spec.name: spec for spec in specs}
         self._inputs = {spec.name: i for i, spec in enumerate(self.program.inputs)}
-        self._outputs = {spec.name: i for i, spec in enumerate(self.program.outputs)}
-        self._types = [ONNX_TYPE_BY_NAME[spec.onnx_type] for spec in self.program.inputs]
+        self._outputs = {name: i for i, name in enumerate(self._specs)}
+        self._types = first.types
         self._lock = threading.Lock()
         self._stream = self._as_stream(stream)
 
@@ -122,7 +132,17 @@ class Session:
 
     def get_outputs(self) -> list[NodeArg]:
         """The outputs, in order."""
-        return list(map(_node_arg, self.program.outputs))
+        return list(map(_node_arg, self._specs.values()))
+
+    def get_size_elements(self) -> dict[str, dict[int, str]]:
+        """The elements of inputs on which sizes depend: for each such input, names by (row-major) number of the element."""
+        found: dict[str, dict[int, str]] = {}
+        for stage in self._stages:
+            for v in stage.program.values:
+                name = stage.program.inputs[v.input].name
+                if name in self._inputs:
+                    found.setdefault(name, {})[v.element] = v.symbol
+        return found
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], *, stream: Any = None) -> list[Any]:
         """Run the engine.
@@ -141,12 +161,40 @@ class Session:
         """
         wanted = self._wanted(output_names)
         arrays = self._arrays(input_feed)
-        sizes = self._binder.bind(tuple(a.shape for a in arrays))
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
         on_device = any(map(self._executable.is_resident, stored))
         on_stream = self._stream if stream is None else self._as_stream(stream)
-        results = self._call(Call(sizes, stored, [None] * len(self.program.outputs), on_device, on_stream))
+        shapes = tuple(a.shape for a in arrays)
+        results: list[Any] = []
+        for stage, call in self._calls(stored, shapes, results, on_device, on_stream):
+            results[:] = stage.run(call)
+        with self._lock:
+            self.counters.runs += 1
         return [results[i] for i in wanted]
+
+    def _calls(
+        self,
+        stored: Sequence[Any],
+        shapes: Shapes,
+        results: list[Any],
+        on_device: bool = False,
+        stream: CudaStream | None = None,
+    ) -> Iterator[tuple[Stage, Call]]:
+        """The stages, each with its call. Who runs one leaves its outputs in `results`, where the engine's are at the end."""
+        if len(self._stages) == 1:
+            yield self._stages[0], self._stages[0].call_for(stored, shapes, on_device, stream)
+            return
+        given = {name: (stored[i], shapes[i]) for name, i in self._inputs.items()}
+        found: dict[str, Any] = {}
+        for stage in self._stages:
+            inputs = [given[spec.name] for spec in stage.program.inputs]
+            yield stage, stage.call_for([a for a, _ in inputs], tuple(s for _, s in inputs), on_device, stream)
+            for spec, array in zip(stage.program.outputs, results, strict=True):
+                if spec.name.startswith(INNER):
+                    given[spec.name] = stage.executable.to_storage(array, ONNX_TYPE_BY_NAME[spec.onnx_type]), tuple(array.shape)
+                else:
+                    found[spec.name] = array
+        results[:] = [found[name] for name in self._outputs]
 
     def bind(
         self,
@@ -167,6 +215,8 @@ class Session:
         """
         from ingot.runtime.bound_session import BoundSession
 
+        if len(self._stages) > 1:
+            raise InputError("an engine whose sizes depend on what it computes cannot be bound", cure="use run")
         return BoundSession(self, dict(inputs or {}), dict(outputs or {}), donate, capacity)
 
     @property
@@ -176,7 +226,10 @@ class Session:
 
     def stats(self) -> dict[str, int]:
         """The session's counters (see `Counters`), the device's own, and how many execution contexts it has made."""
-        return {**asdict(self.counters), **self._executable.counters(), "contexts": self._contexts.made}
+        own: Counter[str] = Counter()
+        for stage in self._stages:
+            own.update({**stage.executable.counters(), "contexts": stage.contexts.made})
+        return {**asdict(self.counters), **own}
 
     def load_report(self) -> dict[str, Any]:
         """Where the time of making this session went: the attributes of `LoadReport`, and `seconds`, their sum."""
@@ -198,22 +251,19 @@ class Session:
             InputError: as for `run`.
         """
         arrays = self._arrays(input_feed)
-        call = Call(
-            self._binder.bind(tuple(a.shape for a in arrays)),
-            [self._stored(a, i) for i, a in enumerate(arrays)],
-            [None] * len(self.program.outputs),
-        )
-        self._call(call)
-        with self._contexts.lease() as context:
-            return context.profile(call, repeats)
+        stored = [self._stored(a, i) for i, a in enumerate(arrays)]
+        results: list[Any] = []
+        rows: list[dict[str, Any]] = []
+        for stage, call in self._calls(stored, tuple(a.shape for a in arrays), results):
+            results[:] = stage.run(call)
+            with stage.contexts.lease() as context:
+                rows += context.profile(call, repeats)
+        return rows
 
     def close(self) -> None:
         """Free contexts and kernels; no call may be running."""
-        self._contexts.close()
-        self._executable.close()
-
-    def _specialize(self, env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
-        return self._loader.specialize(self.program, env, live, self.device.target)
+        for stage in self._stages:
+            stage.close()
 
     def _as_stream(self, stream: Any) -> CudaStream | None:
         if stream is not None and self.device.target.kind != "cuda":
@@ -249,25 +299,15 @@ class Session:
             self.counters.copied_inputs += 1
         return stored
 
+    def _elements(self, stored: Sequence[Any], shapes: Shapes) -> list[int]:
+        """See `Stage.elements`."""
+        return self._stages[0].elements(stored, shapes)
+
     def _call(self, call: Call) -> list[Any]:
-        with self._contexts.lease(lambda context: context.is_free_for(call)) as context:
-            results, status = context.run(call)
+        results = self._stages[0].run(call)
         with self._lock:
             self.counters.runs += 1
-        if status:
-            guard = guards(self.program)[status - 1]
-            values = f"{guard.left} = {_value(guard.left, call.sizes)}, {guard.right} = {_value(guard.right, call.sizes)}"
-            raise InputError(f"{guard.message} ({values})", node=guard.node or None, cure="change the inputs' shapes")
         return results
-
-
-def _value(d: Any, sizes: Sizes) -> Any:
-    from ingot import dims
-
-    try:
-        return dims.evaluate(d, sizes.env)
-    except (KeyError, ZeroDivisionError):  # it depends on data
-        return "?"
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:

@@ -13,7 +13,7 @@ from ingot.dim_table import DimTable
 from ingot.dims import Dim
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME
 from ingot.errors import InputError
-from ingot.launch_program import LaunchProgram, dim_names
+from ingot.launch_program import Definition, GuardStep, LaunchProgram, bound_names, dim_names, guards
 from ingot.runtime.device import Sizes
 
 MAX_BYTES = 1 << 46  # no buffer of a call is larger: what a 47-bit address space cannot hold
@@ -45,6 +45,31 @@ def compile_sizes(names: Sequence[str], sizes: Sequence[Dim]) -> Callable[..., t
     return namespace["evaluate"]
 
 
+def _spelled_out(definitions: Sequence[Definition]) -> list[Dim]:
+    """What each definition is, in terms of what none defines."""
+    env: dict[str, Dim] = {}
+    for d in definitions:
+        env[d.symbol] = dims.substitute(d.value, env)
+    return list(env.values())
+
+
+def guard_error(program: LaunchProgram, guard: GuardStep, env: Mapping[str, int]) -> InputError:
+    """The error for a guard that failed where symbols have the values of `env`."""
+
+    def value(d: Dim) -> int | str:
+        try:
+            return dims.evaluate(d, env)
+        except (KeyError, ZeroDivisionError):  # it depends on data
+            return "?"
+
+    values = f"{guard.left} = {value(guard.left)}, {guard.right} = {value(guard.right)}"
+    given = {v.symbol for v in program.values} | {d.symbol for d in program.definitions}
+    cure = "change the inputs' shapes"
+    if dims.symbols_of((guard.left, guard.right)) & given:
+        cure = "change the inputs' shapes, or the sizes that inputs give"
+    return InputError(f"{guard.message} ({values})", node=guard.node or None, cure=cure)
+
+
 class ShapeBinder:
     """Binds shapes to a program's symbols; remembers what it found. Threads may share it."""
 
@@ -52,33 +77,43 @@ class ShapeBinder:
         self.program = program
         names = dim_names(program)
         self._bound = [b.symbol for b in program.bindings]
+        self._defined = _spelled_out(program.definitions)
         self._declared = [d for spec in program.inputs for d in spec.shape]
         self._state_sizes = [d for state in program.states for d in (state.kept, state.length)]
         self._results = [d for spec in program.outputs for d in spec.shape]
         self._first = compile_sizes(self._bound, [*self._declared, *self._state_sizes])
+        self._define = compile_sizes(bound_names(program), self._defined)
         self._second = compile_sizes(names, [*self._results, program.arena_bytes])
         self._output_bytes = [DTYPES[ONNX_TYPE_BY_NAME[s.onnx_type].storage].bits for s in program.outputs]
         self._lock = threading.Lock()
         self._found: OrderedDict[tuple, Sizes] = OrderedDict()
 
-    def bind(self, shapes: Shapes, capacities: Mapping[int, int] | None = None) -> Sizes:
-        """The sizes for inputs of `shapes`; `capacities` has those of donated states, by number.
+    def bind(self, shapes: Shapes, capacities: Mapping[int, int] | None = None, elements: Sequence[int] = ()) -> Sizes:
+        """The sizes for inputs of `shapes`.
+
+        Args:
+            capacities: of donated states, by number.
+            elements: of inputs, one for each of the program's `values`.
 
         Raises:
             InputError: a shape contradicts the engine or another input, or leads to sizes that are impossible.
         """
-        key = shapes, tuple(sorted(capacities.items())) if capacities else ()
+        key = shapes, tuple(sorted(capacities.items())) if capacities else (), tuple(elements)
         with self._lock:
             found = self._found.get(key)
             if found is not None:
                 self._found.move_to_end(key)
                 return found
-        found = self._bind(shapes, capacities or {})
+        found = self._bind(shapes, capacities or {}, elements)
         with self._lock:
             self._found[key] = found
             if len(self._found) > _KEPT:
                 self._found.popitem(last=False)
         return found
+
+    def check(self, shapes: Shapes) -> None:
+        """Raise InputError as `bind` does where shapes contradict the engine or each other."""
+        self._bind_inputs(shapes)
 
     def state_lengths(self, shapes: Shapes) -> tuple[int, ...]:
         """The length of every state after a call with inputs of `shapes`. Raises InputError as `bind` does."""
@@ -102,16 +137,22 @@ class ShapeBinder:
             self._disagree(shapes, expected)
         return values, self._nonnegative(expected[count:], self._state_sizes)
 
-    def _bind(self, shapes: Shapes, capacities: Mapping[int, int]) -> Sizes:
+    def _bind(self, shapes: Shapes, capacities: Mapping[int, int], elements: Sequence[int]) -> Sizes:
         program = self.program
         values, state_sizes = self._bind_inputs(shapes)
+        values += elements
+        values += self._evaluate(self._define, values, bound_names(program), self._defined)
         for n in range(len(program.states)):
             capacity = capacities.get(n)
             kept, length = state_sizes[2 * n : 2 * n + 2]
             values += (kept, length, 0) if capacity is None else (capacity, capacity, 1)
         names = dim_names(program)
         wanted = [*self._results, program.arena_bytes]
-        sizes = self._nonnegative(self._evaluate(self._second, values, names, wanted), wanted)
+        try:
+            sizes = self._nonnegative(self._evaluate(self._second, values, names, wanted), wanted)
+        except InputError:
+            self._check_guards(dict(zip(names, values, strict=True)))
+            raise
         outputs = []
         at = 0
         largest = sizes[-1]
@@ -123,6 +164,17 @@ class ShapeBinder:
             text = "; ".join(f"{s.name} {shape_text(shape)}" for s, shape in zip(program.inputs, shapes, strict=True))
             raise InputError(f"these sizes need a buffer of {largest} bytes: {text}", cure="use smaller inputs")
         return Sizes(dict(zip(names, values, strict=True)), tuple(values), sizes[-1], tuple(outputs))
+
+    def _check_guards(self, env: Mapping[str, int]) -> None:
+        """Raise the error of the first guard that fails, of those whose sizes are known when a call begins."""
+        for guard in guards(self.program):
+            if dims.symbols_of((guard.left, guard.right)) <= env.keys():
+                try:
+                    left, right = dims.evaluate(guard.left, env), dims.evaluate(guard.right, env)
+                except ZeroDivisionError:
+                    continue
+                if left > right or (guard.relation == "eq" and left != right):
+                    raise guard_error(self.program, guard, env)
 
     def _disagree(self, shapes: Shapes, expected: tuple[int, ...]) -> None:
         """Raise the error for the first axis that is not as expected."""

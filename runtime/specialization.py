@@ -27,10 +27,19 @@ def check_mode(mode: str) -> Mode:
     return mode  # type: ignore[return-value]
 
 
-def machine_passes(target: Target, *, tf32: bool = False, specialize: Mode = "lazy") -> tuple[str, ...]:
-    """The passes that a session asks for on its machine: shapes that get kernels of their own may begin with shared ones."""
-    shared = target.kind == "cuda" and specialize != "none"
-    return ("ingot-allow-tf32",) * tf32 + ("ingot-share-kernels",) * shared
+def machine_passes(
+    target: Target, *, tf32: bool = False, fast_accumulation: bool = False, specialize: Mode = "lazy"
+) -> tuple[str, ...]:
+    """The passes that a session asks for on its machine: shapes that get kernels of their own may begin with shared ones, and
+    weights lie as the target's instructions take them."""
+    gpu = target.kind == "cuda"
+    chosen = {
+        "ingot-allow-tf32": tf32,
+        "ingot-allow-fast-accumulation": fast_accumulation,
+        f"ingot-pack-weights{{target={target.name}}}": gpu,
+        "ingot-share-kernels": gpu and specialize != "none",
+    }
+    return tuple(name for name, on in chosen.items() if on)
 
 
 class Specializer:

@@ -104,7 +104,7 @@ def swapped(t: TensorArg) -> TensorArg:
 def matmul(
     m: Size, n: Size, k: Size, dtype: str = "bf16", *, batch: Sequence[Size] = (), out: str = "", acc: str = "f32",
     a_transposed: bool = False, b_transposed: bool = False, region: ScalarRegion | None = None, bias: bool = False,
-    tf32: bool = False, multiples: Mapping[str, int] | None = None, b_batch: bool = True,
+    tf32: bool = False, multiples: Mapping[str, int] | None = None, b_batch: bool = True, fast_accumulation: bool = False,
 ) -> Dispatch:
     """C = A * B (+ bias and gelu); `a_transposed`: A lies M-major, `b_transposed`: B lies K-major."""
     out = out or (dtype if not dtype.startswith(("f8", "i8")) else "i32" if dtype == "i8" else "bf16")
@@ -115,8 +115,7 @@ def matmul(
         operands.append(contiguous(out, n))
         region = bias_gelu(out, 2)
     attrs: dict[str, object] = {"acc": acc}
-    if tf32:
-        attrs["tf32"] = True
+    attrs |= {name: True for name, on in (("tf32", tf32), ("fast_accumulation", fast_accumulation)) if on}
     result = contiguous(out, *batch, m, n)
     return make("matmul", operands, [result], [region or narrow(out, acc)], attrs, multiples)
 
@@ -145,6 +144,11 @@ def quantized_matmul(
     if unsigned:
         attrs["b_unsigned"] = True
     return make("matmul", operands, [contiguous(out, *batch, m, n)], [narrow(out)], attrs, multiples)
+
+
+def packed(d: Dispatch) -> Dispatch:
+    """A matmul whose b, of columns that are contiguous, lies in packed order."""
+    return replace(d, attrs=tuple(sorted((*d.attrs, ("b_packed", True)))))
 
 
 def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str, int] | None = None) -> Dispatch:
@@ -201,6 +205,39 @@ def normalize(
     rank = len(shape)
     attrs = {"kind": kind, "axes": tuple(a % rank for a in axes), "epsilon": 1e-5}
     return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
+
+
+def rotary(
+    *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "",
+    multiples: Mapping[str, int] | None = None,
+) -> Dispatch:
+    """A rotary embedding of x [..., D], after an RMS normalization over D with a weight where `norm`, as `ingot-fuse` makes it:
+    D is [D/2, 2] or [2, D/2], and partners are x with the pairs' axis backwards. cos and sin [rows, D] are of type `angles`."""
+    *lead, size = (dims.as_dim(d) for d in shape)
+    assert isinstance(size, int)
+    pairs = (size // 2, 2) if interleaved else (2, size // 2)
+    domain = (*lead, *pairs)
+    x = contiguous(dtype, *domain)
+    place = len(domain) - (1 if interleaved else 2)
+    flipped = replace(x, strides=tuple(-s if i == place else s for i, s in enumerate(x.strides)))
+    table = contiguous(angles or dtype, *domain[1:])
+    weight = contiguous("f32", *pairs)
+    turned = replace(weight, strides=tuple(-s if i == place - len(lead) else s for i, s in enumerate(weight.strides)))
+    operands = [x, flipped, table, table, *([weight, turned] if norm else [])]
+    r = Region("f32", "f32") if norm else Region()
+    own, other = r.load(0, dtype) if not norm else 0, r.load(1, dtype)
+    if norm:
+        own = r.add("mulf", own, r.load(4, "f32"))
+        other = r.add("mulf", r.add("mulf", other, 1), r.load(5, "f32"))
+    zero = r.add("const", type="i64", value=0)
+    is_first = r.add("cmpi_eq", r.add("index", type="i64", axis=place), zero, type="i1")
+    other = r.add("select", is_first, r.add("negf", other), other)
+    y = r.add("addf", r.add("mulf", own, r.load(2, table.dtype)), r.add("mulf", other, r.load(3, table.dtype)))
+    last = r.end(r.narrow(y, dtype))
+    if not norm:
+        return make("pointwise", operands, [x], [last], {}, multiples)
+    attrs = {"kind": "rms", "axes": (len(lead), len(lead) + 1), "epsilon": 1e-6}
+    return make("normalize", operands, [x], [widen(dtype), last], attrs, multiples)
 
 
 def move(
@@ -304,10 +341,12 @@ def attention(
 
 @dataclass(frozen=True)
 class Operand:
-    """An operand's memory (one-dimensional; a byte for each element below 8 bits) and the view that the dispatch reads."""
+    """An operand's memory (one-dimensional; a byte for each element below 8 bits), the view that the dispatch reads, and the
+    number of element 0, which is not the first where strides are negative."""
 
     memory: np.ndarray
     view: np.ndarray
+    start: int = 0
 
     def packed(self) -> np.ndarray:
         """The memory as kernels see it: elements of 4 bits lie in pairs, the first in the lower nibble."""
@@ -328,7 +367,8 @@ def random_operands(d: Dispatch, sizes: Mapping[str, int], seed: int = 0) -> lis
 def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) -> Operand:
     shape = tuple(dims.evaluate(x, sizes) for x in t.shape)
     strides = tuple(dims.evaluate(x, sizes) for x in t.strides)
-    extent = 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+    extent = 1 + sum((n - 1) * abs(s) for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
+    start = sum((n - 1) * -s for n, s in zip(shape, strides, strict=True) if s < 0) if all(shape) else 0
     if t.dtype == "f8E8M0FNU":
         memory = np.exp2(rng.integers(-3, 4, extent).astype(np.float32)).astype(t.type.np)
     elif t.type.kind == "float":
@@ -337,7 +377,7 @@ def _random(rng: np.random.Generator, t: TensorArg, sizes: Mapping[str, int]) ->
         memory = rng.integers(0, 2, extent).astype(bool)
     else:
         memory = rng.integers(-5, 6, extent).astype(t.type.np)
-    return Operand(memory, strided(memory, shape, strides))
+    return Operand(memory, strided(memory[start:], shape, strides), start)
 
 
 def strided(memory: np.ndarray, shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
@@ -387,15 +427,35 @@ def errors(result: np.ndarray, reference: np.ndarray) -> Errors:
     return Errors(float(e.mean()), float(e.std()), float(np.abs(e).max(initial=0.0))) if e.size else Errors(0.0, 0.0, 0.0)
 
 
-def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray) -> Errors:
+def check_against(result: np.ndarray, reference: np.ndarray, peer: np.ndarray, sum_bits: int = 0) -> Errors:
     """The statistical rule: no bias, and a spread not above 1.2 times that of another implementation, `peer`.
 
+    `sum_bits`: fraction bits of the sums of the instruction that was used, where they are less than an f32's. Sums of 128 k
+    with so many bits, added in f32, have a spread of 2**-sum_bits, whatever k is; the peer, which has none, gets it.
     Raises AssertionError with the numbers.
     """
     ours, theirs = errors(result, reference), errors(peer, reference)
+    allowed = np.hypot(theirs.spread, 2.0**-sum_bits if sum_bits else 0.0)
     assert abs(ours.bias) <= 1e-5 + 0.2 * ours.spread, f"biased: {ours}, the other implementation {theirs}"
-    assert ours.spread <= 1e-5 + 1.2 * theirs.spread, f"spread: {ours}, the other implementation {theirs}"
+    assert ours.spread <= 1e-5 + 1.2 * allowed, f"spread: {ours}, the other implementation {theirs}"
     return ours
+
+
+def before_rounding(d: Dispatch) -> Dispatch:
+    """The dispatch with f32 results: what `roundeven` takes in a region that ends in integers."""
+    *others, region = d.regions
+    (at,) = [i for i, inst in enumerate(region.insts) if inst.op == "roundeven"]
+    region = replace(region, results=(region.insts[at].args[0],))
+    return replace(d, results=tuple(replace(r, dtype="f32") for r in d.results), regions=(*others, region))
+
+
+def check_rounded(result: np.ndarray, reference: np.ndarray, sum_bits: int = 0) -> None:
+    """Integers that are rounded from sums of floats, against `reference` before rounding: another integer than the nearest only
+    where the sum's error, six times the spread that `check_against` allows, can reach the middle between two."""
+    reference = np.clip(reference.astype(np.float64), *np.array([np.iinfo(result.dtype).min, np.iinfo(result.dtype).max]))
+    error = 1e-5 + 1.2 * (2.0**-sum_bits if sum_bits else 0.0)
+    apart = np.abs(result - reference)
+    assert apart.max() <= 0.5 + 6 * error * np.sqrt(np.mean(reference**2)), f"{apart.max()} from the unrounded result"
 
 
 def extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:
@@ -441,3 +501,35 @@ def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int])
         p = np.exp(scores - scores.max(-1, keepdims=True))
         y = np.matmul(p.astype(dtype.np).astype(np.float32), v) / p.sum(-1, keepdims=True)
     return [x.astype(r.type.np) for x, r in zip(run_region(call, d.regions[1], (y,), y.shape), d.results, strict=True)]
+
+
+def scatter(
+    kind: str, shape: Sequence[Size], updates: Sequence[Size], axis: int, dtype: str = "f32", index: str = "i64"
+) -> Dispatch:
+    """Elements of `updates` go to the places in x that indices, of the same shape, give along `axis`."""
+    x, u, i = contiguous(dtype, *shape), contiguous(dtype, *updates), contiguous(index, *updates)
+    place, value = Region(), Region()
+    at = place.add("load", type=index, operand=2)
+    at = at if index == "i64" else place.add("extsi", at, type="i64")
+    where = [at if a == axis else place.add("index", type="i64", axis=a) for a in range(len(shape))]
+    regions = [place.end(*where), value.end(value.add("load", type=dtype, operand=1))]
+    return make("scatter", [x, u, i], [x], regions, {"kind": kind, "axes": (axis,)})
+
+
+def scan(
+    kind: str, shape: Sequence[Size], axis: int, dtype: str = "f32", *, exclusive: bool = False, reverse: bool = False
+) -> Dispatch:
+    """A scan of a contiguous tensor; 16-bit floats are scanned in f32."""
+    acc = "f32" if dtype in ("f16", "bf16") else dtype
+    t = contiguous(dtype, *shape)
+    attrs: dict[str, object] = {"kind": kind, "axis": axis}
+    attrs |= {n: True for n, given in (("exclusive", exclusive), ("reverse", reverse)) if given}
+    regions = [widen(dtype), narrow(dtype)] if acc == "f32" else [ScalarRegion((dtype,), (), (0,))] * 2
+    return make("scan", [t], [t], regions, attrs)
+
+
+def topk(shape: Sequence[Size], axis: int, k: Size, dtype: str = "f32") -> Dispatch:
+    """The positions of the k largest elements along an axis of a contiguous tensor."""
+    region = widen(dtype) if dtype in ("f16", "bf16") else ScalarRegion((dtype,), (), (0,))
+    out = [k if a == axis else n for a, n in enumerate(shape)]
+    return make("topk", [contiguous(dtype, *shape)], [contiguous("i64", *out)], [region], {"axis": axis})

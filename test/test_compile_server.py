@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -106,16 +108,64 @@ def test_server_restarts_and_ends_with_its_client(target: Target) -> None:
     c.one(kernel(unary("negf"), target))
     process = c._process
     assert process is not None
-    children = [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    assert children
+    workers = children(process.pid)
+    assert workers
     process.send_signal(signal.SIGKILL)
     process.wait()
     c.one(kernel(unary("negf"), target))
     c.close()
     deadline = time.time() + 5
-    while time.time() < deadline and any(os.path.exists(f"/proc/{p}") for p in children):
+    while time.time() < deadline and any(os.path.exists(f"/proc/{p}") for p in workers):
         time.sleep(0.05)
-    assert not any(os.path.exists(f"/proc/{p}") for p in children)
+    assert not any(os.path.exists(f"/proc/{p}") for p in workers)
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_worker_from_before_warming_up_gives_its_place(target: Target) -> None:
+    c = CompileClient(workers=1)
+    with pytest.raises(EngineError):
+        c.one(Job("draft", target, (b"not MLIR",)))
+    assert c._process is not None
+    (first,) = children(c._process.pid)
+    c.one(kernel(unary("negf"), target))
+    (second,) = children(c._process.pid)
+    assert second != first
+    c.one(kernel(unary("exp"), target))
+    with pytest.raises(EngineError):
+        c.one(Job("draft", target, (b"not MLIR",)))
+    assert children(c._process.pid) == [second]
+    c.close()
+
+
+WARM = """
+import os, sys
+from ingot.compiler import warm_up
+from ingot.compiler.compile_kernel import compile_stages
+from ingot.compiler.cpu_target import host_target
+from ingot.cuda_targets import BY_NAME
+
+target = host_target() if sys.argv[1] == "cpu" else BY_NAME[sys.argv[1]]
+for step in [*warm_up.general_steps(), *warm_up.target_steps(target)]:
+    step()
+assert len(os.listdir("/proc/self/task")) == 1, "a thread is left"
+before = set(sys.modules)
+pid = os.fork()
+if pid == 0:
+    plan, code = compile_stages(warm_up.TRIAL, target)
+    late = sorted(set(sys.modules) - before)
+    print(late, flush=True)
+    os._exit(1 if late or not plan.launches or not code else 0)
+assert os.waitpid(pid, 0)[1] == 0
+assert not [m for m in sys.modules if m.startswith("torch_mlir.dialects._arith")]
+"""
+
+
+@pytest.mark.parametrize("name", ["cpu", "sm_90a"])
+def test_what_is_warm_has_no_thread_and_needs_no_import(name: str) -> None:
+    subprocess.run([sys.executable, "-c", WARM, name], check=True, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
 
 
 def test_stages_are_dumped(target: Target, tmp_path: Path) -> None:

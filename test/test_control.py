@@ -173,9 +173,9 @@ def test_loops_that_grow_are_refused() -> None:
     grow = body([helper.make_node("Concat", ["a", "a"], ["b"], axis=0)], ["b"], a=MATRIX)
     scan = body([helper.make_node("Exp", ["a"], ["b"]), helper.make_node("Neg", ["a"], ["s"])], ["b", "s"], a=MATRIX)
     for loop, outputs, message in ((grow, ["y"], "carried value 0 is"), (scan, ["y", "z"], "length of its scan outputs")):
-        node = helper.make_node("Loop", ["m", "", "x"], outputs, name="repeat", body=loop)
+        node = helper.make_node("Loop", ["m", "c", "x"], outputs, name="repeat", body=loop)
         with pytest.raises(ModelError, match=f"repeat.*{message}"):
-            ingot.compile(model([node], ["y"], m=COUNT))
+            ingot.compile(model([node], ["y"], m=COUNT, c=CONDITION))
 
 
 def test_scans_that_are_refused() -> None:

@@ -111,7 +111,7 @@ def test_kernels_that_share_a_module_load_it_once():
 def test_a_call_on_a_users_stream_does_not_wait():
     cuda = FakeCuda()
     executable, binder = make(cuda)
-    executable.upload.close()
+    executable.weights.wait()
     context = executable.new_context()
     x = on_device(cuda, np.arange(4, dtype=np.float32))
     user = CudaStream(7)
@@ -184,7 +184,7 @@ def test_numpy_outputs_are_waited_for_on_the_users_stream():
 def test_out_of_memory_leaves_the_context_usable(driver):
     cuda = FakeCuda()
     executable, binder = make(cuda)
-    executable.upload.close()
+    executable.weights.wait()
     context = executable.new_context()
     small = np.arange(4, dtype=np.float32)
     for _ in range(3):
@@ -262,7 +262,9 @@ def test_weights_go_through_pinned_chunks():
     cuda = FakeCuda()
     arrays = [np.random.default_rng(i).integers(0, 255, n, dtype=np.uint8) for i, n in enumerate((1000, 7, 256, 2049))]
     targets = [cuda.allocate(a.nbytes) for a in arrays]
-    weights = [(str(i), Weight("i8", a.shape, lambda a=a: a), t) for i, (a, t) in enumerate(zip(arrays, targets, strict=True))]
+    weights = [
+        (str(i), Weight("i8", a.shape, lambda a=a: a), t, None) for i, (a, t) in enumerate(zip(arrays, targets, strict=True))
+    ]
     upload = WeightUpload(cuda, weights, chunk=256)
     upload.before(7)
     for array, target in zip(arrays, targets, strict=True):
@@ -299,7 +301,7 @@ def test_the_first_call_follows_an_upload_under_way():
     recorded = next(i for i, e in enumerate(cuda.log) if e[0] == "record" and i > last_upload + 1)
     assert cuda.log[recorded][1] == cuda.named("wait")[0][2]
     gate.set()
-    executable.upload._thread.join(30)
+    executable.weights._upload._thread.join(30)
     cuda.log.clear()
     context.run(call(binder, np.zeros(3, np.float32)))
     assert cuda.named("wait") == []
@@ -307,7 +309,7 @@ def test_the_first_call_follows_an_upload_under_way():
 
 def test_an_upload_that_fails_is_the_first_calls_error():
     cuda = FakeCuda()
-    upload = WeightUpload(cuda, [("w", Weight("f32", (4,), lambda: np.zeros(3, np.float32)), cuda.allocate(16))])
+    upload = WeightUpload(cuda, [("w", Weight("f32", (4,), lambda: np.zeros(3, np.float32)), cuda.allocate(16), None)])
     with pytest.raises(DeviceError, match="weight 'w' has 12 bytes, not 16"):
         upload.before(7)
     upload.close()
@@ -338,6 +340,6 @@ def test_arrays_of_other_libraries_tell_their_stream(version, stream, expected):
 def test_priority_reaches_the_streams():
     cuda = FakeCuda()
     executable, _ = make(cuda)
-    executable.upload.close()
+    executable.weights.wait()
     context = CudaContext(executable, -3)
     assert ("stream", context.stream, -3) in cuda.log

@@ -8,10 +8,12 @@ from typing import Any
 import cuda_dispatches as make
 import numpy as np
 import pytest
+from cuda_emulation import check as check_quantized
 from cuda_emulation import run_emulated
 
-from ingot.compiler.codegen.cuda_conv import choose
-from ingot.compiler.codegen.cuda_conv_depthwise import choose_depthwise
+from ingot.compiler.codegen.cuda_conv import choose, schedules
+from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, depthwise_schedules
+from ingot.compiler.codegen.cuda_conv_im2col import Im2colClusterSchedule, Im2colSchedule, plan_conv_im2col
 from ingot.compiler.codegen.cuda_conv_padding import pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
@@ -24,6 +26,7 @@ from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, ScalarRegion
+from ingot.kernel_plan import TensorMapArg
 
 SAME = (1, 1, 1, 1)
 WGMMA, MMA, SIMT = WgmmaSchedule(128, 64, 4), MmaSchedule(64, 64, 32, 32), SimtSchedule(32, 32, 32)
@@ -119,6 +122,91 @@ def test_few_channels(channels: int) -> None:
     check(make.conv(1, (10, 11), channels, 20, (5, 5), strides=(2, 2), pads=(2,) * 4, dtype="bf16"), "sm_90a")
 
 
+@pytest.mark.parametrize(
+    "s", [Im2colSchedule(192, 64, 4), Im2colSchedule(64, 128, 5, stream=3), Im2colSchedule(128, 32, 4, 2)],
+    ids=["tiles", "stream-K", "splits"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (14, 13), 64, 72, (3, 3), pads=SAME, bias=True),
+        make.conv(2, (13, 9), 128, 40, (3, 2), strides=(2, 1), dilations=(1, 2), pads=(1, 0, 2, 1)),
+        make.conv(2, (7, 9), 40, 72, (1, 1), strides=(2, 2)),
+        make.conv(1, (9, 9), 128, 128, (3, 3), pads=SAME, groups=2, bias=True),
+        make.conv(1, (50,), 64, 40, (3,), strides=(2,), pads=(1, 1)),
+        make.conv(1, (3, 5, 6), 64, 16, (3, 3, 3), pads=(1,) * 6),
+        make.conv(1, (9, 11), 128, 64, (3, 3), pads=SAME, dtype="i8", acc="i32", out="i32"),
+    ],
+    ids=["3x3", "odd window", "one tap", "groups", "1d", "3d", "i8"],
+)
+def test_windows_by_the_copy_engine(d: Dispatch, s: Im2colSchedule) -> None:
+    assert any(name.startswith("wgmma") for name in check(d, "sm_90a", s))
+
+
+@pytest.mark.parametrize("s", [Im2colSchedule(128, 64, 4), Im2colClusterSchedule(64, 32, 4, 2)], ids=["tiles", "cluster"])
+def test_windows_of_any_shape_by_the_copy_engine(s: Any) -> None:
+    d = make.conv("n", ("h", "w"), 64, 24, (3, 3), strides=(2, 1), pads=SAME)
+    check(d, "sm_90a", s, {"n": 2, "h": 9, "w": 7})
+
+
+@pytest.mark.parametrize("s", [Im2colClusterSchedule(64, 64, 4, 4), Im2colClusterSchedule(128, 32, 4, 3)])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (7, 6), 256, 72, (3, 3), pads=SAME, bias=True),
+        make.conv(1, (9, 9), 256, 128, (3, 3), strides=(2, 2), pads=SAME, groups=2, region=channel_number()),
+        make.conv(1, (9, 11), 256, 64, (3, 3), pads=SAME, dtype="i8", acc="i32", out="i32"),
+    ],
+    ids=["3x3", "groups", "i8"],
+)
+def test_clusters_share_windows(d: Dispatch, s: Im2colClusterSchedule) -> None:
+    found = run_emulated(d, "sm_90a", schedule=s)
+    assert len(found.plan.launches) == 1
+    assert found.plan.launches[0].cluster == (s.cluster, 1, 1)
+    check(d, "sm_90a", s)
+
+
+def test_few_pixels_take_clusters() -> None:
+    """Twenty-eight tiles of 36 steps: clusters sum K without a second launch."""
+    d = make.conv(2, (14, 14), 256, 256, (3, 3), pads=SAME)
+    assert isinstance(choose(conv_problem(d), BY_NAME["sm_90a"]), Im2colClusterSchedule)
+    with pytest.raises(ValueError, match="rows"):
+        Im2colClusterSchedule(64, 64, 4, 2, swapped=True)
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (14, 13), 96, 72, (3, 3), pads=SAME),
+        make.conv(1, (40, 40), 64, 64, (3, 3), dilations=(128, 1), pads=(128, 1, 128, 1)),
+        make.conv(1, (40, 40), 64, 64, (9, 9), strides=(9, 9)),
+        make.conv(1, (5, 6), 64, 64, (4, 4), strides=(2, 2), pads=SAME, transposed=True),
+        make.conv(1, (12, 12), 64, 64, (3, 3), dtype="f32"),
+    ],
+    ids=["a step of two taps", "far taps", "far windows", "transposed", "no instruction"],
+)
+def test_windows_that_the_copy_engine_cannot_read(d: Dispatch) -> None:
+    target, schedule = BY_NAME["sm_90a"], Im2colSchedule(128, 64, 4)
+    assert plan_conv_im2col(conv_problem(d), target, schedule) is None
+    with kernel_context(), pytest.raises(NotImplementedError, match="cannot read windows"):
+        emit(d, target, schedule)
+
+
+@pytest.mark.parametrize("schedule", [WGMMA, WgmmaSchedule(64, 72, 4), None], ids=["by TMA", "from registers", "chosen"])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (14, 13), 4, 72, (3, 3), pads=SAME, bias=True),
+        make.conv(1, (9, 10), 12, 40, (3, 3), pads=SAME, dtype="bf16"),
+        make.conv(1, (9, 9), 8, 64, (3, 3), pads=SAME, groups=2),
+    ],
+    ids=["4", "12", "groups of 4"],
+)
+def test_pieces_of_eight_bytes(d: Dispatch, schedule: Any) -> None:
+    """Producers gather pixels and weights, whose rows TMA cannot read, in half chunks."""
+    assert any(name.startswith("wgmma") for name in check(d, "sm_90a", schedule)) or schedule is None
+
+
 def test_patches_read_rows_of_pixels() -> None:
     d = make.conv(1, (32, 32), 3, 48, (16, 16), strides=(16, 16))
     c = conv_problem(d)
@@ -174,9 +262,61 @@ def test_depthwise(d: Dispatch) -> None:
     check(d, "sm_90a")
 
 
+@pytest.mark.parametrize(
+    "s",
+    [
+        DepthwiseSchedule(4, 6, 4, 2, rows=2), DepthwiseSchedule(8, 3, 2, 1, rows=3), DepthwiseSchedule(2, 5, 3, 3, rows=4),
+        DepthwiseSchedule(8, 2, 1, 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(1, (11, 10), 24, 24, (5, 5), pads=(2,) * 4, groups=24, bias=True),
+        make.conv(1, (12, 13), 24, 24, (3, 3), strides=(2, 2), dilations=(2, 1), pads=SAME, groups=24),
+        make.conv(1, (4, 7, 9), 24, 24, (2, 3, 3), pads=(1,) * 6, groups=24, dtype="bf16"),
+    ],
+    ids=["5x5", "strided, dilated", "3d"],
+)
+def test_depthwise_patches(d: Dispatch, s: DepthwiseSchedule) -> None:
+    """Patches of rows and pixels that do not divide the output, warps that are not full, weights of 8, 16 and 4 bytes."""
+    check(d, "sm_90a", s)
+
+
+def test_depthwise_schedules_fit_and_fill_the_gpu() -> None:
+    d = make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240)
+    target = BY_NAME["sm_90a"]
+    found = depthwise_schedules(d, window_of(d, (5, 5), (28, 28)), target)
+    assert len(set(found)) == len(found) > 3
+    assert found[0] == choose_depthwise(d, window_of(d, (5, 5), (28, 28)), target)
+    assert (found[0].rows, found[0].pixels, found[0].lanes) == (2, 4, 4)  # the fastest on an H200
+    for s in found[:3]:
+        with kernel_context():
+            launch = emit(d, target, s).plan.launches[0]
+        assert launch.shared_bytes <= 48 << 10
+        assert 132 < launch.grid[0] * launch.grid[1] <= 2 * 132 < launch.grid[0] * launch.grid[1] * s.strips
+
+
+def test_small_depthwise_outputs_have_small_patches() -> None:
+    """Two images: patches that leave no SM without work."""
+    large, small = (make.conv(n, (14, 14), 240, 240, (5, 5), pads=(2,) * 4, groups=240) for n in (256, 2))
+    found = [choose_depthwise(d, window_of(d, (5, 5), (14, 14)), BY_NAME["sm_90a"]) for d in (large, small)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].rows * found[0].pixels > found[1].rows * found[1].pixels
+
+
+def test_ptx_of_depthwise_reads() -> None:
+    """A patch of 2 x 4 outputs of a 5 x 5 window: 6 x 8 vectors of inputs, and each tap's weights once."""
+    d = make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240)
+    ptx = ptx_of(d, "sm_90a", DepthwiseSchedule(4, 60, 4, 3, 2))
+    assert len(re.findall(r"ld\.global\S*v2\.b32|ld\.global\S*v4\.b16", ptx)) == 6 * 8
+    assert len(re.findall(r"ld\.shared\S*v4\.[bf]32", ptx)) <= 2 * 25
+
+
 def test_depthwise_weights_beyond_shared_memory() -> None:
     d = make.conv(1, (13000,), 2, 2, (12900,), groups=2, dtype="f32")
-    assert choose_depthwise(d, window_of(d, (12900,), (13000,))) is None
+    assert choose_depthwise(d, window_of(d, (12900,), (13000,)), BY_NAME["sm_86"]) is None
     with kernel_context():
         assert emit(d, BY_NAME["sm_86"]).plan.launches[0].shared_bytes <= BY_NAME["sm_86"].shared_bytes
 
@@ -267,6 +407,27 @@ def test_choice_on_hopper(d: Dispatch, kind: type) -> None:
     assert isinstance(choose(conv_problem(d), BY_NAME["sm_90a"]), kind)
 
 
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(32, (56, 56), 64, 256, (1, 1)),
+        make.quantized_in_epilogue(make.conv(32, (56, 56), 64, 256, (1, 1), dtype="i8", acc="i32", out="f32")),
+        make.conv(32, (56, 56), 256, 512, (1, 1), strides=(2, 2)),
+        make.conv(2, (96, 96), 4, 320, (3, 3), pads=SAME),
+    ],
+    ids=["1x1", "1x1 i8", "1x1 stride 2", "4 channels"],
+)
+def test_few_steps_take_persistent_blocks(d: Dispatch) -> None:
+    """Bound by memory: the producer fetches the next tile's operands, and the copy engine stores the last one's results."""
+    target = BY_NAME["sm_90a"]
+    found = schedules(d, target)
+    with kernel_context():
+        launch = emit(d, target).plan.launches[0]
+    assert isinstance(min(found, key=lambda e: e.seconds).schedule, WgmmaSchedule)
+    assert launch.grid[0] <= 2 * 132
+    assert any(isinstance(b, TensorMapArg) and b.kind == "result" for b in launch.buffers)
+
+
 def test_columns_divide_tiles() -> None:
     """320 channels are two tiles of 160, not two of 256."""
     c = conv_problem(make.conv(2, (96, 96), 320, 320, (3, 3), pads=SAME))
@@ -296,6 +457,16 @@ def test_odd_channels_are_padded_to_chunks(channels: int) -> None:
     assert padded is not None
     assert padded.dispatch.operands[0].shape[-1] % 8 == 0
     check(d, "sm_90a", WGMMA)
+
+
+@pytest.mark.parametrize("out", ["i8", "f16", "f8E4M3FN"])
+@pytest.mark.parametrize("tile_n", [32, 128, 80])
+def test_narrow_results_leave_through_shared_memory(tile_n: int, out: str) -> None:
+    """Boxes of 64 or 32 columns of one or two bytes; 80 columns are no boxes."""
+    d = make.conv(1, (9, 11), 64, 112, (1, 1), dtype="i8", acc="i32", out="f32")
+    found = check_quantized(make.quantized_in_epilogue(d, out), "sm_90a", WgmmaSchedule(128, tile_n, 4))
+    stored = found.plan.launches[0].buffers
+    assert any(isinstance(b, TensorMapArg) and b.kind == "result" for b in stored) == (tile_n != 80)
 
 
 @pytest.mark.parametrize("tile_n", [32, 96, 128, 72])

@@ -12,7 +12,7 @@ from cuda_emulation import run_emulated
 from exact_products import check_blocks_of_ones, check_every_code, every_code
 from ptx_loops import innermost_counts
 
-from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule, plan_decoded_wgmma
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import PROMOTED_ROWS, DecodedWgmmaSchedule, plan_decoded_wgmma
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_matmul import choose, decoded_wgmma_schedules
 from ingot.compiler.codegen.family import emit
@@ -105,8 +105,9 @@ EIGHT_BITS = [("i8", "i32", False), ("i8", "i32", True), ("f8E4M3FN", "f32", Fal
 def test_eight_bits_as_they_are(dtype: str, acc: str, unsigned: bool) -> None:
     """Both operands of 8 bits, columns neighbours in memory: transposed on their way to the instruction, integers exactly."""
     ptx = {"i8": "u8" if unsigned else "s8", "f8E4M3FN": "e4m3", "f8E5M2": "e5m2"}[dtype]
+    large = DecodedWgmmaSchedule(176 if acc == "i32" else PROMOTED_ROWS, 2)
     for size, schedule in (
-        ((70, 160, 192), SMALL), ((200, 272, 400), DecodedWgmmaSchedule(176, 2)),
+        ((70, 160, 192), SMALL), ((200, 272, 400), large),
         ((70, 144, 1024), replace(SMALL, splits=2)), ((70, 144, 640), replace(SMALL, stream=3)),
     ):  # fmt: skip
         d = make.matmul(*size, dtype, acc=acc)

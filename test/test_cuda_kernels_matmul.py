@@ -16,6 +16,7 @@ from exact_products import check_blocks_of_ones
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
+from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import DecodedWgmmaSchedule
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
@@ -61,14 +62,22 @@ def test_wgmma_reads_operands_either_way(dtype: str, layout: str) -> None:
     assert found.executed[f"wgmma.m64n64k16.{dtype}.{dtype}"] == 2 * 2 * 2 * 3 * 4
 
 
-@pytest.mark.parametrize("dtype", ["f8E4M3FN", "i8", "f32"])
-def test_wgmma_of_other_types_is_k_major(dtype: str) -> None:
-    """The instruction has no transposed form of them: other layouts go to kernels that turn them in registers, or to others."""
+@pytest.mark.parametrize(("dtype", "small", "large"), [
+    ("f8E4M3FN", DecodedWgmmaSchedule, DecodedWgmmaSchedule), ("i8", MmaSchedule, DecodedWgmmaSchedule),
+    ("f32", MmaSchedule, MmaSchedule),
+])  # fmt: skip
+def test_wgmma_of_other_types_is_k_major(dtype: str, small: type, large: type) -> None:
+    """The instruction has no transposed form of them: other layouts go to the kernel that turns bytes in registers, or to
+    mma.sync."""
     options = {"acc": "i32" if dtype == "i8" else "f32", "tf32": True, "out": "i32" if dtype == "i8" else "f32"}
     check(product(72, 80, 144, dtype, "NT", **options), "sm_90a", WGMMA)
     with kernel_context(), pytest.raises(NotImplementedError, match="cannot read"):
         emit(product(72, 80, 144, dtype, "NN", **options), BY_NAME["sm_90a"], WGMMA)
-    check(product(72, 80, 144, dtype, "NN", **options), "sm_90a")
+    d = product(72, 80, 144, dtype, "NN", **options)
+    for case, kind in ((d, small), (product(2048, 4096, 4096, dtype, "NN", **options), large)):
+        assert type(choose(gemm_problem(case), BY_NAME["sm_90a"])) is kind
+    engines = {name.split(".")[0] for name in check(d, "sm_90a").executed if "mma" in name}
+    assert engines == {"wgmma" if small is DecodedWgmmaSchedule else "mma"}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,9 +29,9 @@ def check(d: Dispatch, target: str = "sm_80", schedule: Any = None, sizes: Mappi
     return len(emulated_check(d, target, schedule, sizes).plan.launches)
 
 
-def ptx_of(d: Dispatch, target: str = "sm_90a") -> str:
+def ptx_of(d: Dispatch, schedule: Any = None, target: str = "sm_90a") -> str:
     with kernel_context():
-        return compile_kernels(emit(d, BY_NAME[target]).module, target, stop="ptx")
+        return compile_kernels(emit(d, BY_NAME[target], schedule).module, target, stop="ptx")
 
 
 KINDS = ("softmax", "log_softmax", "layer", "rms")
@@ -145,12 +146,19 @@ def test_groups(kind: str) -> None:
     check(make.normalize(kind, 2, "s", 4, 8, axes=(1, 3), dtype="f32"), sizes={"s": 37})
     ptx = ptx_of(make.normalize(kind, 2, "s", 32, 10, axes=(1, 3)))
     assert "ld.global.v4" in ptx
-    ptx = ptx_of(make.normalize(kind, 2, 9216, 32, 10, axes=(1, 3)))
-    assert "cp.async.cg.shared.global" in ptx
-    assert "ld.global" not in ptx
 
 
-CLUSTERS = {
+def test_where_groups_are_held() -> None:
+    """In a cluster elements are read once, to registers or to shared memory."""
+    d = make.normalize("rms", 2, 9216, 32, 10, axes=(1, 3))
+    held, copied = (ClusterSchedule(4, 8, 8, 96, registers) for registers in (True, False))
+    assert len(re.findall(r"ld\.global\S*v4", ptx_of(d, held))) == 12  # 1152 positions of a block, 96 at a time
+    assert "cp.async" not in ptx_of(d, held)
+    assert "cp.async.cg.shared.global" in ptx_of(d, copied)
+    assert "ld.global" not in ptx_of(d, copied)
+
+
+CLUSTERS: dict[str, tuple[tuple[int, ...], ClusterSchedule]] = {
     "vectors that meet two groups": ((2, 30, 4, 10), ClusterSchedule(2, 4, 4, 8)),
     "one block": ((2, 30, 4, 10), ClusterSchedule(4, 1, 8, 6)),
     "eight blocks, the last one shorter": ((1, 36, 4, 8), ClusterSchedule(2, 8, 8, 3)),
@@ -159,10 +167,12 @@ CLUSTERS = {
 }
 
 
+@pytest.mark.parametrize("registers", [False, True], ids=["shared", "registers"])
 @pytest.mark.parametrize("kind", ["layer", "rms"])
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_groups_in_a_cluster(kind: str, name: str) -> None:
+def test_groups_in_a_cluster(kind: str, name: str, registers: bool) -> None:
     shape, schedule = CLUSTERS[name]
+    schedule = replace(schedule, registers=registers)
     assert check(make.normalize(kind, *shape, axes=(1, 3), dtype="f16"), "sm_90a", schedule) == 1
 
 
@@ -178,7 +188,7 @@ def test_groups_in_a_cluster_with_regions() -> None:
 
 
 def test_choice_of_clusters() -> None:
-    """One launch where a cluster of the target can hold a group of every position, else two."""
+    """One launch where a cluster of the target holds a group of every position and reads whole lines of memory, else two."""
 
     def launches(target: str, *shape: Any, dtype: str = "f16") -> tuple[int, int]:
         with kernel_context():
@@ -188,11 +198,13 @@ def test_choice_of_clusters() -> None:
     assert launches("sm_90a", 2, 9216, 32, 10) == (1, 8)
     assert launches("sm_90a", 2, 144, 32, 40) == (1, 1)
     assert launches("sm_80", 2, 9216, 32, 10) == (2, 1)
-    assert launches("sm_80", 2, 576, 32, 40) == (1, 1)
-    assert launches("sm_75", 2, 576, 32, 40) == (2, 1)
+    assert launches("sm_80", 2, 144, 32, 40) == (1, 1)
+    assert launches("sm_75", 2, 144, 32, 40) == (1, 1)  # in registers: it has no cp.async
+    assert launches("sm_75", 2, 9216, 32, 10) == (2, 1)
+    assert launches("sm_90a", 2, 9216, 32, 30) == (2, 1)
     assert launches("sm_90a", 1, 1 << 18, 32, 4) == (2, 1)
     assert launches("sm_90a", 1, "s", 32, 10) == (2, 1)
-    assert launches("sm_90a", 2, 576, 32, 1) == (1, 4)
+    assert launches("sm_90a", 2, 576, 32, 1) == (1, 2)
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])

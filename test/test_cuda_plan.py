@@ -50,7 +50,7 @@ def make_plan(cuda: FakeCuda, n: int, live: frozenset[str] = frozenset(), symbol
 
 
 def size_table(plan: cuda_plan.Plan) -> list[int]:
-    return list((ctypes.c_int64 * len(plan._sizes)).from_address(plan._size_table))
+    return list((ctypes.c_int64 * len(plan.sizes)).from_address(plan._size_table))
 
 
 def test_parameters_grids_and_sizes(driver):
@@ -97,9 +97,6 @@ def test_live_sizes_keep_grid_and_arena_and_change_the_table(driver):
 def test_what_did_not_change_is_not_written_again(driver):
     """Iterations of a loop differ in live sizes alone; calls with other arrays in addresses alone."""
     plan = make_plan(FakeCuda(), 100, frozenset({"N"}))
-    written = []
-    write = plan._write
-    plan._write = lambda record, *rest: (written.append(record.step.node), write(record, *rest))
     addresses = [0xA0000, 0, 0xB0000]
     expected = [
         (addresses, 100, ["first", "second"]),
@@ -109,9 +106,16 @@ def test_what_did_not_change_is_not_written_again(driver):
         ([0xC0000, 0, 0xB0000], 101, ["first", "second"]),
     ]
     for where, n, nodes in expected:
-        written.clear()
+        for record in plan.launches:
+            for storage, _ in record.storage[:2]:
+                storage.value += 1 << 48  # what is not written again stays wrong
         changed = plan.bind(where, 0xD0000, {"N": n}, 0)
-        assert [r.step.node for r in changed] == written == nodes
+        assert [r.step.node for r in changed] == nodes
+        first, second = ([storage.value for storage, _ in record.storage[:2]] for record in plan.launches)
+        assert first == [where[0] + ("first" not in nodes) * (1 << 48), 0xD0100 + ("first" not in nodes) * (1 << 48)]
+        assert second == [0xD0100 + (len(nodes) < 2) * (1 << 48), where[2] + 4 * n + (not nodes) * (1 << 48)]
+        plan.bind([0, 0, 0], 0, {"N": n}, 0)  # all right again
+        plan.bind(where, 0xD0000, {"N": n}, 0)
         assert size_table(plan) == [n, n + 1]
 
 

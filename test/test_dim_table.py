@@ -29,6 +29,14 @@ def test_round_trip() -> None:
     assert spelled[:3] == ["N", "7", "2*N*S - 3"]
 
 
+def test_parts_may_be_negative() -> None:
+    for text in ("max(0, floordiv(N - 5, 2))", "max(0, signed(n))", "select(floordiv(N - 5, 2) + 1, 0, 1, max(signed(n), 0))"):
+        d = dims.parse(text)
+        table = DimTable(dims.symbols(d))
+        spelled = table.text(d)
+        assert DimReader(table.definitions).dim(spelled) is d
+
+
 def test_common_parts_are_written_once() -> None:
     deep = halved("N", 10)
     table = DimTable()

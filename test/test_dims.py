@@ -110,3 +110,21 @@ def test_multiples_and_substitution():
 def test_exporters_names_become_identifiers():
     for name in ("batch-size.1", "0dim", "min", "", "größe"):
         assert dims.symbols(dims.symbol(dims.sanitize(name))) == {dims.sanitize(name)}
+
+
+def test_numbers_that_may_be_negative() -> None:
+    n = dims.signed(dims.symbol("n"))
+    assert dims.parse("signed(n)") is n
+    assert dims.has_signed(dims.floordiv(n + 3, dims.symbol("m")))
+    assert not dims.has_signed(dims.symbol("n"))
+    assert dims.symbol_of_signed(n) is dims.symbol("n")
+    assert dims.symbol_of_signed(n + 1) is None
+    assert not dims.is_nonnegative(n)
+    assert dims.maximum(n, 0) is not n
+    assert dims.evaluate(dims.maximum(n, 0), {"n": -3}) == 0
+    assert dims.substitute(n, {"n": -3}) == -3
+
+
+def test_names_that_python_keeps() -> None:
+    name = dims.sanitize("from")
+    assert dims.parse(str(dims.symbol(name) + 1)) is dims.symbol(name) + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
+from tensor_core_sums import LEAST_EXPONENT, instruction
 
 from ingot.compiler.codegen.kernel_builder import KernelModule, Param
 from ingot.compiler.emulator import EmulationError, TensorMap, Uninitialized, emulate
@@ -460,6 +461,9 @@ def test_wgmma_reads_k_major_tiles(kind, swizzle):
     left, right = (x[:, -k_step:].astype(np.float64) for x in (a, b))
     product = left @ right.T
     expected = (product.astype(np.float32) + product).astype(np.float32) if not integer else (2 * product).astype(np.int32)
+    if kind in LEAST_EXPONENT:
+        once = instruction(left, right.T, np.zeros((64, n)), (kind, kind), "wgmma")
+        expected = instruction(left, right.T, once, (kind, kind), "wgmma")
     assert np.array_equal(out, expected)
     assert report.executed == {f"wgmma.m64n{n}k{k_step}.{kind}.{kind}": 2}
 
@@ -527,7 +531,11 @@ def test_wgmma_takes_a_from_registers(kind):
         store_accumulator(k, acc, r, n, "f32")
 
     launch(build, [a, b, out], block=128).check()
-    assert np.array_equal(out, (a.astype(np.float64) @ b.astype(np.float64).T).astype(np.float32))
+    left, right = (x.astype(np.float64) for x in (a, b))
+    expected = (left @ right.T).astype(np.float32)
+    if kind in LEAST_EXPONENT:
+        expected = instruction(left, right.T, np.zeros((64, n)), (kind, kind), "wgmma")
+    assert np.array_equal(out, expected)
 
 
 @pytest.mark.parametrize(

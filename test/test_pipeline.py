@@ -353,7 +353,8 @@ def test_broken_entry_points(monkeypatch, points, message):
 def test_the_entry_point_group_is_read(monkeypatch):
     registry._entry_points.cache_clear()
     asked = []
-    monkeypatch.setattr(registry, "entry_points", lambda **query: asked.append(query) or importlib.metadata.EntryPoints())
+    none = importlib.metadata.EntryPoints()
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **query: asked.append(query) or none)
     assert PassRegistry().find("no-such-pass") is None
     registry._entry_points.cache_clear()
     assert asked == [{"group": "ingot.passes"}]

@@ -44,7 +44,7 @@ MATMUL = Dispatch(
     ("d0",),
     (1,),
 )
-TILES = TensorMapArg("operand", 1, "f32", (D0, 768), (3072,), (32, 64), 128, ((0, 0), (1, 1), 8, 8))
+TILES = TensorMapArg("operand", 1, "f32", (D0, 768), (3072,), (32, 64), 128, ((0, 0), (1, 1), 8, 8), steps=(2, 1))
 PLAN = KernelPlan(
     (
         KernelLaunch("k", (dims.ceildiv(D0, 64), 1, 1), (BufferArg("operand"), BufferArg("workspace", 0, D0 * 4)), flops=D0),

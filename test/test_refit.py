@@ -104,3 +104,65 @@ def test_single_weights_and_mistakes(tmp_path: Path) -> None:
     derived = ingot.compile(normalized())
     with pytest.raises(EngineError, match="also depends on"):
         derived.refit({"s": np.ones((32, 1, 1, 1), np.float32)})
+
+
+def with_constants(zero: int = 3, factor: float = 2.0, bias: float = 1.0) -> onnx.ModelProto:
+    """A quantized product whose zero point, and a factor, are parts of the IR; its bias and scales are weights."""
+    rng = np.random.default_rng(5)
+    weights = {
+        "q": rng.integers(-128, 128, (8, 4)).astype(np.int8),
+        "s": np.float32(0.5), "z": np.int8(zero), "sw": np.ones(4, np.float32), "zw": np.zeros(4, np.int8),
+        "c": np.float32(factor), "b": np.full(4, bias, np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["q", "sw", "zw"], ["w"], axis=1),
+        helper.make_node("MatMul", ["xd", "w"], ["h"]),
+        helper.make_node("Mul", ["h", "c"], ["m"]),
+        helper.make_node("Add", ["m", "b"], ["y"]),
+    ]
+    return model(nodes, {"x": (F, ["N", 8])}, {"y": (F, ["N", 4])}, weights)
+
+
+@pytest.mark.parametrize(("change", "name"), [({"zero": 4}, "z"), ({"zero": 0}, "z"), ({"factor": 3.0}, "c")], ids=str)
+def test_what_was_folded_into_the_ir_cannot_be_refitted(change: dict, name: str, tmp_path: Path) -> None:
+    ingot.compile(with_constants()).save(tmp_path / "m.ingot")
+    engine = ingot.Engine.load(tmp_path / "m.ingot")
+    onnx.save(with_constants(**change), tmp_path / "other.onnx")
+    message = f"'{name}' was compiled into the engine and has other values now .*compile the model again"
+    with pytest.raises(EngineError, match=message):
+        engine.refit(tmp_path / "other.onnx")
+    with pytest.raises(EngineError, match=message):
+        engine.refit({name: np.float32(7) if name == "c" else np.int8(7)})
+
+
+def test_zero_points_that_were_left_out_cannot_be_refitted() -> None:
+    engine = ingot.compile(with_constants())
+    assert "zw" not in engine.header.weights
+    with pytest.raises(EngineError, match="'zw' was compiled into the engine"):
+        engine.refit({"zw": np.ones(4, np.int8)})
+
+
+def test_what_was_folded_may_be_given_as_it_was(tmp_path: Path) -> None:
+    """A checkpoint that changes weights alone, small ones among them, fits; so do arrays of folded tensors that equal them."""
+    onnx.save(with_constants(bias=5.0), tmp_path / "other.onnx")
+    x = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
+    (expected,) = ingot.Session(ingot.compile(with_constants(bias=5.0)), "cpu").run(None, {"x": x})
+    engine = ingot.compile(with_constants())
+    given = {"b": np.full(4, 5, np.float32), "z": np.int8(3), "c": np.float32(2)}
+    for sources in (tmp_path / "other.onnx", given):
+        np.testing.assert_array_equal(ingot.Session(engine.refit(sources), "cpu").run(None, {"x": x})[0], expected)
+
+
+def test_a_constant_may_be_a_source_of_a_derived_weight(tmp_path: Path) -> None:
+    """A table that is gathered at positions which the IR holds."""
+    rng = np.random.default_rng(7)
+    weights = {"table": rng.standard_normal((400, 24)).astype(np.float32), "positions": np.arange(300)}
+    nodes = [helper.make_node("Gather", ["table", "positions"], ["g"]), helper.make_node("Add", ["x", "g"], ["y"])]
+    file = tmp_path / "m.onnx"
+    onnx.save(model(nodes, {"x": (F, ["N", 300, 24])}, {"y": (F, ["N", 300, 24])}, weights), file)
+    ingot.compile(file).save(tmp_path / "full.ingot")
+    ingot.compile(file).save(tmp_path / "bare.ingot", weights=False)
+    ingot.Engine.load(tmp_path / "bare.ingot").refit(file).save(tmp_path / "again.ingot")
+    assert (tmp_path / "again.ingot").read_bytes() == (tmp_path / "full.ingot").read_bytes()

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from runtime_models import accumulator, perceptron, perceptron_reference
 
 import ingot
+from ingot.runtime import device
 from ingot.runtime.cache import RuntimeCache
+from ingot.runtime.compile_client import CompileClient
 from ingot.runtime.session import Session
 
 
@@ -95,6 +98,30 @@ def test_inputs_of_any_layout_and_kind(session: Session) -> None:
         for got, wanted in zip(session.run(None, {"x": value}), expected, strict=True):
             np.testing.assert_array_equal(got, wanted)
     assert session.stats()["copied_inputs"] > before
+
+
+def test_server_starts_before_the_device_for_unknown_engines(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    class Client(CompileClient):
+        def start(self) -> None:
+            events.append("server")
+            super().start()
+
+    def open_device(*args: Any, **options: Any) -> Any:
+        events.append("device")
+        return device.open_device(*args, **options)
+
+    monkeypatch.setattr("ingot.runtime.session.open_device", open_device)
+    for expected in ("server", "device"):  # compiled, then found in the cache
+        cache, client = RuntimeCache(tmp_path / "cache.sqlite"), Client(workers=2)
+        ingot.Session(path, "cpu", cache=cache, client=client).close()
+        client.close()
+        cache.close()
+        assert events[0] == expected
+        events.clear()
 
 
 def test_threads_share_a_session(path: Path) -> None:

@@ -43,6 +43,10 @@ def test_slice_expand_and_negative_steps() -> None:
     np.testing.assert_array_equal(elements(view, memory, {"S": 4}), memory.reshape(4, 6)[::-1, 1::2])
     row = StridedView.contiguous((1, 6)).expand((2, s, 6))
     assert row.strides == (0, 0, 1)
+    maybe = StridedView.contiguous((s, 6)).expand((dims.parse("bcast(R, S)"), 6))
+    for size, repeated in ((1, 3), (3, 3)):
+        found = elements(maybe, memory, {"S": size, "R": 3})
+        np.testing.assert_array_equal(found, np.broadcast_to(memory[: size * 6].reshape(size, 6), (repeated, 6)))
     np.testing.assert_array_equal(elements(row, memory, {"S": 3}), np.broadcast_to(memory[:6], (2, 3, 6)))
     assert row.reshape((2 * s, 6)) is not None
 

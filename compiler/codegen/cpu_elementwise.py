@@ -24,6 +24,7 @@ from ingot.compiler.codegen.cpu_space import (
     clipped,
     collapse,
     for_lanes,
+    inner_axis,
     order_by_result,
     takes_masks,
     vector_lanes,
@@ -73,7 +74,10 @@ def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
     dtypes = [dispatch.operands[n].dtype for n in operands] + [r.dtype for r in dispatch.results]
     computed = dtypes if region.is_identity else dtypes + [i.type for i in region.insts]
     lanes = vector_lanes(target, computed)
-    part = chunks(space) if rows is None else chunks(space, TRANSPOSE_ROWS, TRANSPOSE_LANES)
+    inner = 1 if rows is not None else inner_axis(space.sizes, space.strides[: len(results)], dtypes, lanes, dispatch)
+    # Work items, and loops, are over the space with the axes that lanes run over made one.
+    sizes = space.sizes if inner == 1 else (*space.sizes[:-2], space.sizes[-2] * inner)
+    part = chunks(sizes) if rows is None else chunks(sizes, TRANSPOSE_ROWS, TRANSPOSE_LANES)
     packed = any(shares_bytes(r.dtype) for r in dispatch.results)
     # Work items that may meet within a byte run one after the other.
     serial = packed and not _ends_at_bytes(work, space)
@@ -87,18 +91,20 @@ def emit_elementwise(work: Elementwise, target: Target) -> Emitted:
 
         def work_item(item: Val) -> None:
             *outer, lane_block = ck.split(item, part.grid)
-            start, stop = clipped(ck, lane_block, part.lanes, space.sizes[-1])
+            start, stop = clipped(ck, lane_block, part.lanes, sizes[-1])
             axis = len(space.sizes) - 1
 
             def row(index: Sequence[Val]) -> None:
-                for_lanes(ck, start, stop, lanes,
-                          lambda i, n, mask: at_position(Position((*index, i), axis if n else -1, n, mask)),
-                          masked=masked)  # fmt: skip
+                def vector(i: Val, n: int, mask: Val | None) -> None:
+                    along = (i,) if inner == 1 else (i // inner, i % inner)
+                    at_position(Position((*index, *along), axis if n else -1, n, mask, inner if n else 1))
+
+                for_lanes(ck, start, stop, lanes, vector, masked=masked)
 
             if not outer:
                 row(())
             else:
-                first, last = clipped(ck, outer[-1], part.rows, space.sizes[-2])
+                first, last = clipped(ck, outer[-1], part.rows, sizes[-2])
                 if rows is None:
                     with ck.k.for_(first, last) as loop:
                         row((*outer[:-1], loop.iv))

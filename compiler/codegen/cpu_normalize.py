@@ -53,14 +53,14 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
             (value,) = one.fold([one.splat(0.0, dtype)], step)
             return one.across(value, Val.__add__)
 
-        def finish(one: Instance, f: Callable[[Val], Val]) -> None:
-            """Store the epilogue of f(y)."""
+        def finish(one: Instance, f: Callable[[Val], Val], *statistics: Val) -> None:
+            """Store the epilogue of f(y), and of the statistics where it takes them."""
 
             def store(at: Position) -> None:
                 y = mapped(at)
                 if at.lanes and y.t.kind != "vector":
                     y = k.broadcast(y, at.lanes)
-                regions.store(ck, epilogue_emitter([f(y)], at), at)
+                regions.store(ck, epilogue_emitter([f(y), *statistics][: len(epilogue.args)], at), at)
 
             one.each(store, regions.masked(ck))
 
@@ -86,11 +86,11 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
                 return centered * centered
 
             factor = 1.0 / k.sqrt(total(one, square) / count + epsilon)
-            finish(one, lambda y: (y - mean) * factor)
+            finish(one, lambda y: (y - mean) * factor, mean, factor)
 
         def rms(one: Instance) -> None:
             factor = 1.0 / k.sqrt(total(one, lambda y: y * y) / count + epsilon)
-            finish(one, lambda y: y * factor)
+            finish(one, lambda y: y * factor, factor)
 
         body = {"softmax": softmax, "log_softmax": softmax, "layer": layer, "rms": rms}[kind]
         for_instances(ck, space, regions.lanes, body, regions.masked(ck))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ingot import dims
@@ -23,7 +24,7 @@ from ingot.compiler.codegen.cpu_region import (
     loaded_operands,
     store_elements,
 )
-from ingot.compiler.codegen.cpu_space import takes_masks, vector_lanes
+from ingot.compiler.codegen.cpu_space import inner_axis, takes_masks, vector_lanes
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
@@ -86,6 +87,12 @@ class ReductionRegions:
         dtypes = [x.dtype, *(r.dtype for r in dispatch.results), *(dispatch.operands[n].dtype for n in operands)]
         self.dtypes = dtypes
         self.lanes = vector_lanes(target, [*dtypes, statistic])
+        if not self.space.lanes_kept:
+            # What a reduction writes has no reduced axes; a normalization's results must be walked as its input is.
+            count = len(self.space.kept)
+            walks = [s[count:] for s in self.space.strides[:first] if any(d != 0 for d in s[count:])]
+            inner = inner_axis(self.space.reduced, walks, dtypes, self.lanes, dispatch)
+            self.space = replace(self.space, inner=inner)
         width = self.space.kept[-1]
         if self.space.lanes_kept and isinstance(width, int) and width >= _WIDE * self.lanes:
             # Down a column, one register's worth of each row would use a fraction of the lines and pages it touches.

@@ -40,6 +40,7 @@ class ReductionSpace:
         lanes_kept: whether lanes lie along the last kept axis; else along the last reduced one.
         grid: counts of a work item's coordinates.
         rows: kept positions of a work item where lanes are reduced.
+        inner: size of the last reduced axis where lanes run over it and the one before (`cpu_region.Position`), else 1.
     """
 
     kept: tuple[Dim, ...]
@@ -49,6 +50,12 @@ class ReductionSpace:
     lanes_kept: bool
     grid: tuple[Dim, ...]
     rows: Dim
+    inner: int = 1
+
+    @property
+    def walked(self) -> tuple[Dim, ...]:
+        """Sizes of the reduced axes, with those over which lanes run made one."""
+        return self.reduced if self.inner == 1 else (*self.reduced[:-2], self.reduced[-2] * self.inner)
 
     @property
     def kept_axes(self) -> dict[int, int]:
@@ -109,10 +116,10 @@ class Instance:
     def fold(self, start: list[Val], step: Callable[[Position, list[Val]], list[Val]]) -> list[Val]:
         """Carry values through all reduced positions; masked lanes must be made neutral by `step` (see `keep`)."""
         k, space = self.ck.k, self.space
-        last = len(space.reduced) - 1
+        last = len(space.walked) - 1
 
         def nest(axis: int, index: tuple[Val, ...], carry: list[Val]) -> list[Val]:
-            size = self.ck.dim(space.reduced[axis])
+            size = self.ck.dim(space.walked[axis])
             if axis == last and not space.lanes_kept:
                 return self._fold_lanes(index, size, carry, step)
             with k.for_(0, size, carry=carry) as loop:
@@ -126,22 +133,27 @@ class Instance:
     def _inside(self, index: tuple[Val, ...]) -> Position:
         return Position((*self._kept, *index), self.at.lane_axis, self.at.lanes, self.at.mask)
 
+    def _along(self, index: tuple[Val, ...], i: Val, lanes: int, mask: Val | None) -> Position:
+        """The position at place `i` of the axis (or axes) that lanes run over."""
+        inner = self.space.inner
+        index = (*index, i) if inner == 1 else (*index, i // inner, i % inner)
+        return Position(index, len(index) - 1 if lanes else -1, lanes, mask, inner if lanes else 1)
+
     def _fold_lanes(
         self, index: tuple[Val, ...], size: Val, carry: list[Val], step: Callable[[Position, list[Val]], list[Val]]
     ) -> list[Val]:
         ck, k, lanes = self.ck, self.ck.k, self._lanes
-        axis = len(self._kept) + len(index)
         main = size // lanes * lanes
         if main.const is None or main.const > 0:
             with k.for_(0, main, lanes, carry=carry) as loop:
-                loop.yield_(step(Position((*self._kept, *index, loop.iv), axis, lanes), loop.carry))
+                loop.yield_(step(self._along((*self._kept, *index), loop.iv, lanes, None), loop.carry))
             carry = loop.results
         if main.const is not None and main.const == size.const:
             return carry
         with k.if_else(main < size, results=carry) as tail:
             with tail.then:
                 mask = tail_mask(ck, size - main, lanes)
-                tail.yield_(step(Position((*self._kept, *index, main), axis, lanes, mask), carry))
+                tail.yield_(step(self._along((*self._kept, *index), main, lanes, mask), carry))
             with tail.else_:
                 tail.yield_(carry)
         return tail.results
@@ -149,15 +161,14 @@ class Instance:
     def each(self, body: Callable[[Position], None], masked: bool) -> None:
         """Visit all reduced positions."""
         k, space = self.ck.k, self.space
-        last = len(space.reduced) - 1
+        last = len(space.walked) - 1
 
         def nest(axis: int, index: tuple[Val, ...]) -> None:
-            size = self.ck.dim(space.reduced[axis])
+            size = self.ck.dim(space.walked[axis])
             if axis == last and not space.lanes_kept:
-                lane_axis = len(self._kept) + axis
 
                 def vector(i: Val, lanes: int, mask: Val | None) -> None:
-                    body(Position((*self._kept, *index, i), lane_axis if lanes else -1, lanes, mask))
+                    body(self._along((*self._kept, *index), i, lanes, mask))
 
                 for_lanes(self.ck, k.const(0, "i64"), size, self._lanes, vector, masked=masked)
                 return

@@ -29,12 +29,20 @@ class Position:
         lane_axis: the axis along which lanes lie, or -1 for a single element.
         lanes: elements; 0 for a scalar.
         mask: vector of i1: which lanes exist; None for all.
+        inner: size of `lane_axis` where lanes run over it and the axis before it, along which a vector begins at any place; 1
+            where they run along `lane_axis` alone. It divides `lanes`.
     """
 
     index: tuple[Val, ...]
     lane_axis: int = -1
     lanes: int = 0
     mask: Val | None = None
+    inner: int = 1
+
+    def offsets(self, strides: Sequence[Dim]) -> list[Dim]:
+        """Distances of the lanes of a position with `inner` from its own place, where a tensor has these strides."""
+        outer, inner = strides[self.lane_axis - 1], strides[self.lane_axis]
+        return [lane // self.inner * outer + lane % self.inner * inner for lane in range(self.lanes)]
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,35 @@ def load_elements(
 ) -> Val:
     """`load_lanes` of the tensor at `base` at a position, whose lane axis is its strides'."""
     place = ck.offset(index, strides)
+    if at.lanes and at.inner > 1 and not shares_bytes(dtype):
+        return _load_across(ck, base, place, at.offsets(strides), dtype, at)
     step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
     if shares_bytes(dtype):
         return load_nibbles(ck, base, place, step, at, begins=begin_bytes(strides, at.lane_axis, ck.dispatch))
     return load_lanes(ck, base.at(place, storage_type(dtype)), dtype, step, at)
+
+
+def _load_across(ck: CpuKernel, base: Val, place: Val, offsets: list[Dim], dtype: str, at: Position) -> Val:
+    """Elements at `offsets` from a place, one a lane: a run of memory and a shuffle within it where that is what they are."""
+    k, storage = ck.k, storage_type(dtype)
+    known = [d for d in offsets if isinstance(d, int)]
+    if len(known) == len(offsets):
+        first = min(known)
+        order = [d - first for d in known]
+        if not any(order):
+            return load_lanes(ck, base.at(place, storage), dtype, k.const(0, "i64"), at)
+        # Lanes that a mask switches off are whole groups of `inner`.
+        if sorted(order) == list(range(at.lanes)) and all(a // at.inner == i // at.inner for i, a in enumerate(order)):
+            run = load_lanes(ck, base.at(place + first, storage), dtype, k.const(1, "i64"), at)
+            return run if order == sorted(order) else k.shuffle(run, run, order)
+    value = _gather(ck, base.at(place, storage), _offset_vector(ck, offsets), storage, at.mask)
+    return value.ne(0) if dtype == "i1" else value
+
+
+def _offset_vector(ck: CpuKernel, offsets: list[Dim]) -> Val:
+    if all(isinstance(d, int) for d in offsets):
+        return ck.k.vector_constant([d for d in offsets if isinstance(d, int)], f"vector<{len(offsets)}xi64>")
+    return ck.k.vector([ck.dim(d) for d in offsets])
 
 
 def store_elements(
@@ -73,6 +106,11 @@ def store_elements(
 ) -> None:  # fmt: skip
     """`store_lanes` to the tensor at `base` at a position, `start` elements further."""
     place = ck.offset(index, strides) if start is None else ck.offset(index, strides) + start
+    if at.lanes and at.inner > 1 and at.offsets(strides) != list(range(at.lanes)):
+        raise NotImplementedError(f"results of strides {strides} whose lanes run over two axes")
+    if at.lanes and at.inner > 1:
+        store_lanes(ck, x, base.at(place, storage_type(dtype)), dtype, ck.k.const(1, "i64"), at)
+        return
     step = ck.dim(strides[at.lane_axis]) if at.lanes else ck.k.const(0, "i64")
     if shares_bytes(dtype):
         begins = start is None or (start.const is not None and start.const % 2 == 0)
@@ -190,6 +228,9 @@ class RegionEmitter:
                 axis = self.axes.get(inst.attr("axis"))
                 if axis is None:
                     return k.const(0, "i64")
+                if at.lanes and at.inner > 1 and at.lane_axis - axis in (0, 1):
+                    strides = [int(i == axis) for i in range(len(at.index))]
+                    return k.broadcast(at.index[axis], at.lanes) + _offset_vector(ck, at.offsets(strides))
                 stepped = at.lanes and axis == at.lane_axis
                 return _Stepped(at.index[axis], k.const(1, "i64")) if stepped else at.index[axis]
             case "dim":

@@ -9,6 +9,8 @@ from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel
 from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
+from ingot.dispatch import Dispatch, known_multiple
+from ingot.dtypes import DTYPES
 from ingot.target import Target
 
 ITEM_ELEMENTS = 16384  # elements of one work item of an elementwise kernel
@@ -62,6 +64,21 @@ def collapse(
     )
 
 
+def inner_axis(
+    sizes: Sequence[Dim], contiguous: Sequence[Sequence[Dim]], dtypes: Iterable[str], lanes: int, dispatch: Dispatch
+) -> int:
+    """The size of the last of `sizes` where vectors of `lanes` should run over the last two axes, else 1: where it is less than
+    a vector, and all of `contiguous` (strides) walk both axes as one."""
+    if len(sizes) < 2 or any(DTYPES[t].bits < 8 for t in dtypes):
+        return 1
+    size = sizes[-1]
+    if not isinstance(size, int) or size < 2 or size >= lanes or lanes % size:
+        return 1
+    if known_multiple(sizes[-2], dispatch) * size < lanes and isinstance(sizes[-2], int):
+        return 1
+    return size if all(s[-1] == 1 and s[-2] == size for s in contiguous) else 1
+
+
 def order_by_result(shape: Sequence[Dim], strides: Sequence[Dim]) -> list[int]:
     """The axes of a domain with the one that is contiguous in the result last."""
     rank = len(shape)
@@ -82,9 +99,9 @@ class Chunks:
     lanes: Dim
 
 
-def chunks(space: Space, rows: Dim | None = None, lanes: int = ITEM_ELEMENTS) -> Chunks:
+def chunks(sizes: Sequence[Dim], rows: Dim | None = None, lanes: int = ITEM_ELEMENTS) -> Chunks:
     """Work items of about `ITEM_ELEMENTS`, or of blocks of the given sizes."""
-    *outer, length = space.sizes
+    *outer, length = sizes
     lane_blocks = dims.ceildiv(length, lanes)
     if not outer:
         return Chunks((lane_blocks,), 1, lanes)
@@ -155,14 +172,10 @@ def for_lanes(ck: CpuKernel, start: Val, stop: Val, lanes: int, body: LaneBody, 
 
 def vector_lanes(target: Target, dtypes: Iterable[str]) -> int:
     """Elements of a vector for values of `dtypes`: a register of the widest, counting 64-bit values as 32-bit ones."""
-    from ingot.dtypes import DTYPES
-
     widest = max((DTYPES[t].bits for t in dtypes), default=32)
     return target.vector_bits // min(32, max(8, widest))
 
 
 def takes_masks(ck: CpuKernel, dtypes: Iterable[str]) -> bool:
     """True where masked loads and stores of all `dtypes` are single instructions."""
-    from ingot.dtypes import DTYPES
-
     return ck.has_masks or all(DTYPES[t].bits >= 32 for t in dtypes)

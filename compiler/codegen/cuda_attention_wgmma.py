@@ -120,14 +120,6 @@ def emit_attention_wgmma(module: KernelModule, p: AttentionProblem, plan: WgmmaA
         _Attention(dk, p, plan).emit()
 
 
-def settle(k: object, accumulator: Val) -> Val:
-    """The accumulator after a wait: an empty instruction that what reads it depends on, so that nothing reads it earlier."""
-    members = k.elements(accumulator)  # type: ignore[attr-defined]
-    count = len(members)
-    constraints = ",".join(["=f"] * count + [str(i) for i in range(count)])
-    return k.inline_asm("", constraints, members, accumulator.t)  # type: ignore[attr-defined]
-
-
 class _Attention:
     """The kernel while it is written."""
 
@@ -243,7 +235,7 @@ class _Attention:
         last = self.tiles - 1
         products = self.issue_scores(zero)
         k.wgmma_wait(0)
-        scores = k.elements(settle(k, products))
+        scores = k.elements(k.wgmma_settled(products))
         self.release(2, zero)
         scores = rows.scored(scores, last * s.keys, True) if self.masks else self.scored(scores, last * s.keys)
         maximum, total, _, probabilities = rows.update(scores, maximum, total)
@@ -257,7 +249,7 @@ class _Attention:
         maximum, total, operand, acc = self.loop(begin, self.tiles, state, False)
         acc = self.issue_values(acc, operand, last)
         k.wgmma_wait(0)
-        rows.store(total, k.elements(settle(k, acc)))
+        rows.store(total, k.elements(k.wgmma_settled(acc)))
 
     def scored(self, scores: list[Val], first: Val) -> list[Val]:
         """Scores of a tile that needs no mask."""
@@ -272,13 +264,13 @@ class _Attention:
             products = self.issue_scores(loop.iv)
             acc = self.issue_values(acc, operand, loop.iv - 1)
             k.wgmma_wait(1)
-            scores = k.elements(settle(k, products))
+            scores = k.elements(k.wgmma_settled(products))
             self.release(2, loop.iv)
             first = (self.tiles - 1 - loop.iv) * s.keys
             scores = rows.scored(scores, first, True) if masked else self.scored(scores, first)
             maximum, total, factors, probabilities = rows.update(scores, maximum, total)
             k.wgmma_wait(0)
-            settled = settle(k, acc)
+            settled = k.wgmma_settled(acc)
             self.release(4, loop.iv - 1)
             acc = self.pack(rows.rescale(k.elements(settled), factors), settled.t)
             loop.yield_([maximum, total, rows.operand(probabilities, self.row.ptx), acc])

@@ -4,6 +4,7 @@ Convolutions are channels last. `emit` writes one of
 
     cuda_matmul.py           kernels of one tap that read every pixel once are matrix products as they are
     cuda_conv_depthwise.py   a group for each channel: sums over taps, bound by memory
+    cuda_conv_im2col.py      wgmma, A read by the copy engine (sm_90a): channels that fill steps of K
     cuda_conv_wgmma.py       wgmma, A gathered by a producer warpgroup (sm_90a)
     cuda_conv_mma.py         mma.sync, A gathered by cp.async or through registers: any alignment, transposed ones too
     cuda_conv_simt.py        fused multiply-adds: exact float32, float64, and any type
@@ -19,14 +20,31 @@ from dataclasses import replace
 from typing import Any
 
 from ingot.compiler.codegen import cuda_matmul
-from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, emit_depthwise, is_depthwise
+from ingot.compiler.codegen.cuda_conv_depthwise import (
+    DepthwiseSchedule,
+    choose_depthwise,
+    depthwise_schedules,
+    emit_depthwise,
+    is_depthwise,
+)
+from ingot.compiler.codegen.cuda_conv_im2col import (
+    IM2COL_BESIDE,
+    IM2COL_TILES,
+    Im2colClusterSchedule,
+    Im2colSchedule,
+    emit_conv_im2col,
+    emit_im2col_cluster,
+    plan_conv_im2col,
+    plan_im2col_cluster,
+    windows_map,
+)
 from ingot.compiler.codegen.cuda_conv_mma import emit_conv_mma
 from ingot.compiler.codegen.cuda_conv_padding import emit_padding, pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import ConvProblem, conv_problem
 from ingot.compiler.codegen.cuda_conv_simt import emit_conv_simt
-from ingot.compiler.codegen.cuda_conv_wgmma import emit_conv_wgmma, plan_conv_wgmma
+from ingot.compiler.codegen.cuda_conv_wgmma import emit_conv_wgmma, piece_bytes, plan_conv_wgmma
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule, mma_launch, mma_row
-from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule, simt_launch
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule, WgmmaTile
 from ingot.compiler.codegen.cuda_matmul import (
@@ -38,8 +56,9 @@ from ingot.compiler.codegen.cuda_matmul import (
     stream_k_estimate,
     tensor_core_seconds,
 )
+from ingot.compiler.codegen.cuda_shared_tile import CHUNK
 from ingot.compiler.codegen.cuda_stream_k import emit_finish
-from ingot.compiler.codegen.cuda_window import window_of
+from ingot.compiler.codegen.cuda_window import Window, window_of
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.dialects.mlir import ir
@@ -64,6 +83,10 @@ def as_matmul(dispatch: Dispatch) -> Dispatch:
     return replace(dispatch, root="matmul", operands=(x, weights, *dispatch.operands[2:]))
 
 
+def _is_matmul(dispatch: Dispatch, window: Window) -> bool:
+    return window.is_pointwise and int(dispatch.attr("groups")) == 1 and not _regions_read(dispatch, 1)
+
+
 def _regions_read(dispatch: Dispatch, operand: int) -> bool:
     return any(i.op in ("load", "load_at") and i.attr("operand") == operand for r in dispatch.regions for i in r.insts)
 
@@ -77,6 +100,7 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of all wgmma schedules that fit."""
     p = typical(c.gemm)
     steps = max(1, constant(p.k) * p.a.bits // 1024)
+    share = piece_bytes(c) / CHUNK  # narrow pieces are more copies
     for tile in WGMMA_TILES:
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
@@ -84,10 +108,27 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
             for stages in (8, 7, 6, 5, 4):
                 s = WgmmaSchedule(tile.m, tile.n, stages, splits)
                 if plan_conv_wgmma(c, target, s) is not None:
-                    yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, 1, tile.efficiency), s)
-                    if splits == 1 and (shared := stream_k_estimate(c.gemm, target, s, 1, tile.efficiency)):
+                    efficiency = share * tile.efficiency
+                    yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, 1, efficiency), s)
+                    if splits == 1 and (shared := stream_k_estimate(c.gemm, target, s, 1, efficiency)):
                         yield shared
                     break
+
+
+def im2col_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates of all schedules whose windows the copy engine reads."""
+    if not target.wgmma or windows_map(c, 64) is None:
+        return
+    # Shares of steps are for sizes that are constant, not for typical ones.
+    streams = isinstance(c.gemm.m, int)
+    for e in cuda_matmul.wgmma_schedules(
+        typical(c.gemm), target, IM2COL_TILES, Im2colSchedule, lambda s: plan_conv_im2col(c, target, s), IM2COL_BESIDE
+    ):
+        if streams or not e.schedule.stream:
+            yield e
+    yield from cuda_matmul.cluster_schedules(
+        typical(c.gemm), target, IM2COL_TILES, Im2colClusterSchedule, lambda s: plan_im2col_cluster(c, target, s)
+    )
 
 
 def _has_registers(s: MmaSchedule) -> bool:
@@ -99,7 +140,19 @@ def estimates(c: ConvProblem, target: Target) -> list[Estimate]:
     """Estimates of all schedules with tensor cores that fit."""
     streams = isinstance(c.gemm.m, int)
     mma = (e for e in mma_schedules(typical(c.gemm), target, streams) if _has_registers(e.schedule))
-    return [*wgmma_schedules(c, target), *mma]
+    return [*im2col_schedules(c, target), *wgmma_schedules(c, target), *mma]
+
+
+def schedules(dispatch: Dispatch, target: Target) -> list[Estimate]:
+    """All schedules of a `conv` dispatch, for measuring; an estimate of 0 seconds is none."""
+    x, w = dispatch.operands[:2]
+    window = window_of(dispatch, w.shape[1:-1], x.shape[1:-1])
+    if _is_matmul(dispatch, window):
+        return cuda_matmul.estimates(gemm_problem(as_matmul(dispatch)), target)
+    if is_depthwise(dispatch, window):
+        return [Estimate(0.0, s) for s in depthwise_schedules(dispatch, window, target)]
+    padded = pad_operands(dispatch, window, target)
+    return estimates(conv_problem(dispatch if padded is None else padded.dispatch), target)
 
 
 def choose(c: ConvProblem, target: Target) -> Any:
@@ -119,12 +172,12 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if min(x.type.bits, w.type.bits) < 8:
         raise NotImplementedError(f"conv of {x.dtype} and {w.dtype} on {target.name}: elements share bytes")
     window = window_of(dispatch, w.shape[1:-1], x.shape[1:-1])
-    if window.is_pointwise and int(dispatch.attr("groups")) == 1 and not _regions_read(dispatch, 1):
+    if _is_matmul(dispatch, window):
         return cuda_matmul.emit(as_matmul(dispatch), target, schedule)
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         if schedule is None and is_depthwise(dispatch, window):
-            schedule = choose_depthwise(dispatch, window)
+            schedule = choose_depthwise(dispatch, window, target)
         if isinstance(schedule, DepthwiseSchedule):
             launch = emit_depthwise(module, dispatch, window, schedule)
             return Emitted(KernelPlan((launch,)), module.module)
@@ -144,6 +197,18 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
 
 def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> KernelLaunch:
     """Write the kernel that takes schedule `s`; its launch."""
+    if isinstance(s, Im2colSchedule):
+        plan = plan_conv_im2col(c, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
+        emit_conv_im2col(module, c, plan, target)
+        return plan.launch
+    if isinstance(s, Im2colClusterSchedule):
+        plan = plan_im2col_cluster(c, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
+        emit_im2col_cluster(module, c, s, plan)
+        return plan.launch
     if isinstance(s, WgmmaSchedule):
         plan = plan_conv_wgmma(c, target, s)
         if plan is None:

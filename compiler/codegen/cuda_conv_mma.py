@@ -5,6 +5,7 @@ from __future__ import annotations
 from ingot.compiler.codegen.cuda_conv_problem import ConvProblem
 from ingot.compiler.codegen.cuda_conv_tiles import TransposedWeightTile, WindowTile
 from ingot.compiler.codegen.cuda_gemm_mma import MmaLoop, MmaSchedule, mma_row, tile_shape
+from ingot.compiler.codegen.cuda_gemm_problem import promotes
 from ingot.compiler.codegen.cuda_kernel import dispatch_kernel
 from ingot.compiler.codegen.cuda_shared_tile import TileCopy
 from ingot.compiler.codegen.cuda_stream_k import tile_order
@@ -28,4 +29,4 @@ def emit_conv_mma(module: KernelModule, c: ConvProblem, s: MmaSchedule, target: 
         else:
             weights = TileCopy(dk, p.b, shapes[1], threads, thread, target.cp_async)
         copies = [windows, weights]
-        MmaLoop(dk, row, s, shapes, copies).work(order, copies)
+        MmaLoop(dk, row, s, shapes, copies, promotes(p, target)).work(order, copies)

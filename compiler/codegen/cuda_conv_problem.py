@@ -108,7 +108,8 @@ def conv_problem(dispatch: Dispatch) -> ConvProblem:
         parted.dispatch, batch_sizes, m, outputs, k, a, b, results, row_axes,
         str(dispatch.attr("acc", "f32")), bool(dispatch.attr("tf32", False)),
         (bool(dispatch.attr("a_unsigned", False)), bool(dispatch.attr("b_unsigned", False))),
-        a_elements=dims.product(x.shape[:-1]) * channels,
+        a_elements=dims.minimum(dims.product(x.shape[:-1]), m * window.taps) * channels,
+        fast_accumulation=bool(dispatch.attr("fast_accumulation", False)),
     )  # fmt: skip
     window, channels = _fold_last_axis(x, window, channels, groups)
     return ConvProblem(gemm, window, x, w, channels, pixels)

@@ -1,9 +1,7 @@
 """Matrix products of few tiles on sm_90a, in one launch: the blocks of a cluster share a tile, each with a part of K.
 
-The main loop is that of cuda_gemm_wgmma.py, one tile a block. Each block leaves its accumulators in its own shared memory,
-over stages that are no longer needed; after the cluster's barrier every block reads a share of the tile from all of them
-(distributed shared memory), adds the parts in the order of their ranks, and runs the epilogue. Results do not depend on timing,
-and neither a workspace nor a second launch is needed.
+The main loop is that of cuda_gemm_wgmma.py, one tile a block. Accumulators lie over stages that are no longer needed, and are
+added as in cuda_cluster_sums.py.
 
 Since accumulators pass through shared memory anyway, the product may be computed transposed (`swapped`): B's columns are then
 the 64 rows of the instruction, and A's rows its columns, of which 8 are enough. Few rows of A waste no instruction and no
@@ -15,16 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
+from ingot.compiler.codegen.cuda_cluster_sums import ClusterSums
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem
 from ingot.compiler.codegen.cuda_gemm_tiles import Work, tile_count
 from ingot.compiler.codegen.cuda_gemm_wgmma import ATOM, WgmmaKernel, WgmmaPlan, WgmmaSchedule, plan_wgmma, stage_bytes
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
+from ingot.kernel_plan import TensorMapArg
 from ingot.target import Target
-
-READ_AHEAD = 4  # pairs of columns of which a thread reads all parts before it adds them
 
 
 @dataclass(frozen=True)
@@ -74,12 +71,17 @@ def _seen(p: GemmProblem, s: ClusterSchedule) -> GemmProblem:
     return replace(p, m=p.n, n=p.m, a=p.b, b=p.a, unsigned=p.unsigned[::-1], results=results)
 
 
-def plan_cluster(p: GemmProblem, target: Target, s: ClusterSchedule) -> WgmmaPlan | None:
-    """The launch of a schedule, or None where the instruction or TMA cannot take the operands."""
+def plan_cluster(
+    p: GemmProblem, target: Target, s: ClusterSchedule, windows: TensorMapArg | None = None
+) -> WgmmaPlan | None:
+    """The launch of a schedule, or None where the instruction or TMA cannot take the operands.
+
+    `windows`: the map of A, where it is no matrix; not `swapped` then.
+    """
     if s.cluster > target.max_cluster:
         return None
     q = _seen(p, s)
-    plan = plan_wgmma(q, target, WgmmaSchedule(s.tile_m, s.tile_n, s.stages))
+    plan = plan_wgmma(q, target, WgmmaSchedule(s.tile_m, s.tile_n, s.stages), windows=windows)
     if plan is None:
         return None
     stages = max(s.stages * stage_bytes(q, plan.schedule), -(-s.rows * s.pitch * 4 // ATOM) * ATOM)
@@ -94,10 +96,10 @@ def plan_cluster(p: GemmProblem, target: Target, s: ClusterSchedule) -> WgmmaPla
 def emit_cluster(module: KernelModule, p: GemmProblem, s: ClusterSchedule, plan: WgmmaPlan) -> None:
     """Write the kernel of `plan` into `module`."""
     with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, min_blocks=1, prologue=True) as dk:
-        _ClusterKernel(dk, p, s, plan).emit()
+        ClusterKernel(dk, p, s, plan).emit()
 
 
-class _ClusterKernel(WgmmaKernel):
+class ClusterKernel(WgmmaKernel):
     """The kernel while it is written: `p` is the product as the instruction sees it, `result` as the epilogue does."""
 
     def __init__(self, dk: DispatchKernel, p: GemmProblem, s: ClusterSchedule, plan: WgmmaPlan) -> None:
@@ -126,18 +128,10 @@ class _ClusterKernel(WgmmaKernel):
                 if self.consumers > 1:
                     k.barrier(1, 128 * self.consumers)
                 self.leave(acc, thread & 127, consumer)
-        self.synchronize()
+        sums = ClusterSums(self.dk, self.result, s.rows, s.cols, s.pitch, s.cluster, self.shared)
+        sums.synchronize()
         m0, n0 = (col, row) if s.swapped else (row, col)
-        self.finish(thread, rank, batch, m0, n0)
-        if s.cluster > 1:
-            k.cluster_sync()  # a block's shared memory ends with it
-
-    def synchronize(self) -> None:
-        """Wait for all blocks that share the tile."""
-        if self.division.cluster > 1:
-            self.k.cluster_sync()
-        else:
-            self.k.barrier()
+        sums.finish(thread, rank, batch, m0, n0)
 
     def leave(self, acc: list[Val], local: Val, consumer: Val) -> None:
         """Write a thread's accumulators to shared memory as rows of the result."""
@@ -154,41 +148,3 @@ class _ClusterKernel(WgmmaKernel):
                         k.store(x, start.at(at + i * right, self.row.acc), align=4)
                 else:
                     k.store(k.vector(pair), start.at(at, self.row.acc), align=8)
-
-    def finish(self, thread: Val, rank: Val, batch: list[Val], m0: Val, n0: Val) -> None:
-        """Add the parts of this block's share of the tile, and run the epilogue on it: a thread takes pairs of columns."""
-        k, s, acc = self.k, self.division, self.row.acc
-        epilogue = FragmentEpilogue(self.dk, self.result, (s.rows, s.cols))
-        threads, pairs, across = self.dk.threads, s.rows * s.cols // 2, s.cols // 2
-        share = -(-pairs // s.cluster)
-        rounds = -(-share // threads)
-        ahead = min(rounds, READ_AHEAD)
-        exact = share % (threads * ahead) == 0 and pairs % s.cluster == 0
-        parts = [self.shared]
-        if s.cluster > 1:
-            parts = [k.cluster_address(self.shared, r) for r in range(s.cluster)]
-        first = rank * share
-        end = k.min(first + share, pairs)
-
-        def some(start: Val) -> None:
-            """The pairs of a thread at `start` and every `threads` after it."""
-            places = []
-            for i in range(ahead):
-                number = start + i * threads
-                inside = number if exact else k.min(number, pairs - 1)
-                row, col = inside // across, (inside % across) << 1
-                at = row * s.pitch + col
-                read = [k.load(part.at(at, acc), k.vector_of(acc, 2), align=8) for part in parts]
-                places.append((number, row, col, read))
-            for number, row, col, read in places:
-                total = read[0]
-                for part in read[1:]:
-                    total = total + part
-                with k.if_(True if exact else number < end):
-                    epilogue.pair(epilogue.at_row(batch, m0 + row), n0 + col, k.elements(total))
-
-        if rounds == ahead:
-            some(first + thread)
-        else:
-            with k.for_(first + thread, end, ahead * threads) as loop:
-                some(loop.iv)

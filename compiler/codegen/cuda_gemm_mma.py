@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, promotes
 from ingot.compiler.codegen.cuda_gemm_tiles import TileOrder, Work, tile_count
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_shared_tile import K_STEP, TileCopy, TileReader, TileShape
@@ -101,7 +101,7 @@ def emit_mma(module: KernelModule, p: GemmProblem, s: MmaSchedule, target: Targe
         order = tile_order(dk, p, s, shapes[0].tile_k)
         threads, thread = 32 * s.warps, dk.k.thread_id()
         copies = [TileCopy(dk, x, t, threads, thread, target.cp_async) for x, t in zip((p.a, p.b), shapes, strict=True)]
-        MmaLoop(dk, row, s, shapes, copies).work(order, copies)
+        MmaLoop(dk, row, s, shapes, copies, promotes(p, target)).work(order, copies)
 
 
 def tile_shape(x: Matrix, rows: int, k_bytes: int) -> TileShape:
@@ -154,12 +154,14 @@ class MmaLoop:
         s: the schedule.
         shapes: of A's and B's tiles.
         copies: bring A's and B's tiles; their `start` has been called.
+        promotes: the sums of each step, which are at most 128 bytes of k, are added in f32 (mma_table.py).
     """
 
     def __init__(
-        self, dk: DispatchKernel, row: MmaRow, s: MmaSchedule, shapes: Sequence[TileShape], copies: Sequence[StageCopy]
-    ) -> None:
-        self.dk, self.k, self.row, self.s, self.copies = dk, dk.k, row, s, copies
+        self, dk: DispatchKernel, row: MmaRow, s: MmaSchedule, shapes: Sequence[TileShape], copies: Sequence[StageCopy],
+        promotes: bool = False,
+    ) -> None:  # fmt: skip
+        self.dk, self.k, self.row, self.s, self.copies, self.promotes = dk, dk.k, row, s, copies, promotes
         k = dk.k
         self.shared = k.dynamic_shared(1024)
         self.lane, warp = k.lane_id(), k.warp_id()
@@ -217,6 +219,9 @@ class MmaLoop:
         read, write = k.const(0, "i32"), k.const((s.stages - 1) * s.stage_bytes, "i32")
         with k.for_(first, last, carry=[read, write, fragments, acc]) as loop:
             read, write, fragments, acc = loop.carry
+            totals = acc
+            if self.promotes:
+                acc = [zero] * len(totals)
             following = loop.iv + (s.stages - 1)
             # After the last step there is nothing to read ahead: read this stage once more.
             after = k.select(loop.iv + 1 < last, self.next(read), read)
@@ -239,6 +244,8 @@ class MmaLoop:
                     coming = self.fragments(self.shared + after, 0)
                 acc = self.multiply(fragments, acc)
                 fragments = coming
+            if self.promotes:
+                acc = [t + x for t, x in zip(totals, acc, strict=True)]
             loop.yield_([after, self.next(write), fragments, acc])
         return list(loop.results[3])
 

@@ -13,11 +13,13 @@ from typing import Literal
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import expand, groups_of, merge, uses_index
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, collapse, divides
+from ingot.compiler.codegen.mma_table import PROMOTION_K, find_row
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.kernel_plan import TensorMapArg
 from ingot.matmul_scales import matmul_scales
+from ingot.target import Target
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class GemmProblem:
         unsigned: signedness of 8-bit integers of a and b: True means uint8.
         a_elements: elements of memory that a is gathered from; None where they are its own, m * k.
         a_scales, b_scales: scales of quantized operands.
+        fast_accumulation: sums may have as few bits as the instruction keeps.
     """
 
     dispatch: Dispatch
@@ -138,11 +141,17 @@ class GemmProblem:
     a_elements: Dim | None = None
     a_scales: Scales | None = None
     b_scales: Scales | None = None
+    fast_accumulation: bool = False
 
     @property
     def quantized(self) -> bool:
         """True where operands must be decoded before they are multiplied: they have scales, less than 8 bits, or two types."""
         return bool(self.a_scales or self.b_scales) or self.a.dtype != self.b.dtype or self.a.bits < 8
+
+    @property
+    def packed(self) -> bool:
+        """True where b lies in the order of ingot.weight_packing."""
+        return bool(self.dispatch.attr("b_packed", False))
 
     @property
     def domain(self) -> tuple[Dim, ...]:
@@ -158,6 +167,15 @@ class GemmProblem:
     def flops(self) -> Dim:
         """Multiplications and additions."""
         return 2 * self.m * self.n * self.k * dims.product(self.batch)
+
+
+def promotes(p: GemmProblem, target: Target) -> bool:
+    """True where the target's instruction sums in less than f32, and the product asks for f32: its kernels then add the
+    accumulators to others of f32 every `PROMOTION_K` k."""
+    if p.fast_accumulation or p.a.dtype != p.b.dtype or (isinstance(p.k, int) and p.k <= PROMOTION_K):
+        return False
+    row = find_row(target, p.a.dtype, engine="wgmma" if target.wgmma else "mma")
+    return row is not None and row.sum_bits > 0
 
 
 def _matrix(
@@ -255,7 +273,7 @@ def gemm_problem(dispatch: Dispatch) -> GemmProblem:
         tuple(dims.product(domain[i] for i in group) for group in row_groups),
         str(dispatch.attr("acc", "f32")), bool(dispatch.attr("tf32", False)),
         (bool(dispatch.attr("a_unsigned", False)), bool(dispatch.attr("b_unsigned", False))),
-        a_scales=a_scales, b_scales=b_scales,
+        a_scales=a_scales, b_scales=b_scales, fast_accumulation=bool(dispatch.attr("fast_accumulation", False)),
     )  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Products of up to 64 rows with quantized weights: each weight passes once from memory into a tensor core's registers.
 
 Weights are the instruction's A operand, decoded in registers (cuda_weight_fragments.py); the rows, its B operand, lie in shared
-memory in the order in which lanes take them, written there once. There is no other traffic and no barrier in the main loop, so
-that what is in flight is what registers hold: a warp fetches a batch of steps while it multiplies the one before.
+memory in the order in which lanes take them, written there once: as they are for packed weights, whose k are the instruction's,
+so that `ldmatrix` reads them. There is no other traffic and no barrier in the main loop, so that what is in flight is what
+registers hold: a warp fetches a batch of steps while it multiplies the one before.
 
 Warps of a block are `across` columns and `along` K; blocks that share K are a cluster, and add their sums through each other's
 shared memory; where there are no clusters, cuda_split_k.py adds them in a second launch. Sums are taken in a fixed order.
@@ -33,7 +34,9 @@ from ingot.target import Target
 MAX_ROWS = 64
 WARPS = 8
 _SUMS_BYTES = 16 << 10
-_LINE_PAD = 64  # bytes: neighbouring rows in shared memory begin 16 banks apart
+# Bytes from a row's end to the next: neighbouring rows begin 16 banks apart, of which each lane reads four, or 4 for ldmatrix,
+# which reads four of eight rows.
+_LINE_PAD, _NATURAL_PAD = 64, 16
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class StreamedSchedule:
     def line_bytes(self) -> int:
         """Bytes from a row to the next in shared memory."""
         size = 2 * self.staged_k
+        if self.lanes.packed:
+            return size + (_NATURAL_PAD if size % 32 == 0 else 0)
         return size + (_LINE_PAD if size % 128 == 0 else 0)
 
     @property
@@ -148,7 +153,7 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
     tiles = lanes.tiles
     if tiles * blocks_n > 32:
         return
-    per_step = lanes.nbytes * (2 if k_major else CHUNK)
+    per_step = lanes.step_bytes
     # Registers hold a batch and the one before it, beside accumulators and, for N-major weights, scales of each column.
     scales = p.b_scales
     many = not k_major and scales is not None and scales.zero is not None and 0 < scales.block < 2 * lanes.step_k
@@ -222,8 +227,11 @@ class _StreamedKernel:
             self.stage_rows(k.const(0, "i32"))
             k.barrier()
         group = self.lane >> 2
-        lines = [k.min(8 * i + group, s.rows - 1) for i in range(self.blocks_n)]
-        self.lines = [line * s.line_bytes + ((self.lane & 3) << 4) for line in lines]
+        if s.lanes.packed:  # for ldmatrix: rows of 8 x 8 matrices, which are neighbours along k
+            line, inside = self.lane & 7, (self.lane >> 3) << 4
+        else:
+            line, inside = group, (self.lane & 3) << 4
+        self.lines = [k.min(8 * i + line, s.rows - 1) * s.line_bytes + inside for i in range(self.blocks_n)]
         acc = [k.const(0, self.row.acc)] * (4 * s.tiles * self.blocks_n)
         if self.batches > 1:
             with k.for_(0, self.batches - 1, carry=[fetched, acc]) as loop:
@@ -244,7 +252,8 @@ class _StreamedKernel:
     # --- rows
 
     def stage_rows(self, first: Val) -> None:
-        """Write what batches from `first` on need of all rows to shared memory, chunks and pairs in the order lanes take them.
+        """Write what batches from `first` on need of all rows to shared memory, chunks and pairs in the order lanes take them
+        (for packed weights in their own).
 
         There are zeros past the end of K, so that it does not matter what weights are taken for it.
         """
@@ -261,9 +270,11 @@ class _StreamedKernel:
             words = self.row_words(x, line, start + chunk * CHUNK, width)
             if lanes.interleaved:
                 words = [k.prmt(words[i], words[i + 2], selector) for i in (0, 1) for selector in (0x5410, 0x7632)]
-            per_step = 4 * lanes.chunks
-            step, inner = chunk // per_step, chunk % per_step
-            place = step * per_step + inner // lanes.chunks + 4 * (inner % lanes.chunks)
+            place = chunk
+            if not lanes.packed:
+                per_step = 4 * lanes.chunks
+                step, inner = chunk // per_step, chunk % per_step
+                place = step * per_step + inner // lanes.chunks + 4 * (inner % lanes.chunks)
             address = self.shared + (line * s.line_bytes + (place << 4))
             k.store(k.vector(words), address, align=16)
 
@@ -308,7 +319,10 @@ class _StreamedKernel:
         for step in range(s.depth):
             for chunk in range(s.lanes.chunks):
                 offset = 2 * step * s.lanes.step_k + 64 * chunk
-                b = [k.elements(k.load(x + offset, k.vector_of("i32", 4), align=16)) for x in starts]
+                if s.lanes.packed:
+                    b = [k.ldmatrix(x + offset, 4) for x in starts]
+                else:
+                    b = [k.elements(k.load(x + offset, k.vector_of("i32", 4), align=16)) for x in starts]
                 group = self.weights.groups()[step, chunk]
                 if read and group not in prepared:  # at its use: a scale takes two registers for each column
                     prepared = {group: self.weights.prepare([read[group]])[0]}

@@ -1,19 +1,27 @@
-"""Group normalization with one read: some groups of all positions of an image lie in the shared memory of a cluster of blocks.
+"""Group normalization with one read: some groups of all positions of an image are held by a cluster of blocks.
 
-A block copies its share of the positions, with the channels of its groups, by cp.async; sums them, as the two launches of
-cuda_group_normalize.py do, and leaves each group's mean and sum of squared deviations in shared memory. Every block combines
-those of its cluster (Chan, Golub and LeVeque 1983) by reading the others' shared memory, and normalizes its share from its own.
-A cluster of one block needs no sm_90.
+A block holds its share of the positions, with the channels of its groups, in registers where a thread's part is small, and else
+in shared memory, where cp.async copies it. It sums them as the two launches of cuda_group_normalize.py do, and leaves each
+group's sums in shared memory. Every block adds those of its cluster by reading the others' shared memory, and normalizes its
+share. A cluster of one block needs no sm_90.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ingot import dims
-from ingot.compiler.codegen.cuda_group_normalize import MAX_THREADS, UNROLL, GroupProblem, GroupSchedule, GroupsKernel
+from ingot.compiler.codegen.cuda_group_normalize import (
+    AHEAD,
+    MAX_THREADS,
+    GroupProblem,
+    GroupSchedule,
+    GroupsKernel,
+    spans_of,
+)
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, memory_type, region_buffers, symbol_of
 from ingot.compiler.codegen.cuda_rows import inner_lanes
 from ingot.compiler.codegen.kernel_builder import KernelModule
@@ -26,16 +34,22 @@ from ingot.target import Target
 _SEGMENT = 64  # bytes of a position that a block reads, at least: two sectors
 _LEAST = 8192  # bytes of a block of a cluster: waiting for others takes as long as reading so much
 _COPIES = (4, 8, 16)  # bytes that cp.async copies
+_HELD = 64  # registers of a thread that may hold elements
+_OTHERS = 48  # registers that it needs besides
+_FEW = 16  # registers of elements up to which these rather lie there than in shared memory
+LINE = 128  # bytes that memory is read by
 
 
 @dataclass(frozen=True)
 class ClusterSchedule:
-    """`groups` groups a cluster of `cluster` blocks; in a block, `lanes` channels a thread and `rows` positions at a time."""
+    """`groups` groups a cluster of `cluster` blocks; in a block, `lanes` channels a thread and `rows` positions at a time, held
+    in `registers` or else in shared memory."""
 
     groups: int
     cluster: int
     lanes: int
     rows: int
+    registers: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,15 +59,17 @@ class _Layout:
     Attributes:
         chunk: positions of a block; the last block of a cluster may have fewer.
         vectors: vectors of a position.
-        spans: groups that a vector may meet.
+        threads: of a block.
+        warps: that add a group's sums.
         sums: offset of the threads' sums; elements lie at 0.
-        own: offset of the groups' statistics of this block.
+        own: offset of the groups' sums of this block, a pair for each warp that adds them.
         both: offset of the groups' means and factors.
     """
 
     chunk: int
     vectors: int
-    spans: int
+    threads: int
+    warps: int
     sums: int
     own: int
     both: int
@@ -64,14 +80,32 @@ def _layout(p: GroupProblem, s: ClusterSchedule) -> _Layout:
     positions, channels = p.positions, s.groups * p.per_group
     assert isinstance(positions, int)
     chunk, vectors = -(-positions // s.cluster), channels // s.lanes
-    spans = 1 if p.per_group % s.lanes == 0 else (s.lanes - 2) // p.per_group + 2
-    sums = -(-chunk * channels * p.domain.dispatch.operands[0].type.bytes // 16) * 16
-    own = sums + 8 * s.rows * vectors * spans
-    both = own + 8 * s.groups
-    return _Layout(chunk, vectors, spans, sums, own, both, both + 8 * s.groups)
+    threads = -(-(vectors * s.rows) // 32) * 32
+    # A warp reads the pairs of all warps of all blocks at once.
+    warps = max(1, min(threads // 32 // s.groups, 32 // s.cluster))
+    held = 0 if s.registers else chunk * channels * p.domain.dispatch.operands[0].type.bytes
+    sums = -(-held // 16) * 16
+    own = sums + 8 * s.rows * vectors * spans_of(p, s.lanes)
+    both = own + 8 * s.groups * warps
+    return _Layout(chunk, vectors, threads, warps, sums, own, both, both + 8 * s.groups)
 
 
-def _schedules(p: GroupProblem, target: Target) -> Iterator[ClusterSchedule]:
+def _held_registers(p: GroupProblem, s: ClusterSchedule) -> int:
+    """Registers that hold a thread's elements."""
+    return -(-_layout(p, s).chunk // s.rows) * -(-s.lanes * p.domain.dispatch.operands[0].type.bytes // 4)
+
+
+def _blocks(p: GroupProblem, s: ClusterSchedule, target: Target) -> int:
+    """Blocks that an SM holds at once."""
+    layout = _layout(p, s)
+    registers = _OTHERS + (_held_registers(p, s) if s.registers else 0)
+    return min(
+        target.shared_bytes // layout.end, target.max_threads // layout.threads, 65536 // (registers * layout.threads)
+    )
+
+
+def _all_schedules(p: GroupProblem, target: Target) -> Iterator[ClusterSchedule]:
+    """Schedules whose blocks fit."""
     d = p.domain.dispatch
     size = d.operands[0].type.bytes
     widest = inner_lanes(d, [d.operands[0], *d.results])
@@ -79,214 +113,221 @@ def _schedules(p: GroupProblem, target: Target) -> Iterator[ClusterSchedule]:
         channels = groups * p.per_group
         lanes = math.gcd(widest, channels)
         vectors = channels // lanes
-        if lanes * size not in _COPIES or vectors > MAX_THREADS or (channels * size < _SEGMENT and groups < p.groups):
+        if vectors > MAX_THREADS or (channels * size < _SEGMENT and groups < p.groups):
             continue
         for cluster in (c for c in (1, 2, 4, 8) if c <= target.max_cluster):
             chunk = dims.ceildiv(p.positions, cluster)
             assert isinstance(chunk, int)
             assert isinstance(p.positions, int)
-            s = ClusterSchedule(groups, cluster, lanes, min(MAX_THREADS // vectors, chunk))
-            if cluster > 1 and chunk * channels * size < _LEAST:
+            s = ClusterSchedule(groups, cluster, lanes, _rows(vectors, chunk))
+            if (cluster > 1 and chunk * channels * size < _LEAST) or chunk * (cluster - 1) >= p.positions:
                 continue
-            if chunk * (cluster - 1) < p.positions and _layout(p, s).end <= target.shared_bytes:
+            if _held_registers(p, s) <= _HELD:
+                yield replace(s, registers=True)
+            if target.cp_async and lanes * size in _COPIES and _layout(p, s).end <= target.shared_bytes:
                 yield s
 
 
-def choose(p: GroupProblem, target: Target) -> ClusterSchedule | None:
-    """The smallest blocks that together keep every SM busy: few groups a cluster, and clusters as large as that takes.
+def _rows(vectors: int, chunk: int) -> int:
+    """Positions of a block at a time: as many as it has threads for, or somewhat fewer that divide the chunk and fill warps."""
+    most = max(1, min(MAX_THREADS // vectors, chunk))
+    return next((r for r in range(most, most * 3 // 4, -1) if chunk % r == 0 and vectors * r % 32 == 0), most)
 
-    None where sizes are not constant, where a cluster cannot hold a group, or where blocks come in several waves: one that
-    copies, and waits for its cluster, has nothing to do meanwhile, and two launches are faster (by 1.4 times over 16 images of
-    9216 positions and 320 channels on an H200, by 10 over 2 of 960 channels).
+
+def seconds(p: GroupProblem, s: ClusterSchedule, target: Target) -> float:
+    """An estimate: the launch, runs of channels in lines of 128 bytes, the cluster's barrier, a second block on an SM.
+
+    Its numbers are an H200's, from images of 576 to 9216 positions.
     """
-    if not target.cp_async or not isinstance(p.positions, int) or not isinstance(p.outer, int) or not p.positions:
-        return None
+    d, f = p.domain.dispatch, facts(target)
+    positions, outer = p.positions, p.outer
+    assert isinstance(positions, int)
+    assert isinstance(outer, int)
+    size = d.operands[0].type.bytes
+    run = s.groups * p.per_group * size
+    lines = 1.0 if s.groups == p.groups else 1 + (LINE - 16) / run
+    traffic = outer * positions * p.channels * (size + sum(r.type.bytes for r in d.results))
+    blocks = outer * (p.groups // s.groups) * s.cluster
+    # An SM can take more than its part of the memory's rate.
+    moved = traffic * lines / (0.94 * f.bandwidth * min(1.0, 2.5 * blocks / f.sms))
+    # Registers save the way through shared memory where they are few.
+    held = 0.0 if s.registers == (_held_registers(p, s) <= _FEW) else 3e-7
+    return 1.3e-6 + moved + (1.2e-7 * s.cluster if s.cluster > 1 else 0.0) + (1e-6 if blocks > f.sms else 0.0) + held
+
+
+def schedules(p: GroupProblem, target: Target, waves: int = 1) -> list[ClusterSchedule]:
+    """The schedules, the one with the least estimated time first.
+
+    None where sizes are not constant, where a cluster cannot hold a group, or where blocks come in more than `waves` waves: one
+    that reads, and waits for its cluster, has nothing to do meanwhile, and two launches are faster.
+    """
+    if not isinstance(p.positions, int) or not isinstance(p.outer, int) or not p.positions:
+        return []
     sms, outer = facts(target).sms, p.outer
 
-    def blocks(s: ClusterSchedule) -> int:
-        return outer * (p.groups // s.groups) * s.cluster
+    def fits(s: ClusterSchedule) -> bool:
+        return outer * (p.groups // s.groups) * s.cluster <= waves * sms * max(1, _blocks(p, s, target))
 
-    def resident(s: ClusterSchedule) -> int:
-        """Blocks that the chip holds at once."""
-        return sms * min(target.shared_bytes // _layout(p, s).end, target.max_threads // MAX_THREADS)
-
-    def badness(s: ClusterSchedule) -> tuple[int, int, int]:
-        return -min(blocks(s), 2 * sms), s.cluster, s.groups
-
-    return min((s for s in _schedules(p, target) if blocks(s) <= resident(s)), key=badness, default=None)
+    return sorted(filter(fits, _all_schedules(p, target)), key=lambda s: seconds(p, s, target))
 
 
-def write_cluster(module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: ClusterSchedule) -> KernelPlan:
+def write_cluster(
+    module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: ClusterSchedule, target: Target
+) -> KernelPlan:
     """Write the launch into `module`."""
     d = p.domain.dispatch
     layout = _layout(p, s)
-    threads = -(-(layout.vectors * s.rows) // 32) * 32
     traffic = dims.product(p.domain.domain) * (d.operands[0].type.bytes + sum(r.type.bytes for r in d.results))
     launch = KernelLaunch(
         symbol_of(dispatch), (s.cluster, p.outer, p.groups // s.groups),
-        (BufferArg("operand", 0), *region_buffers(d, skip=[0])), (threads, 1, 1), (s.cluster, 1, 1),
+        (BufferArg("operand", 0), *region_buffers(d, skip=[0])), (layout.threads, 1, 1), (s.cluster, 1, 1),
         shared_bytes=layout.end, bytes=traffic,
     )  # fmt: skip
-    with dispatch_kernel(module, d, launch) as dk:
-        _Cluster(dk, p, s, layout, threads).emit()
+    with dispatch_kernel(module, d, launch, min_blocks=max(1, min(4, _blocks(p, s, target)))) as dk:
+        _Cluster(dk, p, s, layout).emit()
     return KernelPlan((launch,))
 
 
 class _Cluster(GroupsKernel):
     """The kernel while it is written. Groups are numbered within the block's."""
 
-    def __init__(self, dk: DispatchKernel, p: GroupProblem, s: ClusterSchedule, layout: _Layout, threads: int) -> None:
-        super().__init__(dk, p, GroupSchedule(s.lanes, s.rows, layout.chunk), threads, s.groups, dk.k.block_id(2) * s.groups)
-        self.cluster, self.layout, self.groups = s, layout, s.groups
+    def __init__(self, dk: DispatchKernel, p: GroupProblem, s: ClusterSchedule, layout: _Layout) -> None:
+        schedule = GroupSchedule(s.lanes, s.rows, layout.chunk)
+        super().__init__(dk, p, schedule, layout.threads, s.groups, dk.k.block_id(2) * s.groups)
+        self.cluster, self.layout = s, layout
         self.shared = self.k.dynamic_shared(16)
-        self.lanes = s.lanes if s.lanes > 1 else 0
-        self.local = self.channel - self.base  # of the block's channels
+        self.pair = self.k.vector_of("f32", 2)
+        positions = p.positions
+        assert isinstance(positions, int)
+        self.count = self.last - self.first
+        # Every element of every thread exists.
+        self.exact = (
+            layout.chunk % s.rows == 0 and positions == layout.chunk * s.cluster
+            and layout.threads == layout.vectors * s.rows
+        )  # fmt: skip
 
     def emit(self) -> None:
-        k, s = self.k, self.cluster
-        self.copy()
-        k.barrier()
+        k, s, layout = self.k, self.cluster, self.layout
+        held: list[Val] = []
+        if s.registers:
+            for i in range(-(-layout.chunk // s.rows)):
+                at = self.row + i * s.rows
+                held.append(self.raw(self.first + (at if self.exact else k.min(at, self.count - 1)), self.channel, self.lanes))
+        else:
+            self.copy()
+        warps = self.threads // 32
+        shifts = [self.shift(k.min(k.warp_id() + first, self.groups - 1)) for first in range(0, self.groups, warps)]
         with k.if_(self.works):
-            self.sum()
+            (shift,) = self.by_group(lambda group: [self.shift(group)])
+            self.leave(self.sums(held, shift), self.shared + layout.sums)
         k.barrier()
         self.statistics_of_groups()
         if s.cluster > 1:
-            k.cluster_sync()  # every block's statistics are there
+            k.cluster_sync()  # every block's sums are there
         else:
             k.barrier()
-        self.combine_blocks()
+        self.combine_blocks(shifts)
         k.barrier()
         with k.if_(self.works):
-            self.finish()
+            self.finish(held)
         if s.cluster > 1:
             k.cluster_wait()  # a block's shared memory must be there until all have read it
 
-    def slot(self, at: Val, channel: Val) -> Val:
-        """Where the element of a position of the block's, and of one of its channels, lies in shared memory."""
+    def slot(self, at: Val) -> Val:
+        """Where the thread's channels of a position of the block's lie in shared memory."""
         t = self.dk.d.operands[0].dtype
-        return self.shared.at(at * (self.groups * self.p.per_group) + channel, memory_type(t))
-
-    def rows(self) -> Val:
-        """Positions of this thread."""
-        k, s = self.k, self.s
-        return (k.max(self.last - self.first - self.row, 0) + (s.rows - 1)) // s.rows
+        return self.shared.at(at * (self.groups * self.p.per_group) + self.local, memory_type(t))
 
     def copy(self) -> None:
+        """Copy the thread's elements, which no other thread reads, to shared memory."""
         k, d = self.k, self.dk.d
         nbytes = self.s.lanes * d.operands[0].type.bytes
-        with k.if_(self.works), k.for_(0, self.rows()) as loop:
-            at = self.row + loop.iv * self.s.rows
-            source = self.dk.address("operand", 0, self.place(self.first + at, self.channel), self.p.domain.domain)
-            k.cp_async(self.slot(at, self.local), source, nbytes)
-        k.cp_async_commit()
-        k.cp_async_wait(0)
-
-    def element_at(self, at: Val, local: Val, lanes: int) -> Val:
-        """Mapped elements of a position and channels of the block's."""
-        d = self.dk.d
-        raw = self.dk.load_raw(self.slot(at, local), d.operands[0].dtype, lanes, max(1, lanes) * d.operands[0].type.bytes)
-        place = self.place(self.first + at, self.base + local)
-        (value,) = self.dk.region(d.regions[0], [raw], place, self.p.domain.domain, lanes)
-        return value
-
-    def shift(self, group: Val) -> Val:
-        """What a group's elements are summed as differences from: its first one in this block."""
-        return self.element_at(self.k.const(0, "i32"), group * self.p.per_group, 0)
-
-    def sum(self) -> None:
-        """Sums, and sums of squares, of the thread's channels of each group, into shared memory."""
-        k, s, p = self.k, self.s, self.p
-        t = k.vector_of("f32", s.lanes) if self.lanes else k.type("f32")
-        zero = k.const(0.0, t)
-        shift = zero
-        if p.kind != "rms":
-            values = [self.shift((self.local + i) // p.per_group) for i in range(s.lanes)]
-            shift = k.vector(values) if self.lanes else values[0]
 
         def body(i: Val, carry: list[Val]) -> list[Val]:
-            x = self.element_at(self.row + i * s.rows, self.local, self.lanes) - shift
+            at = self.row + i * self.s.rows
+            source = self.dk.address("operand", 0, self.place(self.first + at, self.channel), self.p.domain.domain)
+            k.cp_async(self.slot(at), source, nbytes)
+            return carry
+
+        with k.if_(self.works):
+            k.for_unrolled(0, self.rows(), AHEAD, body, [k.const(0, "i32")])
+        k.cp_async_commit()
+
+    def each(self, held: list[Val], use: Callable[[Val, Val | None, Val, Any], Any], carry: Any) -> Any:
+        """`carry = use(position, whether it exists, mapped elements, carry)` for all of the thread's elements."""
+        k, s, d = self.k, self.s, self.dk.d
+
+        def one(at: Val, raw: Val, carry: Any) -> Any:
+            position = self.first + at
+            ok = None if self.exact or not held else at < self.count
+            return use(position, ok, self.mapped(raw, position, self.channel, self.lanes), carry)
+
+        if held:
+            for i, raw in enumerate(held):
+                carry = one(self.row + i * s.rows, raw, carry)
+            return carry
+
+        def body(i: Val, carry: Any) -> Any:
+            at = self.row + i * s.rows
+            raw = self.dk.load_raw(self.slot(at), d.operands[0].dtype, self.lanes, s.lanes * d.operands[0].type.bytes)
+            return one(at, raw, carry)
+
+        return k.for_unrolled(0, self.rows(), AHEAD, body, carry)
+
+    def sums(self, held: list[Val], shift: Val) -> list[Val]:
+        """Sums, and sums of squares, of the thread's channels."""
+        k = self.k
+        zero = k.const(0.0, self.type)
+        if not held:
+            k.cp_async_wait(0)
+
+        def add(_: Val, ok: Val | None, value: Val, carry: list[Val]) -> list[Val]:
+            x = value - shift
+            if ok is not None:
+                x = k.select(ok, x, zero)
             return [carry[0] + x, k.fma(x, x, carry[1])]
 
-        sums = k.for_unrolled(0, self.rows(), UNROLL, body, [zero, zero])
-        group = self.local // p.per_group
-        for span in range(self.layout.spans):
-            at = ((self.row * self.vectors + self.local // s.lanes) * self.layout.spans + span) * 2
-            for number, x in enumerate(sums):
-                parts = k.elements(x) if self.lanes else [x]
-                if self.layout.spans > 1:
-                    parts = [
-                        k.select(((self.local + i) // p.per_group - group).eq(span), y, 0.0) for i, y in enumerate(parts)
-                    ]
-                total = parts[0]
-                for y in parts[1:]:
-                    total = total + y
-                k.store(total, (self.shared + self.layout.sums).at(at + number, "f32"))
+        return list(self.each(held, add, [zero, zero]))
 
     def statistics_of_groups(self) -> None:
-        """Each group's mean and sum of squared deviations in this block: a warp a group, in a fixed order."""
-        k, s, p, layout = self.k, self.s, self.p, self.layout
-        lane = k.lane_id()
-        n = k.cast((self.last - self.first) * p.per_group, "f32")
-        # Vectors that a group may meet, from the one that holds its first channel on.
-        met = p.per_group // s.lanes if layout.spans == 1 else (p.per_group - 2) // s.lanes + 2
-        with k.for_(k.warp_id(), self.groups, self.threads // 32) as groups:
-            start = [k.const(0.0, "f32")] * 2
-            first = groups.iv * p.per_group // s.lanes
-            with k.for_(lane, met * s.rows, 32, carry=start) as loop:
-                row, vector = loop.iv // met, first + loop.iv % met
-                safe = k.min(vector, layout.vectors - 1)
-                span = groups.iv - safe * s.lanes // p.per_group
-                inside = (vector < layout.vectors) & (span >= 0) & (span < layout.spans)
-                span = k.max(k.min(span, layout.spans - 1), 0)
-                at = ((row * layout.vectors + safe) * layout.spans + span) * 2
-                parts = [k.load((self.shared + layout.sums).at(at + i, "f32"), "f32") for i in range(2)]
-                loop.yield_([x + k.select(inside, y, 0.0) for x, y in zip(loop.carry, parts, strict=True)])
-            s1, s2 = (k.warp_reduce(lambda x, y: x + y, x) for x in loop.results)
-            with k.if_(lane.eq(0)):
-                mean, squares = k.const(0.0, "f32"), s2
-                if p.kind != "rms":
-                    difference = s1 / n
-                    mean, squares = self.shift(groups.iv) + difference, k.max(s2 - s1 * difference, 0.0)
-                k.store(mean, (self.shared + layout.own).at(groups.iv * 2, "f32"))
-                k.store(squares, (self.shared + layout.own).at(groups.iv * 2 + 1, "f32"))
+        """Each group's sums in this block, by some warps, each of which leaves its part."""
+        k, layout = self.k, self.layout
+        own = self.shared + layout.own
+        with k.for_(k.warp_id(), self.groups * layout.warps, self.threads // 32) as loop:
+            group, part = loop.iv // layout.warps, loop.iv % layout.warps
+            sums = self.group_sums(group, self.shared + layout.sums, part, layout.warps)
+            with k.if_(k.lane_id().eq(0)):
+                k.store(k.vector(sums), own.at(loop.iv * 2, "f32"), align=8)
 
-    def combine_blocks(self) -> None:
-        """Each group's mean and factor, of all blocks of the cluster: a thread a group."""
-        k, p, s, layout = self.k, self.p, self.cluster, self.layout
-        positions = p.positions
-        assert isinstance(positions, int)
-        epsilon = float(self.dk.d.attr("epsilon", 0.0))
-        with k.for_(self.thread, self.groups, self.threads) as loop:
-            have: list[Val] = []
-            for rank in range(s.cluster):
-                own = (self.shared + layout.own).at(loop.iv * 2, "f32")
-                at = k.cluster_address(own, rank) if s.cluster > 1 else own
-                count = (min((rank + 1) * layout.chunk, positions) - rank * layout.chunk) * p.per_group
-                new = [k.const(float(count), "f32"), k.load(at, "f32"), k.load(at.at(1, "f32"), "f32")]
-                have = self.merged(have, new) if have else new
-            both = (self.shared + layout.both).at(loop.iv * 2, "f32")
-            k.store(have[1], both)
-            k.store(1.0 / k.sqrt(have[2] / float(positions * p.per_group) + epsilon), both.at(1, "f32"))
+    def combine_blocks(self, shifts: list[Val]) -> None:
+        """Each group's mean and factor, from the parts of all blocks of the cluster: a warp a group, a lane a part."""
+        k, s, layout = self.k, self.cluster, self.layout
+        lane, parts = k.lane_id(), s.cluster * layout.warps
+        safe = k.min(lane, parts - 1) if parts < 32 else lane
+        rank, part = safe // layout.warps, safe % layout.warps
+        for turn, shift in enumerate(shifts):
+            group = k.warp_id() + turn * (self.threads // 32)
+            with k.if_(True if (turn + 1) * (self.threads // 32) <= self.groups else group < self.groups):
+                at = (self.shared + layout.own).at((group * layout.warps + part) * 2, "f32")
+                x = k.load(k.cluster_address(at, rank) if s.cluster > 1 else at, self.pair, align=8)
+                if parts < 32:
+                    x = k.select(lane < parts, x, k.const(0.0, self.pair))
+                s1, s2 = (k.warp_reduce(lambda x, y: x + y, y) for y in k.elements(x))
+                with k.if_(lane.eq(0)):
+                    both = (self.shared + layout.both).at(group * 2, "f32")
+                    k.store(k.vector(self.moments(shift, s1, s2)), both, align=8)
         if s.cluster > 1:
             k.cluster_arrive()
 
-    def finish(self) -> None:
-        """Normalize the block's elements and store the results."""
-        k, s, p = self.k, self.s, self.p
+    def finish(self, held: list[Val]) -> None:
+        """Normalize the thread's elements and store the results."""
+        k = self.k
         both = self.shared + self.layout.both
-        parts: list[list[Val]] = [[], []]
-        for i in range(s.lanes):
-            group = (self.local + i) // p.per_group
-            for number, part in enumerate(parts):
-                part.append(k.load(both.at(group * 2 + number, "f32"), "f32"))
-        mean, scale = (k.vector(x) if self.lanes else x[0] for x in parts)
+        mean, scale = self.by_group(lambda group: k.elements(k.load(both.at(group * 2, "f32"), self.pair, align=8)))
 
-        def body(i: Val, carry: list[Val]) -> list[Val]:
-            at = self.row + i * s.rows
-            y = (self.element_at(at, self.local, self.lanes) - mean) * scale
-            place = self.place(self.first + at, self.channel)
-            for r, x in enumerate(self.dk.region(self.dk.d.regions[-1], [y], place, p.domain.domain, self.lanes)):
-                self.dk.store(r, x, place, self.lanes)
+        def write(position: Val, ok: Val | None, value: Val, carry: list[Val]) -> list[Val]:
+            with k.if_(True if ok is None else ok):
+                self.store((value - mean) * scale, position)
             return carry
 
-        k.for_unrolled(0, self.rows(), UNROLL, body, [k.const(0, "i32")])
+        self.each(held, write, [k.const(0, "i32")])

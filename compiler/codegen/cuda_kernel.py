@@ -3,7 +3,8 @@ regions.
 
 A family writes its plan first; a `KernelLaunch` is then the one statement of a kernel's parameters, threads and cluster, and
 `dispatch_kernel` opens the kernel that it describes. Positions in an iteration domain are lists of integers, one an axis; where
-`lanes` is not 0, the last one is the first of so many neighbouring elements.
+`lanes` is not 0, the last one is the first of so many neighbouring elements, along the last axis or, where a kernel says so
+(`lane_axes`), several.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from ingot import dims
 from ingot.compiler.codegen.cuda_prefetch import prefetch_weights
 from ingot.compiler.codegen.kernel_builder import KernelModule, Param
+from ingot.compiler.codegen.lane_axes import covered_axes, lane_pattern, lane_positions, merged_rows
 from ingot.compiler.codegen.scalar_lowering import emit_region
 from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
@@ -24,6 +26,7 @@ from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, known_multiple
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import OVERLAP_SM
 
+TYPICAL_SIZE = 1024  # what cost models take for a size that is not constant
 NARROW = 1 << 31  # offsets below it are computed in 32 bits
 
 
@@ -42,6 +45,15 @@ def row_alignment(t: TensorArg, dispatch: Dispatch, skip: int = -1) -> int:
     return align
 
 
+def first_alignment(t: TensorArg, dispatch: Dispatch) -> int:
+    """Bytes that the address of element 0 is known to be a multiple of; it is not the lowest where an axis runs backwards."""
+    align = t.align
+    for d, stride in zip(t.shape, t.strides, strict=True):
+        if isinstance(stride, int) and stride < 0:
+            align = math.gcd(align, known_multiple(stride * (d - 1), dispatch) * t.type.bits // 8)
+    return align
+
+
 def vector_lanes(t: TensorArg, dispatch: Dispatch, limit: int = 16) -> int:
     """Elements of the widest access of at most `limit` bytes that rows of `t` (along its last axis) allow everywhere; at least
     1."""
@@ -51,6 +63,23 @@ def vector_lanes(t: TensorArg, dispatch: Dispatch, limit: int = 16) -> int:
     lanes = limit // size
     multiple = math.gcd(known_multiple(t.shape[-1], dispatch), row_alignment(t, dispatch) // size)
     return math.gcd(lanes, multiple) if multiple else lanes
+
+
+def lanes_across(d: Dispatch, tensors: Sequence[TensorArg], domain: Sequence[Dim], widest: int) -> tuple[int, int]:
+    """The most lanes, up to `widest`, of vectors over one or several trailing axes of `domain` that lie in `tensors` in one
+    piece, and the number of these axes."""
+    if any(t.type.bits < 8 for t in (*d.operands, *d.results)):
+        return 1, 1
+    lanes = widest
+    while lanes > 1:
+        axes = covered_axes(domain, lanes, d)
+        if axes is not None and all(
+            merged_rows(t, axes).strides[-1] == 1 and vector_lanes(merged_rows(t, axes), d, lanes * t.type.bytes) == lanes
+            for t in tensors
+        ):
+            return lanes, axes
+        lanes //= 2
+    return 1, 1
 
 
 def nibble_lanes(t: TensorArg, dispatch: Dispatch, limit: int = 8) -> int:
@@ -98,6 +127,9 @@ class DispatchKernel:
     def __init__(self, k: Any, dispatch: Dispatch, launch: KernelLaunch, sized: bool) -> None:
         self.k, self.d, self.launch = k, dispatch, launch
         self.begun = False
+        self.lane_axes = 1  # trailing axes of the domain over which lanes run
+        self.whole_vectors = False  # positions of vectors are multiples of their lanes, and rows are whole vectors
+        self._lane_indices: dict[int, tuple[Val, Val, list[int]]] = {}  # by identity: an index in lanes, of the first, steps
         self._pointers: dict[tuple[str, int], Val] = {}
         self.maps: list[Val] = []
         for buffer, arg in zip(launch.buffers, k.args, strict=False):
@@ -112,7 +144,8 @@ class DispatchKernel:
                 self._symbols[name] = k.load(table.at(i, "i64"), "i64", align=8)
 
     def begin(self) -> None:
-        """Wait until the launches before this one have ended, then let those after it start.
+        """Wait until the launches before this one have ended, then let those after it start: where this one takes a few
+        microseconds, at once, else as its blocks end, for blocks that wait take places on SMs unevenly.
 
         Every thread comes here once, before its first access to memory that another launch reads or writes. Before it may stand
         what concerns the block alone, and reads of sizes and tensor maps, which do not change while a program runs.
@@ -122,7 +155,8 @@ class DispatchKernel:
         if self.k.sm >= OVERLAP_SM:
             prefetch_weights(self)
             self.k.grid_dependency_wait()
-            self.k.grid_dependency_launch()
+            if takes_little(self.launch):
+                self.k.grid_dependency_launch()
 
     # --- sizes
 
@@ -211,13 +245,43 @@ class DispatchKernel:
         k, t = self.k, self.d.operands[operand]
         if t.type.bits < 8:
             return self._load_nibbles(operand, position, domain, lanes)
+        if lanes and self.lane_axes > 1:
+            return self._load_across(operand, position, domain, lanes)
         last_repeats = t.rank == 0 or t.shape[-1] == 1 or t.strides[-1] == 0
         if lanes and not last_repeats:
-            if t.strides[-1] == 1 and t.shape[-1] == domain[-1] and vector_lanes(t, self.d) % lanes == 0:
-                return self.load_raw(self.address("operand", operand, position, domain), t.dtype, lanes, lanes * t.type.bytes)
+            each = math.gcd(lanes, vector_lanes(t, self.d)) if t.strides[-1] == 1 and t.shape[-1] == domain[-1] else 1
+            if each > 1:
+                return self._load_run(self.address("operand", operand, position, domain), t, lanes, each)
             parts = [self.load(operand, [*position[:-1], position[-1] + i], domain) for i in range(lanes)]
             return k.vector(parts)
         return self.load_raw(self.address("operand", operand, position, domain), t.dtype, 0, t.type.bytes)
+
+    def _load_across(self, operand: int, position: Sequence[Val], domain: Sequence[Dim], lanes: int) -> Val:
+        """`load` of lanes over the last `lane_axes` axes: accesses of whole runs of memory, and a shuffle."""
+        k, t = self.k, self.d.operands[operand]
+        pattern = lane_pattern(t, domain, lanes, self.lane_axes, self.d)
+        if pattern is not None and pattern.width == 1:
+            return self.load_raw(self.address("operand", operand, position, domain), t.dtype, 0, t.type.bytes)
+        each = 0 if pattern is None else math.gcd(pattern.width, min(16, pattern.align) // t.type.bytes)
+        if pattern is None or pattern.width > lanes or pattern.width & (pattern.width - 1) or each * t.type.bytes < 4:
+            places = lane_positions(domain, lanes, self.lane_axes)
+            return k.vector([self.load(operand, self.lane_position(position, place), domain) for place in places])
+        run = self.address("operand", operand, position, domain).at(pattern.first, memory_type(t.dtype))
+        x = self._load_run(run, t, pattern.width, each)
+        return x if pattern.lanes == tuple(range(lanes)) else k.shuffle(x, x, pattern.lanes)
+
+    def _load_run(self, p: Val, t: TensorArg, count: int, each: int) -> Val:
+        """`count` neighbouring elements by accesses of `each`, where `p` is a multiple of these; both are powers of two."""
+        k, name = self.k, memory_type(t.dtype)
+        parts = [self.load_raw(p.at(i, name), t.dtype, each, each * t.type.bytes) for i in range(0, count, each)]
+        while len(parts) > 1:
+            parts = [k.concat(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def lane_position(self, position: Sequence[Val], place: Sequence[int]) -> list[Val]:
+        """The position of a lane that lies at `place` along the last axes."""
+        lead = len(position) - len(place)
+        return [*position[:lead], *(at + step if step else at for at, step in zip(position[lead:], place, strict=True))]
 
     def _load_nibbles(self, operand: int, position: Sequence[Val], domain: Sequence[Dim], lanes: int) -> Val:
         k, t = self.k, self.d.operands[operand]
@@ -250,11 +314,20 @@ class DispatchKernel:
 
     def load_at(self, operand: int, indices: Sequence[Val]) -> Val:
         """The operand's elements at computed indices: scalars, or vectors of them."""
-        k = self.k
+        k, t = self.k, self.d.operands[operand]
         lanes = max((i.t.lanes for i in indices if i.t.kind == "vector"), default=0)
-        domain = self.d.operands[operand].shape
+        domain = t.shape
         if not lanes:
             return self.load(operand, indices, domain)
+        last = self._lane_indices.get(id(indices[-1]))
+        if last is not None and t.strides[-1] == 1 and not any(i.t.kind == "vector" for i in indices[:-1]):
+            # The position along an axis of the domain: neighbours lie side by side.
+            _, first, steps = last
+            width = steps[-1] + 1
+            each = math.gcd(width, vector_lanes(t, self.d))
+            if self.whole_vectors and each * t.type.bits >= 32:
+                run = self._load_run(self.address("operand", operand, [*indices[:-1], first], domain), t, width, each)
+                return run if width == lanes else k.shuffle(run, run, steps)
         return k.vector([
             self.load(operand, [k.extract(i, lane) if i.t.kind == "vector" else i for i in indices], domain)
             for lane in range(lanes)
@@ -270,9 +343,11 @@ class DispatchKernel:
             return
         if t.dtype == "i1":
             x = k.cast(x, "i8", signed=False)
-        if lanes and not (t.strides[-1] == 1 and vector_lanes(t, self.d) % lanes == 0):
-            for i in range(lanes):
-                k.store(k.extract(x, i), self.address("result", result, [*position[:-1], position[-1] + i]), align=t.type.bytes)
+        rows = merged_rows(t, self.lane_axes)
+        if lanes and not (rows.strides[-1] == 1 and vector_lanes(rows, self.d) % lanes == 0):
+            for i, place in enumerate(lane_positions(t.shape, lanes, self.lane_axes)):
+                p = self.address("result", result, self.lane_position(position, place))
+                k.store(k.extract(x, i), p, align=t.type.bytes)
             return
         k.store(x, self.address("result", result, position), align=t.type.bytes * max(1, lanes))
 
@@ -283,11 +358,16 @@ class DispatchKernel:
     ) -> list[Val]:
         """A region's results at `position` of its iteration domain."""
         k = self.k
+        lead = len(domain) - self.lane_axes
 
         def index(axis: int) -> Val:
             at = k.cast(position[axis], "i64")
-            if lanes and axis == len(domain) - 1:
-                return k.broadcast(at, lanes) + k.iota(k.vector_of("i64", lanes))
+            if lanes and axis >= lead:
+                steps = [place[axis - lead] for place in lane_positions(domain, lanes, self.lane_axes)]
+                value = k.broadcast(at, lanes) + k.vector_constant(steps, k.vector_of("i64", lanes))
+                if steps == sorted(steps) and steps[-1] & (steps[-1] + 1) == 0:
+                    self._lane_indices[id(value)] = value, at, steps
+                return value
             return at
 
         return emit_region(
@@ -299,10 +379,15 @@ class DispatchKernel:
             lanes=lanes,
         )  # fmt: skip
 
-    def split(self, linear: Val, shape: Sequence[Dim]) -> list[Val]:
-        """The position along `shape`'s axes of a row-major index."""
+    def split(self, linear: Val, shape: Sequence[Dim], whole: int = 0) -> list[Val]:
+        """The position along `shape`'s axes of a row-major index, which begins the last `whole` axes."""
         k, out = self.k, []
-        for d in reversed(tuple(shape)[1:]):
+        for number, d in enumerate(reversed(tuple(shape)[1:])):
+            if number < whole:
+                assert isinstance(d, int), d
+                out.append(k.const(0, linear.t))
+                linear = linear // d
+                continue
             if d == 1:
                 out.append(k.const(0, linear.t))
                 continue
@@ -349,7 +434,7 @@ def dispatch_kernel(
             params.append(Param(f"map_{buffer.kind}{buffer.index}", "tensormap"))
         else:
             tensors = {"operand": dispatch.operands, "result": dispatch.results}.get(buffer.kind)
-            align = tensors[buffer.index].align if tensors else 16
+            align = first_alignment(tensors[buffer.index], dispatch) if tensors else 16
             params.append(Param(f"{buffer.kind}{buffer.index}", "ptr<1>", align=align))
     sized = bool(dispatch.symbols)
     if sized:
@@ -364,6 +449,21 @@ def dispatch_kernel(
             dk.begin()
         yield dk
         assert dk.begun, f"{launch.symbol} never waits for the launches before it"
+
+
+class _Typical(dict):
+    def __missing__(self, name: str) -> int:
+        return TYPICAL_SIZE
+
+
+def constant(d: Dim) -> int:
+    """A value of a dimension for cost models."""
+    return d if isinstance(d, int) else dims.evaluate(d, _Typical())
+
+
+def takes_little(launch: KernelLaunch) -> bool:
+    """True for what a large GPU does in a few microseconds. (On an H200, models of larger kernels lose 2 % by early starts.)"""
+    return constant(launch.flops) <= 250_000_000 and constant(launch.bytes) <= 1 << 20
 
 
 def region_operands(regions: Sequence[ScalarRegion]) -> list[int]:

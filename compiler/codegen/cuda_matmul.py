@@ -21,7 +21,7 @@ steps are shared instead (cuda_stream_k.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,25 +49,25 @@ from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import (
     plan_decoded_wgmma,
 )
 from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule, emit_mma, mma_launch, mma_row
-from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem
+from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, gemm_problem, promotes
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule, emit_simt, simt_launch
 from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, emit_streamed, streamed_schedules
 from ingot.compiler.codegen.cuda_gemm_wgmma import (
-    SHARED_SM_AREA,
     WGMMA_TILES,
     WgmmaSchedule,
     WgmmaTile,
     emit_wgmma,
     plan_wgmma,
+    shared_sm_area,
     stage_bytes,
 )
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
+from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.cuda_targets import facts
 from ingot.dialects.mlir import ir
-from ingot.dims import Dim
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
@@ -84,7 +84,7 @@ DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
 GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
-TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
+PROMOTED_SHARE = 0.9  # of the rate of a tile's instructions where their sums are promoted to f32: not measured yet
 
 
 @dataclass(frozen=True)
@@ -93,16 +93,6 @@ class Estimate:
 
     seconds: float
     schedule: Any
-
-
-def constant(d: Dim) -> int:
-    """A value of a dimension for the cost model."""
-    return d if isinstance(d, int) else dims.evaluate(d, _Typical())
-
-
-class _Typical(dict):
-    def __missing__(self, name: str) -> int:
-        return TYPICAL_SIZE
 
 
 def tensor_core_seconds(
@@ -118,7 +108,7 @@ def tensor_core_seconds(
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
     batch = max(1, constant(dims.product(p.batch)))
-    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits)
+    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits) * (PROMOTED_SHARE if promotes(p, target) else 1.0)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
     rounds = turns or math.ceil(tiles / f.sms)
@@ -135,9 +125,11 @@ def tensor_core_seconds(
     if splits > 1 and adding is None:
         # Partials are written once and read once, and a second launch follows.
         extra = SECOND_LAUNCH_SECONDS + 8 * splits * batch * m * n / f.bandwidth
+    # While a tile ends nothing is multiplied, but the next one's operands come and the last one's results leave.
+    end = WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1]
+    busy = compute + (waves - 1) * end
     # What does not take the time still costs some: of two tiles that wait for memory, the smaller does it better.
-    ends = waves * (WAVE_SECONDS + RESULT_SECONDS * tile[0] * tile[1])
-    return max(compute, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + ends + extra
+    return max(busy, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + end + extra
 
 
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
@@ -155,26 +147,42 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
     return Estimate(tensor_core_seconds(p, target, (s.tile_m, s.tile_n), 1, blocks, efficiency, adding, turns), s)
 
 
-def wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of all wgmma schedules that fit."""
+def wgmma_schedules(
+    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[WgmmaSchedule] = WgmmaSchedule,
+    plan: Callable[[Any], Any] | None = None, beside: float = 0.82,
+) -> Iterator[Estimate]:
+    """Estimates of all wgmma schedules of a kind that fit.
+
+    `plan` gives None for what a kernel cannot take; `beside` is the share of its rate that a tile reaches beside another one.
+    """
+    plan = plan or (lambda s: plan_wgmma(p, target, s))
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
-    for tile in WGMMA_TILES:
+    for tile in tiles:
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
-                s = WgmmaSchedule(tile.m, tile.n, stages, splits)
+                s = kind(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
-                tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
-                alone = tile.m * tile.n > SHARED_SM_AREA or tiles * max(1, constant(dims.product(p.batch))) <= facts(target).sms
+                count = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
+                count *= max(1, constant(dims.product(p.batch)))
+                alone = tile.m * tile.n > shared_sm_area(p, target) or count <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
-                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan_wgmma(p, target, s):
-                    blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)
+                if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan(s):
+                    blocks, share = (1, tile.efficiency) if alone else (2, beside * tile.efficiency)
+                    share *= _filled(p, tile)
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
                         yield shared
                     break
+
+
+def _filled(p: GemmProblem, tile: WgmmaTile) -> float:
+    """The share of its rate that a tile keeps whose last columns the product lacks: the copy engine fills zeros slowly."""
+    n = max(1, constant(p.n))
+    columns = -(-n // tile.n) * tile.n
+    return 1 / (1 + 1.2 * (columns - n) / columns)
 
 
 def clustered_blocks(sms: int, cluster: int, each: int) -> int:
@@ -191,8 +199,22 @@ def clustered_blocks(sms: int, cluster: int, each: int) -> int:
     return max(1, min(found) if cluster <= 2 else int(0.9 * min(found))) * cluster
 
 
-def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
+def cluster_seconds(cluster: int, rows: int, cols: int) -> float:
+    """Time that a cluster takes to add the parts of a tile.
+
+    They go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
+    """
+    return 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+
+
+def cluster_schedules(
+    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[ClusterSchedule] = ClusterSchedule,
+    plan_of: Callable[[Any], Any] | None = None,
+) -> Iterator[Estimate]:
+    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped.
+
+    `plan_of` gives None for what a kernel cannot take; where it is given nothing is swapped.
+    """
     m, n = max(1, constant(p.m)), max(1, constant(p.n))
     batch = max(1, constant(dims.product(p.batch)))
     sms = facts(target).sms
@@ -200,25 +222,24 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     steps = max(1, -(-constant(p.k) // tile_k))
     columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
     swapped = [WgmmaTile(rows, columns, min(0.75, columns / 40)) for rows in (64, 128) if columns]
-    tiles = [(tile, True) for tile in swapped] + [(tile, False) for tile in WGMMA_TILES if m > 32]
-    for tile, swap in tiles:
+    either = [(tile, True) for tile in swapped if plan_of is None] + [(tile, False) for tile in tiles if m > 32]
+    for tile, swap in either:
         rows, cols = (tile.n, tile.m) if swap else (tile.m, tile.n)
         count = -(-m // rows) * -(-n // cols) * batch
         for cluster in CLUSTERS:
             blocks = count * cluster
             if cluster > max(1, steps // 2) or (cluster == 1 and not swap) or blocks > 4 * sms:
                 continue
-            alone = tile.m * tile.n > SHARED_SM_AREA or blocks <= sms
+            alone = tile.m * tile.n > shared_sm_area(p, target) or blocks <= sms
             budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
             lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
             stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
-            s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
-            plan = plan_cluster(p, target, s) if stages >= 3 else None
+            s = kind(tile.m, tile.n, stages, cluster, swap)
+            plan = None if stages < 3 else plan_cluster(p, target, s) if plan_of is None else plan_of(s)
             if plan is not None:
-                # Parts go through shared memory of all blocks, at about 36 bytes a nanosecond and SM (an H200).
-                adding = 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
+                adding = cluster_seconds(cluster, rows, cols)
                 fits = target.shared_bytes // (plan.launch.shared_bytes + 1024)
-                each = 2 if fits >= 2 and tile.m * tile.n <= SHARED_SM_AREA else 1
+                each = 2 if fits >= 2 and tile.m * tile.n <= shared_sm_area(p, target) else 1
                 waves = -(-blocks // clustered_blocks(sms, cluster, each))
                 turns = 1 if blocks <= sms and waves == 1 else each * waves
                 # A later wave fills its stages from the start.
@@ -241,7 +262,10 @@ def mma_tiles(target: Target) -> Iterator[MmaSchedule]:
 def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Iterator[Estimate]:
     """Estimates of all mma.sync schedules that fit, of those of cuda_stream_k.py too where `streams`."""
     if mma_row(p, target) is not None:
-        yield from mma_estimates(p, target, p.a.bits, mma_tiles(target), streams)
+        # Promoted sums take the registers of accumulators twice.
+        area = 64 * 32 if promotes(p, target) else 64 * 64
+        tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= area]
+        yield from mma_estimates(p, target, p.a.bits, tiles, streams)
 
 
 def mma_estimates(
@@ -261,7 +285,10 @@ def mma_estimates(
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
-            seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share)
+            count = -(-constant(p.k) * bits // (8 * s.k_bytes * splits))
+            # A block that waits for its first step multiplies nothing, and has few others beside it.
+            reach = 0.85 * count / (count + 1)
+            seconds = tensor_core_seconds(p, target, (s.tile_m, s.tile_n), splits, blocks, share, reach=reach)
             yield Estimate(seconds, replace(s, splits=splits))
         if streams and (shared := stream_k_estimate(p, target, s, blocks, share)):
             yield shared
@@ -287,14 +314,24 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
 def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of schedules of wgmma whose weights come from registers: decoded, or of 8 bits and N-major."""
     steps = max(1, constant(p.k) * p.a.bits // 1024)
+    m, n, batch = (max(1, constant(d)) for d in (p.m, p.n, dims.product(p.batch)))
+    sms = facts(target).sms
     for rows in TILE_ROWS:
         share = 0.7 * (rows / TILE_ROWS[0]) ** 0.4
+        for cluster in CLUSTERS[1:]:
+            s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), cluster=cluster)
+            blocks = -(-m // rows) * -(-n // s.tile_n) * batch * cluster
+            if cluster > max(1, steps // 2) or blocks > 2 * sms or plan_decoded_wgmma(p, target, s) is None:
+                break
+            waves = -(-blocks // clustered_blocks(sms, cluster, 1))
+            adding = cluster_seconds(cluster, rows, s.tile_n) * waves + (waves - 1) * LAUNCH_SECONDS
+            yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), cluster, 1, share, adding, waves, 1.0), s)
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             s = DecodedWgmmaSchedule(rows, decoded_stages(p, target, rows), splits)
             if plan_decoded_wgmma(p, target, s) is None:
-                return
+                break
             yield Estimate(tensor_core_seconds(p, target, (rows, s.tile_n), splits, 1, share), s)
             if splits == 1 and (shared := stream_k_estimate(p, target, s, 1, share)):
                 yield shared
@@ -357,9 +394,14 @@ def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
     few = isinstance(p.m, int) and p.m <= MAX_ROWS
-    for streamed in streamed_schedules(p, target, columns):
+    for streamed in streamed_schedules(p, target, columns) if few or not p.packed else ():
         if few or not list(block_scale_schedules(p, target)):
             return streamed
+    if p.packed:
+        packed = list(decoded_wgmma_schedules(p, target))
+        if not packed:
+            raise NotImplementedError(f"{target.name} has no kernel for packed {p.b.dtype} and {p.a.dtype} of these strides")
+        return min(packed, key=lambda e: e.seconds).schedule
     found = [*gemv_schedules(p, target)]
     if found and p.m == 1:
         return found[0].schedule
@@ -379,6 +421,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
+    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedWgmmaSchedule):
+        raise NotImplementedError(f"{schedule} reads no packed weights")
     module = KernelModule(target.name, context=ir.Context.current)
     with module:
         launch = _WRITERS[type(schedule)](module, p, target, schedule)

@@ -13,11 +13,25 @@ from dataclasses import dataclass
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import PartedDomain, row_domain
 from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule, write_cluster
-from ingot.compiler.codegen.cuda_group_cluster import choose as choose_cluster
-from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem, write_groups
-from ingot.compiler.codegen.cuda_group_normalize import choose as choose_groups
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, region_operands, symbol_of
-from ingot.compiler.codegen.cuda_rows import Element, RowWalk, inner_lanes
+from ingot.compiler.codegen.cuda_group_cluster import schedules as cluster_schedules
+from ingot.compiler.codegen.cuda_group_cluster import seconds as cluster_seconds
+from ingot.compiler.codegen.cuda_group_normalize import (
+    GroupProblem,
+    GroupSchedule,
+    group_problem,
+    write_groups,
+)
+from ingot.compiler.codegen.cuda_group_normalize import schedules as launch_schedules
+from ingot.compiler.codegen.cuda_group_normalize import seconds as launch_seconds
+from ingot.compiler.codegen.cuda_kernel import (
+    DispatchKernel,
+    dispatch_kernel,
+    lanes_across,
+    region_buffers,
+    region_operands,
+    symbol_of,
+)
+from ingot.compiler.codegen.cuda_rows import Element, RowWalk, inner_lanes, widest
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
@@ -36,31 +50,46 @@ CHUNK_VECTORS = 4
 
 @dataclass(frozen=True)
 class NormalizeSchedule:
-    """`threads` a row (32: a warp; more: a block), `lanes` a vector, `vectors` a thread; `chunked`: two launches."""
+    """`threads` a row (32: a warp; more: a block), `lanes` a vector, over the last `axes` axes, `vectors` a thread; `chunked`:
+    two launches."""
 
     threads: int
     lanes: int
     vectors: int
     chunked: bool = False
+    axes: int = 1
 
 
 def choose(domain: PartedDomain) -> NormalizeSchedule:
     """A warp a row up to 1024 elements, a block up to 16384, chunks beyond and where the length is not constant."""
     d = domain.dispatch
     cols = dims.product(domain.shapes[1])
-    lanes = inner_lanes(d, [d.operands[0], *d.results])
+    lanes, axes = inner_lanes(d, [d.operands[0], *d.results]), 1
+    across = lanes_across(d, [d.operands[0], *d.results], domain.shapes[1], widest(d.operands[0], *d.results))
+    if across[0] > lanes:
+        lanes, axes = across
     rows = dims.product(domain.shapes[0])
     if isinstance(cols, int) and cols > 0:
         vectors = cols // lanes
         if vectors * lanes <= 32 * REGISTER_ELEMENTS:
-            return NormalizeSchedule(32, lanes, -(-vectors // 32))
+            return NormalizeSchedule(32, lanes, -(-vectors // 32), axes=axes)
         few = isinstance(rows, int) and rows < 128 and cols > 8192
         threads = 128
         while threads < MAX_THREADS and vectors * lanes > threads * REGISTER_ELEMENTS:
             threads *= 2
         if vectors * lanes <= threads * REGISTER_ELEMENTS and not few:
-            return NormalizeSchedule(threads, lanes, -(-vectors // threads))
-    return NormalizeSchedule(CHUNK_THREADS, lanes, max(1, CHUNK_VECTORS * 4 // max(4, lanes)), chunked=True)
+            return NormalizeSchedule(threads, lanes, -(-vectors // threads), axes=axes)
+    return NormalizeSchedule(CHUNK_THREADS, lanes, max(1, CHUNK_VECTORS * 4 // max(4, lanes)), chunked=True, axes=axes)
+
+
+GroupSchedules = list[tuple[float, ClusterSchedule | GroupSchedule]]
+
+
+def group_schedules(p: GroupProblem, target: Target, waves: int = 1) -> GroupSchedules:
+    """(estimated seconds, schedule) of a group normalization, the least first; `waves`: of clusters, at most."""
+    found: GroupSchedules = [(cluster_seconds(p, s, target), s) for s in cluster_schedules(p, target, waves)]
+    found += [(launch_seconds(p, target), s) for s in launch_schedules(p, target)]
+    return sorted(found, key=lambda x: x[0])
 
 
 def emit(
@@ -70,12 +99,12 @@ def emit(
     a group to cuda_group_normalize.py."""
     groups = group_problem(dispatch)
     if groups is not None and not isinstance(schedule, NormalizeSchedule):
-        by_group = schedule or choose_cluster(groups, target) or choose_groups(groups, target)
+        by_group = schedule or next((s for _, s in group_schedules(groups, target)), None)
         if by_group is not None:
             module = KernelModule(target.name, context=ir.Context.current)
             with module:
                 if isinstance(by_group, ClusterSchedule):
-                    plan = write_cluster(module, dispatch, groups, by_group)
+                    plan = write_cluster(module, dispatch, groups, by_group, target)
                 else:
                     plan = write_groups(module, dispatch, groups, by_group)
             return Emitted(plan, module.module)
@@ -111,7 +140,7 @@ def _whole_rows(module: KernelModule, dispatch: Dispatch, domain: PartedDomain, 
     )  # fmt: skip
     with dispatch_kernel(module, domain.dispatch, launch) as dk:
         k = dk.k
-        walk = RowWalk(dk, domain, s.lanes, s.threads, s.vectors)
+        walk = RowWalk(dk, domain, s.lanes, s.threads, s.vectors, s.axes)
         row = k.block_id()
         if per_block > 1:
             row = row * per_block + (k.thread_id() >> 5)
@@ -188,10 +217,10 @@ def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count:
             walk.store(elements, lambda x: x - _wide(k, x, shift))
         case "layer":
             scale = 1.0 / k.sqrt(stats[1] / n + epsilon)
-            walk.store(elements, lambda x: (x - _wide(k, x, stats[0])) * _wide(k, x, scale))
+            walk.store(elements, lambda x: (x - _wide(k, x, stats[0])) * _wide(k, x, scale), stats[0], scale)
         case _:
             scale = 1.0 / k.sqrt(stats[0] / n + epsilon)
-            walk.store(elements, lambda x: x * _wide(k, x, scale))
+            walk.store(elements, lambda x: x * _wide(k, x, scale), scale)
 
 
 # Chunks ---------------------------------------------------------------------------------------------------------------
@@ -222,7 +251,7 @@ class _Chunk:
 
     def __init__(self, dk: DispatchKernel, domain: PartedDomain, s: NormalizeSchedule, chunk: int, count: int) -> None:
         self.dk, self.k, self.domain, self.chunk, self.count = dk, dk.k, domain, chunk, count
-        self.walk = RowWalk(dk, domain, s.lanes, s.threads, s.vectors)
+        self.walk = RowWalk(dk, domain, s.lanes, s.threads, s.vectors, s.axes)
         cols = dims.product(domain.shapes[1])
         self.cols = dk.size(cols, "i32")
         self.chunks = dk.size(dims.ceildiv(cols, chunk), "i32")

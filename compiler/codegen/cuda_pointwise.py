@@ -15,6 +15,7 @@ from ingot.compiler.codegen.cuda_domain import collapse_domain, uses_index
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
     dispatch_kernel,
+    lanes_across,
     nibble_lanes,
     region_buffers,
     region_operands,
@@ -37,11 +38,12 @@ SMALL = 1 << 18  # elements below which more blocks matter more than more loads 
 
 @dataclass(frozen=True)
 class PointwiseSchedule:
-    """`lanes` elements a vector, `unroll` vectors a thread, `threads` a block."""
+    """`lanes` elements a vector, which run over the last `axes` axes, `unroll` vectors a thread, `threads` a block."""
 
     lanes: int
     unroll: int = 2
     threads: int = THREADS
+    axes: int = 1
 
 
 def choose(d: Dispatch) -> PointwiseSchedule:
@@ -49,12 +51,14 @@ def choose(d: Dispatch) -> PointwiseSchedule:
     domain = d.results[0].shape
     lanes = min(16 // t.type.bytes for t in d.results)
     # Wide vectors of a long region only cost registers.
-    lanes = min(8, lanes)
+    lanes = widest = min(8, lanes)
     for t in d.results:
         lanes = math.gcd(lanes, whole_vectors(d, t, lanes))
     elements = dims.product(domain)
     small = isinstance(elements, int) and elements < SMALL
-    return PointwiseSchedule(lanes, 1 if small else 2)
+    across = lanes_across(d, d.results, domain, widest)
+    lanes, axes = across if across[0] > lanes else (lanes, 1)
+    return PointwiseSchedule(lanes, 1 if small else 2, axes=axes)
 
 
 def whole_vectors(d: Dispatch, t: TensorArg, lanes: int) -> int:
@@ -66,12 +70,14 @@ def whole_vectors(d: Dispatch, t: TensorArg, lanes: int) -> int:
     return vector_lanes(t, d, limit=lanes * t.type.bytes)
 
 
-def emit(dispatch: Dispatch, target: Target, schedule: PointwiseSchedule | None = None) -> Emitted:
-    """Write the kernel of a `pointwise` dispatch."""
+def emit(
+    dispatch: Dispatch, target: Target, schedule: PointwiseSchedule | None = None, module: KernelModule | None = None
+) -> Emitted:
+    """Write the kernel of a `pointwise` dispatch, in `module` or in one of its own."""
     d = collapse_domain(dispatch)
     return emit_domain(dispatch, d, target, schedule or choose(d), lambda dk, position, lanes: (
         dk.region(d.regions[0], [], position, d.results[0].shape, lanes)
-    ))  # fmt: skip
+    ), module=module)  # fmt: skip
 
 
 def emit_domain(
@@ -81,6 +87,7 @@ def emit_domain(
     s: PointwiseSchedule,
     body: Callable[[DispatchKernel, list[Val], int], list[Val]],
     streamed: tuple = (),
+    module: KernelModule | None = None,
 ) -> Emitted:
     """Write a kernel that stores `body(kernel, position, lanes)` at every position of the domain of `d`'s results.
 
@@ -91,6 +98,7 @@ def emit_domain(
         s: the schedule.
         body: values of the results, of storage type: vectors of `lanes`, scalars for 0.
         streamed: buffers that `body` reads besides those of the regions.
+        module: gets the kernel; a new one by default.
     """
     domain = d.results[0].shape
     elements = dims.product(domain)
@@ -102,7 +110,7 @@ def emit_domain(
         (s.threads, 1, 1),
         bytes=_traffic(d, domain, [b.index for b in streamed]),
     )
-    module = KernelModule(target.name, context=ir.Context.current)
+    module = module or KernelModule(target.name, context=ir.Context.current)
     with module, dispatch_kernel(module, d, launch) as dk:
         _Walk(dk, domain, s, body).emit()
     return Emitted(KernelPlan((launch,)), module.module)
@@ -129,6 +137,7 @@ class _Walk:
         body: Callable[[DispatchKernel, list[Val], int], list[Val]],
     ) -> None:
         self.dk, self.k, self.domain, self.s, self.body = dk, dk.k, domain, s, body
+        dk.lane_axes, dk.whole_vectors = s.axes, True
         for t in dk.d.results:
             if t.type.bits < 8 and s.lanes % 2:
                 raise NotImplementedError(f"results of {t.dtype} whose rows are no whole bytes")
@@ -169,7 +178,7 @@ class _Walk:
 
     def vectors(self, starts: list[Val]) -> None:
         lanes = self.s.lanes if self.s.lanes > 1 else 0
-        positions = [self.dk.split(start, self.domain) for start in starts]
+        positions = [self.dk.split(start, self.domain, self.s.axes - 1) for start in starts]
         values = [self.body(self.dk, position, lanes) for position in positions]
         for position, results in zip(positions, values, strict=True):
             self.store(position, results, lanes)

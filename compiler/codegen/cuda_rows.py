@@ -18,6 +18,11 @@ from ingot.dispatch import Dispatch, TensorArg
 Combine = Callable[[Val, Val], Val]
 
 
+def widest(*tensors: TensorArg) -> int:
+    """Lanes of vectors of which the narrowest of some tensors takes 16 bytes; at most 8."""
+    return min(8, 16 // min(t.type.bytes for t in tensors))
+
+
 def inner_lanes(d: Dispatch, tensors: Sequence[TensorArg]) -> int:
     """Lanes of vectors along the last axis that all of `tensors` can take in accesses of at most 16 bytes."""
     lanes = 16 // min(t.type.bytes for t in tensors)
@@ -44,10 +49,14 @@ class RowWalk:
         lanes: elements of a vector.
         threads: threads that share a row: 32, or the block's.
         vectors: vectors a thread holds.
+        lane_axes: trailing axes over which a vector runs.
     """
 
-    def __init__(self, dk: DispatchKernel, domain: PartedDomain, lanes: int, threads: int, vectors: int) -> None:
+    def __init__(
+        self, dk: DispatchKernel, domain: PartedDomain, lanes: int, threads: int, vectors: int, lane_axes: int = 1
+    ) -> None:
         self.dk, self.k, self.domain = dk, dk.k, domain
+        dk.lane_axes, dk.whole_vectors = lane_axes, True
         self.lanes, self.threads, self.vectors = lanes, threads, vectors
         self.thread = dk.k.thread_id() & (threads - 1) if threads == 32 else dk.k.thread_id()
         self._slots = 0
@@ -64,7 +73,8 @@ class RowWalk:
             col = first + (k.cast(self.thread, first.t) + i * self.threads) * self.lanes
             exact = col.const is not None or self._covers(first, cols, i)
             valid = None if exact else col < cols
-            position = [*row, *self.dk.split(col if exact else k.min(col, cols - self.lanes), self.domain.shapes[1])]
+            at = col if exact else k.min(col, cols - self.lanes)
+            position = [*row, *self.dk.split(at, self.domain.shapes[1], self.dk.lane_axes - 1)]
             raw.append((position, valid, self.dk.load(0, position, self.domain.domain, lanes)))
         for position, valid, x in raw:
             (value,) = self.dk.region(d.regions[0], [x], position, self.domain.domain, lanes)
@@ -108,13 +118,15 @@ class RowWalk:
             total = combine(total, k.load(slots.at(i, x.t), x.t))
         return total
 
-    def store(self, elements: Sequence[Element], normalized: Callable[[Val], Val]) -> None:
-        """Run the last region on `normalized` of each element and store the results."""
+    def store(self, elements: Sequence[Element], normalized: Callable[[Val], Val], *statistics: Val) -> None:
+        """Run the last region on `normalized` of each element, and on the statistics where it takes them; store the results."""
         k, d = self.k, self.dk.d
         lanes = self.lanes if self.lanes > 1 else 0
+        region = d.regions[-1]
+        more = [k.broadcast(x, lanes) if lanes else x for x in statistics] if len(region.args) > 1 else []
         for e in elements:
             with k.if_(True if e.valid is None else e.valid):
-                values = self.dk.region(d.regions[-1], [normalized(e.value)], e.position, self.domain.domain, lanes)
+                values = self.dk.region(region, [normalized(e.value), *more], e.position, self.domain.domain, lanes)
                 for i, x in enumerate(values):
                     self.dk.store(i, x, e.position, lanes)
 

@@ -6,7 +6,8 @@ neighbours of the first eight, two of the others, by lane % 4. The order of k is
 
 - K-major weights of 4 bits: the lanes of a quad read the same eight bytes of a column, and each takes one byte of each word;
 - K-major weights of 8 bits: a lane reads two bytes for each half of an instruction's k;
-- N-major weights: a lane reads neighbouring columns at each of its four k.
+- N-major weights: a lane reads neighbouring columns at each of its four k;
+- packed weights (ingot.weight_packing): a lane reads 16 bytes, of all of the tile's k or half of it, and needs no shuffles.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ingot.compiler.codegen.cuda_kernel import DispatchKernel
 from ingot.compiler.codegen.cuda_shared_tile import TileShape, swizzle
 from ingot.compiler.codegen.cuda_weight_fragments import WeightDecoder
 from ingot.compiler.codegen.values import Val
+from ingot.weight_packing import LANE_BYTES, TILE_BYTES, tile_k
 
 TILE_K = 64  # k of a tile: 128 bytes of the other operand
 STEP_K = 16  # of an instruction
@@ -55,40 +57,28 @@ def suits_stages(scales: Scales | None) -> bool:
     return block % TILE_K == 0 or (TILE_K % block == 0 and block >= STEP_K)
 
 
-class StagedWeights(WeightDecoder):
-    """A lane's weights of a tile.
+class _TileDecoder(WeightDecoder):
+    """A lane's columns of tiles, and their scales.
 
     Args:
         dk: the kernel.
         elements: the weights.
         dtype: the 16-bit type to decode to.
-        shape: of the tile.
-        columns: of this lane, in the tile; of N-major weights neighbours, a power of two of at least 2.
-        quad: lane % 4.
+        columns: of this lane, in the tile.
+        together: they are neighbours, whose scales are read together.
     """
 
     def __init__(
-        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, shape: TileShape, columns: Sequence[Val], quad: Val
+        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, columns: Sequence[Val], together: bool
     ) -> None:
-        self.k_major = elements.x.major == "col"
-        super().__init__(dk, elements, dtype, 1 if self.k_major else len(columns))
-        self.columns, self.shape = columns, shape
-        k, bits = self.k, elements.x.bits
-        if self.k_major:
-            inside = 2 * quad if bits == 8 else 0
-            self.starts = [[swizzle(shape, c, k.const(i, "i32")) + inside for i in range(shape.chunks)] for c in columns]
-            self.selector = quad * 0x1111
-            return
-        at = columns[0] * bits // 8
-        self.starts = [[swizzle(shape, 2 * quad + odd, at >> 4) + (at & 15)] for odd in range(2)]
-        self.kind = k.type(f"i{self.count * bits}")
+        super().__init__(dk, elements, dtype, len(columns) if together else 1)
+        self.columns = columns[:1] if together else columns
 
     def begin(self, batch: Sequence[Val], first: Val) -> None:
         """Begin with tiles whose first column is `first`, of a batch."""
         self.elements.start_scales(batch)
         n = self.dk.size(self.x.rows, "i32")
-        columns = self.columns if self.k_major else self.columns[:1]
-        self.lines = [self.k.min(first + c, n - self.count) for c in columns]
+        self.lines = [self.k.min(first + c, n - self.count) for c in self.columns]
 
     @property
     def blocks(self) -> int:
@@ -104,6 +94,71 @@ class StagedWeights(WeightDecoder):
         each = TILE_K // self.blocks
         return [self.read_scales(self.k.min(step * TILE_K + i * each, last)) for i in range(self.blocks)]
 
+    def of_step(self, step: int, prepared: Sequence[Any]) -> Any:
+        """What `prepare` gave for an instruction's k, or None."""
+        return prepared[step * STEP_K * self.blocks // TILE_K] if prepared else None
+
+
+class PackedWeights(_TileDecoder):
+    """A lane's packed weights of tiles that follow one another in shared memory, those of 16 columns first.
+
+    Args:
+        dk: the kernel.
+        elements: the weights.
+        dtype: the 16-bit type to decode to.
+        columns: the lane's two, which are neighbours.
+        tile: the number of this warp's 16 columns.
+        lane: of the warp.
+    """
+
+    def __init__(
+        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, columns: Sequence[Val], tile: Val, lane: Val
+    ) -> None:
+        super().__init__(dk, elements, dtype, columns, together=True)
+        self.steps = tile_k(elements.x.bits) // STEP_K  # of a packed tile
+        self.start = tile * (TILE_BYTES * STEPS // self.steps) + lane * LANE_BYTES
+
+    def registers(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[Val]:
+        """See `StagedWeights.registers`."""
+        k = self.k
+        if step % self.steps == 0:
+            at = tile + (self.start + step // self.steps * TILE_BYTES)
+            self.words = k.elements(k.load(at, k.vector_of("i32", LANE_BYTES // 4), align=LANE_BYTES))
+        each = LANE_BYTES // (4 * self.steps)
+        mine = self.words[step % self.steps * each :][:each]
+        of = self.of_step(step, prepared)
+        scales = list(of[0]) if of else [None, None]
+        return [pair for word in mine for pair in self.pairs(word, scales * (2 // each))]
+
+
+class StagedWeights(_TileDecoder):
+    """A lane's weights of a tile.
+
+    Args:
+        dk: the kernel.
+        elements: the weights.
+        dtype: the 16-bit type to decode to.
+        shape: of the tile.
+        columns: of this lane, in the tile; of N-major weights neighbours, a power of two of at least 2.
+        quad: lane % 4.
+    """
+
+    def __init__(
+        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, shape: TileShape, columns: Sequence[Val], quad: Val
+    ) -> None:
+        self.k_major = elements.x.major == "col"
+        super().__init__(dk, elements, dtype, columns, together=not self.k_major)
+        self.shape = shape
+        k, bits = self.k, elements.x.bits
+        if self.k_major:
+            inside = 2 * quad if bits == 8 else 0
+            self.starts = [[swizzle(shape, c, k.const(i, "i32")) + inside for i in range(shape.chunks)] for c in columns]
+            self.selector = quad * 0x1111
+            return
+        at = columns[0] * bits // 8
+        self.starts = [[swizzle(shape, 2 * quad + odd, at >> 4) + (at & 15)] for odd in range(2)]
+        self.kind = k.type(f"i{self.count * bits}")
+
     def registers(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[Val]:
         """The four registers of an instruction whose rows lane / 4 and 8 more are this lane's two columns."""
         lower, upper = self.pairs_of(tile, step, prepared)
@@ -111,7 +166,7 @@ class StagedWeights(WeightDecoder):
 
     def pairs_of(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[tuple[Val, Val]]:
         """For each column the two pairs of k that an instruction takes, of the tile at a shared address."""
-        of = prepared[step * STEP_K * self.blocks // TILE_K] if prepared else None
+        of = self.of_step(step, prepared)
         if not self.k_major:
             low, high = (self._neighbours(tile, step, half, of[0] if of else None) for half in range(2))
             return list(zip(low, high, strict=True))

@@ -5,6 +5,7 @@ vectors of neighbours and keeps all of them: which n are the instruction's rows,
 as the other operand follows.
 
 - K-major weights: a lane reads neighbouring k of two rows of each 16 (lane / 4 and 8 more). Its quad reads four such vectors.
+- Packed weights (ingot.weight_packing): a lane reads what it takes of a tile at once, in the order in which it takes it.
 - N-major weights: a lane reads neighbouring n at eight k. Two words of neighbouring k are shuffled into pairs first.
 
 Elements come out in pairs, of k that an instruction multiplies together:
@@ -25,10 +26,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ingot import dims
 from ingot.compiler.codegen.cuda_decode import E2M1_UPPER, INTEGERS, QuantizedElements, float_pairs
 from ingot.compiler.codegen.cuda_gemm_problem import GemmProblem, Matrix, Scales
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, divides, memory_type
 from ingot.compiler.codegen.values import Val
+from ingot.weight_packing import LANE_BYTES, STEP_K, TILE_BYTES, TILE_COLUMNS
 
 CHUNK = 8  # k of a lane that two instructions of 16 k take together
 _SMALL_SCALES = {"f16": ("f8E4M3FN", "f8E5M2"), "bf16": ("f8E4M3FN", "f8E5M2", "f8E8M0FNU")}  # exact in that type
@@ -44,11 +47,13 @@ class WeightLanes:
         k_major: vectors run along k.
         nbytes: of a vector.
         bits: of an element.
+        packed: a vector is a lane's part of a packed tile.
     """
 
     k_major: bool
     nbytes: int
     bits: int
+    packed: bool = False
 
     @property
     def count(self) -> int:
@@ -57,8 +62,35 @@ class WeightLanes:
 
     @property
     def lane_k(self) -> int:
-        """Neighbouring k of a lane."""
+        """The k of a lane in a step; neighbours, but of packed weights."""
+        if self.packed:
+            return self.count // 2
         return self.count if self.k_major else CHUNK
+
+    @property
+    def quad_k(self) -> int:
+        """From a lane's first k to that of the next lane of its quad, where each has neighbours."""
+        return 0 if self.packed else self.lane_k
+
+    @property
+    def chunk_k(self) -> int:
+        """From a chunk's first k to that of the lane's next."""
+        return 2 * STEP_K if self.packed else CHUNK
+
+    @property
+    def span_k(self) -> int:
+        """The k from a lane's first in a step to its last."""
+        return self.step_k if self.packed else self.lane_k
+
+    @property
+    def together(self) -> int:
+        """Neighbouring columns of a vector."""
+        return 2 if self.packed else 1 if self.k_major else self.count
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of a lane for a step, of the columns of a vector of each lane."""
+        return self.nbytes * (1 if self.packed else 2 if self.k_major else CHUNK)
 
     @property
     def step_k(self) -> int:
@@ -72,7 +104,7 @@ class WeightLanes:
     @property
     def interleaved(self) -> bool:
         """True where a chunk's pairs are (j, j + 4), not neighbours."""
-        return self.k_major and self.bits == 4
+        return self.k_major and self.bits == 4 and not self.packed
 
     @property
     def tiles(self) -> int:
@@ -81,6 +113,8 @@ class WeightLanes:
 
     def column(self, tile: int, half: int, group: Val) -> Val:
         """The weights' column, from the warp's first, in row `group` + 8 * `half` of an instruction's tile."""
+        if self.packed:
+            return 2 * group + (16 * tile + half)
         if self.k_major:
             return group + (16 * tile + 8 * half)
         return group * self.count + (2 * tile + half)
@@ -91,6 +125,9 @@ def weight_lanes(p: GemmProblem, nbytes: int) -> WeightLanes | None:
     x, s = p.b, p.b_scales
     if x.major == "none" or not isinstance(p.k, int) or x.bits > 8:
         return None
+    if p.packed:
+        lanes = WeightLanes(True, LANE_BYTES, x.bits, packed=True)
+        return lanes if s is None or s.block % lanes.chunk_k == 0 else None
     k_major = x.major == "col"
     while nbytes * 8 >= x.bits:
         lanes = WeightLanes(k_major, nbytes, x.bits)
@@ -358,7 +395,7 @@ class WeightFragments(WeightDecoder):
         size_k: int,
     ) -> None:
         assert tiles % lanes.tiles == 0, (tiles, lanes)
-        super().__init__(dk, elements, dtype, 1 if lanes.k_major else lanes.count)
+        super().__init__(dk, elements, dtype, lanes.together)
         self.lanes, self.tiles, self.depth, self.size_k = lanes, tiles, depth, size_k
 
     @property
@@ -379,6 +416,13 @@ class WeightFragments(WeightDecoder):
         self.elements.start(batch)
         n = dk.size(x.rows, "i32")
         self.quad, group = lane & 3, lane >> 2
+        if lanes.packed:
+            self.lines = [k.min(first + lanes.column(t, 0, group), n - 2) for t in range(self.tiles)]
+            line = dk.size(dims.floordiv(x.cols, lanes.step_k) * TILE_BYTES)  # bytes of 16 columns
+            tiles = [k.min(first + TILE_COLUMNS * t, n - TILE_COLUMNS) // TILE_COLUMNS for t in range(self.tiles)]
+            base, _ = self.elements.base
+            self.starts = [base.at(k.cast(t, "i64") * line + k.cast(lane * LANE_BYTES, "i64"), "i8") for t in tiles]
+            return
         if lanes.k_major:
             self.lines = [k.min(first + lanes.column(t, h, group), n - 1) for t in range(self.tiles) for h in range(2)]
         else:
@@ -396,7 +440,10 @@ class WeightFragments(WeightDecoder):
 
     def _k(self, at: Val) -> Val:
         """This lane's first k of a step, the last ones' past the end."""
-        return self.k.min(at + self.quad * self.lanes.lane_k, self.size_k - self.lanes.lane_k)
+        return self.k.min(self._lane_k(at), self.size_k - self.lanes.span_k)
+
+    def _lane_k(self, at: Val) -> Val:
+        return at + self.quad * self.lanes.quad_k if self.lanes.quad_k else at
 
     def fetch(self, at: Val, whole: bool) -> tuple[list[list[Val]], list[Any]]:
         """(words of each step, what was read of scales) of the steps from k = `at`, a multiple of `batch_k`, on.
@@ -412,7 +459,10 @@ class WeightFragments(WeightDecoder):
         for place in places:
             found: list[Val] = []
             for start in self.starts:
-                first = self._byte(start, k.cast(place, "i64") * stride, x.bits)
+                if lanes.packed:
+                    first = start.at(k.cast(place // lanes.step_k, "i64") * TILE_BYTES, "i8")
+                else:
+                    first = self._byte(start, k.cast(place, "i64") * stride, x.bits)
                 for j in range(1 if lanes.k_major else CHUNK):
                     address = first if j == 0 else self._byte(first, stride * j, x.bits)
                     loaded = k.load(address, kind, align=lanes.nbytes, invariant=True)
@@ -420,7 +470,7 @@ class WeightFragments(WeightDecoder):
             words.append(found)
         if x.dtype in _INFINITE and not whole:
             for s in range(self.depth):
-                valid = at + (s * lanes.step_k + self.quad * lanes.lane_k) < self.size_k
+                valid = self._lane_k(at + s * lanes.step_k) < self.size_k
                 words[s] = [k.select(valid, w, 0) for w in words[s]]
         return words, self._fetch_scales(at, places)
 
@@ -432,7 +482,7 @@ class WeightFragments(WeightDecoder):
         seen: dict[Any, int] = {}
         for s in range(self.depth):
             for c in range(lanes.chunks):
-                key: Any = (s, CHUNK * c // block) if block and block < lanes.lane_k else s
+                key: Any = (s, lanes.chunk_k * c // block) if block and block < lanes.span_k else s
                 if not block or block % self.batch_k == 0:
                     key = 0
                 elif block % lanes.step_k == 0:
@@ -449,7 +499,7 @@ class WeightFragments(WeightDecoder):
             if group in known:
                 continue
             known.add(group)
-            out.append(self.read_scales(places[step] + CHUNK * chunk))
+            out.append(self.read_scales(places[step] + self.lanes.chunk_k * chunk))
         return out
 
     # --- fragments
@@ -464,6 +514,8 @@ class WeightFragments(WeightDecoder):
         """
         lanes = self.lanes
         of = prepared[self.groups()[step, chunk]] if prepared else None
+        if lanes.packed:
+            return self._packed_chunk(words, of, chunk)
         per = max(1, lanes.nbytes // 4)
         # pairs[row of this lane][pair of k]
         pairs: list[list[Val]] = []
@@ -487,4 +539,14 @@ class WeightFragments(WeightDecoder):
             for t in range(self.tiles):
                 low, high = pairs[2 * t], pairs[2 * t + 1]
                 out.append([low[2 * half], high[2 * half], low[2 * half + 1], high[2 * half + 1]])
+        return out
+
+    def _packed_chunk(self, words: Sequence[Val], of: Any, chunk: int) -> list[list[Val]]:
+        each = self.lanes.bits // 4  # words of an instruction
+        out: list[list[Val]] = []
+        for half in range(2):
+            for t in range(self.tiles):
+                mine = words[LANE_BYTES // 4 * t + (2 * chunk + half) * each :][:each]
+                scales = list(of[t]) if of else [None, None]
+                out.append([pair for w in mine for pair in self.pairs(w, scales * (2 // each))])
         return out

@@ -14,6 +14,12 @@ accumulator is C's layout repeated: warp w of the warpgroup holds rows 16*w.., e
 
 Block-scaled rows (`mma.sync.block_scale`) take one 32-bit register of scales an operand: the scale of row i of A (column n of
 B) for the s-th group of k lies in byte s of the lane that `scale_lane_a` (`scale_lane_b`) names.
+
+Sums. A tensor core adds the products of an instruction and the accumulator as fixed-point numbers, aligned to the largest
+exponent among them. Of 16-bit floats it keeps as many bits as an f32 has, or more; of 8-bit floats, on Ada and Hopper, 13
+behind the leading one, also in the accumulator that it returns (Xie et al., "MMA-Sim: Bit-Accurate Reference Model of Tensor
+Cores and Matrix Cores", arXiv 2511.10909; Khattak and Mikaitis, "Accurate Models of NVIDIA Tensor Cores", arXiv 2512.07004).
+Kernels therefore add such accumulators to others of f32 every `PROMOTION_K` k (DeepSeek-V3, arXiv 2412.19437, section 3.3.2).
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from typing import Any, Literal
 from ingot.target import Target
 
 WARP = 32
+PROMOTION_K = 128  # k of 8-bit floats that are summed in less than f32
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class MmaRow:
         scale: block scales, or None.
         tag: the opcode in machine code that shows it was used, on the targets that list it.
         on_hardware: True where the row has run on a real GPU with its results checked.
+        sum_bits: fraction bits of its sums, where they are less than an f32's; 0: they are not.
     """
 
     name: str
@@ -110,6 +118,7 @@ class MmaRow:
     scale: BlockScale | None = None
     tag: str = "HMMA"
     on_hardware: bool = False
+    sum_bits: int = 0
 
     def __post_init__(self) -> None:
         if self.engine == "mma":
@@ -151,6 +160,7 @@ class MmaRow:
 
 
 _S8: dict[str, Any] = {"acc": "i32", "tag": "IMMA"}
+_F8: dict[str, Any] = {"acc": "f32", "bits": 8, "sum_bits": 13}
 MMA_ROWS: tuple[MmaRow, ...] = (
     MmaRow("mma.m16n8k8.f16", "mma", 16, 8, 8, "f16", "f16", "f32", 75, 16),
     MmaRow("mma.m8n8k16.s8", "mma", 8, 8, 16, "i8", "s8", min_sm=75, bits=8, **_S8),
@@ -160,8 +170,8 @@ MMA_ROWS: tuple[MmaRow, ...] = (
     MmaRow("mma.m16n8k8.tf32", "mma", 16, 8, 8, "f32", "tf32", "f32", 80, 32, on_hardware=True),
     MmaRow("mma.m16n8k32.s8", "mma", 16, 8, 32, "i8", "s8", min_sm=80, bits=8, on_hardware=True, **_S8),
     MmaRow("mma.m16n8k32.u8", "mma", 16, 8, 32, "i8", "u8", min_sm=80, bits=8, **_S8),
-    MmaRow("mma.m16n8k32.e4m3", "mma", 16, 8, 32, "f8E4M3FN", "e4m3", "f32", 89, 8, tag="QMMA"),
-    MmaRow("mma.m16n8k32.e5m2", "mma", 16, 8, 32, "f8E5M2", "e5m2", "f32", 89, 8, tag="QMMA"),
+    MmaRow("mma.m16n8k32.e4m3", "mma", 16, 8, 32, "f8E4M3FN", "e4m3", min_sm=89, tag="QMMA", **_F8),
+    MmaRow("mma.m16n8k32.e5m2", "mma", 16, 8, 32, "f8E5M2", "e5m2", min_sm=89, tag="QMMA", **_F8),
     *(
         MmaRow(f"mma.m16n8k32.f8f6f4.{p}", "mma", 16, 8, 32, d, p, "f32", 120, 8, kind="f8f6f4", tag="QMMA")
         for p, d in (("e4m3", "f8E4M3FN"), ("e5m2", "f8E5M2"), ("e2m1", "f4E2M1FN"))
@@ -180,8 +190,8 @@ MMA_ROWS: tuple[MmaRow, ...] = (
     MmaRow("wgmma.m64k8.tf32", "wgmma", 64, 256, 8, "f32", "tf32", "f32", 90, 32, tag="HGMMA"),
     MmaRow("wgmma.m64k32.s8", "wgmma", 64, 256, 32, "i8", "s8", "i32", 90, 8, tag="IGMMA", on_hardware=True),
     MmaRow("wgmma.m64k32.u8", "wgmma", 64, 256, 32, "i8", "u8", "i32", 90, 8, tag="IGMMA"),
-    MmaRow("wgmma.m64k32.e4m3", "wgmma", 64, 256, 32, "f8E4M3FN", "e4m3", "f32", 90, 8, tag="QGMMA", on_hardware=True),
-    MmaRow("wgmma.m64k32.e5m2", "wgmma", 64, 256, 32, "f8E5M2", "e5m2", "f32", 90, 8, tag="QGMMA"),
+    MmaRow("wgmma.m64k32.e4m3", "wgmma", 64, 256, 32, "f8E4M3FN", "e4m3", min_sm=90, tag="QGMMA", on_hardware=True, **_F8),
+    MmaRow("wgmma.m64k32.e5m2", "wgmma", 64, 256, 32, "f8E5M2", "e5m2", min_sm=90, tag="QGMMA", **_F8),
 )  # fmt: skip
 MMA_BY_NAME = {row.name: row for row in MMA_ROWS}
 

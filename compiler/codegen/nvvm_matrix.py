@@ -224,6 +224,7 @@ class MatrixOps(KernelBuilder):
         b_type: str = "",
         *,
         b_transposed: bool = False,
+        accumulate: bool = True,
     ) -> Val:
         """`wgmma.mma_async` with A from four registers (its fragment is that of mma.m16n8k16, a warp per 16 rows).
 
@@ -242,7 +243,7 @@ class MatrixOps(KernelBuilder):
         d_type = "s32" if integer else "f32"
         text = (
             f"wgmma.mma_async.sync.aligned.m{m}n{n}k{k}.{d_type}.{a_type}.{b_type} "
-            f"{{{outputs}}}, {{{registers}}}, ${count + 4}, 1{scale}{transpose};"
+            f"{{{outputs}}}, {{{registers}}}, ${count + 4}, {int(accumulate)}{scale}{transpose};"
         )
         letter = "r" if integer else "f"
         constraints = ",".join([f"={letter}"] * count + ["r"] * 4 + ["l"] + [str(i) for i in range(count)] + ["~{memory}"])

@@ -16,8 +16,8 @@ bytes), shadow.py (races), ops_*.py (what each operation means), fragments.py (t
 
 from __future__ import annotations
 
-from ingot.compiler.emulator.launch import Addresses, Uninitialized, emulate
+from ingot.compiler.emulator.launch import Addresses, Uninitialized, Within, emulate
 from ingot.compiler.emulator.report import EmulationError, Finding, Report
 from ingot.compiler.emulator.tensor_map import TensorMap
 
-__all__ = ["Addresses", "EmulationError", "Finding", "Report", "TensorMap", "Uninitialized", "emulate"]
+__all__ = ["Addresses", "EmulationError", "Finding", "Report", "TensorMap", "Uninitialized", "Within", "emulate"]

@@ -33,6 +33,14 @@ class Uninitialized:
 
 
 @dataclass
+class Within:
+    """A buffer argument that points `offset` bytes beyond the beginning of its buffer."""
+
+    array: np.ndarray
+    offset: int
+
+
+@dataclass
 class Addresses:
     """An argument that points to an array of the addresses of these buffers (the CPU's calling convention)."""
 
@@ -63,9 +71,9 @@ def emulate(
         kernel_name: the kernel's symbol.
         grid: blocks along x, y, z.
         block: threads of a block along x, y, z (CPU kernels: 1).
-        args: one for each parameter: a numpy array, `Uninitialized`, `Addresses` or None (a null pointer) for a pointer; a
-            `TensorMap` for a tensor map; a number otherwise. Arrays that are the same memory, or dense parts of one another,
-            are so in the kernel too.
+        args: one for each parameter: a numpy array, `Uninitialized`, `Within`, `Addresses` or None (a null pointer) for a
+            pointer; a `TensorMap` for a tensor map; a number otherwise. Arrays that are the same memory, or dense parts of one
+            another, are so in the kernel too.
         cluster: blocks of a cluster along x, y, z, which divide the grid.
         dynamic_shared_bytes: dynamic shared memory of a block.
         check: look for races, uninitialized reads and missing fences too; bounds and alignment are always checked.
@@ -120,6 +128,8 @@ def _argument(argument: Any, kind: Kind, memory: GlobalMemory, program: Program)
         return np.array([argument]).astype(kind.dtype)
     if isinstance(argument, np.ndarray):
         return np.array([memory.add(argument)])
+    if isinstance(argument, Within):
+        return np.array([memory.add(argument.array) + argument.offset])
     if isinstance(argument, Uninitialized):
         return np.array([memory.add(argument.array, initialized=False)])
     if isinstance(argument, TensorMap):

@@ -1,6 +1,7 @@
 """ldmatrix, stmatrix, mma.sync and wgmma; and the inline PTX that stands for them where MLIR has no operation.
 
-Products are exact in float64 and summed there; the sum with the accumulator is rounded to float32 once an instruction.
+Products are exact in float64 and summed there; the sum with the accumulator is rounded to float32 once an instruction, but
+for those of 8-bit floats that keep fewer bits (limited_sums.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from ingot.compiler.emulator.formats import CONTAINER_BITS, INTEGERS, decode, split_words
 from ingot.compiler.emulator.fragments import Index, mma_fragments, scale_lanes, wgmma_accumulator, wgmma_registers
 from ingot.compiler.emulator.group import Group
+from ingot.compiler.emulator.limited_sums import is_limited, limited_sum
 from ingot.compiler.emulator.memory import SHARED_START
 from ingot.compiler.emulator.ops_arith import finished, reinterpret
 from ingot.compiler.emulator.ops_async import remote_arrive, tensor_store
@@ -166,7 +168,7 @@ class _Mma:
         bits = [4 if packed4 else CONTAINER_BITS[t] for t in types]
         a, _, c = mma_fragments(shape, bits[0])
         b = mma_fragments(shape, bits[1])[1]
-        self.integer = types[0] in INTEGERS
+        self.types, self.integer = types, types[0] in INTEGERS
         self.a = _Operand.of(op, slots[0], a, bits[0], types[0], not packed4)
         self.b = _Operand.of(op, slots[1], b, bits[1], types[1], not packed4)
         self.c, self.slots = _fragment(c, 1), slots[2]
@@ -196,12 +198,17 @@ def _mma_shape(op: Op) -> tuple[int, int, int]:
     return m, n, k
 
 
-def _mma_run(op: Op, mma: _Mma, saturate: bool, name: str) -> Run:
+def _mma_run(op: Op, mma: _Mma, saturate: bool, name: str, limited: bool = False) -> Run:
     r = op.results[0]
 
     def run(group: Group) -> None:
         warps = whole_warps(group, op)
-        group.env[r] = mma.finish(group, mma.a.matrices(group) @ mma.b.matrices(group), saturate)
+        left, right, old = mma.a.matrices(group), mma.b.matrices(group), mma.accumulator(group)
+        if limited:
+            total = limited_sum(left, right, old, mma.types, "mma")
+        else:
+            total = add_product(left @ right, old, mma.integer, saturate)
+        group.env[r] = mma.c.to_registers(total)
         group.unit.report.count(name, warps)
 
     return run
@@ -214,7 +221,9 @@ def _mma_sync(op: Op) -> Run:
     shape = _mma_shape(op)
     saturate = op.keyword("intOverflowBehavior") == "satfinite"
     m, n, k = shape
-    return _mma_run(op, _Mma(op, shape, types, (a, b, c)), saturate, f"mma.m{m}n{n}k{k}.{types[0]}.{types[1]}")
+    name = f"mma.m{m}n{n}k{k}.{types[0]}.{types[1]}"
+    limited = not op.attr("kind") and is_limited(*types)
+    return _mma_run(op, _Mma(op, shape, types, (a, b, c)), saturate, name, limited)
 
 
 @handler("nvvm.mma.block_scale")
@@ -354,7 +363,10 @@ def _wgmma_run(
             if (descriptors[lane : lane + 128] != descriptors[lane]).any():
                 unit.find("conflict", op, group, lane, "the threads of a warpgroup give different descriptors")
             right = _tile(group, lane, int(descriptors[lane]), n, k, types[1], b_major_k, op)
-            totals[i] = add_product(a(group, lane) @ right.T, current[i], integer)
+            left, old = a(group, lane), current[i]
+            limited = is_limited(*types)
+            total = limited_sum(left, right.T, old, types, "wgmma") if limited else add_product(left @ right.T, old, integer)
+            totals[i] = total
         group.env[r] = InFlight(fragment.to_registers(totals), unit.wgmma_groups[group.threads].copy())
         unit.report.count(f"wgmma.m{m}n{n}k{k}.{types[0]}.{types[1]}", count)
 
@@ -457,7 +469,7 @@ def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
             return InFlight(np.stack([spread(v.array, group.size) for v in values]), values[0].group)
         return np.stack([spread(v, group.size) for v in values])
 
-    return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, True, True)
+    return _wgmma_run(op, accumulator, left, b, (m, n, k), types, not transposed, immediates[0] == 1, True)
 
 
 def _ptx_tensor_reduce(op: Op, match: re.Match[str]) -> Run:
@@ -515,6 +527,17 @@ def _ptx_lop3(op: Op, match: re.Match[str]) -> Run:
     return run
 
 
+def _ptx_round_to_byte(op: Op, match: re.Match[str]) -> Run:
+    low, high = (-128, 127) if match[1] == "s" else (0, 255)
+    x, r = op.operands[0], op.results[0]
+
+    def run(group: Group) -> None:
+        rounded = np.rint(group.env[x])
+        group.env[r] = np.clip(np.where(np.isnan(rounded), 0, rounded), low, high).astype(np.int32)
+
+    return run
+
+
 _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"mbarrier\.arrive\.shared::cluster\.b64 _, \[\$0\];", _ptx_mbarrier_arrive),
     (r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.(\w+)\.(\w+)\.f32 .*", _ptx_mma),
@@ -526,6 +549,7 @@ _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"", _ptx_same),
     (r"prefetch\.global\.L2 .*", _ptx_nothing),
     (r"tanh\.approx\.f32 .*", _ptx_tanh),
+    (r"cvt\.rni\.sat\.([su])8\.f32 \$0, \$1;", _ptx_round_to_byte),
     (r"lop3\.b32 \$0, \$1, \$2, \$3, (0x[0-9a-f]+);", _ptx_lop3),
 )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingot.compiler.toolchain.literals import fix_literals
-from ingot.dialects.mlir import PassManager, ir, upstream
+from ingot.dialects.mlir import PassManager, ir, translator
 from ingot.errors import CompileError
 
 # Canonicalization is LLVM's to do. `use-vector-alignment` gives vector loads their natural alignment (else element-wise loads);
@@ -116,4 +116,4 @@ def to_llvm_dialect(module: Any, target: str | None = None) -> None:
 def to_llvm_ir(module: Any) -> str:
     """LLVM IR text, readable by llvmlite, of a module in the llvm dialect."""
     check_translatable(module)
-    return fix_literals(upstream("llvm").translate_module_to_llvmir(module.operation))
+    return fix_literals(translator()(module.operation))

@@ -3,19 +3,21 @@
 - `ingot.values`: for each result its elements in row-major order, or a unit where they are not known. Shape expressions are
   strings, floats and bools are attributes of their kind.
 - `ingot.guards`: conditions to check at run time, each `[left, relation, right, message]`.
+- `ingot.definitions`: symbols of sizes that depend on numbers read at run time, each `[symbol, size]`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ingot import dims
 from ingot.dialects.mlir import ir
+from ingot.dims import Dim
 from ingot.passes.onnx_inference.facts import Guard
 from ingot.passes.onnx_inference.tensors import Tensor, object_array
 
-VALUES, GUARDS = "ingot.values", "ingot.guards"
+VALUES, GUARDS, DEFINITIONS = "ingot.values", "ingot.guards", "ingot.definitions"
 
 
 def write_values(op: ir.Operation, tensors: Sequence[Tensor]) -> None:
@@ -62,12 +64,27 @@ def read_guards(op: ir.Operation) -> list[Guard]:
     return [Guard(dims.parse(left), relation, dims.parse(right), message) for left, relation, right, message in rows]
 
 
+def write_definitions(op: ir.Operation, definitions: Mapping[str, Dim]) -> None:
+    """Record what symbols stand for."""
+    rows = [[name, str(d)] for name, d in definitions.items()]
+    op.attributes[DEFINITIONS] = ir.ArrayAttr.get([ir.ArrayAttr.get([ir.StringAttr.get(t) for t in row]) for row in rows])
+
+
+def read_definitions(op: ir.Operation) -> dict[str, Dim]:
+    """The symbols that an operation defines, and what they stand for."""
+    if DEFINITIONS not in op.attributes:
+        return {}
+    rows = [[a.value for a in row] for row in op.attributes[DEFINITIONS]]
+    return {name: dims.parse(d) for name, d in rows}
+
+
 def forget_guards(block: ir.Block) -> None:
-    """Remove the guards of a block's operations, those of their regions included."""
+    """Remove the guards and definitions of a block's operations, those of their regions included."""
     for view in block.operations:
         op = view.operation
-        if GUARDS in op.attributes:
-            del op.attributes[GUARDS]
+        for name in (GUARDS, DEFINITIONS):
+            if name in op.attributes:
+                del op.attributes[name]
         for region in op.regions:
             for inner in region.blocks:
                 forget_guards(inner)
@@ -77,6 +94,7 @@ def read_tensor(value: ir.Value) -> Tensor:
     """What inference recorded of a value. Raises ValueError where its type is not inferred."""
     from ingot.dialects import onnx
     from ingot.dialects.onnx_types import onnx_type_of, shape_of
+    from ingot.passes.onnx_inference import reads
     from ingot.passes.onnx_inference.constants import of_array
 
     owner = value.owner
@@ -89,6 +107,9 @@ def read_tensor(value: ir.Value) -> Tensor:
         raise ValueError(f"{value.type} is not an inferred tensor type: run ingot-infer-shapes first")
     elements = None
     if not isinstance(owner, ir.Block):
+        read = reads.read_reads(owner.operation)[ir.OpResult(value).result_number]
+        if read:
+            return reads.with_elements(Tensor(onnx_type_of(value), shape), read)
         found = read_values(owner.operation)[ir.OpResult(value).result_number]
         if found is not None:
             elements = object_array(found, [int(d) for d in shape])  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ingot import dims
 from ingot.dims import Dim, Expr
@@ -23,22 +23,52 @@ class Guard:
     message: str
 
 
+@dataclass
+class Names:
+    """Symbols for sizes that depend on numbers read at run time: no such size is spelled out in a shape.
+
+    Attributes:
+        sizes: of numbers that are sizes themselves, and guarded not to be negative where they are used as such.
+        defined: of sizes computed from such numbers, by what they are.
+        taken: all symbols in use.
+        iterations: those that count a loop's iterations: what depends on one has no symbol of its own.
+    """
+
+    sizes: set[str] = field(default_factory=set)
+    defined: dict[Dim, Expr] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    iterations: set[str] = field(default_factory=set)
+
+    def define(self, d: Dim, stem: str) -> Expr:
+        """The symbol that stands for `d`."""
+        found = self.defined.get(d)
+        if found is None:
+            name, count = f"{dims.sanitize(stem)}_0", 1
+            while name in self.taken:
+                name, count = f"{dims.sanitize(stem)}_{count}", count + 1
+            self.taken.add(name)
+            found = self.defined[d] = dims.symbol(name)
+        return found
+
+
 class Facts:
     """Equalities that guards establish, in the order of the nodes that need them, and how far the iterations of loops count.
 
     Attributes:
         greatest: the greatest value of an iteration's symbol.
+        names: of sizes that depend on numbers read at run time; shared with branches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names | None = None) -> None:
         self.greatest: dict[str, Dim] = {}
+        self.names = Names() if names is None else names
         self._equal: dict[str, Dim] = {}  # plain symbols that a guard made equal to something simpler
         self._known: set[tuple[Dim, str, Dim]] = set()
         self._replaced: dict[Dim, Dim] = {}  # the larger sides of equalities
 
     def branch(self) -> Facts:
         """A copy, to learn in what holds only where a branch is taken."""
-        found = Facts()
+        found = Facts(self.names)
         found._equal, found._known, found._replaced = self._equal.copy(), self._known.copy(), self._replaced.copy()
         found.greatest = self.greatest.copy()
         return found

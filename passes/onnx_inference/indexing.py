@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from fractions import Fraction
@@ -64,11 +65,12 @@ def _gather_nd(node: Node) -> Tensor:
 
 @rule("OneHot")
 def _one_hot(node: Node) -> Tensor:
-    indices, depth, values = node.input(0), node.value(1).item(), node.input(2)
+    indices, depth, values = node.input(0), node.element(1), node.input(2)
     if isinstance(depth, float) and depth.is_integer():
         depth = int(depth)
     if isinstance(depth, bool) or not isinstance(depth, int | Expr):
-        raise node.fail(f"depth {depth} is no size known at compile time", "make it a constant")
+        raise node.fail(f"depth {depth} is no size", "make it an integer")
+    depth = node.size(depth, "its depth")
     axis = node.axis(node.attr("axis"), indices.rank + 1)
     return Tensor(values.type, (*indices.shape[:axis], depth, *indices.shape[axis:]))
 
@@ -81,12 +83,37 @@ def _arg(node: Node) -> Tensor:
     return Tensor(INT64, (*x.shape[:axis], *kept, *x.shape[axis + 1 :]))
 
 
+@rule("ReverseSequence")
+def _reverse_sequence(node: Node) -> Tensor:
+    x = node.input(0)
+    batch, _ = (node.axis(node.attr(n), x.rank) for n in ("batch_axis", "time_axis"))
+    node.equal(node.input(1).shape[0], x.shape[batch], "sequence_lens does not have one element for each of the batch")
+    return Tensor(x.type, x.shape)
+
+
+@rule("TopK")
+def _topk(node: Node) -> list[Tensor]:
+    x = node.input(0)
+    axis = node.axis(node.attr("axis"), x.rank)
+    (k,) = node.sizes(1)
+    node.at_most(k, x.shape[axis], f"axis {axis} has fewer than k elements")
+    shape = tuple(k if i == axis else d for i, d in enumerate(x.shape))
+    return [Tensor(x.type, shape), Tensor(INT64, shape)]
+
+
+@rule("CumProd")
+def _cumprod(node: Node) -> Tensor:
+    x = node.input(0)
+    node.axis(node.ints(1)[0], x.rank)
+    return Tensor(x.type, x.shape)
+
+
 @rule("CumSum")
 def _cumsum(node: Node) -> Tensor:
     x = node.input(0)
-    if x.value is None or not node.has(1) or node.attr("exclusive") or node.attr("reverse"):
-        return Tensor(x.type, x.shape)
     axis = node.axis(node.ints(1)[0], x.rank)
+    if x.value is None or node.attr("exclusive") or node.attr("reverse"):
+        return Tensor(x.type, x.shape)
     value = x.value.copy()
     for i in itertools.product(*map(range, value.shape)):
         if i[axis]:
@@ -112,14 +139,15 @@ def _resize(node: Node) -> Tensor:
     axes = list(range(x.rank)) if axes is None else [node.axis(a, x.rank) for a in axes]
     shape = list(x.shape)
     if node.has(3):
-        sizes = node.dims(3)
+        sizes = node.sizes(3)
         if node.attr("keep_aspect_ratio_policy") not in (None, "stretch"):
             policy = node.attr("keep_aspect_ratio_policy")
-            if any(isinstance(d, Expr) for d in (*sizes, *(x.shape[a] for a in axes))):
-                raise node.fail(f"keep_aspect_ratio_policy={policy} needs constant sizes", "make them constant")
-            pick = min if policy == "not_larger" else max
-            scale = pick(s / x.shape[a] for s, a in zip(sizes, axes, strict=True))
-            sizes = [math.floor(scale * x.shape[a] + 0.5) for a in axes]
+            pick = dims.minimum if policy == "not_larger" else dims.maximum
+            # The one scale is s / x of some axis; halves are rounded up.
+            fractions = [(s, x.shape[a]) for s, a in zip(sizes, axes, strict=True)]
+            sizes = [
+                functools.reduce(pick, (dims.floordiv(2 * s * x.shape[a] + d, 2 * d) for s, d in fractions)) for a in axes
+            ]
     else:
         scales = node.value(2).ravel().tolist()
         if len(scales) != len(axes):

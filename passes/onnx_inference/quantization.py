@@ -216,10 +216,8 @@ def _qlinear_conv(node: Node) -> Tensor:
 @rule("com.microsoft.MatMulNBits")
 def _matmul_nbits(node: Node) -> Tensor:
     a = check_type(node, 0, FLOAT_NAMES, "an operand")
-    if node.has(4):
-        raise node.fail("g_idx (groups in another order than the rows) is not supported", "quantize without act_order")
-    if node.attr("bits") not in (4, 8):
-        raise node.fail(f"bits={node.attr('bits')} is not supported", "quantize to 4 or 8 bits")
+    if node.attr("bits") not in (2, 4, 8):
+        raise node.fail(f"bits={node.attr('bits')} is not supported", "quantize to 2, 4 or 8 bits")
     if node.attr("weight_prepacked"):
         raise node.fail("weights packed for another runtime are not supported", "export with weight_prepacked=0")
     node.equal(a.shape[-1], node.attr("K"), "the operand's last size is not K")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from ingot.dims import Dim, Expr
 from ingot.passes.onnx_inference.facts import Facts, Guard, ShapeConflict, at_most
 from ingot.passes.onnx_inference.tensors import Tensor
 
+_SIGNED = re.compile(r"signed\((\w+)\)")
+
 
 class Unsupported(Exception):
     """A node cannot be typed: the message and the cure for `ingot.errors.ModelError`, without the node's name."""
@@ -20,6 +23,19 @@ class Unsupported(Exception):
     def __init__(self, message: str, cure: str) -> None:
         super().__init__(message)
         self.message, self.cure = message, cure
+
+
+class UnknownElements(Unsupported):
+    """A node needs to know elements of an operand.
+
+    Attributes:
+        operand: its number.
+        constant: whether numbers are needed, as for axes: expressions over sizes, or numbers read at run time, do not do.
+    """
+
+    def __init__(self, operand: int, constant: bool, message: str, cure: str) -> None:
+        super().__init__(message, cure)
+        self.operand, self.constant = operand, constant
 
 
 @dataclass
@@ -35,6 +51,7 @@ class Node:
             is not given, or None.
         facts: what is known of dimensions.
         guards: conditions that the rule leaves to run time.
+        definitions: symbols of sizes, and what they are.
     """
 
     op: str
@@ -44,6 +61,7 @@ class Node:
     attribute: Callable[[str], Any]
     facts: Facts
     guards: list[Guard] = field(default_factory=list)
+    definitions: dict[str, Dim] = field(default_factory=dict)
 
     def attr(self, name: str) -> Any:
         """The attribute's value, ONNX's default, or None."""
@@ -70,33 +88,70 @@ class Node:
             raise self.fail(f"axis {value} is out of range for rank {rank}", "correct the attribute axis")
         return value % rank
 
-    def value(self, i: int) -> np.ndarray:
-        """The elements of operand `i`, some maybe None. Raises Unsupported where nothing is known of them."""
+    def value(self, i: int, *, constant: bool = False) -> np.ndarray:
+        """The elements of operand `i`, some maybe None; of an integer operand that is an input of the model they are numbers
+        that are read at run time, unless `constant`. Raises Unsupported where nothing is known of them."""
         value = self.input(i).value
         if value is None:
-            raise self.fail(
-                f"input {i} is computed from data at run time, but shapes depend on it",
-                "make it a constant or compute it from shapes; data-dependent shapes are not supported",
-            )
+            raise self._unknown(i, constant)
         return value
 
+    def element(self, i: int, *, constant: bool = False) -> Any:
+        """The element of operand `i`, which has one. Raises Unsupported where it is not known."""
+        element = self.value(i, constant=constant).item()
+        if element is None or (constant and not isinstance(element, bool | int | float)):
+            raise self._unknown(i, constant)
+        return element
+
+    def _unknown(self, i: int, constant: bool) -> UnknownElements:
+        if constant:
+            message = f"input {i}, which decides what is computed, is not constant"
+            return UnknownElements(i, constant, message, "make it a constant")
+        message = f"input {i} is computed from data at run time, but shapes depend on it"
+        cure = "make it a constant or compute it from shapes; data-dependent shapes are not supported"
+        return UnknownElements(i, constant, message, cure)
+
     def dims(self, i: int) -> list[Dim]:
-        """The elements of an integer operand, each of which must be known."""
+        """The elements of an integer operand, each of which must be known. They may be negative (`dims.has_signed`)."""
         elements = self.value(i).ravel().tolist()
         for e in elements:
             if isinstance(e, bool) or not isinstance(e, int | Expr):
-                raise self.fail(
-                    f"input {i} is computed from data at run time, but shapes depend on it",
-                    "make it a constant or compute it from shapes; data-dependent shapes are not supported",
-                )
+                raise self._unknown(i, constant=False)
         return elements
+
+    def sizes(self, i: int) -> list[Dim]:
+        """The elements of an integer operand that are sizes or counts, and guarded to be none less than 0."""
+        return [self.size(d, f"element {k} of input {i}") for k, d in enumerate(self.dims(i))]
+
+    def size(self, d: Dim, what: str) -> Dim:
+        """`d` as a size. Where it depends on numbers read at run time it gets a symbol, and is guarded not to be negative."""
+        name = dims.symbol_of_signed(d)
+        if name is not None:
+            self.facts.names.sizes.add(str(name))
+            d = name
+        if isinstance(d, Expr) and str(d) in self.facts.names.sizes:
+            self.at_most(0, dims.signed(d), f"{what} is negative")
+            return d
+        if not dims.has_signed(d):
+            return d
+        self.at_most(0, d, f"{what} is negative")
+        return self.defined(dims.maximum(d, 0))
+
+    def defined(self, d: Dim) -> Dim:
+        """A size that is known not to be negative, as a symbol of its own where it depends on numbers read at run time."""
+        if not dims.has_signed(d) or dims.symbols(d) & self.facts.names.iterations:
+            return d
+        assert dims.is_nonnegative(d), d
+        symbol = self.facts.names.define(d, self.op)
+        self.definitions[str(symbol)] = d
+        return symbol
 
     def ints(self, i: int) -> list[int]:
         """The elements of an integer operand that must be constant."""
-        elements = self.dims(i)
-        if any(not isinstance(e, int) for e in elements):
-            raise self.fail(f"input {i} must be constant, got [{', '.join(map(str, elements))}]", "make it a constant")
-        return elements  # type: ignore[return-value]
+        elements = self.value(i, constant=True).ravel().tolist()
+        if any(isinstance(e, bool) or not isinstance(e, int) for e in elements):
+            raise self._unknown(i, constant=True)
+        return elements
 
     def axes(self, i: int, rank: int) -> list[int] | None:
         """Normalized axes from operand `i`; None where it is not given."""
@@ -105,16 +160,19 @@ class Node:
     def equal(self, a: Dim, b: Dim, what: str) -> Dim:
         """The size that `a` and `b`, which must be equal, have; guarded where that is not proven."""
         try:
-            size, guard = self.facts.equal(a, b, f"{self.name}: {what}")
+            size, guard = self.facts.equal(a, b, self._message(what))
         except ShapeConflict as e:
             raise self.fail(f"{what}: {e}", "correct the model's shapes") from None
         self.guards += [guard] if guard else []
         return size
 
+    def _message(self, what: str) -> str:
+        return self.name + ": " + _SIGNED.sub(r"\1", what)
+
     def at_most(self, a: Dim, b: Dim, what: str) -> None:
         """State that `a` <= `b`; guarded where that is not proven."""
         try:
-            guard = self.facts.at_most(a, b, f"{self.name}: {what}")
+            guard = self.facts.at_most(a, b, self._message(what))
         except ShapeConflict as e:
             raise self.fail(f"{what}: {e}", "correct the model's shapes") from None
         self.guards += [guard] if guard else []

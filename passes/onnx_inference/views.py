@@ -53,28 +53,41 @@ def _size(node: Node) -> Tensor:
 @rule("Reshape")
 def _reshape(node: Node) -> Tensor:
     x, target = node.input(0), node.dims(1)
-    shape: list[Dim] = []
+    copies = not node.attr("allowzero")
+    what = f"[{', '.join(map(str, x.shape))}] cannot be reshaped to [{', '.join(map(str, target))}]"
+    if any(map(dims.has_signed, target)):
+        shape = tuple(map(node.defined, _shape_read_at_run_time(x, target, copies)))
+        node.equal(dims.product(x.shape), dims.product(shape), what)
+        return reshaped(x, shape)
+    sizes: list[Dim] = []
     for i, d in enumerate(target):
-        if d == 0 and not node.attr("allowzero"):
+        if d == 0 and copies:
             if i >= x.rank:
                 raise node.fail(f"shape [{', '.join(map(str, target))}] copies axis {i} of a tensor of rank {x.rank}",
                                 "correct the shape")  # fmt: skip
             d = x.shape[i]
         elif isinstance(d, int) and d < -1:
             raise node.fail(f"shape [{', '.join(map(str, target))}] has a negative size", "correct the shape")
-        shape.append(d)
+        sizes.append(d)
     total = dims.product(x.shape)
-    what = f"[{', '.join(map(str, x.shape))}] cannot be reshaped to [{', '.join(map(str, target))}]"
-    if -1 in shape:
-        at = shape.index(-1)
-        if -1 in shape[at + 1 :]:
+    if -1 in sizes:
+        at = sizes.index(-1)
+        if -1 in sizes[at + 1 :]:
             raise node.fail(f"shape [{', '.join(map(str, target))}] leaves two sizes open", "correct the shape")
-        rest = dims.product(shape[:at] + shape[at + 1 :])
+        rest = dims.product(sizes[:at] + sizes[at + 1 :])
         # Where a size that is copied may be 0, dividing common factors away keeps the quotient defined.
-        shape[at] = node.divide_exactly(total, rest, what)
+        sizes[at] = node.divide_exactly(total, rest, what)
     else:
-        node.equal(total, dims.product(shape), what)
-    return reshaped(x, tuple(shape))
+        node.equal(total, dims.product(sizes), what)
+    return reshaped(x, tuple(sizes))
+
+
+def _shape_read_at_run_time(x: Tensor, target: list[Dim], copies: bool) -> tuple[Dim, ...]:
+    """The sizes that a Reshape gives where any element of its target may turn out to be -1 or, if `copies`, 0."""
+    given = [dims.select(d, 0, x.shape[i], d) if copies and i < x.rank else d for i, d in enumerate(target)]
+    rest = dims.product(dims.select(d, -1, 1, d) for d in given)
+    open_size = dims.floordiv(dims.product(x.shape), dims.maximum(rest, 1))
+    return tuple(dims.maximum(dims.select(d, -1, open_size, d), 0) for d in given)
 
 
 @rule("Flatten")
@@ -88,7 +101,7 @@ def _flatten(node: Node) -> Tensor:
 @rule("Unsqueeze")
 def _unsqueeze(node: Node) -> Tensor:
     x = node.input(0)
-    rank = x.rank + node.value(1).size
+    rank = x.rank + len(node.ints(1))
     axes = node.axes(1, rank) or []
     if len(set(axes)) < len(axes):
         raise node.fail(f"axes {axes} repeat an axis", "correct the axes")
@@ -153,7 +166,7 @@ def _split(node: Node) -> list[Tensor]:
     axis = node.axis(node.attr("axis"), x.rank)
     size = x.shape[axis]
     if node.has(1):
-        sizes = node.dims(1)
+        sizes = node.sizes(1)
         node.equal(_total(sizes), size, "the sizes of the parts do not add up")
     else:
         count = node.attr("num_outputs") or node.outputs
@@ -179,6 +192,8 @@ def clamp_position(node: Node, position: Dim, size: Dim, what: str) -> Dim:
             return size
         if position <= -UNBOUNDED:
             return 0
+    if dims.has_signed(position):
+        return dims.maximum(dims.minimum(_from_the_beginning(position, size), size), 0)
     nonnegative = dims.is_nonnegative(position)
     if not nonnegative and dims.is_nonnegative(-1 - position):
         position = size + position
@@ -186,6 +201,12 @@ def clamp_position(node: Node, position: Dim, size: Dim, what: str) -> Dim:
     if not nonnegative:
         node.at_most(0, position, f"{what} {position} is negative")
     return position if node.facts.is_at_most(position, size) else dims.minimum(position, size)
+
+
+def _from_the_beginning(position: Dim, size: Dim) -> Dim:
+    """A position that counts from the end where it turns out to be negative."""
+    is_negative = dims.maximum(dims.minimum(-position, 1), 0)
+    return position + size * is_negative
 
 
 def slice_bounds(node: Node, rank: int) -> list[tuple[int, Dim, Dim, int]]:
@@ -209,21 +230,25 @@ def resolve_slice(node: Node, size: Dim, start: Dim, end: Dim, step: int) -> tup
         length = last - first
         if not at_most(first, last):
             length = dims.maximum(length, 0)
-        return first, dims.ceildiv(length, step)
+        return first, node.defined(dims.ceildiv(length, step))
     # Going down: start within [0, size - 1], end within [-1, size - 1].
     first = size - 1
-    if isinstance(start, int) and start < 0:
+    if dims.has_signed(start):
+        first = dims.minimum(dims.maximum(_from_the_beginning(start, size), 0), size - 1)  # -1 where there is no element
+    elif isinstance(start, int) and start < 0:
         first = size + start if start == -1 or dims.is_nonnegative(size + start) else dims.maximum(size + start, 0)
     elif not isinstance(start, int) or start < UNBOUNDED:
         first = clamp_position(node, start, size - 1, "start")
     last = -1
-    if not (isinstance(end, int) and end <= -UNBOUNDED):
+    if dims.has_signed(end):
+        last = dims.maximum(dims.minimum(_from_the_beginning(end, size), size - 1), -1)
+    elif not (isinstance(end, int) and end <= -UNBOUNDED):
         if isinstance(end, int) and end < 0:
             last = size + end if dims.is_nonnegative(size + end + 1) else dims.maximum(size + end, -1)
         else:
             last = clamp_position(node, end, size - 1, "end")
     length = first - last
-    return first, dims.ceildiv(length if dims.is_nonnegative(length) else dims.maximum(length, 0), -step)
+    return first, node.defined(dims.ceildiv(length if dims.is_nonnegative(length) else dims.maximum(length, 0), -step))
 
 
 @rule("Slice")
@@ -244,7 +269,7 @@ def _slice(node: Node) -> Tensor:
 @rule("Expand")
 def _expand(node: Node) -> Tensor:
     x = node.input(0)
-    target = tuple(node.dims(1))
+    target = tuple(node.sizes(1))
     shape = node.broadcast(x.shape, target)
     sizes = _constant_sizes(shape)
     if x.value is not None and sizes is not None:
@@ -255,7 +280,7 @@ def _expand(node: Node) -> Tensor:
 @rule("Tile")
 def _tile(node: Node) -> Tensor:
     x = node.input(0)
-    repeats = node.dims(1)
+    repeats = node.sizes(1)
     if len(repeats) != x.rank:
         raise node.fail(f"{len(repeats)} repeats for a tensor of rank {x.rank}", "correct the model")
     shape = tuple(d * r for d, r in zip(x.shape, repeats, strict=True))
@@ -268,7 +293,7 @@ def _tile(node: Node) -> Tensor:
 def _constant_of_shape(node: Node) -> Tensor:
     from ingot.passes.onnx_inference.constants import type_of_array
 
-    shape = tuple(node.dims(0))
+    shape = tuple(node.sizes(0))
     fill = node.attr("value")
     fill = np.zeros(1, np.float32) if fill is None else np.asarray(fill)
     type = type_of_array(fill)
@@ -280,22 +305,21 @@ def _constant_of_shape(node: Node) -> Tensor:
 
 @rule("Range")
 def _range(node: Node) -> Tensor:
-    start, limit, delta = (node.value(i).item() for i in range(3))
     type = node.input(0).type
-    if start is None or limit is None or delta is None:
-        raise node.fail("its bounds are computed from data at run time, but shapes depend on them",
-                        "make them constants or compute them from shapes")  # fmt: skip
-    if isinstance(start, float) or isinstance(limit, float) or isinstance(delta, float):
-        if any(isinstance(e, Expr) or not float(e).is_integer() for e in (start, limit, delta)):
-            if any(isinstance(e, Expr) for e in (start, limit, delta)):
-                raise node.fail("its floating-point bounds are symbolic", "use integer bounds")
-            count = max(math.ceil((limit - start) / delta), 0)
-            return Tensor(type, (count,))
-        start, limit, delta = int(start), int(limit), int(delta)
-    if not isinstance(delta, int) or delta == 0:
-        raise node.fail(f"delta {delta} is not a constant other than 0", "make it a constant")
-    span = limit - start if delta > 0 else start - limit
-    length = dims.ceildiv(span if dims.is_nonnegative(span) else dims.maximum(span, 0), abs(delta))
+    start, limit, delta = (node.element(i) for i in range(3))
+    if any(isinstance(e, float) and not e.is_integer() for e in (start, limit, delta)):
+        if any(isinstance(e, Expr) for e in (start, limit, delta)):
+            raise node.fail("its floating-point bounds are symbolic", "use integer bounds")
+        return Tensor(type, (max(math.ceil((limit - start) / delta), 0),))
+    start, limit, delta = (int(e) if isinstance(e, float) else e for e in (start, limit, delta))
+    if delta == 0:
+        raise node.fail("delta is 0", "correct the model")
+    if isinstance(delta, int):
+        span = limit - start if delta > 0 else start - limit
+        length = dims.ceildiv(span if dims.is_nonnegative(span) else dims.maximum(span, 0), abs(delta))
+    else:
+        length = dims.maximum(dims.ceildiv(limit - start, delta), 0)
+    length = node.defined(length)
     if isinstance(length, int) and length <= MAX_ELEMENTS:
         elements = [start + i * delta for i in range(length)]
         if type.name in FLOAT_NAMES:
@@ -314,11 +338,22 @@ def _pad(node: Node) -> Tensor:
         raise node.fail(f"{len(pads)} pads for {len(axes)} axes", "correct the model")
     shape = list(x.shape)
     for k, axis in enumerate(axes):
-        shape[axis] = shape[axis] + pads[k] + pads[k + len(axes)]
+        shape[axis] = node.size(shape[axis] + pads[k] + pads[k + len(axes)], f"axis {axis} of the padded tensor")
     for k, axis in enumerate(axes):
         if pads[k] != 0 or pads[k + len(axes)] != 0:
             node.reads(x.shape[axis], 1, shape, f"axis {axis} is empty: padding it is not supported")
     return Tensor(x.type, tuple(shape))
+
+
+@rule("CenterCropPad")
+def _center_crop_pad(node: Node) -> Tensor:
+    x, sizes = node.input(0), node.sizes(1)
+    axes = node.attr("axes")
+    axes = list(range(x.rank)) if axes is None else [node.axis(a, x.rank) for a in axes]
+    if len(sizes) != len(axes):
+        raise node.fail(f"{len(sizes)} sizes for {len(axes)} axes", "correct the model")
+    wanted = dict(zip(axes, sizes, strict=True))
+    return Tensor(x.type, tuple(wanted.get(i, d) for i, d in enumerate(x.shape)))
 
 
 @rule("DepthToSpace")

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from ingot import dims
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
-from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType
+from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.passes.onnx_inference.linear import window_attributes, window_pads
 from ingot.passes.onnx_inference.quantization import block_axis, unpacked_shape
 from ingot.passes.onnx_inference.tensors import Tensor
@@ -36,6 +38,7 @@ from ingot.passes.onnx_lowering.windows import channels_first, channels_last, co
 
 INT8 = ONNX_TYPE_BY_NAME["int8"]
 INT32 = ONNX_TYPE_BY_NAME["int32"]
+INT64 = ONNX_TYPE_BY_NAME["int64"]
 UINT4 = ONNX_TYPE_BY_NAME["uint4"]
 UINT8 = ONNX_TYPE_BY_NAME["uint8"]
 
@@ -296,12 +299,12 @@ def _matmul_nbits(low: Lowering) -> Source:
     a = low.tensor(0)
     n, k, block, bits = (low.attr(name) for name in ("N", "K", "block_size", "bits"))
     blocks = dims.ceildiv(k, block)
-    type = UINT4 if bits == 4 else UINT8
-    wide = blocks * block
-    bytes_ = low.source(1)
-    weight = low.build.reinterpreted(bytes_, type, (n, wide)) if bits == 4 else low.build.reshaped(low.tensor(1), (n, wide))
+    weight = _packed_elements(low, low.source(1), n, blocks * block, bits)
     scale = low.build.reshape(low.source(2), (n, blocks))
-    zero = _packed_zeros(low, low.optional(3), type, n, blocks)
+    zero = _packed_zeros(low, low.optional(3), n, blocks, bits)
+    order = _order_of_groups(low, k, block)
+    if order is not None:
+        a, weight = (_gathered_last(low, x, order) for x in (a, weight))
     w = dequantized(low, weight, scale, zero, a.type, axis=1, block=block)
     w = low.build.slice_axis(w, 1, 0, k)
     bias = low.optional(5)
@@ -309,14 +312,58 @@ def _matmul_nbits(low: Lowering) -> Source:
     return matmul(low, a, swapped(low, w), low.shape, add_bias)
 
 
-def _packed_zeros(low: Lowering, zero: Source | None, type: OnnxType, n: int, blocks: Dim) -> Source:
+def _packed_elements(low: Lowering, x: Source, rows: int, columns: Dim, bits: int) -> TypedValue:
+    """Bytes as the unsigned elements that they hold, the first in the lowest bits; those of 2 bits in 4."""
+    if bits == 8:
+        return low.build.reshaped(low.build.tensor(x), (rows, columns))
+    if bits == 4:
+        return low.build.reinterpreted(x, UINT4, (rows, columns))
+    quarter = dims.floordiv(columns, 4)
+    bytes_ = low.build.reshape(x, (rows, quarter, 1))
+
+    def element(b: RegionBuilder) -> Scalar:
+        byte = b.emit("extui", (b.load(bytes_),), "i64")
+        part = b.andi(b.shrui(byte, b.muli(b.index(2), b.const(2, "i64"))), b.const(3, "i64"))
+        return b.emit("trunci", (part,), "i4", unsigned=True)
+
+    return low.build.reshaped(low.build.stored(UINT4, (rows, quarter, 4), element), (rows, columns))
+
+
+def _packed_zeros(low: Lowering, zero: Source | None, n: int, blocks: Dim, bits: int) -> Source:
     """Zero points [n, blocks]: floats, or integers of which each row begins a byte; half the range where there are none."""
     if zero is None:
-        return Known(type, (1, 1), (8 if type == UINT4 else 128,))
-    if zero.type != UINT8 or type == UINT8:
+        return Known(UINT8 if bits == 8 else UINT4, (1, 1), (1 << (bits - 1),))
+    if zero.type != UINT8:
         return low.build.reshape(zero, (n, blocks))
-    stored = low.build.reinterpreted(zero, type, (n, dims.ceildiv(blocks, 2) * 2))
-    return low.build.slice_axis(stored, 1, 0, blocks)
+    whole = _packed_elements(low, zero, n, dims.ceildiv(blocks, 8 // bits) * (8 // bits), bits)
+    return low.build.slice_axis(whole, 1, 0, blocks)
+
+
+def _order_of_groups(low: Lowering, k: int, block: int) -> TypedValue | None:
+    """The k that `g_idx` puts into each block, block by block; None where they are the blocks' own."""
+    given = low.optional(4)
+    if given is None:
+        return None
+    array = low.build.constant_array(given)
+    if array is None:
+        raise low.fail("g_idx is computed at run time", "make it an initializer")
+    groups = array.ravel()[:k].astype(np.int64)
+    if np.array_equal(groups, np.arange(k) // block):
+        return None
+    if k % block or not np.array_equal(np.sort(groups), np.arange(k) // block):
+        raise low.fail(f"g_idx with groups of other than {block} rows is not supported", "quantize without act_order")
+    return low.build.array(np.argsort(groups, kind="stable"), INT64)
+
+
+def _gathered_last(low: Lowering, x: TypedValue, order: TypedValue) -> TypedValue:
+    """Elements of the last axis in another order."""
+
+    def element(b: RegionBuilder) -> Scalar:
+        places = [b.index(i) for i in range(x.rank)]
+        return b.load_at(x, [*places[:-1], b.load(order)])
+
+    build = low.build.pointwise if x.type.name.startswith(("float", "bfloat")) else low.build.stored
+    return build(x.type, x.shape, element)
 
 
 @lowering("com.microsoft.GatherBlockQuantized")

@@ -35,7 +35,7 @@ def _expand(low: Lowering) -> Source:
 @lowering("Tile")
 def _tile(low: Lowering) -> Source:
     x = low.tensor(0)
-    repeats = low.node.dims(1)
+    repeats = low.node.sizes(1)
     apart: list[Dim] = []
     repeated: list[Dim] = []
     for d, r in zip(x.shape, repeats, strict=True):
@@ -156,6 +156,17 @@ def _pad(low: Lowering) -> Source:
     if fill is not None:
         fill = low.build.reshape(fill, ())
     return pad(low, x, begins, low.shape, mode, 0 if fill is None else fill)
+
+
+@lowering("CenterCropPad")
+def _center_crop_pad(low: Lowering) -> Source:
+    x = low.tensor(0)
+    # Half of what is added or taken away, rounded to zero.
+    begins = [
+        dims.maximum(dims.floordiv(new - old, 2), 0) - dims.maximum(dims.floordiv(old - new, 2), 0)
+        for old, new in zip(x.shape, low.shape, strict=True)
+    ]
+    return pad(low, x, begins, low.shape, "constant")
 
 
 # Tensors made from positions ------------------------------------------------------------------------------------------

@@ -312,13 +312,14 @@ def _one_number(tensor: ir.Value, unsigned: bool, weights: Any) -> int | None:
     source = weights[name]
     if not 0 < source.elements <= _READ_ELEMENTS:
         return None
+    array = weights.elements(name)
     if source.dtype != dtype:  # bytes that are read as packed elements
         codes = set(np.concatenate([source.bytes() & 15, source.bytes() >> 4]).tolist()) if dtype == "i4" else set()
         if len(codes) != 1:
             return None
         (code,) = codes
         return code - 16 if code > 7 and not unsigned else code
-    array = source.array().astype(np.float32)
+    array = array.astype(np.float32)
     first = float(array.flat[0])
     return int(first) if first == int(first) and bool((array == first).all()) else None
 

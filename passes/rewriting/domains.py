@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
+from ingot.dialects.layout import layout_of
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
 from ingot.dispatch import ScalarInst, ScalarRegion
@@ -62,11 +63,16 @@ class Permutation(DomainMap):
 
 @dataclass(frozen=True)
 class Regrouping(DomainMap):
-    """The same elements in the same order; axes merged and split as `groups` says (`axis_groups`)."""
+    """The same elements in the same order; axes merged and split as `groups` says (`axis_groups`).
+
+    Attributes:
+        computed: positions along axes that are merged are computed by divisions, and what is read backwards is read at these.
+    """
 
     old: Shape
     new: Shape
     groups: tuple[tuple[range, range], ...]
+    computed: bool = False
 
     @property
     def shape(self) -> Shape:
@@ -83,17 +89,27 @@ class Regrouping(DomainMap):
                 return None  # repeated along some of the merged axes only
             for a in new:
                 shape[a] = self.new[a]
-        return views.reshape(x, shape, before)
+        regrouped = views.reshape(x, shape, before)
+        # A copy of what is read backwards would cost more than what is fused saves.
+        return None if _is_reversed(x) and layout_of(regrouped) is None else regrouped
 
     def index(self, axis: int, builder: RegionBuilder) -> int | None:
         for old, new in self.groups:
-            if axis in old:
-                wide_old = [a for a in old if self.old[a] != 1]
-                wide_new = [a for a in new if self.new[a] != 1]
-                if self.old[axis] == 1:
-                    return builder.const(0, "i64")
-                return builder.emit("index", type="i64", axis=wide_new[0]) if len(wide_old) == len(wide_new) == 1 else None
+            if axis in old and self.old[axis] != 1:
+                is_merged = any(self.old[a] != 1 for a in old if a != axis)
+                if is_merged and not self.computed:
+                    return None
+                position = _linear(self.new, new, builder)
+                return self._digit(position, axis, old, builder) if is_merged else position
         return builder.const(0, "i64")
+
+    def _digit(self, position: int, axis: int, group: range, builder: RegionBuilder) -> int | None:
+        """The position along `axis` of a row-major position in the axes of `group`."""
+        inner = dims.product(self.old[a] for a in group if a > axis)
+        if inner != 1:
+            position = _divided("divui", position, inner, builder)
+        is_first = all(self.old[a] == 1 for a in group if a < axis)
+        return position if is_first else _divided("remui", position, self.old[axis], builder)
 
 
 @dataclass(frozen=True)
@@ -148,6 +164,36 @@ class Repetition(DomainMap):
         return builder.emit("index", type="i64", axis=axis + len(self.new) - len(self.old))
 
 
+def _linear(shape: Shape, axes: range, builder: RegionBuilder) -> int:
+    """The row-major position along several axes of the domain `shape`."""
+    total: int | None = None
+    stride: Dim = 1
+    for a in reversed(axes):
+        if shape[a] != 1:
+            term = builder.emit("muli", builder.emit("index", type="i64", axis=a), _size(stride, builder))
+            total = term if total is None else builder.emit("addi", term, total)
+        stride = stride * shape[a]
+    return builder.const(0, "i64") if total is None else total
+
+
+def _divided(op: str, position: int, size: Dim, builder: RegionBuilder) -> int:
+    """The quotient (`divui`) or remainder (`remui`) by a size; shifts and masks where it is a power of two."""
+    if isinstance(size, int) and size > 0 and size & (size - 1) == 0:
+        by = size - 1 if op == "remui" else size.bit_length() - 1
+        return builder.emit("andi" if op == "remui" else "shrui", position, builder.const(by, "i64"))
+    return builder.emit(op, position, _size(size, builder))
+
+
+def _size(d: Dim, builder: RegionBuilder) -> int:
+    return builder.emit("dim", type="i64", dim=str(d))
+
+
+def _is_reversed(x: ir.Value) -> bool:
+    """True for a view that reads an axis of memory backwards."""
+    found = layout_of(x)
+    return found is not None and any(isinstance(s, int) and s < 0 for s in found[1].strides)
+
+
 def _full_rank(x: ir.Value, rank: int, before: ir.Operation) -> ir.Value:
     shape = dialect.shape_of(x)
     return views.reshape(x, (*(1,) * (rank - len(shape)), *shape), before)
@@ -180,15 +226,18 @@ def axis_groups(old: Sequence[Dim], new: Sequence[Dim]) -> tuple[tuple[range, ra
     return tuple(groups)
 
 
-def of_view(view: views.View) -> DomainMap | None:
-    """The map with which a view of a computation's result becomes the computation; None where there is none."""
+def of_view(view: views.View, computed: bool = False) -> DomainMap | None:
+    """The map with which a view of a computation's result becomes the computation; None where there is none.
+
+    `computed`: see `Regrouping`.
+    """
     old = dialect.shape_of(view.x)
     match view.name:
         case "transpose":
             return Permutation(old, view.attr("perm"))
         case "reshape":
             groups = axis_groups(old, view.shape)
-            return None if groups is None else Regrouping(old, view.shape, groups)
+            return None if groups is None else Regrouping(old, view.shape, groups, computed)
         case "slice":
             return Slicing(old, view.shape, tuple(map(dims.parse, view.attr("starts"))), view.attr("steps"))
     aligned = zip(reversed(old), reversed(view.shape), strict=False)
@@ -217,11 +266,22 @@ def map_region(
     builder = RegionBuilder(region.args)
     out = list(tensors)
 
+    def read_at(x: ir.Value, dtype: str) -> int:
+        if not isinstance(change, Regrouping) or not change.computed or not _is_reversed(x):
+            raise _NoCounterpartError
+        sizes = dialect.shape_of(x)
+        lead = len(change.old) - len(sizes)
+        indices = [builder.const(0, "i64") if d == 1 else change.index(lead + a, builder) for a, d in enumerate(sizes)]
+        if any(i is None for i in indices):
+            raise _NoCounterpartError
+        return builder.emit("load_at", *(i for i in indices if i is not None), type=dtype, operand=operand_number(out, x))
+
     def counterpart(inst: ScalarInst, args: tuple[int, ...]) -> int | None:
         if inst.op == "load":
-            tensor = change.tensor(tensors[inst.attr("operand")], before)
+            x = tensors[inst.attr("operand")]
+            tensor = change.tensor(x, before)
             if tensor is None:
-                raise _NoCounterpartError
+                return read_at(x, inst.type)
             return builder.emit("load", type=inst.type, operand=operand_number(out, tensor))
         if inst.op == "index":
             position = change.index(inst.attr("axis"), builder)

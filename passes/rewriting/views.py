@@ -18,7 +18,8 @@ from ingot.dims import Dim
 from ingot.dispatch import Attr
 from ingot.passes.rewriting.ops import defining
 
-__all__ = ["View", "compose", "expand", "make", "read", "regroup", "reshape", "slice_", "transpose", "unit_axes_only"]
+__all__ = ["View", "atoms", "chain_of", "compose", "expand", "make", "read", "regroup", "reshape", "slice_", "transpose",
+           "unit_axes_only"]  # fmt: skip
 
 Shape = tuple[Dim, ...]
 
@@ -41,6 +42,15 @@ def read(op: ir.Operation) -> View:
     """The view that an operation is."""
     attrs = tuple((n, attribute(op.attributes[n])) for n in dialect.DEFS[op.name].attrs)
     return View(op.name[len(dialect.NAME) + 1 :], op.operands[0], dialect.shape_of(op.results[0]), attrs)
+
+
+def chain_of(value: ir.Value) -> tuple[ir.Value, list[View]]:
+    """What a value is a view of, and the views, first to last."""
+    chain: list[View] = []
+    while (op := defining(value)) is not None and op.name in dialect.VIEWS:
+        chain.append(read(op))
+        value = op.operands[0]
+    return value, chain[::-1]
 
 
 def compose(view: View) -> View | ir.Value:
@@ -145,16 +155,9 @@ def regroup(view: View, before: ir.Operation) -> ir.Value | None:
     base = chain[-1].x
     if len(chain) < 2 or view.name not in ("reshape", "transpose"):
         return None
-    # Axes as lists of atoms of the base; a reshape may split an atom, in every axis list at once.
-    axes = [[_Atom(d, (i,))] for i, d in enumerate(dialect.shape_of(base))]
-    for step in reversed(chain):
-        if step.name == "transpose":
-            axes = [axes[p] for p in step.attr("perm")]
-            continue
-        regrouped = _regrouped([a for axis in axes for a in axis], step.shape)
-        if regrouped is None:
-            return None
-        axes = regrouped
+    axes = _atoms(dialect.shape_of(base), chain[::-1])
+    if axes is None:
+        return None
     # What the transpose moves: for every axis of the result, its runs of atoms that are neighbours in the base; an axis of size
     # 1 moves with the axis before it.
     ordered = sorted((a for axis in axes for a in axis), key=lambda a: a.key)
@@ -183,6 +186,27 @@ def regroup(view: View, before: ir.Operation) -> ir.Value | None:
         step = replace(step, x=value)
         value = step.x if _identity(step) is not None else create(step, before)
     return value
+
+
+def _atoms(base: Shape, chain: Sequence[View]) -> list[list[_Atom]] | None:
+    """The axes of a chain of reshapes and transposes as lists of atoms of its base, which a reshape may split; None where it
+    holds another view, or it is not known how axes are split."""
+    axes = [[_Atom(d, (i,))] for i, d in enumerate(base)]
+    for step in chain:
+        if step.name == "transpose":
+            axes = [axes[p] for p in step.attr("perm")]
+            continue
+        regrouped = _regrouped([a for axis in axes for a in axis], step.shape) if step.name == "reshape" else None
+        if regrouped is None:
+            return None
+        axes = regrouped
+    return axes
+
+
+def atoms(base: Shape, chain: Sequence[View]) -> list[list[Dim]] | None:
+    """Of every axis of a chain of reshapes and transposes, the sizes of the (parts of) axes of its base that make it up."""
+    axes = _atoms(base, chain)
+    return None if axes is None else [[atom.size for atom in axis] for axis in axes]
 
 
 def _regrouped(atoms: list[_Atom], shape: Shape) -> list[list[_Atom]] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,44 @@ from onnx.backend.base import Backend as OnnxBackend
 from onnx.backend.base import BackendRep, namedtupledict
 
 from ingot.compiler.driver import compile_model
+from ingot.errors import ModelError
 from ingot.runtime.session import Session
+
+_KEPT = 8  # sessions of a model for different constants
 
 
 class IngotBackendRep(BackendRep):
-    """A model compiled and ready to run."""
+    """A model compiled and ready to run.
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._inputs = [i.name for i in session.get_inputs()]
-        self._outputs = [o.name for o in session.get_outputs()]
+    This interface knows no constants, but where inputs decide what is computed (axes), a model must be compiled for their
+    values: then it is compiled at the first run with such values, as `ingot.compile(..., constants=...)` does. The sessions for
+    the values used last are kept.
+    """
+
+    def __init__(self, model: onnx.ModelProto, device: str) -> None:
+        self._model, self._device = model, device
+        self._inputs = [i.name for i in model.graph.input if i.name not in {t.name for t in model.graph.initializer}]
+        self._outputs = [o.name for o in model.graph.output]
+        self._constants: tuple[str, ...] = ()  # inputs that are compiled for
+        self._sessions: OrderedDict[tuple[bytes, ...], Session] = OrderedDict()
+        try:
+            self._session({})
+        except ModelError as e:
+            if not e.constants:
+                raise
+            self._constants = e.constants
+
+    def _session(self, feeds: Mapping[str, Any]) -> Session:
+        """The session for these values of the inputs that are compiled for."""
+        key = tuple(repr(np.asarray(feeds[name]).tolist()).encode() for name in self._constants)
+        found = self._sessions.get(key)
+        if found is None:
+            constants = {name: np.asarray(feeds[name]) for name in self._constants}
+            found = self._sessions[key] = Session(compile_model(self._model, constants=constants), device=self._device)
+            if len(self._sessions) > _KEPT:
+                self._sessions.popitem(last=False)[1].close()
+        self._sessions.move_to_end(key)
+        return found
 
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Run on a sequence of arrays in the model's order, a dictionary by name, or one array; a named tuple of outputs."""
@@ -29,7 +58,17 @@ class IngotBackendRep(BackendRep):
         else:
             values = inputs if isinstance(inputs, Sequence) and not isinstance(inputs, np.ndarray) else [inputs]
             feeds = dict(zip(self._inputs, values, strict=False))
-        results = self._session.run(None, feeds)
+        while True:
+            try:
+                session = self._session(feeds)
+                break
+            except ModelError as e:
+                further = tuple(name for name in e.constants if name not in self._constants and name in feeds)
+                if not further:
+                    raise
+                self._constants += further
+                self._sessions.clear()
+        results = session.run(None, {name: value for name, value in feeds.items() if name not in self._constants})
         return namedtupledict("Outputs", self._outputs)(*results)
 
 
@@ -42,8 +81,9 @@ class Backend(OnnxBackend):
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> IngotBackendRep:
-        """Compile `model` for `device`. Raises `ingot.Error` naming the nodes that are not supported."""
-        return IngotBackendRep(Session(compile_model(model), device=_device(device)))
+        """Compile `model` for `device`; see `IngotBackendRep` for inputs that must be constants. Raises `ingot.Error` naming
+        the nodes that are not supported."""
+        return IngotBackendRep(model, _device(device))
 
     @classmethod
     def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Any, ...]:

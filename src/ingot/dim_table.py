@@ -64,5 +64,5 @@ class DimReader:
         """The dimension that `text` spells."""
         found = self._read.get(text)
         if found is None:
-            found = self._read[text] = dims.substitute(dims.parse(text), self._env)
+            found = self._read[text] = dims.parse_over(text, self._env)
         return found

@@ -1,9 +1,10 @@
 """Shape expressions: integer expressions over named dimensions, in a normal form that makes equality a proof.
 
 A dimension is a Python `int` or an `Expr`. An `Expr` is a polynomial with integer coefficients over atoms; an atom is a
-named dimension or one of the functions `floordiv`, `ceildiv`, `mod`, `min`, `max`, `bcast` and `select` of other
+named dimension or one of the functions `floordiv`, `ceildiv`, `mod`, `min`, `max`, `bcast`, `select` and `signed` of other
 dimensions. Two dimensions are known to be equal exactly if their normal forms are the same object, and only then do they
-unify. Named dimensions are non-negative, as ONNX's are.
+unify. Named dimensions are non-negative, as ONNX's are; a number that is read at run time and may be negative is spelled
+`signed(name)`.
 
 The text form (`str(d)`, `parse(text)`) is what types, engine files and launch programs store: `"2*batch + seq"`,
 `"floordiv(H - 1, 2) + 1"`.
@@ -11,11 +12,11 @@ The text form (`str(d)`, `parse(text)`) is what types, engine files and launch p
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from keyword import iskeyword
 from typing import Union
 
 Dim = Union[int, "Expr"]
@@ -170,7 +171,7 @@ def symbol(name: str) -> Expr:
 def sanitize(name: str) -> str:
     """An identifier for an exporter's dimension name (`"batch-size.1"` becomes `"batch_size_1"`)."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return f"_{name}" if not name or name[0].isdigit() or name in FUNCTIONS else name
+    return f"_{name}" if not name or name[0].isdigit() or name in FUNCTIONS or iskeyword(name) else name
 
 
 def _atom(function: str, *args: Dim) -> Dim:
@@ -196,6 +197,8 @@ def _atom_nonnegative(a: Atom) -> bool:
             return any(is_nonnegative(x) for x in a.args)
         case "select":
             return all(is_nonnegative(x) for x in a.args[2:])
+        case "signed":
+            return False
         case _:
             return all(is_nonnegative(x) for x in a.args)
 
@@ -340,6 +343,28 @@ def select(a: Dim, b: Dim, if_equal: Dim, otherwise: Dim) -> Dim:
     return _atom("select", a, b, if_equal, otherwise)
 
 
+def signed(a: Dim) -> Dim:
+    """`a`, a named dimension of which nothing is known: it may be negative."""
+    return a if isinstance(a, int) else _atom("signed", a)
+
+
+def symbol_of_signed(d: Dim) -> Expr | None:
+    """The named dimension that `d` is under `signed`, or None where it is anything else."""
+    if isinstance(d, Expr) and len(d.terms) == 1:
+        (monomial, c) = d.terms[0]
+        if c == 1 and len(monomial) == 1 and monomial[0].function == "signed":
+            (of,) = monomial[0].args
+            return of if isinstance(of, Expr) and str(of).isidentifier() else None
+    return None
+
+
+def has_signed(d: Dim) -> bool:
+    """True where `d` depends on a number that may be negative."""
+    return isinstance(d, Expr) and any(
+        a.function == "signed" or any(map(has_signed, a.args)) for monomial, _ in d.terms for a in monomial
+    )
+
+
 FUNCTIONS: dict[str, Callable[..., Dim]] = {
     "floordiv": floordiv,
     "ceildiv": ceildiv,
@@ -348,42 +373,97 @@ FUNCTIONS: dict[str, Callable[..., Dim]] = {
     "max": maximum,
     "bcast": bcast,
     "select": select,
+    "signed": signed,
 }
 
 
 @lru_cache(maxsize=65536)
 def parse(text: str) -> Dim:
     """The dimension that `text` spells. Raises ValueError quoting the text where it spells none."""
+    return parse_over(text, {})
+
+
+def parse_over(text: str, env: Mapping[str, Dim]) -> Dim:
+    """`parse` of a text in which some names stand for dimensions, which unlike a name of its own may be negative."""
     try:
-        return _from_ast(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError, TypeError, RecursionError) as e:
+        tokens = _TOKEN.findall(text)
+        reader = _Reader(tokens, env)
+        d = reader.sum()
+        if reader.at < len(tokens):
+            raise ValueError(f"unexpected {tokens[reader.at]!r}")
+        return d
+    except (ValueError, TypeError, RecursionError) as e:
         raise ValueError(f"{text!r} is not a shape expression: {e}") from None
 
 
-def _from_ast(node: ast.expr) -> Dim:
-    match node:
-        case ast.Constant(value=int(value)) if not isinstance(value, bool):
-            return value
-        case ast.Name(id=name):
-            return symbol(name)
-        case ast.UnaryOp(op=ast.USub(), operand=x):
-            return -_from_ast(x)
-        case ast.BinOp(left=left, op=op, right=right):
-            a, b = _from_ast(left), _from_ast(right)
-            match op:
-                case ast.Add():
-                    return a + b
-                case ast.Sub():
-                    return a - b
-                case ast.Mult():
-                    return a * b
-                case ast.FloorDiv():
-                    return floordiv(a, b)
-                case ast.Mod():
-                    return mod(a, b)
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-            return FUNCTIONS[name](*map(_from_ast, args))
-    raise ValueError(f"unexpected {ast.unparse(node)!r}")
+_TOKEN = re.compile(r"[A-Za-z0-9_]+|//|\S")
+
+
+class _Reader:
+    """Reads tokens by recursive descent, with Python's precedences.
+
+    A long sum costs no more than its terms. What stands in parentheses is parsed by itself, so that texts which occur in many
+    sizes of a network are read once.
+    """
+
+    def __init__(self, tokens: list[str], env: Mapping[str, Dim]) -> None:
+        self._tokens, self._env, self.at = tokens, env, 0
+
+    def _next(self) -> str:
+        return self._tokens[self.at] if self.at < len(self._tokens) else ""
+
+    def sum(self) -> Dim:
+        first = self._product()
+        if self._next() not in ("+", "-"):
+            return first
+        terms = dict(_terms(first))
+        while (sign := self._next()) in ("+", "-"):
+            self.at += 1
+            for monomial, c in _terms(self._product()):
+                terms[monomial] = terms.get(monomial, 0) + (c if sign == "+" else -c)
+        return _make(terms)
+
+    def _product(self) -> Dim:
+        d = self._factor()
+        while (operator := self._next()) in _PRODUCTS:
+            self.at += 1
+            d = _PRODUCTS[operator](d, self._factor())
+        return d
+
+    def _factor(self) -> Dim:
+        token = self._next()
+        self.at += 1
+        if token == "-":
+            return -self._factor()
+        if token == "(":
+            (d,) = self._arguments()
+            return d
+        if token[:1].isdigit():
+            return int(token)
+        if self._next() == "(" and token in FUNCTIONS:
+            self.at += 1
+            return FUNCTIONS[token](*self._arguments())
+        if iskeyword(token):
+            raise ValueError(f"unexpected {token!r}")
+        return self._env[token] if token in self._env else symbol(token)
+
+    def _arguments(self) -> list[Dim]:
+        """The expressions between an opening parenthesis, which was read, and its closing one."""
+        found, depth, start = [], 1, self.at
+        while depth:
+            if self.at == len(self._tokens):
+                raise ValueError("'(' was never closed")
+            token = self._tokens[self.at]
+            depth += (token == "(") - (token == ")")
+            if depth == 0 or (depth == 1 and token == ","):
+                text = "".join(self._tokens[start : self.at])
+                found.append(parse_over(text, self._env) if self._env else parse(text))
+                start = self.at + 1
+            self.at += 1
+        return found
+
+
+_PRODUCTS: dict[str, Callable[[Dim, Dim], Dim]] = {"*": _multiply, "//": floordiv, "%": mod}
 
 
 def as_dim(d: int | str | Expr) -> Dim:
@@ -399,16 +479,20 @@ def product(ds: Iterable[Dim]) -> Dim:
     return out
 
 
-def symbols(d: Dim) -> set[str]:
+def symbols(d: Dim) -> frozenset[str]:
     """The names of the dimensions that `d` depends on."""
-    if isinstance(d, int):
-        return set()
-    return {s for m, _ in d.terms for a in m for s in ({a.text} if a.function is None else symbols_of(a.args))}
+    return frozenset() if isinstance(d, int) else _symbols(d)
 
 
-def symbols_of(ds: Iterable[Dim]) -> set[str]:
+@lru_cache(maxsize=65536)
+def _symbols(d: Expr) -> frozenset[str]:
+    atoms = {a for monomial, _ in d.terms for a in monomial}
+    return frozenset(a.text for a in atoms if a.function is None) | symbols_of(x for a in atoms for x in a.args)
+
+
+def symbols_of(ds: Iterable[Dim]) -> frozenset[str]:
     """The names of the dimensions that any of `ds` depends on."""
-    return set().union(*(symbols(d) for d in ds))
+    return frozenset().union(*map(symbols, ds))
 
 
 def multiple_of(d: Dim) -> int:
@@ -455,6 +539,7 @@ VALUES: dict[str, Callable[..., int]] = {  # `FUNCTIONS` of numbers
     "max": max,
     "bcast": lambda a, b: b if a == 1 else a,
     "select": lambda a, b, x, y: x if a == b else y,
+    "signed": lambda a: a,
 }
 
 

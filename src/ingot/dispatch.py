@@ -29,7 +29,8 @@ class TensorArg:
         dtype: storage type, a key of `ingot.dtypes.DTYPES`.
         shape: sizes; constants or expressions over the dispatch's symbols.
         strides: in elements; 0 repeats an element along the axis (broadcast).
-        align: bytes that the address of element 0 is known to be a multiple of.
+        align: bytes that the lowest address of an element is known to be a multiple of: that of element 0 where no stride is
+            negative.
     """
 
     dtype: str

@@ -29,7 +29,8 @@ from ingot.launch_program import TensorSpec
 
 FORMAT = 1
 KEY, SEAL, IR = "ingot", "ingot.seal", "ingot.ir"
-NEEDS: frozenset[str] = frozenset()  # features that an engine may ask for and this version has
+STAGES = "stages"
+NEEDS: frozenset[str] = frozenset({STAGES})  # features that an engine may ask for and this version has
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class EngineHeader:
         weights: its tensors by name.
         needs: features a runtime must have.
         format_version: version of this description.
+        folded: digests of the model's tensors that are parts of the IR, by name: a refit cannot change them.
+        stages: programs that follow one another, where sizes depend on what is computed; more than one is a need.
     """
 
     producer: str
@@ -70,6 +73,8 @@ class EngineHeader:
     weights: Mapping[str, WeightInfo] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     format_version: int = FORMAT
+    folded: Mapping[str, str] = field(default_factory=dict)
+    stages: int = 1
 
     def dumps(self) -> str:
         """Canonical JSON text."""
@@ -88,7 +93,10 @@ class EngineHeader:
             "ir_sha256": self.ir_sha256,
             "weights": {name: weight(w) for name, w in self.weights.items()},
             "needs": list(self.needs),
+            "folded": dict(self.folded),
         }
+        if self.stages > 1:
+            data[STAGES] = self.stages
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
@@ -121,6 +129,8 @@ class EngineHeader:
                 {str(name): weight(w) for name, w in raw["weights"].items()},
                 tuple(raw["needs"]),
                 version,
+                {str(name): str(digest) for name, digest in raw.get("folded", {}).items()},
+                int(raw.get(STAGES, 1)),
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ValueError(f"its description is damaged: {e!r}") from None

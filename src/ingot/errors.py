@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class Error(Exception):
     """A failure with the node at fault and the cure, in one line.
@@ -19,7 +21,17 @@ class Error(Exception):
 
 
 class ModelError(Error):
-    """The ONNX model is invalid, or uses what Ingot does not support."""
+    """The ONNX model is invalid, or uses what Ingot does not support.
+
+    Args:
+        constants: names of inputs whose values have to be known when compiling.
+    """
+
+    def __init__(
+        self, message: str, *, node: str | None = None, cure: str | None = None, constants: Iterable[str] = ()
+    ) -> None:
+        super().__init__(message, node=node, cure=cure)
+        self.constants = tuple(constants)
 
 
 class CompileError(Error):

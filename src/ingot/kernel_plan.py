@@ -46,7 +46,10 @@ class TensorMapArg:
         strides: byte strides of axes 1.., innermost first (the innermost axis is contiguous).
         box: elements of a tile, innermost first.
         swizzle: bytes of the swizzle pattern: 0, 32, 64 or 128.
-        im2col: for convolutions, (lower corner, upper corner, channels per pixel, pixels per column), else ().
+        im2col: for convolutions, (lower corner, upper corner, channels per pixel, pixels per column), else (); corners are
+            innermost first.
+        offset: as in `BufferArg`.
+        steps: for convolutions, their strides, innermost first; () for 1.
     """
 
     kind: Literal["operand", "result", "workspace"]
@@ -58,6 +61,7 @@ class TensorMapArg:
     swizzle: int = 128
     im2col: tuple = ()
     offset: Dim = 0
+    steps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def from_json(data: dict[str, Any]) -> KernelPlan:
             return BufferArg(b["kind"], b["index"], dims.as_dim(b["offset"]))
         im2col = tuple(tuple(x) if isinstance(x, list) else x for x in b["im2col"])
         return TensorMapArg(b["kind"], b["index"], b["dtype"], ds(b["shape"]), ds(b["strides"]), tuple(b["box"]),
-                            b["swizzle"], im2col, dims.as_dim(b["offset"]))  # fmt: skip
+                            b["swizzle"], im2col, dims.as_dim(b["offset"]), tuple(b["steps"]))  # fmt: skip
 
     def launch(x: dict) -> KernelLaunch:
         work = dims.as_dim(x["flops"]), dims.as_dim(x["bytes"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from ingot import dims, kernel_plan
@@ -16,7 +16,7 @@ from ingot.dim_table import DimReader, DimTable
 from ingot.dims import Dim
 from ingot.kernel_plan import KernelPlan
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -29,19 +29,37 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class ValueBinding:
+    """Element `element` (row-major) of input `input`, a tensor of integers, is the program's symbol `symbol`. Sizes depend on
+    it: it is read before memory is allocated."""
+
+    symbol: str
+    input: int
+    element: int
+
+
+@dataclass(frozen=True)
+class Definition:
+    """`symbol` is the value of a shape expression over bound symbols and those defined before; it is never negative."""
+
+    symbol: str
+    value: Dim
+
+
+@dataclass(frozen=True)
 class Buffer:
     """A piece of memory.
 
     Attributes:
-        kind: `input` and `output` are the caller's, by number; `weight` is named; `arena` lies in the execution context's arena
-            at `offset`.
+        kind: `input` and `output` are the caller's, by number; `weight` is named, and so is `packed`, a weight that the program
+            makes of others when it is loaded; `arena` lies in the execution context's arena at `offset`.
         bytes: size.
         offset: in the arena, a multiple of 256.
         index: number of the input or output.
         name: of the weight.
     """
 
-    kind: Literal["input", "output", "weight", "arena"]
+    kind: Literal["input", "output", "weight", "packed", "arena"]
     bytes: Dim
     offset: Dim = 0
     index: int = 0
@@ -88,10 +106,11 @@ class GuardStep:
 
 @dataclass(frozen=True)
 class HostReadStep:
-    """Wait for the device and bind `symbol` to the i64 scalar at `source`."""
+    """Wait for the device and bind `symbol` to the scalar of storage type `dtype` (i64 or i32) at `source`."""
 
     symbol: str
     source: BufferRef
+    dtype: str = "i64"
 
 
 @dataclass(frozen=True)
@@ -161,7 +180,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class LaunchProgram:
-    """Everything the runtime needs besides weights and kernels."""
+    """Everything the runtime needs besides weights and kernels.
+
+    Attributes:
+        packing: steps that make `packed` buffers, each of one weight, run once before all others.
+    """
 
     target: str
     inputs: tuple[TensorSpec, ...]
@@ -173,6 +196,9 @@ class LaunchProgram:
     arena_bytes: Dim
     states: tuple[State, ...] = ()
     live: tuple[str, ...] = ()
+    packing: tuple[DispatchStep, ...] = ()
+    values: tuple[ValueBinding, ...] = ()
+    definitions: tuple[Definition, ...] = ()
     version: int = VERSION
 
 
@@ -192,10 +218,15 @@ def guards(program: LaunchProgram) -> list[GuardStep]:
     return [s for s in all_steps(program.steps) if isinstance(s, GuardStep)]
 
 
+def bound_names(program: LaunchProgram) -> list[str]:
+    """The symbols that inputs give, in order: by their sizes, then by their elements."""
+    return [*(b.symbol for b in program.bindings), *(v.symbol for v in program.values)]
+
+
 def dim_names(program: LaunchProgram) -> list[str]:
-    """The symbols a native program takes, in order: those bound from inputs, capacities of states, and for each state whether
-    its input and output are one donated buffer (0 or 1)."""
-    names = [b.symbol for b in program.bindings]
+    """The symbols a native program takes, in order: those bound from inputs' sizes and elements, those defined by them,
+    capacities of states, and for each state whether its input and output are one donated buffer (0 or 1)."""
+    names = [*bound_names(program), *(d.symbol for d in program.definitions)]
     for n, state in enumerate(program.states):
         names += [state.kept_capacity, state.capacity, f"donated_{n}"]
     return names
@@ -206,8 +237,9 @@ def kernel_symbols(program: LaunchProgram) -> list[tuple[int, str]]:
     return list(dict.fromkeys((i, launch.symbol) for i, e in enumerate(program.kernels) for launch in e.plan.launches))
 
 
-_CLASSES = {c.__name__: c for c in (Binding, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram, *get_args(Step))}
-_DIM_FIELDS = {"bytes", "offset", "left", "right", "trips", "kept", "length", "arena_bytes"}
+_PARTS = (Binding, ValueBinding, Definition, Buffer, BufferRef, KernelEntry, State, TensorSpec, LaunchProgram)
+_CLASSES = {c.__name__: c for c in (*_PARTS, *get_args(Step))}
+_DIM_FIELDS = {"bytes", "offset", "left", "right", "trips", "kept", "length", "arena_bytes", "value"}
 _DIMS_FIELDS = {"sizes", "shape"}
 
 
@@ -230,25 +262,34 @@ def loads(data: bytes) -> LaunchProgram:
         raise ValueError(f"damaged launch program: {e!r}") from None
 
 
-def _symbols(x: Any) -> set[str]:
+_NAMES = {cls: tuple(f.name for f in fields(cls)) for cls in _CLASSES.values()}  # of their fields
+
+
+def _symbols(program: LaunchProgram) -> set[str]:
     """The symbols in any part of a program's own sizes; those of kernel plans are not the program's."""
-    if isinstance(x, dims.Expr):
-        return dims.symbols(x)
-    if isinstance(x, KernelPlan):
-        return set()
-    if is_dataclass(x):
-        return set().union(*(_symbols(getattr(x, f.name)) for f in fields(x)))
-    return set().union(*map(_symbols, x)) if isinstance(x, tuple) else set()
+    found: set[dims.Expr] = set()
+    left: list[Any] = [program]
+    while left:
+        x = left.pop()
+        if isinstance(x, dims.Expr):
+            found.add(x)
+        elif isinstance(x, tuple):
+            left += x
+        elif (names := _NAMES.get(type(x))) is not None:
+            left += [getattr(x, name) for name in names]
+    return set().union(*map(dims.symbols, found))
 
 
 def _to(x: Any, table: DimTable) -> Any:
-    if isinstance(x, KernelPlan):
-        return kernel_plan.to_json(x)
-    if is_dataclass(x):
-        return {"@": type(x).__name__, **{f.name: _to(getattr(x, f.name), table) for f in fields(x)}}
+    if isinstance(x, int | str):
+        return x
+    if isinstance(x, dims.Expr):
+        return table.text(x)
+    if (names := _NAMES.get(type(x))) is not None:
+        return {"@": type(x).__name__, **{name: _to(getattr(x, name), table) for name in names}}
     if isinstance(x, tuple | list):
         return [_to(v, table) for v in x]
-    return table.text(x) if isinstance(x, dims.Expr) else x
+    return kernel_plan.to_json(x) if isinstance(x, KernelPlan) else x
 
 
 def _from(x: Any, reader: DimReader) -> Any:

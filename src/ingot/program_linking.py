@@ -45,6 +45,7 @@ def link(draft: LaunchProgram, keys: Sequence[str], plans: Sequence[KernelPlan])
         return step
 
     steps = tuple(map(complete, draft.steps))
+    assert all(plans[step.kernel].workspace == 0 for step in draft.packing), "packing has no arena"
     if not sizes:
         return replace(draft, kernels=kernels)
     size = reduce(dims.maximum, sizes)
@@ -58,6 +59,7 @@ def specialize(program: LaunchProgram, env: Mapping[str, int], live: frozenset[s
 
     Sizes that depend on `live` names, or on what is read from the device, stay in the size table, and so do all sizes of a
     dispatch that has nothing to do (a size of 0). Buffers keep their numbers; the workspace, behind them, is gone until `link`.
+    What `program` packed is there.
     """
     dispatches = [from_json(json.loads(e.dispatch)) for e in program.kernels]
     entries: dict[str, int] = {}
@@ -90,4 +92,4 @@ def specialize(program: LaunchProgram, env: Mapping[str, int], live: frozenset[s
         (last,) = workspaces
         assert last == len(buffers) - 1, "the workspace lies behind all other buffers"
         buffers, arena_bytes = buffers[:-1], buffers[-1].offset
-    return replace(program, kernels=kernels, steps=steps, buffers=buffers, arena_bytes=arena_bytes)
+    return replace(program, kernels=kernels, steps=steps, packing=(), buffers=buffers, arena_bytes=arena_bytes)

@@ -56,11 +56,12 @@ class StridedView:
         return StridedView(tuple(shape), strides, offset)
 
     def expand(self, shape: Sequence[Dim]) -> StridedView:
-        """Right-aligned with `shape`; axes of size 1, and those that are missing, repeat with stride 0."""
+        """Right-aligned with `shape`; axes of size 1, and those that are missing, repeat with stride 0. So do, at run time,
+        those that turn out to have size 1."""
         missing = len(shape) - len(self.shape)
         strides: list[Dim] = [0] * missing
         for size, wanted, stride in zip(self.shape, shape[missing:], self.strides, strict=True):
-            strides.append(0 if size == 1 and wanted != 1 else stride)
+            strides.append(stride if size == wanted else dims.select(size, 1, 0, stride))
         return StridedView(tuple(shape), tuple(strides), self.offset)
 
     def reshape(self, shape: Sequence[Dim]) -> StridedView | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 @click.command("compile", help="Compile an ONNX model to an engine file.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Engine file [default: the model's name with .ingot].")
+@click.option("--constant", "constants", multiple=True, metavar="INPUT=VALUE",
+              help="Make an input a constant: a number or a list, axes=[1] (repeatable).")  # fmt: skip
 @click.option("--cast", type=click.Choice(["fp16", "bf16"]), help="Compute a float model in this type where that is safe.")
 @click.option("--no-weights", is_flag=True, help="Leave the weights out; `Engine.refit` puts them back.")
 @click.option("--target", "targets", multiple=True, metavar="NAME", help="Also fill the cache with its kernels (repeatable).")
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 def command(
     model: Path,
     output: Path | None,
+    constants: tuple[str, ...],
     cast: str | None,
     no_weights: bool,
     targets: tuple[str, ...],
@@ -43,7 +48,14 @@ def command(
     start = time.perf_counter()
     with progress() as update:
         engine = compile_model(
-            model, cast=cast, passes=passes, load=load, progress=update, time_passes=time_passes, dump_dir=dump_dir
+            model,
+            constants=parse_constants(constants),
+            cast=cast,
+            passes=passes,
+            load=load,
+            progress=update,
+            time_passes=time_passes,
+            dump_dir=dump_dir,
         )
         output = output or model.with_suffix(".ingot")
         engine.save(output, weights=not no_weights)
@@ -54,6 +66,20 @@ def command(
         click.echo(f"  {note}")
     for name in targets:
         compile_kernels(engine, name)
+
+
+def parse_constants(texts: Sequence[str]) -> dict[str, Any]:
+    """Values by name from `INPUT=VALUE` texts. Raises InputError for a text that is none."""
+    from ingot.errors import InputError
+
+    constants = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            constants[name] = json.loads(value)
+        except json.JSONDecodeError:
+            raise InputError(f"--constant {text} is not INPUT=VALUE", cure="give a number or a list, as in axes=[1]") from None
+    return constants
 
 
 def compile_kernels(engine: Engine, name: str) -> None:
@@ -70,6 +96,7 @@ def compile_kernels(engine: Engine, name: str) -> None:
         loader = ProgramLoader(RuntimeCache.open_default(), shared_client(), update)
         machine = loader.host_target() if name == "cpu" else target(name)
         loader.passes = machine_passes(machine)
-        loaded = loader.load(engine, machine)
+        stages = [loader.load(engine, machine, stage=number) for number in range(engine.header.stages)]
     seconds = time.perf_counter() - start
-    click.echo(f"{name}: {len(loaded.kernels)} kernels, of which {loaded.report.compiled} were compiled, in {seconds:.2f} s")
+    kernels, compiled = sum(len(s.kernels) for s in stages), sum(s.report.compiled for s in stages)
+    click.echo(f"{name}: {kernels} kernels, of which {compiled} were compiled, in {seconds:.2f} s")

@@ -19,6 +19,9 @@ _OPTIONS = (
         help="When a shape gets kernels of its own on a GPU: in the background, at its first call, never [default: lazy].",
     ),
     click.option("--tf32", is_flag=True, help="Allow TF32 in matrix products of float32 on a GPU."),
+    click.option(
+        "--fast-accumulation", is_flag=True, help="Sum products of 8-bit floats in what a GPU's tensor cores keep (14 bits)."
+    ),
 )
 
 

@@ -181,7 +181,7 @@
 
 "ingot.func"() ({
 ^bb0(%x: tensor<4x6xf32>, %c: tensor<i1>, %m: tensor<i64>):
-  // expected-error @+1 {{reads one i64, got tensor<i1>}}
+  // expected-error @+1 {{reads one i64 or i32, got tensor<i1>}}
   "ingot.host_read"(%c) {symbol = "M"} : (tensor<i1>) -> ()
   %r = "ingot.loop"(%x, %x) ({
   ^bb0(%a: tensor<4x6xf32>, %b: tensor<4x6xf32>):
@@ -196,3 +196,24 @@
   "ingot.output"(%r) {name = "y", type = "float"} : (tensor<4x6xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "c", "m"], input_types = ["float", "bool", "int64"]} : () -> ()
+
+// -----
+
+// Sizes that depend on what the host reads have symbols of their own.
+// CHECK-LABEL: sym_name = "sizes"
+"ingot.func"() ({
+^bb0(%x: tensor<?xf32, #ingot.dims<["N"]>>, %m: tensor<i32>):
+  "ingot.host_read"(%m) {symbol = "M"} : (tensor<i32>) -> ()
+  "ingot.define"() {symbol = "K", expression = "max(min(N, signed(M)), 0)"} : () -> ()
+  %y = "ingot.slice"(%x) {starts = ["0"], steps = array<i64: 1>} : (tensor<?xf32, #ingot.dims<["N"]>>) -> tensor<?xf32, #ingot.dims<["K"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?xf32, #ingot.dims<["K"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "sizes", inputs = ["x", "m"], input_types = ["float", "int32"]} : () -> ()
+
+// -----
+
+"ingot.func"() ({
+  // expected-error @+1 {{defines K by itself}}
+  "ingot.define"() {symbol = "K", expression = "K + 1"} : () -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = [], input_types = []} : () -> ()

@@ -194,3 +194,35 @@
   "onnx.Output"(%r#1) {name = "z"} : (tensor<?x4xf32, #ingot.dims<["K"]>>) -> ()
   "onnx.Return"() : () -> ()
 }) {input_names = ["x", "v"], sym_name = "main"} : () -> ()
+
+// -----
+
+// Fires: what is read and what it defines comes first, then guards, which the sizes of all that follows stand on.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<?xf32, #ingot.dims<["N"]>>, %[[TO:.*]]: tensor<1xi32>):
+// CHECK-NEXT:   "ingot.host_read"(%[[TO]]) {symbol = "to"} : (tensor<1xi32>) -> ()
+// CHECK-NEXT:   "ingot.define"() {expression = "max(0, min(N, signed(to)))", symbol = "Slice_0"} : () -> ()
+// CHECK-NEXT:   "ingot.guard"() {{.*}}message = "never negative"
+// CHECK-NEXT:   %[[Y:.*]] = "ingot.slice"(%[[X]]) {starts = ["0"], steps = array<i64: 1>}
+// CHECK-SAME:     -> tensor<?xf32, #ingot.dims<["Slice_0"]>>
+// CHECK-NEXT:   "ingot.output"(%[[Y]])
+"onnx.Graph"() ({
+^bb0(%x: tensor<?xf32, #ingot.dims<["N"]>>, %to: tensor<1xi32>):
+  %from = "onnx.Constant"() {value = dense<0> : tensor<1xi64>} : () -> tensor<1xi64>
+  %y = "onnx.Slice"(%x, %from, %to) {ingot.definitions = [["Slice_0", "max(0, min(N, signed(to)))"]], ingot.guards = [["0", "le", "signed(to)", "never negative"]], operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>} : (tensor<?xf32, #ingot.dims<["N"]>>, tensor<1xi64>, tensor<1xi32>) -> tensor<?xf32, #ingot.dims<["Slice_0"]>>
+  "onnx.Output"(%y) {name = "y"} : (tensor<?xf32, #ingot.dims<["Slice_0"]>>) -> ()
+  "onnx.Return"() : () -> ()
+}) {ingot.reads = [[], ["signed(to)"]], sym_name = "main", input_names = ["x", "to"]} : () -> ()
+
+// -----
+
+// Fires: positions of which nothing is known at compile time are sizes of regions; elements that are known are no operations.
+// CHECK:      "ingot.host_read"(%{{.*}}) {symbol = "n"}
+// CHECK-NEXT: %[[Y:.*]] = "ingot.pointwise"() ({
+// CHECK:        "ingot.dim"() {dim = "2*signed(n)"}
+// CHECK:      "ingot.output"(%[[Y]])
+"onnx.Graph"() ({
+^bb0(%x: tensor<4xf32>, %n: tensor<i64>):
+  %twice = "onnx.Add"(%n, %n) {ingot.values = [["2*signed(n)"]]} : (tensor<i64>, tensor<i64>) -> tensor<i64>
+  "onnx.Output"(%twice) {name = "y"} : (tensor<i64>) -> ()
+  "onnx.Return"() : () -> ()
+}) {ingot.reads = [[], ["signed(n)"]], sym_name = "main", input_names = ["x", "n"]} : () -> ()

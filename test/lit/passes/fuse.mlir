@@ -183,16 +183,17 @@
 // -----
 
 // Fires, with dynamic shapes: a concatenation of two halves, one of them negated, is computed where it is read (a rotary
-// embedding), through a transpose too.
+// embedding), through a transpose too. Its axis is two there, and the halves are one view, backwards along the first of them.
 // CHECK:      ^bb0(%[[X:.*]]: tensor<?x2x16xf32{{.*}}, %[[C:.*]]: tensor<
-// CHECK-DAG:  %[[A:.*]] = "ingot.slice"(%[[X]]) {{.*}}starts = ["0", "0", "8"]
-// CHECK-DAG:  %[[B:.*]] = "ingot.slice"(%[[X]]) {{.*}}starts = ["0", "0", "0"]
+// CHECK-DAG:  %[[SPLIT:.*]] = "ingot.reshape"(%[[X]]) {{.*}} -> tensor<?x2x2x8xf32
+// CHECK:      %[[BACK:.*]] = "ingot.slice"(%[[SPLIT]]) {starts = ["0", "0", "1", "0"], steps = array<i64: 1, 1, -1, 1>}
+// CHECK:      %[[T:.*]] = "ingot.transpose"(%[[BACK]])
 // CHECK:      "ingot.pointwise"
-// CHECK:        "ingot.load_at"(%[[A]]
-// CHECK:        "ingot.negf"
-// CHECK:        "ingot.load_at"(%[[B]]
+// CHECK-NEXT:   "ingot.load"(%[[T]])
+// CHECK-NEXT:   "ingot.negf"
+// CHECK:        "ingot.index"() {axis = 2
 // CHECK:        "ingot.select"
-// CHECK:      -> tensor<2x?x16xf32
+// CHECK:      -> tensor<2x?x2x8xf32
 // CHECK-NOT:  "ingot.move"
 // CHECK-NOT:  "ingot.empty"
 // CHECK:      sym_name = "main"
@@ -229,7 +230,7 @@
 
 // Must not fire: a concatenation that is an output too, and one along an axis whose parts' sizes are not constants.
 // CHECK-COUNT-4: "ingot.move"
-// CHECK-NOT:  "ingot.load_at"
+// CHECK-COUNT-2: "ingot.pointwise"
 "ingot.func"() ({
 ^bb0(%x: tensor<4xf32>, %u: tensor<?xf32, #ingot.dims<["N"]>>):
   %e = "ingot.empty"() : () -> tensor<8xf32>
@@ -265,3 +266,485 @@
   "ingot.output"(%z) {name = "z", type = "float"} : (tensor<?xf32, #ingot.dims<["N + 4"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Fires: a scan takes its operand's computation into its map, what loads its result into its last region; a top k and a scatter
+// take in what their regions load.
+// CHECK:      "ingot.scan"(%arg0) ({
+// CHECK:        "ingot.negf"
+// CHECK:        "ingot.absf"
+// CHECK:      "ingot.scatter"
+// CHECK:        "ingot.subi"
+// CHECK-NOT:  "ingot.pointwise"
+"ingot.func"() ({
+^bb0(%x: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<?x6xi64, #ingot.dims<["N"]>>):
+  %n = "ingot.pointwise"() ({
+    %l = "ingot.load"(%x) : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> f32
+    %m = "ingot.negf"(%l) : (f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) : () -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  %c = "ingot.scan"(%n) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "sum", axis = 1 : i64} : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  %a = "ingot.pointwise"() ({
+    %l = "ingot.load"(%c) : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> f32
+    %m = "ingot.absf"(%l) : (f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) : () -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  %j = "ingot.pointwise"() ({
+    %l = "ingot.load"(%i) : (tensor<?x6xi64, #ingot.dims<["N"]>>) -> i64
+    %o = "ingot.const"() {value = 1 : i64} : () -> i64
+    %m = "ingot.subi"(%l, %o) : (i64, i64) -> i64
+    "ingot.yield"(%m) : (i64) -> ()
+  }) : () -> tensor<?x6xi64, #ingot.dims<["N"]>>
+  %s = "ingot.scatter"(%x, %a) ({
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %p = "ingot.load"(%j) : (tensor<?x6xi64, #ingot.dims<["N"]>>) -> i64
+    "ingot.yield"(%r, %p) : (i64, i64) -> ()
+  }, {
+    %v = "ingot.load"(%a) : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "set", axes = array<i64: 1>} : (tensor<?x6xf32, #ingot.dims<["N"]>>, tensor<?x6xf32, #ingot.dims<["N"]>>) -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%s) {name = "y", type = "float"} : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i"], input_types = ["float", "int64"]} : () -> ()
+
+// -----
+
+// Fires, with dynamic shapes: interleaved pairs turned by cos and sin tables are one pointwise operation over [..., D/2, 2].
+// CHECK:      %[[SPLIT:.*]] = "ingot.reshape"(%arg0) {{.*}} -> tensor<?x?x4x2xf32
+// CHECK:      "ingot.slice"(%[[SPLIT]]) {starts = ["0", "0", "0", "1"], steps = array<i64: 1, 1, 1, -1>}
+// CHECK:      "ingot.pointwise"
+// CHECK-COUNT-4: "ingot.load"
+// CHECK-NOT:  "ingot.load"
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK-NOT:  "ingot.move"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %p = "ingot.reshape"(%x) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %even = "ingot.slice"(%p) {starts = ["0", "0", "0", "0"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %odd = "ingot.slice"(%p) {starts = ["0", "0", "0", "1"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%odd) : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %e = "ingot.empty"() : () -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %m = "ingot.move"(%n, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "0"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %r = "ingot.move"(%even, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "1"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %turned = "ingot.reshape"(%r) : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xc = "ingot.pointwise"() ({
+    %l = "ingot.load"(%x) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%c) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xs = "ingot.pointwise"() ({
+    %l = "ingot.load"(%turned) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%s) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%xc) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%xs) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.addf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires, with dynamic shapes: after an RMS normalization it is the epilogue of that, which computes the pairs' other elements
+// from the row's scale; the weight is read backwards, too.
+// CHECK:      "ingot.normalize"
+// CHECK:      ^bb0(%[[Y:.*]]: f32, %[[SCALE:.*]]: f32):
+// CHECK:        "ingot.load"(%{{.*}}) : (tensor<1x1x4x2xf32>) -> f32
+// CHECK:        "ingot.mulf"(%{{.*}}, %[[SCALE]])
+// CHECK:        "ingot.load"(%{{.*}}) : (tensor<1x1x4x2xf32>) -> f32
+// CHECK:      axes = array<i64: 2, 3>
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %g = "ingot.weight"() {name = "g"} : () -> tensor<8xf32>
+  %y0 = "ingot.normalize"(%x) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axes = array<i64: 2>, epsilon = 1.0e-6 : f64, kind = "rms"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %z = "ingot.pointwise"() ({
+    %l = "ingot.load"(%y0) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%g) : (tensor<8xf32>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %p = "ingot.reshape"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %even = "ingot.slice"(%p) {starts = ["0", "0", "0", "0"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %odd = "ingot.slice"(%p) {starts = ["0", "0", "0", "1"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%odd) : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %e = "ingot.empty"() : () -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %m = "ingot.move"(%n, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "0"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %r = "ingot.move"(%even, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "1"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %turned = "ingot.reshape"(%r) : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xc = "ingot.pointwise"() ({
+    %l = "ingot.load"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%c) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xs = "ingot.pointwise"() ({
+    %l = "ingot.load"(%turned) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%s) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%xc) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%xs) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.addf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires: after a layer normalization, whose mean it takes as well; what the normalization alone gives is an output too.
+// CHECK:      "ingot.normalize"
+// CHECK:      ^bb0(%{{.*}}: f32, %[[MEAN:.*]]: f32, %[[SCALE:.*]]: f32):
+// CHECK:        %[[D:.*]] = "ingot.subf"(%{{.*}}, %[[MEAN]])
+// CHECK:        "ingot.mulf"(%[[D]], %[[SCALE]])
+// CHECK:        "ingot.yield"(%{{.*}}, %{{.*}}) : (f32, f32)
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %g = "ingot.weight"() {name = "g"} : () -> tensor<8xf32>
+  %y0 = "ingot.normalize"(%x) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axes = array<i64: 2>, epsilon = 1.0e-6 : f64, kind = "layer"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %z = "ingot.pointwise"() ({
+    %l = "ingot.load"(%y0) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%g) : (tensor<8xf32>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %p = "ingot.reshape"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %even = "ingot.slice"(%p) {starts = ["0", "0", "0", "0"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %odd = "ingot.slice"(%p) {starts = ["0", "0", "0", "1"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%odd) : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %e = "ingot.empty"() : () -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %m = "ingot.move"(%n, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "0"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %r = "ingot.move"(%even, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "1"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %turned = "ingot.reshape"(%r) : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xc = "ingot.pointwise"() ({
+    %l = "ingot.load"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%c) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xs = "ingot.pointwise"() ({
+    %l = "ingot.load"(%turned) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%s) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%xc) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%xs) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.addf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.output"(%z) {name = "o1", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: pairs that lie in different rows of a normalization. They are turned by one pointwise operation.
+// CHECK:      "ingot.normalize"
+// CHECK:      ^bb0(%{{.*}}: f32):
+// CHECK:      ^bb0(%{{.*}}: f32):
+// CHECK:      axes = array<i64: 1>
+// CHECK-COUNT-1: "ingot.pointwise"
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %g = "ingot.weight"() {name = "g"} : () -> tensor<8xf32>
+  %y0 = "ingot.normalize"(%x) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axes = array<i64: 1>, epsilon = 1.0e-6 : f64, kind = "rms"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %z = "ingot.pointwise"() ({
+    %l = "ingot.load"(%y0) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%g) : (tensor<8xf32>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %p = "ingot.reshape"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %even = "ingot.slice"(%p) {starts = ["0", "0", "0", "0"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %odd = "ingot.slice"(%p) {starts = ["0", "0", "0", "1"], steps = array<i64: 1, 1, 1, 1>} : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%odd) : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>
+  %e = "ingot.empty"() : () -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %m = "ingot.move"(%n, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "0"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %r = "ingot.move"(%even, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0", "1"]} : (tensor<?x?x4x1xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>
+  %turned = "ingot.reshape"(%r) : (tensor<?x?x4x2xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xc = "ingot.pointwise"() ({
+    %l = "ingot.load"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%c) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %xs = "ingot.pointwise"() ({
+    %l = "ingot.load"(%turned) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%s) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%xc) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%xs) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.addf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires, with dynamic shapes: halves that are computed each from both halves, with tables of half the size, which repeat.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<?x?x8xf32{{.*}}, %[[C:.*]]: tensor<?x?x8xf32{{.*}}, %[[S:.*]]: tensor<?x?x8xf32
+// CHECK-DAG:  "ingot.slice"(%{{.*}}) {starts = ["0", "0", "1", "0"], steps = array<i64: 1, 1, -1, 1>}
+// CHECK:      "ingot.pointwise"
+// CHECK-DAG:    "ingot.load"(%{{.*}}) : (tensor<?x?x2x4xf32
+// CHECK-DAG:    "ingot.load"(%{{.*}}) : (tensor<?x?x1x4xf32
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK-NOT:  "ingot.move"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %a = "ingot.slice"(%x) {starts = ["0", "0", "0"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %b = "ingot.slice"(%x) {starts = ["0", "0", "4"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %ch = "ingot.slice"(%c) {starts = ["0", "0", "0"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %sh = "ingot.slice"(%s) {starts = ["0", "0", "0"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %first = "ingot.pointwise"() ({
+    %u = "ingot.load"(%a) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%ch) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %p = "ingot.mulf"(%u, %k) : (f32, f32) -> f32
+    %w = "ingot.load"(%b) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %l = "ingot.load"(%sh) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%w, %l) : (f32, f32) -> f32
+    %r = "ingot.subf"(%p, %q) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %second = "ingot.pointwise"() ({
+    %u = "ingot.load"(%b) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%ch) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %p = "ingot.mulf"(%u, %k) : (f32, f32) -> f32
+    %w = "ingot.load"(%a) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %l = "ingot.load"(%sh) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%w, %l) : (f32, f32) -> f32
+    %r = "ingot.addf"(%p, %q) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %e = "ingot.empty"() : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %m = "ingot.move"(%first, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0"]} : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %r = "ingot.move"(%second, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "4"]} : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%r) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.const"() {value = 0.125 : f32} : () -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires: a reduction's domain stays as it is, so that what it reads backwards is read at computed positions.
+// CHECK:      "ingot.reduce"
+// CHECK:        "ingot.shrui"
+// CHECK:        "ingot.andi"
+// CHECK:      axes = array<i64: 2>
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %a = "ingot.slice"(%x) {starts = ["0", "0", "0"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %b = "ingot.slice"(%x) {starts = ["0", "0", "4"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %first = "ingot.pointwise"() ({
+    %u = "ingot.load"(%b) : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %n = "ingot.negf"(%u) : (f32) -> f32
+    "ingot.yield"(%n) : (f32) -> ()
+  }) : () -> tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>
+  %e = "ingot.empty"() : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %m = "ingot.move"(%first, %e) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "0"]} : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %r = "ingot.move"(%a, %m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {offsets = ["0", "0", "4"]} : (tensor<?x?x4xf32, #ingot.dims<["B", "S"]>>, tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%r) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%c) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %t = "ingot.reduce"(%y) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axes = array<i64: 2>, kind = "sum"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x1xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%t) {name = "o0", type = "float"} : (tensor<?x?x1xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires: 1 + scale, which every row reads, is computed in the epilogue of an adaptive normalization.
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      "ingot.normalize"
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %g = "ingot.weight"() {name = "g"} : () -> tensor<8xf32>
+  %one = "ingot.slice"(%c) {starts = ["0", "0", "0"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x1x8xf32, #ingot.dims<["B"]>>
+  %scale = "ingot.pointwise"() ({
+    %l = "ingot.load"(%one) : (tensor<?x1x8xf32, #ingot.dims<["B"]>>) -> f32
+    %k = "ingot.const"() {value = 1.0 : f32} : () -> f32
+    %q = "ingot.addf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x1x8xf32, #ingot.dims<["B"]>>
+  %y0 = "ingot.normalize"(%x) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axes = array<i64: 2>, epsilon = 1.0e-6 : f64, kind = "rms"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %z = "ingot.pointwise"() ({
+    %l = "ingot.load"(%y0) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%g) : (tensor<8xf32>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%scale) : (tensor<?x1x8xf32, #ingot.dims<["B"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: tanh(1 + scale) is computed once.
+// CHECK:      "ingot.pointwise"
+// CHECK:      "ingot.normalize"
+// CHECK-NOT:  "ingot.pointwise"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %c: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>, %s: tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>):
+  %g = "ingot.weight"() {name = "g"} : () -> tensor<8xf32>
+  %one = "ingot.slice"(%c) {starts = ["0", "0", "0"], steps = array<i64: 1, 1, 1>} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x1x8xf32, #ingot.dims<["B"]>>
+  %scale = "ingot.pointwise"() ({
+    %l = "ingot.load"(%one) : (tensor<?x1x8xf32, #ingot.dims<["B"]>>) -> f32
+    %k = "ingot.const"() {value = 1.0 : f32} : () -> f32
+    %q = "ingot.addf"(%l, %k) : (f32, f32) -> f32
+    %t = "ingot.tanh"(%q) : (f32) -> f32
+    "ingot.yield"(%t) : (f32) -> ()
+  }) : () -> tensor<?x1x8xf32, #ingot.dims<["B"]>>
+  %y0 = "ingot.normalize"(%x) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axes = array<i64: 2>, epsilon = 1.0e-6 : f64, kind = "rms"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %z = "ingot.pointwise"() ({
+    %l = "ingot.load"(%y0) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%g) : (tensor<8xf32>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  %y = "ingot.pointwise"() ({
+    %l = "ingot.load"(%z) : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> f32
+    %k = "ingot.load"(%scale) : (tensor<?x1x8xf32, #ingot.dims<["B"]>>) -> f32
+    %q = "ingot.mulf"(%l, %k) : (f32, f32) -> f32
+    "ingot.yield"(%q) : (f32) -> ()
+  }) : () -> tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>
+  "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()

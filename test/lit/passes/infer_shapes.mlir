@@ -93,15 +93,73 @@
 
 // -----
 
-// Must not fire: a shape that depends on data.
-// CHECK-NOT: "onnx.Reshape"
+// Fires: a shape depends on data; what computes it is read. The number is a size, and guarded.
+// CHECK:      "onnx.ArgMax"(%{{.*}}) {axis = 1 : i64, ingot.reads = {{\[\[}}"ArgMax_0", "ArgMax_1"]], keepdims = 0 : i64}
+// CHECK:      "onnx.Expand"
+// CHECK-SAME: ingot.guards = {{\[\[}}"0", "le", "signed(ArgMax_0)"
+// CHECK-SAME: -> tensor<?x?xf32, #ingot.dims<["ArgMax_0", "ArgMax_1"]>>
 "onnx.Graph"() ({
-^bb0(%x: tensor<4xf32>, %s: tensor<2xi64>):
+^bb0(%x: tensor<1xf32>, %d: tensor<2x5xf32>):
+  %s = "onnx.ArgMax"(%d) {axis = 1 : i64, keepdims = 0 : i64} : (tensor<2x5xf32>) -> !onnx.Unknown
+  %y = "onnx.Expand"(%x, %s) : (tensor<1xf32>, !onnx.Unknown) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x", "d"]} : () -> ()
+
+// -----
+
+// Must not fire: the rank of the result depends on data.
+// CHECK-NOT: "onnx.GlobalMaxPool"
+"onnx.Graph"() ({
+^bb0(%x: tensor<1xf32>, %d: tensor<?x5xf32, #ingot.dims<["N"]>>, %e: tensor<1x1x1xf32>):
+  %p = "onnx.GlobalMaxPool"(%e) : (tensor<1x1x1xf32>) -> !onnx.Unknown
+  %s = "onnx.ArgMax"(%d) {axis = 1 : i64, keepdims = 0 : i64} : (tensor<?x5xf32, #ingot.dims<["N"]>>) -> !onnx.Unknown
   // expected-error @+1 {{input 1 is computed from data at run time, but shapes depend on it}}
-  %y = "onnx.Reshape"(%x, %s) : (tensor<4xf32>, tensor<2xi64>) -> !onnx.Unknown
+  %y = "onnx.Expand"(%x, %s) : (tensor<1xf32>, !onnx.Unknown) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x", "d", "e"]} : () -> ()
+
+// -----
+
+// Fires: elements of an input are sizes, by symbols of their own, and are guarded.
+// CHECK:      "onnx.Expand"
+// CHECK-SAME: ingot.guards = {{\[\[}}"0", "le", "signed(s_0)", "{{.*}}element 0 of input 1 is negative"], ["0", "le", "signed(s_1)"
+// CHECK-SAME: -> tensor<?x?xf32, #ingot.dims<["s_0", "s_1"]>>
+// CHECK:      ingot.reads = {{\[\[}}], ["s_0", "s_1"]]
+"onnx.Graph"() ({
+^bb0(%x: tensor<1xf32>, %s: tensor<2xi64>):
+  %y = "onnx.Expand"(%x, %s) : (tensor<1xf32>, tensor<2xi64>) -> !onnx.Unknown
   "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
   "onnx.Return"() : () -> ()
 }) {sym_name = "main", input_names = ["x", "s"]} : () -> ()
+
+// -----
+
+// Fires: positions may be negative, and the size that they give has a symbol. An input that decides nothing is not read.
+// CHECK:      "onnx.Slice"
+// CHECK-SAME: ingot.definitions = {{\[\[}}"Slice_0", "max({{.*}}signed(_from){{.*}}signed(to){{.*}})"]]
+// CHECK-SAME: -> tensor<?xf32, #ingot.dims<["Slice_0"]>>
+// CHECK:      ingot.reads = {{\[\[}}], ["signed(_from)"], ["signed(to)"], []]
+"onnx.Graph"() ({
+^bb0(%x: tensor<?xf32, #ingot.dims<["begin"]>>, %from: tensor<1xi64>, %to: tensor<1xi64>, %n: tensor<1xi64>):
+  %y = "onnx.Slice"(%x, %from, %to) {operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>} : (tensor<?xf32, #ingot.dims<["begin"]>>, tensor<1xi64>, tensor<1xi64>) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Output"(%n) {name = "n"} : (tensor<1xi64>) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x", "from", "to", "count"]} : () -> ()
+
+// -----
+
+// Must not fire: axes have to be constant.
+// CHECK-NOT: "onnx.ReduceSum"
+"onnx.Graph"() ({
+^bb0(%x: tensor<2x3xf32>, %a: tensor<1xi64>):
+  // expected-error @+1 {{input 1, which decides what is computed, is not constant (make it a constant; or give the value of axes when compiling}}
+  %y = "onnx.ReduceSum"(%x, %a) : (tensor<2x3xf32>, tensor<1xi64>) -> !onnx.Unknown
+  "onnx.Output"(%y) {name = "y"} : (!onnx.Unknown) -> ()
+  "onnx.Return"() : () -> ()
+}) {sym_name = "main", input_names = ["x", "axes"]} : () -> ()
 
 // -----
 

@@ -802,3 +802,131 @@
   "ingot.output"(%v17) {name = "f", type = "float"} : (tensor<?x3x6xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "xi", "kv", "xc", "xf"], input_types = ["float", "int8", "int8", "int8", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: the products of 8-bit floats of what will be one attention multiply floats.
+// CHECK:     "ingot.matmul"
+// CHECK:     }) {acc = "f32"} : (tensor<?x4x?x16xf32
+// CHECK:     "ingot.matmul"
+// CHECK:     }) {acc = "f32"} : (tensor<?x4x?x?xf32
+"ingot.func"() ({
+^bb0(%q: tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>, %k: tensor<?x4x16x?xf8E4M3FN, #ingot.dims<["N", "S"]>>, %v: tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>):
+  %c = "ingot.weight"() {name = "c"} : () -> tensor<f32>
+  %qf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%q) : (tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  %kf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%k) : (tensor<?x4x16x?xf8E4M3FN, #ingot.dims<["N", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>
+  %vf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%v) : (tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  %s = "ingot.matmul"(%qf, %kf) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 3>, kind = "softmax", epsilon = 0.0} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %w = "ingot.pointwise"() ({
+    %l = "ingot.load"(%p) : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> f32
+    %t = "ingot.const"() {value = 0.002232143 : f32} : () -> f32
+    %e = "ingot.divf"(%l, %t) : (f32, f32) -> f32
+    %r = "ingot.truncf"(%e) : (f32) -> f8E4M3FN
+    "ingot.yield"(%r) : (f8E4M3FN) -> ()
+  }) : () -> tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>
+  %wf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%w) : (tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %y = "ingot.matmul"(%wf, %vf) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>, tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float8e4m3fn", "float8e4m3fn", "float8e4m3fn"]} : () -> ()
+
+// -----
+
+// Fires: probabilities beyond 0.045 are clipped, which no attention does.
+// CHECK:     "ingot.matmul"
+// CHECK:     }) {acc = "f32"} : (tensor<?x4x?x16xf8E4M3FN
+// CHECK:     "ingot.matmul"
+// CHECK:     }) {acc = "f32"} : (tensor<?x4x?x?xf8E4M3FN
+"ingot.func"() ({
+^bb0(%q: tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>, %k: tensor<?x4x16x?xf8E4M3FN, #ingot.dims<["N", "S"]>>, %v: tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>):
+  %c = "ingot.weight"() {name = "c"} : () -> tensor<f32>
+  %qf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%q) : (tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  %kf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%k) : (tensor<?x4x16x?xf8E4M3FN, #ingot.dims<["N", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>
+  %vf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%v) : (tensor<?x4x?x16xf8E4M3FN, #ingot.dims<["N", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  %s = "ingot.matmul"(%qf, %kf) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 3>, kind = "softmax", epsilon = 0.0} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %w = "ingot.pointwise"() ({
+    %l = "ingot.load"(%p) : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> f32
+    %t = "ingot.const"() {value = 1.0e-4 : f32} : () -> f32
+    %e = "ingot.divf"(%l, %t) : (f32, f32) -> f32
+    %r = "ingot.truncf"(%e) : (f32) -> f8E4M3FN
+    "ingot.yield"(%r) : (f8E4M3FN) -> ()
+  }) : () -> tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>
+  %wf = "ingot.pointwise"() ({
+    %l = "ingot.load"(%w) : (tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%c) : (tensor<f32>) -> f32
+    %r = "ingot.mulf"(%e, %t) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %y = "ingot.matmul"(%wf, %vf) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>, tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float8e4m3fn", "float8e4m3fn", "float8e4m3fn"]} : () -> ()

@@ -249,3 +249,169 @@
   "ingot.output"(%k) {name = "k", type = "float"} : (tensor<2x5x16xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires: probabilities that are rounded to 8-bit floats are not rounded; the sum is divided and multiplied by the scales instead,
+// after it is made 0 where it is NaN.
+// CHECK:      "ingot.attention"
+// CHECK-NEXT: ^bb0(%[[S:.*]]: f32):
+// CHECK-NEXT:   "ingot.yield"(%[[S]])
+// CHECK:      ^bb0(%[[A:.*]]: f32):
+// CHECK-NEXT:   %[[U:.*]] = "ingot.cmpf_uno"(%[[A]], %[[A]])
+// CHECK:        %[[G:.*]] = "ingot.select"(%[[U]], %{{.*}}, %[[A]])
+// CHECK:        %[[D:.*]] = "ingot.divf"(%[[G]]
+// CHECK:        %[[M:.*]] = "ingot.mulf"(%[[D]]
+// CHECK-NEXT:   "ingot.yield"(%[[M]])
+// CHECK-NOT:  "ingot.matmul"
+// CHECK:      "ingot.output"
+"ingot.func"() ({
+^bb0(%q: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, %k: tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>, %v: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>):
+  %s = "ingot.matmul"(%q, %k) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    %n = "ingot.cmpf_uno"(%a, %a) : (f32, f32) -> i1
+    %z = "ingot.const"() {value = 0.0 : f32} : () -> f32
+    %g = "ingot.select"(%n, %z, %a) : (i1, f32, f32) -> f32
+    %c = "ingot.const"() {value = 0.002232143 : f32} : () -> f32
+    %e = "ingot.divf"(%g, %c) : (f32, f32) -> f32
+    %r = "ingot.truncf"(%e) : (f32) -> f8E4M3FN
+    "ingot.yield"(%r) : (f8E4M3FN) -> ()
+  }) {axes = array<i64: 3>, kind = "softmax", epsilon = 0.0} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>
+  %w = "ingot.pointwise"() ({
+    %l = "ingot.load"(%p) : (tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %c = "ingot.const"() {value = 0.002232143 : f32} : () -> f32
+    %r = "ingot.mulf"(%e, %c) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %y = "ingot.matmul"(%w, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>, tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: the largest number of the grid is 0.045, beyond which probabilities are clipped.
+// CHECK-NOT: "ingot.attention"
+"ingot.func"() ({
+^bb0(%q: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, %k: tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>, %v: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>):
+  %s = "ingot.matmul"(%q, %k) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    %n = "ingot.cmpf_uno"(%a, %a) : (f32, f32) -> i1
+    %z = "ingot.const"() {value = 0.0 : f32} : () -> f32
+    %g = "ingot.select"(%n, %z, %a) : (i1, f32, f32) -> f32
+    %c = "ingot.const"() {value = 1.0e-4 : f32} : () -> f32
+    %e = "ingot.divf"(%g, %c) : (f32, f32) -> f32
+    %r = "ingot.truncf"(%e) : (f32) -> f8E4M3FN
+    "ingot.yield"(%r) : (f8E4M3FN) -> ()
+  }) {axes = array<i64: 3>, kind = "softmax", epsilon = 0.0} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>
+  %w = "ingot.pointwise"() ({
+    %l = "ingot.load"(%p) : (tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %c = "ingot.const"() {value = 1.0e-4 : f32} : () -> f32
+    %r = "ingot.mulf"(%e, %c) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %y = "ingot.matmul"(%w, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>, tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: the grid's least number is 0.002, and what is less than half of it is made 0.
+// CHECK-NOT: "ingot.attention"
+"ingot.func"() ({
+^bb0(%q: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, %k: tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>, %v: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>):
+  %s = "ingot.matmul"(%q, %k) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    %n = "ingot.cmpf_uno"(%a, %a) : (f32, f32) -> i1
+    %z = "ingot.const"() {value = 0.0 : f32} : () -> f32
+    %g = "ingot.select"(%n, %z, %a) : (i1, f32, f32) -> f32
+    %c = "ingot.const"() {value = 1.0 : f32} : () -> f32
+    %e = "ingot.divf"(%g, %c) : (f32, f32) -> f32
+    %r = "ingot.truncf"(%e) : (f32) -> f8E4M3FN
+    "ingot.yield"(%r) : (f8E4M3FN) -> ()
+  }) {axes = array<i64: 3>, kind = "softmax", epsilon = 0.0} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>
+  %w = "ingot.pointwise"() ({
+    %l = "ingot.load"(%p) : (tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %c = "ingot.const"() {value = 1.0 : f32} : () -> f32
+    %r = "ingot.mulf"(%e, %c) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %y = "ingot.matmul"(%w, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>, tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: the quantizer's scale is not known.
+// CHECK-NOT: "ingot.attention"
+"ingot.func"() ({
+^bb0(%q: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, %k: tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>, %v: tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>):
+  %u = "ingot.weight"() {name = "u"} : () -> tensor<f32>
+  %s = "ingot.matmul"(%q, %k) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>, tensor<?x4x16x?xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %p = "ingot.normalize"(%s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    %n = "ingot.cmpf_uno"(%a, %a) : (f32, f32) -> i1
+    %z = "ingot.const"() {value = 0.0 : f32} : () -> f32
+    %g = "ingot.select"(%n, %z, %a) : (i1, f32, f32) -> f32
+    %t = "ingot.load"(%u) : (tensor<f32>) -> f32
+    %c = "ingot.absf"(%t) : (f32) -> f32
+    %e = "ingot.divf"(%g, %c) : (f32, f32) -> f32
+    %r = "ingot.truncf"(%e) : (f32) -> f8E4M3FN
+    "ingot.yield"(%r) : (f8E4M3FN) -> ()
+  }) {axes = array<i64: 3>, kind = "softmax", epsilon = 0.0} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>) -> tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>
+  %w = "ingot.pointwise"() ({
+    %l = "ingot.load"(%p) : (tensor<?x4x?x?xf8E4M3FN, #ingot.dims<["N", "S", "S"]>>) -> f8E4M3FN
+    %e = "ingot.extf"(%l) : (f8E4M3FN) -> f32
+    %t = "ingot.load"(%u) : (tensor<f32>) -> f32
+    %c = "ingot.absf"(%t) : (f32) -> f32
+    %r = "ingot.mulf"(%e, %c) : (f32, f32) -> f32
+    "ingot.yield"(%r) : (f32) -> ()
+  }) : () -> tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>
+  %y = "ingot.matmul"(%w, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x?x?xf32, #ingot.dims<["N", "S", "S"]>>, tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x4x?x16xf32, #ingot.dims<["N", "S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["q", "k", "v"], input_types = ["float", "float", "float"]} : () -> ()
