@@ -21,7 +21,7 @@ from torch_mlir import ir, passmanager
 from torch_mlir.dialects import ext, irdl
 
 __all__ = [
-    "KERNEL_DIALECTS", "PassManager", "context", "ext", "ir", "irdl", "leave_out_classes", "new_context", "operation_key",
+    "PassManager", "context", "ext", "ir", "irdl", "kernel_context", "leave_out_classes", "new_context", "operation_key",
     "reserve_dialect_module", "translator", "type_text",
 ]  # fmt: skip
 
@@ -65,7 +65,7 @@ def leave_out_classes() -> None:
     Kernels are emitted by operations' names, and the bindings would import a dialect's classes at its first operation: 0.2 s
     for those of Kernel IR. Only for processes that are ours: in others somebody may use these classes.
     """
-    for name in KERNEL_DIALECTS:
+    for name in _KERNEL_DIALECTS:
         reserve_dialect_module(name)
 
 
@@ -77,8 +77,8 @@ def translator() -> Callable[[ir.Operation], str]:
     return _mlirDialectsLLVM.translate_module_to_llvmir
 
 
-# Of Kernel IR. A context with all of MLIR's dialects takes 20 ms to make, one with these 1 ms.
-KERNEL_DIALECTS = ("arith", "cf", "llvm", "math", "nvvm", "scf", "vector")
+# Of Kernel IR.
+_KERNEL_DIALECTS = ("arith", "cf", "llvm", "math", "nvvm", "scf", "vector")
 
 
 def new_context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None) -> ir.Context:
@@ -101,8 +101,16 @@ def new_context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[st
     return ctx
 
 
+def kernel_context() -> ir.Context:
+    """A context for Kernel IR: loading its dialects alone takes 1 ms, all that there are 20 ms.
+
+    Others are loaded where text that is parsed names them, or a pass depends on them.
+    """
+    return new_context(ingot=False, upstream=_KERNEL_DIALECTS)
+
+
 @contextmanager
-def context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None) -> Iterator[ir.Context]:
+def context(*, ingot: bool = True, onnx: bool = False) -> Iterator[ir.Context]:
     """Enter a new context (see `new_context`) and an unknown location."""
-    with new_context(ingot=ingot, onnx=onnx, upstream=upstream) as ctx, ir.Location.unknown(ctx):
+    with new_context(ingot=ingot, onnx=onnx) as ctx, ir.Location.unknown(ctx):
         yield ctx
