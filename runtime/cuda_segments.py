@@ -86,6 +86,8 @@ def entry_guards(program: LaunchProgram, symbols: Iterable[str]) -> list[Check]:
 def positions(program: LaunchProgram) -> frozenset[str]:
     """The elements of inputs, among the program's `values`, that only say where something lies or are data: neither memory, nor
     the shape of a tensor, nor a grid depends on them, so that one plan serves all of their values."""
+    if not program.values:
+        return frozenset()
     fixed = [d for spec in program.outputs for d in spec.shape] + [program.arena_bytes]
     fixed += [d for buffer in program.buffers for d in (buffer.bytes, buffer.offset)]
     for step in all_steps(program.steps):
