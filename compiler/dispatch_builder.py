@@ -238,6 +238,10 @@ def _domains(op: ir.Operation, regions: Sequence[ScalarRegion]) -> list[tuple[in
             domains = (own[0], result)
         case "normalize":
             domains = (own[0], own[0])
+        case "scatter":
+            domains = (own[1], own[1])
+        case "topk":
+            domains = (own[0],)
         case _:
             domains = (result,) * len(regions)
     out = []

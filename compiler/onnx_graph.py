@@ -17,7 +17,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from ingot.compiler.onnx_file import ModelFile
-from ingot.compiler.onnx_functions import function_body
+from ingot.compiler.onnx_functions import dependent_body, function_body
 from ingot.compiler.weights import WeightSource
 from ingot.dialects.onnx_schema import Operator, lookup
 from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType
@@ -118,7 +118,9 @@ class Normalizer:
         file = self.file
         try:
             model = file.model if file.data is None else onnx.ModelProto.FromString(file.data.tobytes())
-            return ModelFile(onnx.version_converter.convert_version(model, OLDEST_OPSET), file.path)
+            converted = onnx.version_converter.convert_version(model, OLDEST_OPSET)
+            _align_slopes(converted.graph)
+            return ModelFile(converted, file.path)
         except (onnx.version_converter.ConvertError, DecodeError, RuntimeError) as e:
             reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
             raise ModelError(
@@ -240,8 +242,8 @@ class Normalizer:
                 if output and (output in known or output in outer):
                     self.problems.append(f"{name}: value {output!r} is defined a second time")
             function = self.functions.get((proto.domain, proto.op_type, proto.overload))
-            if function is None and not domain and self.decompose(proto.op_type):
-                function = function_body(proto.op_type, opsets[""])
+            if function is None and self.decompose(f"{domain}.{proto.op_type}" if domain else proto.op_type):
+                function = self._defined(proto, node, opsets)
             if function is not None:
                 self._inline(graph, proto, node, function, arguments, outer, known, depth)
                 known.update(filter(None, node.outputs))
@@ -253,6 +255,24 @@ class Normalizer:
                     node.attributes[a.name] = self._value(value, opsets, rename, inner, name)
             known.update(filter(None, node.outputs))
             graph.nodes += self._normalized(node, opsets)
+
+    def _defined(self, proto: onnx.NodeProto, node: Node, opsets: Mapping[str, int]) -> onnx.FunctionProto | None:
+        """The function by which ONNX defines a node, or None."""
+        if node.domain not in opsets:
+            return None
+        if not node.domain and (body := function_body(proto.op_type, opsets[""])) is not None:
+            return body
+        types = []
+        for name in node.inputs:
+            types.append(onnx.TypeProto())
+            if name and (inferred := self._inferred.get(name)) is not None:
+                types[-1].tensor_type.CopyFrom(inferred)
+            elif name and (element := self.element_type(name)) is not None:
+                types[-1].tensor_type.elem_type = element.code
+        body = dependent_body(proto, node.domain, opsets[node.domain], types)
+        if body is not None and not any(i.domain == "" for i in body.opset_import) and "" in opsets:
+            body.opset_import.append(onnx.OperatorSetIdProto(domain="", version=opsets[""]))
+        return body
 
     def _normalized(self, node: Node, opsets: Mapping[str, int]) -> list[Node]:
         """The node at the newest version, checked; nothing where it has a problem."""
@@ -435,6 +455,26 @@ class Normalizer:
         self._add_nodes(graph, function.node, opsets, rename, bound_attributes, outer, known, f"{node.name}/", depth + 1)
         for formal, output in passed:
             graph.nodes += self._normalized(Node("Identity", "", node.name, [bound[formal]], [output], {}), opsets)
+
+
+def _align_slopes(graph: onnx.GraphProto) -> None:
+    """Let the slopes of each PRelu be aligned with axis 1, as before opset 7: the converter leaves them as they are."""
+    sizes = {t.name: tuple(t.dims) for t in graph.initializer}
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.input, *graph.value_info, *graph.output)}
+    sizes |= {n: tuple(d.dim_value for d in dim) for n, dim in shapes.items() if n not in sizes}
+    nodes = []
+    for node in graph.node:
+        rank = len(sizes.get(node.input[0], ())) if node.input else 0
+        slope = sizes.get(node.input[1], ()) if len(node.input) > 1 else ()
+        if node.op_type == "PRelu" and len(slope) == 1 and slope != (1,) and rank > 2:
+            aligned = f"{node.input[1]}~{len(nodes)}"
+            nodes.append(onnx.helper.make_node("Unsqueeze", [node.input[1]], [aligned], axes=list(range(1, rank - 1))))
+            node.input[1] = aligned
+        nodes.append(node)
+    if len(nodes) > len(graph.node):
+        copied = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+        del graph.node[:]
+        graph.node.extend(copied)
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

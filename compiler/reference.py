@@ -425,7 +425,8 @@ def _pool(call: RootCall) -> list[np.ndarray]:
         y = np.zeros(shape, acc)
         for _, picks in window.taps():
             y += padded[picks]
-        y /= _window_counts(x.shape, window, bool(call.attrs.get("count_include_pad"))).astype(acc)
+        if call.attrs["kind"] == "average":
+            y /= _window_counts(x.shape, window, bool(call.attrs.get("count_include_pad"))).astype(acc)
     return _finish(call, call.regions[0], (y,), shape)
 
 
@@ -441,6 +442,49 @@ def _window_counts(shape: Shape, window: _Window, include_pad: bool) -> np.ndarr
     return np.sum([padded[picks] for _, picks in window.taps()], axis=0)
 
 
+def _scatter(call: RootCall) -> list[np.ndarray]:
+    x, updates = call.operands[:2]
+    place, value = call.regions
+    y = np.array(x, call.dtype(call.results[0][0]), order="C")
+    at = [np.broadcast_to(i, updates.shape).ravel() for i in run_region(call, place, (), updates.shape)]
+    for axis, (i, size) in enumerate(zip(at, x.shape, strict=True)):
+        if i.size and (i.min() < 0 or i.max() >= size):
+            raise IndexError(f"scatter to {i.min()}..{i.max()} on axis {axis} of a tensor of shape {list(x.shape)}")
+    (v,) = run_region(call, value, (), updates.shape)
+    v = np.broadcast_to(v, updates.shape).ravel().astype(y.dtype, copy=False)
+    if call.attrs["kind"] == "set":
+        y[tuple(at)] = v
+    else:
+        _REDUCERS[str(call.attrs["kind"])][0].at(y, tuple(at), v)
+    return [y.astype(DTYPES[call.results[0][0]].np, copy=False)]
+
+
+def _scan(call: RootCall) -> list[np.ndarray]:
+    x = call.operands[0]
+    mapped = np.broadcast_to(run_region(call, call.regions[0], (x,), x.shape)[0], x.shape)
+    axis = int(call.attrs["axis"])  # type: ignore[arg-type]
+    ufunc, initial = _REDUCERS[str(call.attrs["kind"])]
+    if call.attrs.get("reverse"):
+        mapped = np.flip(mapped, axis)
+    y = ufunc.accumulate(mapped, axis, dtype=mapped.dtype)
+    if call.attrs.get("exclusive"):
+        first = np.full([1 if i == axis else d for i, d in enumerate(x.shape)], initial(mapped.dtype), mapped.dtype)
+        y = np.concatenate([first, y], axis).take(range(x.shape[axis]), axis)
+    if call.attrs.get("reverse"):
+        y = np.flip(y, axis)
+    return _finish(call, call.regions[1], (y,), x.shape)
+
+
+def _topk(call: RootCall) -> list[np.ndarray]:
+    x = call.operands[0]
+    axis = int(call.attrs["axis"])  # type: ignore[arg-type]
+    keys = np.broadcast_to(run_region(call, call.regions[0], (x,), x.shape)[0], x.shape)
+    # Ascending from the end, so that of equal elements the first come last; NaN is sorted last.
+    order = x.shape[axis] - 1 - np.argsort(np.flip(keys, axis), axis, kind="stable")
+    k = call.results[0][1][axis]
+    return [np.ascontiguousarray(np.flip(order, axis).take(range(k), axis), np.int64)]
+
+
 _ROOTS: dict[str, Callable[[RootCall], list[np.ndarray]]] = {
     "pointwise": _pointwise,
     "move": _move,
@@ -451,4 +495,7 @@ _ROOTS: dict[str, Callable[[RootCall], list[np.ndarray]]] = {
     "reduce": _reduce,
     "normalize": _normalize,
     "pool": _pool,
+    "scatter": _scatter,
+    "scan": _scan,
+    "topk": _topk,
 }

@@ -158,8 +158,18 @@ OPS: tuple[OpDef, ...] = (
           "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon). After the normalized element, "
           "`epilogue` may take the row's `STATISTICS`, with which it normalizes other elements of the row."),
     OpDef("pool", ("x",), ("*results",), ("epilogue",), ("kind", "kernel", "strides", "dilations", "pads"),
-          doc="`kind` (max, average) over windows, channels last: x [N, spatial..., C]. The unit attribute `count_include_pad` "
-          "makes padding count in an average."),
+          doc="`kind` (max, sum, average) over windows, channels last: x [N, spatial..., C]. The unit attribute "
+          "`count_include_pad` makes padding count in an average."),
+    OpDef("scatter", ("x", "updates"), ("*results",), ("place", "value"), ("kind", "axes"),
+          doc="x with elements replaced (`kind` set) or combined (sum, prod, max, min). Over the domain of `updates`, `place` "
+          "gives an i64 index for each axis of x, in range, and `value` what goes there. Only values whose positions in the "
+          "domain differ along `axes` meet in one element; they are combined in the domain's order. Which one is set is open."),
+    OpDef("scan", ("x",), ("*results",), ("map", "finish"), ("axis", "kind"),
+          doc="`finish` of `kind` (sum, prod) over all `map`ped elements of x along `axis` up to the current one. The unit "
+          "attribute `exclusive` leaves out the current one, `reverse` begins at the end."),
+    OpDef("topk", ("x",), ("result",), ("map",), ("axis",),
+          doc="The positions (i64) along `axis` of the elements for which `map` is largest, as many as the result has, in "
+          "descending order; of equal ones the first come first, and NaN before all."),
     # Scalar regions' own operations
     OpDef("load", ("tensor",), ("result",), kind="scalar", doc="The tensor's element at the current index."),
     OpDef("load_at", ("tensor", "*indices"), ("result",), kind="scalar",

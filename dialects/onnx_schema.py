@@ -177,7 +177,10 @@ def _from_onnx(schema: Any) -> Operator:
     for name, a in sorted(schema.attributes.items()):
         if a.type != kind.GRAPH:
             default = helper.get_attribute_value(a.default_value) if a.default_value.type else None
-            default = default.decode() if isinstance(default, bytes) else default
+            if isinstance(default, bytes):
+                default = default.decode()
+            elif a.type.name == "STRINGS" and default is not None:
+                default = [text.decode() for text in default]
             attributes[name] = Attribute(name, a.type.name.lower(), a.required, default)
     return Operator(
         domain=schema.domain,

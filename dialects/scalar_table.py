@@ -204,6 +204,23 @@ def _sin_cos(quadrant_offset: int) -> Callable[[ScalarBuilder, V], V]:
     return expand
 
 
+_ATAN = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+
+
+def _atan(b: ScalarBuilder, x: V) -> V:
+    """atan x: |x| beyond tan(3*pi/8) and tan(pi/8) is turned by pi/2 and pi/4, with one division; x's sign is put back."""
+    a, one, zero = b.absf(x), b.const(1.0, "f32"), b.const(0.0, "f32")
+    far = b.cmpf_ogt(a, b.const(2.414213562373095, "f32"))
+    near = b.cmpf_ole(a, b.const(0.4142135623730950, "f32"))
+    numerator = b.select(far, b.const(-1.0, "f32"), b.select(near, a, b.subf(a, one)))
+    r = b.divf(numerator, b.select(far, a, b.select(near, one, b.addf(a, one))))
+    turn = b.select(far, b.const(1.5707963267948966, "f32"), b.select(near, zero, b.const(0.7853981633974483, "f32")))
+    r2 = b.mulf(r, r)
+    y = b.addf(turn, b.fma(b.mulf(_poly(b, r2, _ATAN), r2), r, r))
+    sign = b.andi(b.bitcast(x, type="i32"), b.const(-(2**31), "i32"))
+    return b.bitcast(b.ori(b.bitcast(y, type="i32"), sign), type="f32")
+
+
 def _pow(b: ScalarBuilder, x: V, y: V) -> V:
     """x**y as exp(y*ln|x|), with the sign of an odd integer power of a negative base."""
     zero, one = b.const(0.0, "f32"), b.const(1.0, "f32")
@@ -356,6 +373,7 @@ ROWS: tuple[ScalarOp, ...] = (
              expand=_sigmoid, expand_cuda=_sigmoid_cuda, exact=False, bound=32),
     ScalarOp("sin", "f", "same", np.sin, expand=_sin_cos(0), exact=False, bound=8),
     ScalarOp("cos", "f", "same", np.cos, expand=_sin_cos(1), exact=False, bound=8),
+    ScalarOp("atan", "f", "same", np.arctan, expand=_atan, exact=False, bound=8),
     ScalarOp("pow", "ff", "same", _quiet(np.power), expand=_pow, exact=False, bound=256),
     ScalarOp("rsqrt", "f", "same", _quiet(lambda x: (1 / np.sqrt(x)).astype(np.asarray(x).dtype)), expand=_rsqrt,
              exact=False, bound=4),

@@ -578,11 +578,57 @@ def _pool(op: ir.Operation) -> Fault:
     if len(x) < 3 or len(result) != len(x) or differ(x[0], result[0]) or differ(x[-1], result[-1]):
         return f"pools {_show(x)} to {_show(result)}"
     return _first(
-        lambda: _kind(op, "max", "average"),
+        lambda: _kind(op, "max", "average", "sum"),
         lambda: _window_attrs(op, len(x) - 2, ("kernel", "strides", "dilations")),
         lambda: _results(op),
         lambda: _last_region(op, 0, arguments[:1]),
     )
+
+
+def _scatter(op: ir.Operation) -> Fault:
+    x, updates = (shape_of(v) for v in op.operands)
+    return _first(
+        lambda: _kind(op, "set", "sum", "prod", "max", "min"),
+        lambda: _axes(op, len(updates)),
+        lambda: _results(op, x),
+        lambda: None if dtype_of(op.operands[0]) == dtype_of(op.results[0]) else f"gives {op.results[0].type}",
+        lambda: _region(op, 0, [], updates, ["i64"] * len(x)),
+        lambda: _region(op, 1, [], updates, [dtype_of(op.results[0])]),
+    )
+
+
+def _scan(op: ir.Operation) -> Fault:
+    x = op.operands[0]
+    shape, mapped = shape_of(x), _yielded(op, 0)
+    return _first(
+        lambda: _kind(op, "sum", "prod"),
+        lambda: _axis(op, len(shape)),
+        lambda: _results(op, shape),
+        lambda: _region(op, 0, [dtype_of(x)], shape, [mapped]),
+        lambda: _last_region(op, 1, [mapped]),
+    )
+
+
+def _topk(op: ir.Operation) -> Fault:
+    x, result = shape_of(op.operands[0]), shape_of(op.results[0])
+
+    def kept() -> Fault:
+        axis = op.attributes["axis"].value
+        if isinstance(x[axis], int) and isinstance(result[axis], int) and result[axis] > x[axis]:
+            return f"gives {result[axis]} positions of {x[axis]} elements"
+        return _same_shape("result", result, tuple(result[i] if i == axis else d for i, d in enumerate(x)))
+
+    return _first(
+        lambda: _axis(op, len(x)),
+        lambda: f"gives {op.results[0].type}, expected i64" if dtype_of(op.results[0]) != "i64" else None,
+        lambda: f"has rank {len(result)}, its operand {len(x)}" if len(result) != len(x) else kept(),
+        lambda: _region(op, 0, [dtype_of(op.operands[0])], x, [_yielded(op, 0)]),
+    )
+
+
+def _axis(op: ir.Operation, rank: int) -> Fault:
+    axis = op.attributes["axis"].value
+    return None if 0 <= axis < rank else f"has axis {axis} of a tensor of {rank}"
 
 
 RULES: dict[str, Callable[[ir.Operation], Fault]] = {
@@ -607,4 +653,7 @@ RULES: dict[str, Callable[[ir.Operation], Fault]] = {
     "ingot.reduce": _reduce,
     "ingot.normalize": _normalize,
     "ingot.pool": _pool,
+    "ingot.scatter": _scatter,
+    "ingot.scan": _scan,
+    "ingot.topk": _topk,
 }

@@ -93,8 +93,10 @@ def domain_of(root: Root, region: int) -> tuple[Dim, ...]:
         case ("attention", 0):
             q, k = dialect.shape_of(op.operands[0]), dialect.shape_of(op.operands[1])
             return (*q[:3], k[2])
-        case ("reduce" | "normalize" | "move", 0):
+        case ("reduce" | "normalize" | "move" | "topk", 0):
             return dialect.shape_of(op.operands[0])
+        case ("scatter", _):
+            return dialect.shape_of(op.operands[1])
     return dialect.shape_of(op.results[0])
 
 

@@ -26,6 +26,8 @@ _TYPES: dict[str, tuple[str, float]] = {"fp16": ("f16", 65504.0), "bf16": ("bf16
 # How many of a root's own operands its kernels multiply, so that both must have the narrow type.
 _PRODUCTS = {"ingot.matmul": 2, "ingot.scaled_matmul": 2, "ingot.conv": 2, "ingot.attention": 3}
 
+_ELEMENT_MAPS = ("move", "reduce", "normalize", "scan", "topk")  # roots whose first region takes an element of their operand
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cast(Pass):
@@ -279,6 +281,8 @@ class _Rewrite:
         for i in range(multiplied):
             if dialect.dtype_of(root.tensors[i]) == "f32":
                 wanted[i] = self.narrow
+        if root.name == "scatter":  # replaces elements of its operand
+            wanted[0] = self._stored(op.results[0])
         tensors = [self._get(t, dtype, op) for t, dtype in zip(root.tensors, wanted, strict=True)]
         if len(op.operands) == 2 and op.name == "ingot.move":
             tensors[1] = self.values.get(op.operands[1], op.operands[1])
@@ -286,7 +290,7 @@ class _Rewrite:
         if tensors == root.tensors and stored == [dialect.dtype_of(r) for r in op.results]:
             return
         last = len(root.regions) - 1
-        first = wanted[0] if root.name in ("move", "reduce", "normalize") else None
+        first = wanted[0] if root.name in _ELEMENT_MAPS else None
         regions = [
             self._region(r, wanted, first if i == 0 else None, stored if i == last else None)
             for i, r in enumerate(root.regions)

@@ -26,12 +26,19 @@ from ingot.passes.onnx_inference.tensors import BOOL, MAX_ELEMENTS, Tensor
 from ingot.passes.onnx_lowering import (
     elementwise,
     indexing,
+    inverse_functions,
     linear,
+    losses,
     microsoft_attention,
+    ordering,
     quantization,
     quantized_elementwise,
     quantized_products,
+    recurrent,
     reductions,
+    sampling,
+    scatter,
+    spectral,
     transformers,
     views,
     windows,
@@ -42,8 +49,8 @@ from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    elementwise, indexing, linear, microsoft_attention, quantization, quantized_elementwise, quantized_products, reductions,
-    transformers, views, windows,
+    elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, ordering, quantization,
+    quantized_elementwise, quantized_products, recurrent, reductions, sampling, scatter, spectral, transformers, views, windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 
@@ -107,7 +114,7 @@ class _Conversion:
             self._output(op)
         if self.problems:
             raise model_error(self.problems)
-        self._end()
+        self.build.end()
 
     def _read(self, value: ir.Value, x: TypedValue, elements: Sequence[Dim]) -> None:
         """Have the elements of a value read, those that inference found shapes to depend on."""
@@ -116,11 +123,6 @@ class _Conversion:
             (name,) = dims.symbols(element)
             self.build.create("host_read", [self.build.slice(flat, [k], [1]).value], [], {"symbol": ir.StringAttr.get(name)})
         self.tensors[value] = reads.with_elements(self.tensors[value], elements)
-
-    def _end(self) -> None:
-        self.build.location = ir.Location.unknown()
-        self.build.create("return", [], [])
-        self._erase_dead()
 
     def _operations(self, block: ir.Block) -> None:
         operations = [view.operation for view in block.operations]
@@ -320,7 +322,7 @@ class _Conversion:
                 given[-1] = self.build.tensor(self.build.reshape(given[-1], carried[number][1].shape))
         for typed in given:
             self.build.create("result", [typed.value], [])
-        self._end()
+        self.build.end()
         self.build = around
         self.sources.update(outer)
 
@@ -464,11 +466,3 @@ class _Conversion:
 
     def _problem(self, op: ir.Operation, message: str, cure: str) -> None:
         self.problems.append((node_label(op), message, cure))
-
-    def _erase_dead(self) -> None:
-        """Drop operations whose results nothing reads; effects stay."""
-        for op in reversed(self.build.created):
-            if dialect.DEFS[op.name].kind in ("effect", "structure"):
-                continue
-            if all(next(iter(r.uses), None) is None for r in op.results):
-                op.erase()

@@ -28,9 +28,9 @@ from ingot.passes.rewriting.ops import (
 from ingot.passes.rewriting.scalar_regions import RegionBuilder, cost, loaded
 
 # Roots whose last region may take further computation and results.
-_EPILOGUES = frozenset({"matmul", "scaled_matmul", "conv", "attention", "reduce", "normalize", "pool"})
+_EPILOGUES = frozenset({"matmul", "scaled_matmul", "conv", "attention", "reduce", "normalize", "pool", "scan"})
 # Roots that read their first operand through a region which may take its producer's computation.
-_PROLOGUES = frozenset({"reduce", "normalize", "move"})
+_PROLOGUES = frozenset({"reduce", "normalize", "move", "scan"})
 _CHEAP_COST = 4  # of a computation that reads nothing, that it may be repeated
 _Computed = tuple[ScalarRegion, list[ir.Value]]  # a region, and the tensors that it reads
 _NORMALIZE_COST = 24  # of an element map: normalizations may run it once for every pass over a row
@@ -429,7 +429,9 @@ class _Fuser:
         yielded = builder.inline(last, arguments[: len(last.args)])
 
         def produced(inst: ScalarInst, args: tuple[int, ...]) -> int | None:
-            operand = inst.attr("operand") if inst.op == "load" else None
+            if inst.op != "load":
+                return None
+            operand: int = inst.attr("operand")
             if operand in again:
                 body_, read = again[operand]
                 own = {i: operand_number(all_tensors, t) for i, t in enumerate(read)}

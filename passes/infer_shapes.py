@@ -19,9 +19,14 @@ from ingot.passes.onnx_inference import (
     elementwise,
     indexing,
     linear,
+    losses,
     microsoft_attention,
     quantization,
     reads,
+    recurrent,
+    sampling,
+    scatter,
+    spectral,
     transformers,
     views,
 )
@@ -39,7 +44,8 @@ from ingot.passes.onnx_inference.tensors import Comparison, Tensor, constant_ele
 from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
-    constants, elementwise, indexing, linear, microsoft_attention, quantization, transformers, views,
+    constants, elementwise, indexing, linear, losses, microsoft_attention, quantization, recurrent, sampling, scatter,
+    spectral, transformers, views,
 )  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
 _SHOWN = 20  # problems that an error spells out

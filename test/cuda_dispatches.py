@@ -501,3 +501,35 @@ def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int])
         p = np.exp(scores - scores.max(-1, keepdims=True))
         y = np.matmul(p.astype(dtype.np).astype(np.float32), v) / p.sum(-1, keepdims=True)
     return [x.astype(r.type.np) for x, r in zip(run_region(call, d.regions[1], (y,), y.shape), d.results, strict=True)]
+
+
+def scatter(
+    kind: str, shape: Sequence[Size], updates: Sequence[Size], axis: int, dtype: str = "f32", index: str = "i64"
+) -> Dispatch:
+    """Elements of `updates` go to the places in x that indices, of the same shape, give along `axis`."""
+    x, u, i = contiguous(dtype, *shape), contiguous(dtype, *updates), contiguous(index, *updates)
+    place, value = Region(), Region()
+    at = place.add("load", type=index, operand=2)
+    at = at if index == "i64" else place.add("extsi", at, type="i64")
+    where = [at if a == axis else place.add("index", type="i64", axis=a) for a in range(len(shape))]
+    regions = [place.end(*where), value.end(value.add("load", type=dtype, operand=1))]
+    return make("scatter", [x, u, i], [x], regions, {"kind": kind, "axes": (axis,)})
+
+
+def scan(
+    kind: str, shape: Sequence[Size], axis: int, dtype: str = "f32", *, exclusive: bool = False, reverse: bool = False
+) -> Dispatch:
+    """A scan of a contiguous tensor; 16-bit floats are scanned in f32."""
+    acc = "f32" if dtype in ("f16", "bf16") else dtype
+    t = contiguous(dtype, *shape)
+    attrs: dict[str, object] = {"kind": kind, "axis": axis}
+    attrs |= {n: True for n, given in (("exclusive", exclusive), ("reverse", reverse)) if given}
+    regions = [widen(dtype), narrow(dtype)] if acc == "f32" else [ScalarRegion((dtype,), (), (0,))] * 2
+    return make("scan", [t], [t], regions, attrs)
+
+
+def topk(shape: Sequence[Size], axis: int, k: Size, dtype: str = "f32") -> Dispatch:
+    """The positions of the k largest elements along an axis of a contiguous tensor."""
+    region = widen(dtype) if dtype in ("f16", "bf16") else ScalarRegion((dtype,), (), (0,))
+    out = [k if a == axis else n for a, n in enumerate(shape)]
+    return make("topk", [contiguous(dtype, *shape)], [contiguous("i64", *out)], [region], {"axis": axis})

@@ -66,6 +66,7 @@ def run_emulated(
         ends = dict(zip(sorted(starts), [*sorted(starts)[1:], workspace.size], strict=False))
         parts = {start: workspace[start:end] for start, end in ends.items()}
         out = Emulated(plan, [], [o.view for o in operands])
+        begun: set[int] = set()  # results that an earlier launch has written
         for launch in plan.launches:
             args: list[Any] = []
             for b in launch.buffers:
@@ -76,7 +77,7 @@ def run_emulated(
                     args.append(Within(array, start * operands[b.index].memory.itemsize + offset))
                 elif isinstance(b, BufferArg):
                     array = array.view(np.uint8)[offset:]
-                    args.append(Uninitialized(array) if b.kind == "result" else array)
+                    args.append(Uninitialized(array) if b.kind == "result" and b.index not in begun else array)
                 else:
                     shape, strides = ([dims.evaluate(x, sizes) for x in v] for v in (b.shape, b.strides))
                     window = b.im2col, offset, b.steps
@@ -90,6 +91,7 @@ def run_emulated(
                 emitted.module, launch.symbol, grid, launch.block, args, cluster=launch.cluster,
                 dynamic_shared_bytes=launch.shared_bytes,
             ).check()  # fmt: skip
+            begun |= {b.index for b in launch.buffers if b.kind == "result"}
             for name, count in report.executed.items():
                 out.executed[name] = out.executed.get(name, 0) + count
     out.results = [result_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]

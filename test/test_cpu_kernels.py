@@ -422,7 +422,7 @@ def pool(x: TensorArg, out: TensorArg, kind: str, kernel: tuple, body: ScalarReg
     return symbolic(Dispatch("pool", (x,), (out,), tuple(sorted(named.items())), (body or identity(),)))
 
 
-@pytest.mark.parametrize("kind", ["max", "average"])
+@pytest.mark.parametrize("kind", ["max", "sum", "average"])
 @pytest.mark.parametrize("channels", [5, 64, 70])
 def test_pool(kind, channels):
     c = channels

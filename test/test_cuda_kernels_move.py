@@ -162,8 +162,8 @@ def test_nan_wins(d: Dispatch, target: str) -> None:
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("max", {}), ("average", {}), ("average", {"include_pad": True})],
-    ids=["max", "average", "padding counts"],
+    [("max", {}), ("sum", {}), ("average", {}), ("average", {"include_pad": True})],
+    ids=["max", "sum", "average", "padding counts"],
 )
 def test_pools(kind: str, options: dict[str, bool], dtype: str) -> None:
     check(make.pool(kind, (2, 9, 11, 20), (2, 5, 6, 20), (3, 3), (2, 2), (1, 1, 1, 1), dtype, **options))

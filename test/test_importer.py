@@ -551,3 +551,11 @@ def test_unused_pure_operations_are_removed_and_random_ones_merged_never():
         PassManager.parse("builtin.module(cse)").run(result.module.operation)
     names = [op.name for op in body(result)]
     assert names[:4] == ["onnx.RandomNormalLike", "onnx.RandomNormalLike", "onnx.Neg", "onnx.Sum"]
+
+
+def test_slopes_of_a_prelu_before_opset_7_lie_along_axis_1():
+    """ONNX's converter leaves them as they are, and they would meet the last axis."""
+    node = helper.make_node("PRelu", ["x", "s"], ["y"])
+    sizes = {"x": (FLOAT, [2, 3, 4, 5]), "s": (FLOAT, [3])}
+    result = imported(model_of([node], sizes, {"y": (FLOAT, [2, 3, 4, 5])}, opset=6, ir_version=3))
+    assert [op.name for op in body(result)][-4:-2] == ["onnx.Unsqueeze", "onnx.PRelu"]

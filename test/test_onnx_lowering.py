@@ -162,7 +162,7 @@ def weights(*shape: int) -> np.ndarray:
 
 
 UNARY = """Neg Abs Sign Relu Floor Ceil Round Exp Sin Cos Tan Tanh Sinh Cosh Erf Sigmoid HardSwish Softplus Softsign Mish
-LeakyRelu HardSigmoid Elu Selu Celu ThresholdedRelu Gelu Softmax LogSoftmax Identity""".split()
+LeakyRelu HardSigmoid Elu Selu Celu ThresholdedRelu Gelu Softmax LogSoftmax Identity Atan Asinh Hardmax""".split()
 
 
 @pytest.mark.parametrize("op", UNARY)
@@ -173,6 +173,14 @@ def test_unary(op: str) -> None:
 @pytest.mark.parametrize("op", ["Sqrt", "Log", "Reciprocal"])
 def test_unary_of_positive(op: str) -> None:
     check(Case(f"""a = Abs (x)\n y = {op} (a)""", MATRIX, ROWS))
+
+
+@pytest.mark.parametrize("op", ["Asin", "Acos", "Atanh", "Acosh", "Asinh", "Atan"])
+def test_inverse_functions_at_their_ends(op: str) -> None:
+    values = [0.0, -0.0, 1e-6, -1e-4, 0.5, -0.5, 0.999999, -0.999999, 1.0, -1.0, 1.0000001, 1.5, -2.0, 1e5, -1e30, np.inf]
+    check(Case(f"y = {op} (x)", {"x": ("f", ["N"])}, [{"x": values}]))
+    for value in (1e-6, 1e-3, 0.3, 0.99, 1.0001, 1.01, 300.0):  # each alone: errors are relative
+        check(Case(f"y = {op} (x)", {"x": ("f", ["N"])}, [{"x": [value]}], tolerance=1e-6))
 
 
 def test_special_floats() -> None:
@@ -194,6 +202,13 @@ ELEMENTWISE = {
     "pow_int_exponent": Case("y = Pow (x, e)", MATRIX, ROWS, {"e": np.int64(2)}),
     "pow_root": Case("a = Abs (x)\n y = Pow (a, e)", MATRIX, ROWS, {"e": np.float32(0.5)}),
     "pow_int": Case("y = Pow (x, e)", {"x": ("l", ["N"])}, ROWS, {"e": np.int64(3)}),
+    "pow_int_tensor": Case("y = Pow (x, z)", {"x": ("l", ["N"]), "z": ("l", ["N"])},
+                           [{"x": [3, -3, 0, 0, 1, -1, -1, 7], "z": [13, 3, 0, 64, 70, 71, 72, 9]}]),
+    "pow_int_float": Case("y = Pow (x, z)", {"x": ("i", ["N"]), "z": ("f", ["N"])},
+                          [{"x": [3, -3, 2, 10, 5, 7], "z": [13, 3, 0.5, 2.25, 0, 6]}]),
+    "bit_cast": Case("y = BitCast <to = 6> (x)", MATRIX, ROWS, opset=26),
+    "bit_cast_half": Case("y = BitCast <to = 4> (x)", {"x": ("e", ["N"])}, [{"N": 6}], opset=26),
+    "bit_cast_bool": Case("y = BitCast <to = 2> (x)", {"x": ("?", ["N"])}, [{"N": 6}], opset=26),
     "variadic": Case("y = Max (x, z, w)", {"x": ("f", ["N", 5]), "z": ("f", [5]), "w": ("f", ["N", 1])}, ROWS),
     "mean": Case("y = Mean (x, z)", {"x": ("f", ["N", 5]), "z": ("f", ["N", 5])}, ROWS),
     "logic": Case("a = And (p, q)\n b = Xor (a, p)\n c = Or (b, q)\n y = Not (c)",
@@ -307,6 +322,10 @@ INDEXING = {
     "gather_nd_batch": Case("y = GatherND <batch_dims = 1> (x, i)", {"x": ("f", [2, 4, 3]), "i": ("l", [2, "K", 1])},
                             [{"i": [[[0], [3]], [[-1], [2]]]}]),
     "argmax": Case("y = ArgMax <axis = 1, keepdims = 0> (x)", {"x": ("l", ["N", 9])}, ROWS),
+    "argmax_uint8": Case("y = ArgMax <axis = 1> (x)", {"x": ("B", ["N", 4])}, [{"x": [[3, 200, 200, 7], [255, 0, 1, 2]]}]),
+    "hardmax_middle": Case("y = Hardmax <axis = 1> (x)", {"x": ("f", ["N", 3, 2])}, ROWS),
+    "reverse_sequence": Case("y = ReverseSequence <batch_axis = 1, time_axis = 0> (x, n)",
+                             {"x": ("f", [4, "N", 2]), "n": ("l", ["N"])}, [{"N": 3, "n": [4, 1, 2]}]),
     "argmin_last": Case("y = ArgMin <axis = 0, select_last_index = 1> (x)", {"x": ("l", ["N", 9])}, [{"N": 6}]),
     "cumsum": Case("y = CumSum (x, a)", {"x": ("l", ["N", 5, 2])}, ROWS, {"a": np.int64(1)}),
     "cumsum_exclusive": Case("y = CumSum <exclusive = 1, reverse = 1> (x, a)", MATRIX, ROWS, {"a": np.int64(-1)}),
@@ -372,6 +391,13 @@ LINEAR = {
     "average_pool_padded": Case("y = AveragePool <kernel_shape = [3, 2], pads = [1, 0, 1, 1], count_include_pad = 1> (x)",
                                 IMAGE, NHW),
     "average_pool_ceil": Case("y = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)", IMAGE, NHW),
+    "max_pool_uint8": Case("y = MaxPool <kernel_shape = [2, 2], pads = [1, 0, 0, 1]> (x)", {"x": ("B", ["N", 2, 5, 4])},
+                           [{"x": np.arange(0, 240, 6).reshape(1, 2, 5, 4)}]),
+    "lp_pool": Case("y = LpPool <kernel_shape = [2, 3], strides = [1, 2], pads = [1, 0, 1, 1]> (x)", IMAGE, NHW),
+    "lp_pool_three": Case("y = LpPool <kernel_shape = [2, 2], p = 3> (x)", IMAGE, NHW),
+    "lrn": Case("y = LRN <size = 3, alpha = 0.1, bias = 2.0> (x)", IMAGE, NHW),
+    "lrn_even": Case("y = LRN <size = 4, beta = 0.5> (x)", {"x": ("f", ["N", 7, 3, 1])}, [{"N": 7}],
+                     opset=24),  # ONNX's evaluator counts channels by N
     "global_average_pool": Case("y = GlobalAveragePool (x)", IMAGE, NHW),
     "global_max_pool": Case("y = GlobalMaxPool (x)", IMAGE, NHW),
 }  # fmt: skip
@@ -387,6 +413,10 @@ NORMALIZATIONS = {
     **{op: Case(f"y = {op} (x, a)", X, NHW, AXES) for op in (
         "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare",
         "ReduceLogSumExp")},
+    "reduce_max_uint8": Case("y = ReduceMax (x, a)", {"x": ("B", ["N", 3])}, [{"x": [[3, 200, 7], [1, 0, 130]]}],
+                             {"a": np.array([1])}),
+    "reduce_l2_int": Case("y = ReduceL2 (x, a)", {"x": ("i", ["N", 3])}, [{"x": [[3, 4, 0], [5, 12, 84]]}],
+                          {"a": np.array([1])}),
     "reduce_all": Case("y = ReduceMean <keepdims = 0> (x)", X, NHW),
     "reduce_noop": Case("y = ReduceSum <noop_with_empty_axes = 1> (x)", X, NHW),
     "reduce_int": Case("y = ReduceSum <keepdims = 0> (x, a)", {"x": ("l", ["N", 5, 3])}, ROWS, AXES),

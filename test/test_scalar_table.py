@@ -43,6 +43,7 @@ RANGES = {
     "sigmoid": (-30, 30),
     "sin": (-30000, 30000),
     "cos": (-30000, 30000),
+    "atan": (-20, 20),
     "rsqrt": (1e-20, 1e20),
 }
 
@@ -79,6 +80,10 @@ def test_special_values(cuda):
         assert abs(b.erf(-inf) + 1) < 1e-6
         assert b.sigmoid(-inf) == 0
         assert b.sigmoid(inf) == 1
+        assert b.atan(-inf) == np.float32(-np.pi / 2)
+        assert np.isnan(b.atan(nan))
+        assert np.signbit(b.atan(np.float32(-0.0)))
+        assert b.atan(np.float32(1e-30)) == np.float32(1e-30)
 
 
 def test_pow():

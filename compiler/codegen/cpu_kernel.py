@@ -31,7 +31,7 @@ _PARAMS = (Param("buffers", "ptr"), Param("sizes", "ptr"), Param("begin", "i64")
 # may be smaller.
 _WHOLE_BYTES = {
     "matmul": (0, True), "conv": (2, True), "attention": (3, True), "pool": (1, True), "reduce": (0, True),
-    "normalize": (0, True),
+    "normalize": (0, True), "scatter": (0, True), "scan": (0, True), "topk": (0, True),
 }  # fmt: skip
 
 
@@ -44,9 +44,12 @@ class CpuKernel:
         grid: number of work items.
     """
 
-    def __init__(self, module: KernelModule, k: KernelBuilder, dispatch: Dispatch, target: Target, grid: Dim) -> None:
+    def __init__(
+        self, module: KernelModule, k: KernelBuilder, dispatch: Dispatch, target: Target, grid: Dim,
+        before: tuple[KernelLaunch, ...],
+    ) -> None:  # fmt: skip
         self.k, self.dispatch, self.target, self.grid = k, dispatch, target, grid
-        self._module = module
+        self._module, self._before = module, before
         self._buffers, self._sizes, self._begin, self._end = k.args
         self._pointers: dict[int, Val] = {}
         self._dims: dict[Dim, Val] = {}
@@ -164,15 +167,20 @@ class CpuKernel:
                 number = number // self.dim(size)
         return out[::-1]
 
-    def emitted(self, flops: Dim = 0) -> Emitted:
-        """The finished kernel as a plan of one launch."""
+    def workspace(self) -> Val:
+        """Address of the workspace."""
+        return self._pointer(len(self.dispatch.operands) + len(self.dispatch.results))
+
+    def emitted(self, flops: Dim = 0, workspace: Dim = 0) -> Emitted:
+        """The finished kernel as a plan of one launch, after those of the plan that it follows; `workspace`: bytes."""
         buffers = [BufferArg("operand", i) for i in range(len(self.dispatch.operands))]
         buffers += [BufferArg("result", i) for i in range(len(self.dispatch.results))]
+        buffers += [BufferArg("workspace")] if workspace != 0 else []
         traffic: Dim = 0
         for t in (*self.dispatch.operands, *self.dispatch.results):
             traffic = traffic + touched_bytes(t)
         launch = KernelLaunch(self.k.name, (self.grid, 1, 1), tuple(buffers), flops=flops, bytes=traffic)
-        return Emitted(KernelPlan((launch,)), self._module.module)
+        return Emitted(KernelPlan((*self._before, launch), workspace), self._module.module)
 
 
 def touched_bytes(t: TensorArg) -> Dim:
@@ -182,12 +190,14 @@ def touched_bytes(t: TensorArg) -> Dim:
 
 
 @contextmanager
-def cpu_kernel(dispatch: Dispatch, target: Target, grid: Dim) -> Iterator[CpuKernel]:
-    """Begin the kernel of a dispatch, in the current MLIR context."""
+def cpu_kernel(dispatch: Dispatch, target: Target, grid: Dim, after: Emitted | None = None) -> Iterator[CpuKernel]:
+    """Begin the kernel of a dispatch, in the current MLIR context: in a module of its own, or, with `after`, in the module of
+    kernels that run before it."""
     own, results = _WHOLE_BYTES.get(dispatch.root, (0, False))
     for t in (*dispatch.operands[:own], *(dispatch.results if results else ())):
         if t.type.bits < 8:
             raise NotImplementedError(f"{dispatch.root} on cpu has no code for tensors of {t.dtype}: convert them first")
-    module = KernelModule("cpu", context=ir.Context.current)
+    module = KernelModule("cpu", context=ir.Context.current, module=None if after is None else after.module)
+    before = () if after is None else after.plan.launches
     with module.kernel(f"{dispatch.root}_{dispatch.key[:16]}", _PARAMS) as k:
-        yield CpuKernel(module, k, dispatch, target, grid)
+        yield CpuKernel(module, k, dispatch, target, grid, before)

@@ -26,8 +26,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     x = dispatch.operands[0]
     shape = dispatch.results[0].shape
     kind = str(dispatch.attr("kind"))
-    if kind not in ("max", "average"):
-        raise ValueError(f"pool of kind {kind!r}: expected max or average")
+    if kind not in ("max", "sum", "average"):
+        raise ValueError(f"pool of kind {kind!r}: expected max, sum or average")
     window = window_of(dispatch, dispatch.attr("kernel"), x.shape[1:-1])
     ends = tuple(int(p) for p in dispatch.attr("pads"))[window.rank :] if dispatch.attr("count_include_pad", False) else None
     acc = dispatch.regions[0].args[0]

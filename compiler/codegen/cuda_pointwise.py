@@ -70,12 +70,14 @@ def whole_vectors(d: Dispatch, t: TensorArg, lanes: int) -> int:
     return vector_lanes(t, d, limit=lanes * t.type.bytes)
 
 
-def emit(dispatch: Dispatch, target: Target, schedule: PointwiseSchedule | None = None) -> Emitted:
-    """Write the kernel of a `pointwise` dispatch."""
+def emit(
+    dispatch: Dispatch, target: Target, schedule: PointwiseSchedule | None = None, module: KernelModule | None = None
+) -> Emitted:
+    """Write the kernel of a `pointwise` dispatch, in `module` or in one of its own."""
     d = collapse_domain(dispatch)
     return emit_domain(dispatch, d, target, schedule or choose(d), lambda dk, position, lanes: (
         dk.region(d.regions[0], [], position, d.results[0].shape, lanes)
-    ))  # fmt: skip
+    ), module=module)  # fmt: skip
 
 
 def emit_domain(
@@ -85,6 +87,7 @@ def emit_domain(
     s: PointwiseSchedule,
     body: Callable[[DispatchKernel, list[Val], int], list[Val]],
     streamed: tuple = (),
+    module: KernelModule | None = None,
 ) -> Emitted:
     """Write a kernel that stores `body(kernel, position, lanes)` at every position of the domain of `d`'s results.
 
@@ -95,6 +98,7 @@ def emit_domain(
         s: the schedule.
         body: values of the results, of storage type: vectors of `lanes`, scalars for 0.
         streamed: buffers that `body` reads besides those of the regions.
+        module: gets the kernel; a new one by default.
     """
     domain = d.results[0].shape
     elements = dims.product(domain)
@@ -106,7 +110,7 @@ def emit_domain(
         (s.threads, 1, 1),
         bytes=_traffic(d, domain, [b.index for b in streamed]),
     )
-    module = KernelModule(target.name, context=ir.Context.current)
+    module = module or KernelModule(target.name, context=ir.Context.current)
     with module, dispatch_kernel(module, d, launch) as dk:
         _Walk(dk, domain, s, body).emit()
     return Emitted(KernelPlan((launch,)), module.module)
@@ -133,7 +137,7 @@ class _Walk:
         body: Callable[[DispatchKernel, list[Val], int], list[Val]],
     ) -> None:
         self.dk, self.k, self.domain, self.s, self.body = dk, dk.k, domain, s, body
-        dk.lane_axes = s.axes
+        dk.lane_axes, dk.whole_vectors = s.axes, True
         for t in dk.d.results:
             if t.type.bits < 8 and s.lanes % 2:
                 raise NotImplementedError(f"results of {t.dtype} whose rows are no whole bytes")

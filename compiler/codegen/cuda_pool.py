@@ -21,7 +21,7 @@ UNROLLED_WINDOW = 64  # positions of a window up to which they are unrolled
 def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     """Write the kernel of a `pool` dispatch."""
     kind = str(dispatch.attr("kind"))
-    if kind not in ("max", "average"):
+    if kind not in ("max", "sum", "average"):
         raise NotImplementedError(f"pool of kind {kind!r}")
     s = schedule or choose(dispatch)
     body = _Window(dispatch, kind).value

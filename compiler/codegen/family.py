@@ -33,12 +33,13 @@ class Family:
     module: str
 
 
-FAMILIES: tuple[Family, ...] = (
-    *(Family("cpu", root, f"ingot.compiler.codegen.cpu_{root}") for root in
-      ("pointwise", "move", "matmul", "conv", "attention", "reduce", "normalize", "pool")),
-    *(Family("cuda", root, f"ingot.compiler.codegen.cuda_{root}") for root in
-      ("pointwise", "move", "matmul", "conv", "attention", "reduce", "normalize", "pool")),
+_ROOTS = (
+    "pointwise", "move", "matmul", "conv", "attention", "reduce", "normalize", "pool", "scatter", "scan", "topk",
 )  # fmt: skip
+FAMILIES: tuple[Family, ...] = (
+    *(Family("cpu", root, f"ingot.compiler.codegen.cpu_{root}") for root in _ROOTS),
+    *(Family("cuda", root, f"ingot.compiler.codegen.cuda_{root}") for root in _ROOTS),
+)
 
 _BY_KEY = {(f.kind, f.root): f for f in FAMILIES}
 

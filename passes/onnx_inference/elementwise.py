@@ -11,7 +11,7 @@ import numpy as np
 
 from ingot import dims
 from ingot.dims import Dim, Expr
-from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType, onnx_numpy
+from ingot.dtypes import DTYPES, ONNX_TYPE_BY_CODE, OnnxType, onnx_numpy
 from ingot.passes.onnx_inference.rules import Node, rule
 from ingot.passes.onnx_inference.tensors import BOOL, FLOAT_NAMES, MAX_ELEMENTS, Comparison, Tensor, with_value
 
@@ -271,6 +271,7 @@ _UNARY: dict[str, Callable[[Element], Element]] = {
     "Identity", "Neg", "Abs", "Sqrt", "Reciprocal", "Floor", "Ceil", "Round", "Exp", "Log", "Sign", "Sin", "Cos", "Tan", "Sinh",
     "Cosh", "Tanh", "Erf", "Sigmoid", "Relu", "LeakyRelu", "Elu",
     "Celu", "Selu", "ThresholdedRelu", "HardSigmoid", "HardSwish", "Mish", "Softplus", "Softsign", "Shrink", "Gelu", "Swish",
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Hardmax", "LRN",
     "Clip", "BitwiseNot", "com.microsoft.QuickGelu", "com.microsoft.Gelu", "Softmax", "LogSoftmax", "LpNormalization",
     "Trilu",
 )  # fmt: skip
@@ -324,6 +325,17 @@ def _cast(node: Node) -> Tensor:
     if to is None:
         raise node.fail(f"attribute to={node.attr('to')} is no element type that Ingot knows", "cast to another type")
     return map_elements(_cast_element(to), to, x.shape, [x])
+
+
+@rule("BitCast")
+def _bit_cast(node: Node) -> Tensor:
+    x, to = node.input(0), ONNX_TYPE_BY_CODE.get(node.attr("to"))
+    if to is None:
+        raise node.fail(f"attribute to={node.attr('to')} is no element type that Ingot knows", "cast to another type")
+    bits = [DTYPES[t.storage].bits for t in (x.type, to)]
+    if bits[0] != bits[1]:
+        raise node.fail(f"{x.type.name} and {to.name} are not as wide", "correct the attribute to")
+    return Tensor(to, x.shape)
 
 
 @rule("CastLike")

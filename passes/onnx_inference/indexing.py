@@ -83,6 +83,31 @@ def _arg(node: Node) -> Tensor:
     return Tensor(INT64, (*x.shape[:axis], *kept, *x.shape[axis + 1 :]))
 
 
+@rule("ReverseSequence")
+def _reverse_sequence(node: Node) -> Tensor:
+    x = node.input(0)
+    batch, _ = (node.axis(node.attr(n), x.rank) for n in ("batch_axis", "time_axis"))
+    node.equal(node.input(1).shape[0], x.shape[batch], "sequence_lens does not have one element for each of the batch")
+    return Tensor(x.type, x.shape)
+
+
+@rule("TopK")
+def _topk(node: Node) -> list[Tensor]:
+    x = node.input(0)
+    axis = node.axis(node.attr("axis"), x.rank)
+    (k,) = node.sizes(1)
+    node.at_most(k, x.shape[axis], f"axis {axis} has fewer than k elements")
+    shape = tuple(k if i == axis else d for i, d in enumerate(x.shape))
+    return [Tensor(x.type, shape), Tensor(INT64, shape)]
+
+
+@rule("CumProd")
+def _cumprod(node: Node) -> Tensor:
+    x = node.input(0)
+    node.axis(node.ints(1)[0], x.rank)
+    return Tensor(x.type, x.shape)
+
+
 @rule("CumSum")
 def _cumsum(node: Node) -> Tensor:
     x = node.input(0)

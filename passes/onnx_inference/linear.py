@@ -89,7 +89,7 @@ def window_pads(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> list
     """All beginnings, then all ends; of `auto_pad` as shape expressions."""
     n = len(kernel)
     strides, dilations = window_attributes(node, kernel)
-    mode = node.attr("auto_pad") or "NOTSET"
+    mode = _auto_pad(node)
     if mode in ("NOTSET", "VALID"):
         pads = node.attr("pads") if mode == "NOTSET" else None
         return list(pads) if pads is not None else [0] * (2 * n)
@@ -104,6 +104,10 @@ def window_pads(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> list
     return begin + end
 
 
+def _auto_pad(node: Node) -> str:
+    return "NOTSET" if node.op == "DeformConv" else node.attr("auto_pad") or "NOTSET"
+
+
 def window_sizes(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> tuple[Dim, ...]:
     """The spatial sizes of a convolution's or pool's result (ONNX, Conv and MaxPool)."""
     strides, dilations = window_attributes(node, kernel)
@@ -112,7 +116,7 @@ def window_sizes(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> tup
     if not len(spatial) == len(strides) == len(dilations) == n or len(pads) != 2 * n:
         message = f"kernel_shape, strides, dilations or pads do not fit {len(spatial)} spatial axes"
         raise node.fail(message, "correct the attributes")
-    if node.attr("auto_pad") in ("SAME_UPPER", "SAME_LOWER"):
+    if _auto_pad(node) in ("SAME_UPPER", "SAME_LOWER"):
         return tuple(dims.ceildiv(d, s) for d, s in zip(spatial, strides, strict=True))
     ceil = node.op in _POOLS and node.attr("ceil_mode")
     out: list[Dim] = []
@@ -128,7 +132,7 @@ def window_sizes(node: Node, spatial: tuple[Dim, ...], kernel: list[int]) -> tup
     return tuple(out)
 
 
-_POOLS = frozenset({"MaxPool", "AveragePool", "com.microsoft.QLinearAveragePool"})
+_POOLS = frozenset({"MaxPool", "AveragePool", "LpPool", "com.microsoft.QLinearAveragePool"})
 
 
 def conv_shape(node: Node, x: Tensor, w: Tensor) -> tuple[Dim, ...]:
@@ -192,7 +196,7 @@ def _max_pool(node: Node) -> list[Tensor]:
     return [Tensor(x.type, shape), Tensor(INT64, shape)]
 
 
-@rule("AveragePool")
+@rule("AveragePool", "LpPool")
 def _pool(node: Node) -> Tensor:
     x = node.input(0)
     return Tensor(x.type, (*x.shape[:2], *window_sizes(node, x.shape[2:], list(node.attr("kernel_shape")))))

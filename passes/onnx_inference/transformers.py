@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ingot.dims import Dim
 from ingot.passes.onnx_inference.rules import Node, rule
 from ingot.passes.onnx_inference.tensors import Tensor
+
+
+def is_short(mask: Sequence[Dim], total: Dim) -> bool:
+    """True where a mask is known to end before the keys do: those beyond it are masked."""
+    return bool(mask) and isinstance(mask[-1], int) and isinstance(total, int) and 1 < mask[-1] < total
 
 
 @rule("Attention")
@@ -27,7 +34,10 @@ def _attention(node: Node) -> list[Tensor]:
         past = node.input(4).shape[2]
     total = past + steps
     if node.has(3):
-        node.broadcast((batch, heads, length, total), node.input(3).shape)
+        mask = node.input(3).shape
+        if is_short(mask, total):
+            mask = (*mask[:-1], total)
+        node.broadcast((batch, heads, length, total), mask)
     key_size = size
     y = (batch, heads, length, value_size) if four else (batch, length, heads * value_size)
     return [

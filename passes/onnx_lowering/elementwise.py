@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ingot.dtypes import DTYPES
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
-from ingot.passes.onnx_lowering.values import Known, Source
+from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
 
 Unary = Callable[[RegionBuilder, Scalar], Scalar]
 Binary = Callable[[RegionBuilder, Scalar, Scalar], Scalar]
@@ -149,14 +149,37 @@ def _pow(low: Lowering) -> Source:
             y = _constant_power(b, x, constant)
             if y is not None:
                 return y
-        if not x.is_float:
-            raise low.fail(
-                f"an integer to the power of {constant if constant is not None else 'a tensor'} is not supported",
-                "cast the base to a floating-point type",
-            )
-        return b.pow(x, b.to_float(b.load(exponent), x.type))
+        e = b.load(exponent)
+        return b.pow(x, b.to_float(e, x.type)) if x.is_float else _integer_power(b, x, e)
 
     return low.build.pointwise(low.type, low.shape, body)
+
+
+_EXPONENT_BITS = 6  # of integer powers: beyond 2**6, all but those of 0, 1 and -1 overflow
+
+
+def _integer_power(b: RegionBuilder, x: Scalar, exponent: Scalar) -> Scalar:
+    """An integer to the power of a number, by squares; powers that are no integers are cut off, as numpy's cast does."""
+    if exponent.is_float:
+        whole = b.floor(exponent)
+        i = b.emit("fptosi", (whole,), "i64")
+        exact = _integer_power(b, x, i)
+        # The powers of exponents that are not whole are rarely near an integer, where an error of the function would show.
+        rough = b.emit("fptosi", (b.pow(b.to_float(x, exponent.type), exponent),), x.type, unsigned=x.unsigned)
+        return b.select(b.cmpf_oeq(whole, exponent), exact, rough)
+    zero, one = b.const(0, "i64"), b.const(1, "i64")
+    e = b.to_index(exponent)
+    odd = b.andi(e, one)
+    limit = b.const(1 << _EXPONENT_BITS, "i64")
+    beyond = b.addi(b.const((1 << _EXPONENT_BITS) - 2, "i64"), odd)  # has the sign of the powers of -1
+    n = b.select(b.cmpi_slt(e, zero), odd, b.select(b.cmpi_slt(e, limit), e, beyond))
+    y, square = b.like(1, x), x
+    for bit in range(_EXPONENT_BITS):
+        taken = b.cmpi_ne(b.andi(n, b.const(1 << bit, "i64")), zero)
+        y = b.select(taken, b.muli(y, square), y)
+        square = b.muli(square, square)
+    is_unit = b.ori(b.cmpi_eq(x, b.like(1, x)), b.cmpi_eq(x, b.like(-1, x)))
+    return b.select(b.andi(b.cmpi_slt(e, zero), b.xori(is_unit, b.const(True, "i1"))), b.like(0, x), y)
 
 
 def _constant_power(b: RegionBuilder, x: Scalar, exponent: float) -> Scalar | None:
@@ -182,6 +205,12 @@ def _constant_power(b: RegionBuilder, x: Scalar, exponent: float) -> Scalar | No
     if x.is_float and exponent == -0.5:
         return b.divf(b.like(1, x), b.sqrt(x))
     return None
+
+
+def power(b: RegionBuilder, x: Scalar, exponent: float) -> Scalar:
+    """x ** exponent of a float."""
+    y = _constant_power(b, x, exponent)
+    return b.pow(x, b.like(exponent, x)) if y is None else y
 
 
 # Functions of one argument --------------------------------------------------------------------------------------------
@@ -355,6 +384,17 @@ def _clip(low: Lowering) -> Source:
         return smaller(b, x, b.load(low.source(2))) if low.has(2) else x
 
     return low.build.pointwise(low.type, low.shape, body)
+
+
+@lowering("BitCast")
+def _bit_cast(low: Lowering) -> Source:
+    source = low.source(0)
+    if source.type.storage == low.type.storage:  # of another sign at most
+        x = low.build.tensor(source)
+        return TypedValue(x.value, low.type, x.shape)
+    if "i1" in (source.type.storage, low.type.storage):  # a byte that is 0 or 1
+        return low.build.stored(low.type, low.shape, lambda b: b.cast(b.load(source), low.type))
+    return low.build.stored(low.type, low.shape, lambda b: b.emit("bitcast", (b.load_stored(source),), low.type.storage))
 
 
 @lowering("Cast", "CastLike")

@@ -75,6 +75,47 @@ class GraphBuilder:
         self.created.append(op)
         return op
 
+    def end(self) -> None:
+        """Terminate the block, and drop operations whose results nothing reads; effects stay."""
+        self.location = ir.Location.unknown()
+        self.create("return", [], [])
+        for op in reversed(self.created):
+            if dialect.DEFS[op.name].kind in ("effect", "structure"):
+                continue
+            if all(next(iter(r.uses), None) is None for r in op.results):
+                op.erase()
+
+    def loop(
+        self,
+        symbol: str,
+        trips: Dim,
+        carried: Sequence[TypedValue],
+        captured: Sequence[TypedValue],
+        body: Callable[[GraphBuilder, Sequence[TypedValue], Sequence[TypedValue]], Sequence[TypedValue]],
+    ) -> list[TypedValue]:
+        """An `ingot.loop`: what `carried` has become after `trips` iterations, counted by `symbol`.
+
+        `body` writes an iteration with a builder of its own; it gets what the iteration takes, and `captured` as it is inside:
+        weights are read by name there.
+        """
+        data = [x for x in captured if weight_name(x.value) is None]
+        values = [*carried, *data]
+        attrs = {"trips": ir.StringAttr.get(str(trips)), "symbol": ir.StringAttr.get(symbol), "carried": _integer(len(carried))}
+        op = self.control("loop", [x.value for x in values], [x.value.type for x in carried], attrs)
+        block = op.regions[0].blocks.append(*(x.value.type for x in values), arg_locs=[self.location] * len(values))
+        inner = GraphBuilder(block, self._weights)
+        inner.location, inner.node = self.location, self.node
+        arguments = [TypedValue(a, x.type, x.shape) for a, x in zip(block.arguments, values, strict=True)]
+        rest = iter(arguments[len(carried) :])
+        inside = []
+        for x in captured:
+            name = weight_name(x.value)
+            inside.append(next(rest) if name is None else inner.weight(name, x.type, x.shape))
+        for x in body(inner, arguments[: len(carried)], inside):
+            inner.create("result", [x.value], [])
+        inner.end()
+        return [TypedValue(r, x.type, x.shape) for r, x in zip(op.results, carried, strict=True)]
+
     def root(
         self,
         name: str,
@@ -326,6 +367,47 @@ class GraphBuilder:
         }
         return self.root("normalize", [x.value], type, x.shape, attrs, regions, tensors)
 
+    def scatter(
+        self,
+        x: TypedValue,
+        updates: TypedValue,
+        kind: str,
+        axes: Sequence[int],
+        place: Callable[[RegionBuilder], Sequence[Scalar]],
+        value: Body | None = None,
+    ) -> TypedValue:
+        """x with elements replaced or combined: over the domain of `updates`, `value` (its element by default) at `place`.
+
+        Only values whose positions differ along `axes` may have one place.
+        """
+        tensors = [x.value, updates.value]
+        where, what = self.region(tensors), self.region(tensors)
+        regions = [
+            where.finish(*place(where)),
+            what.finish(what.store(what.load(updates) if value is None else value(what), x.type)),
+        ]
+        attrs = {"kind": ir.StringAttr.get(kind), "axes": ir.DenseI64ArrayAttr.get(sorted(axes))}
+        return self.root("scatter", tensors[:2], x.type, x.shape, attrs, regions, tensors)
+
+    def scan(self, x: TypedValue, kind: str, axis: int, *, exclusive: bool = False, reverse: bool = False) -> TypedValue:
+        """`kind` of all elements along `axis` up to each, computed in the computing type."""
+        tensors = [x.value]
+        first = self.region(tensors, [x.type.storage])
+        mapped = first.arg(0, not x.type.signed)
+        last = self.region(tensors, [mapped.type])
+        regions = [first.finish(mapped), last.finish(last.store(last.arg(0, mapped.unsigned), x.type))]
+        attrs: dict[str, ir.Attribute] = {"axis": _integer(axis), "kind": ir.StringAttr.get(kind)}
+        attrs |= {n: ir.UnitAttr.get() for n, given in (("exclusive", exclusive), ("reverse", reverse)) if given}
+        return self.root("scan", [x.value], x.type, x.shape, attrs, regions, tensors)
+
+    def topk(self, x: TypedValue, axis: int, k: Dim, map: Callable[[RegionBuilder, Scalar], Scalar]) -> TypedValue:
+        """The positions along `axis` of the k elements for which `map` is largest, in descending order."""
+        tensors = [x.value]
+        region = self.region(tensors, [x.type.storage])
+        regions = [region.finish(map(region, region.arg(0, not x.type.signed)))]
+        shape = tuple(k if i == axis else d for i, d in enumerate(x.shape))
+        return self.root("topk", [x.value], INT64, shape, {"axis": _integer(axis)}, regions, tensors)
+
     def matmul(
         self,
         a: TypedValue,
@@ -344,6 +426,10 @@ class GraphBuilder:
             done = epilogue(region, done)
         attrs = {"acc": ir.StringAttr.get(acc)}
         return self.root("matmul", [a.value, b.value], type, shape, attrs, [region.finish(region.store(done, type))], tensors)
+
+
+def _integer(value: int) -> ir.Attribute:
+    return ir.IntegerAttr.get(ir.IntegerType.get_signless(64), value)
 
 
 def weight_name(value: ir.Value) -> str | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from ingot.dims import Dim
-from ingot.passes.onnx_lowering.graph_builder import INT64
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
 from ingot.passes.onnx_lowering.values import Known, Source, TypedValue
@@ -65,42 +64,20 @@ def _gather_nd(low: Lowering) -> Source:
     return low.build.pointwise(x.type, low.shape, body)
 
 
-@lowering("ArgMax", "ArgMin")
-def _arg(low: Lowering) -> Source:
-    """The extremum, then the smallest (or largest) position that holds it."""
-    x = low.tensor(0)
-    axis = low.node.axis(low.attr("axis"), x.rank)
-    last = bool(low.attr("select_last_index"))
-    if not x.type.signed and x.type.storage != "i1":
-        raise low.fail(f"element type {x.type.name} is not supported", "cast to a signed type")
-    extremum = low.build.reduce(x, "max" if low.op == "ArgMax" else "min", [axis], x.type)
+@lowering("ReverseSequence")
+def _reverse_sequence(low: Lowering) -> Source:
+    """The first `lengths` elements of each sequence of a batch in reverse, the others where they are."""
+    x, lengths = low.tensor(0), low.source(1)
+    batch, time = (low.node.axis(low.attr(n), x.rank) for n in ("batch_axis", "time_axis"))
+    aligned = low.build.reshape(lengths, (*lengths.shape, *(1 for _ in x.shape[batch + 1 :])))
 
-    def position(b: RegionBuilder, e: Scalar) -> Scalar:
-        m = b.load(extremum)
-        hit = b.cmpf_oeq(e, m) if e.is_float else b.cmpi_eq(e, m)
-        return b.select(hit, b.index(axis), b.dim(-1 if last else x.shape[axis]))
+    def body(b: RegionBuilder) -> Scalar:
+        length, at = b.to_index(b.load(aligned)), b.index(time)
+        back = b.subi(b.subi(length, b.const(1, "i64")), at)
+        source = b.clamped_index(b.select(b.cmpi_slt(at, length), back, at), x.shape[time])
+        return b.load_at(x, [source if i == time else b.index(i) for i in range(x.rank)])
 
-    found = low.build.reduce(x, "max" if last else "min", [axis], INT64, map=position, acc="i64")
-    return low.build.reshape(found, low.shape)
-
-
-@lowering("CumSum")
-def _cumsum(low: Lowering) -> Source:
-    """A sum over all elements of the axis, of those up to the current one: quadratic work, for short axes."""
-    x = low.tensor(0)
-    axis = low.node.axis(low.node.ints(1)[0], x.rank)
-    length = x.shape[axis]
-    wide = low.build.reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
-    pairs = low.build.tensor(low.build.expand(wide, (*x.shape[:axis], length, *x.shape[axis:])))
-
-    def included(b: RegionBuilder, e: Scalar) -> Scalar:
-        to, at = b.index(axis), b.index(axis + 1)
-        if low.attr("reverse"):
-            to, at = at, to
-        keep = b.cmpi_slt(at, to) if low.attr("exclusive") else b.cmpi_sle(at, to)
-        return b.select(keep, e, b.like(0, e))
-
-    return low.build.reshape(low.build.reduce(pairs, "sum", [axis + 1], x.type, included), x.shape)
+    return low.build.pointwise(x.type, low.shape, body)
 
 
 # Resize ---------------------------------------------------------------------------------------------------------------

@@ -85,9 +85,15 @@ def _einsum(low: Lowering) -> Source:
 
 
 def _diagonal_free(low: Lowering, x: TypedValue, labels: str) -> tuple[TypedValue, str]:
-    if len(set(labels)) < len(labels):
-        raise low.fail(f"term {labels!r} names an axis twice, which is not supported", "take the diagonal before")
-    return x, labels
+    """Of axes with one label, the elements whose positions are the same along them, as one axis."""
+    once = "".join(dict.fromkeys(labels))
+    if once == labels:
+        return x, labels
+
+    def diagonal(b: RegionBuilder) -> Scalar:
+        return b.load_at(x, [b.index(once.index(c)) for c in labels])
+
+    return low.build.pointwise(x.type, [x.shape[labels.index(c)] for c in once], diagonal), once
 
 
 def _summed(low: Lowering, x: TypedValue, labels: str, keep: set[str]) -> tuple[TypedValue, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ingot.dtypes import DTYPES, OnnxType
 from ingot.passes.onnx_inference.linear import reduced_axes
 from ingot.passes.onnx_lowering.elementwise import divide, multiply
 from ingot.passes.onnx_lowering.graph_builder import FLOAT
@@ -50,11 +51,11 @@ def _reduce(low: Lowering) -> Source:
     x = low.tensor(0)
     row = _REDUCTIONS[low.op]
     axes = reduced_axes(low.node, x.rank)
-    if row.kind in ("max", "min") and not x.type.signed and x.type.storage != "i1":
-        raise low.fail(f"element type {x.type.name} is not supported", "cast to a signed type")
-    if low.op == "ReduceL2" and x.type.storage[0] == "i":
-        raise low.fail(f"element type {x.type.name} is not supported", "cast to float")
-    finish = row.finish
+    finish, mapped = row.finish, row.map
+    if row.kind in ("max", "min") and is_unsigned(x.type):
+        finish = mapped = ordered_as_signed
+    if low.op in ("ReduceL2", "ReduceLogSum") and not DTYPES[x.type.storage].kind == "float":
+        finish = _in_floats(row.finish, x.type)
     if low.op == "ReduceMean":
 
         def finish(b: RegionBuilder, total: Scalar) -> Scalar:
@@ -65,11 +66,27 @@ def _reduce(low: Lowering) -> Source:
 
         def body(b: RegionBuilder) -> Scalar:
             y = b.load(x)
-            y = row.map(b, y) if row.map else y
+            y = mapped(b, y) if mapped else y
             return finish(b, y) if finish else y
 
-        return low.build.pointwise(low.type, low.shape, body) if row.map or finish else x
-    return low.build.reshape(low.build.reduce(x, row.kind, axes, low.type, row.map, finish), low.shape)
+        return low.build.pointwise(low.type, low.shape, body) if mapped or finish else x
+    return low.build.reshape(low.build.reduce(x, row.kind, axes, low.type, mapped, finish), low.shape)
+
+
+def is_unsigned(type: OnnxType) -> bool:
+    """True for unsigned integers."""
+    return not type.signed and DTYPES[type.storage].kind == "int"
+
+
+def ordered_as_signed(b: RegionBuilder, x: Scalar) -> Scalar:
+    """An unsigned integer as the signed one of the same place in their order, and back: comparisons of roots are signed."""
+    return b.xori(x, b.like(1 << (DTYPES[x.type].bits - 1), x))
+
+
+def _in_floats(f: Function | None, type: OnnxType) -> Function:
+    """A function of floats for an integer, cut off to an integer."""
+    assert f is not None
+    return lambda b, x: b.cast(f(b, b.to_float(x, "f64")), type)
 
 
 @lowering("ReduceLogSumExp")

@@ -116,12 +116,16 @@ class RegionBuilder:
 
     def load(self, x: Source) -> Scalar:
         """The element at the current index, in its computing type; known equal elements become constants."""
+        if isinstance(x, Known) and x.scalar is not None:
+            return self.known(x.scalar, x.type)
+        return self._widened(self.load_stored(x))
+
+    def load_stored(self, x: Source) -> Scalar:
+        """The element at the current index, in its storage type."""
         if isinstance(x, Known):
-            if x.scalar is not None:
-                return self.known(x.scalar, x.type)
             x = self._materialize(x)
         operand = ("operand", self._operand(x.value))
-        return self._widened(self.emit("load", (), x.type.storage, operand, unsigned=not x.type.signed))
+        return self.emit("load", (), x.type.storage, operand, unsigned=not x.type.signed)
 
     def load_at(self, x: Source, indices: Sequence[Scalar]) -> Scalar:
         """The element at i64 `indices`, one an axis, all in range, in its computing type."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
+from ingot import dims
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
+from ingot.passes.onnx_inference.transformers import is_short
 from ingot.passes.onnx_lowering.elementwise import add
+from ingot.passes.onnx_lowering.graph_builder import FLOAT
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.region_builder import RegionBuilder, Scalar
 from ingot.passes.onnx_lowering.values import Source, TypedValue
@@ -27,8 +31,6 @@ def merge_heads(low: Lowering, x: TypedValue) -> TypedValue:
 
 @lowering("Attention")
 def _attention(low: Lowering) -> list[Source | None]:
-    if len(low.used) > 3 and low.used[3]:
-        raise low.fail("output qk_matmul_output is not supported", "export the model without it")
     q, k, v = (low.tensor(i) for i in range(3))
     three = q.rank == 3
     if three:
@@ -49,14 +51,45 @@ def _attention(low: Lowering) -> list[Source | None]:
 
     mask = low.optional(3)
 
-    def score(b: RegionBuilder, s: Scalar) -> Scalar:
+    def scored(b: RegionBuilder, s: Scalar, *, causal: bool) -> Scalar:
         s = capped(b, s, low.attr("softcap"))
-        s = bounds.apply(b, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
+        s = bounds.apply(b, s, causal=causal)
         return s if mask is None else _masked(low, b, s, mask, total)
+
+    def score(b: RegionBuilder, s: Scalar) -> Scalar:
+        return scored(b, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
 
     excludes = mask is not None or bounds.may_exclude_all
     out = attention(low, q, k, v, scale, score, causal=causal_at_end, finish=zero_where_empty if excludes else None)
-    return [merge_heads(low, out) if three else out, k, v]
+    scores: Source | None = None
+    if len(low.used) > 3 and low.used[3]:
+        full = functools.partial(scored, causal=bool(low.attr("is_causal")))
+        scores = _exposed_scores(low, q, k, scale, full, zero_rows=excludes)
+    return [merge_heads(low, out) if three else out, k, v, scores]
+
+
+def _exposed_scores(
+    low: Lowering, q: TypedValue, k: TypedValue, scale: float, score: Function, *, zero_rows: bool
+) -> TypedValue:
+    """The output qk_matmul_output [B, H, S, T]: products, capped or masked, or their softmax, as the attribute says. They are
+    computed again, for themselves."""
+    (batch, heads, length, size), (kv_heads, total) = q.shape, k.shape[1:3]
+    group = low.node.divide_exactly(heads, kv_heads, "the heads of queries do not divide by those of keys")
+    grouped = low.build.reshaped(q, (batch, kv_heads, group, length, size))
+    keys = low.build.transpose(low.build.reshaped(k, (batch, kv_heads, 1, total, size)), (0, 1, 2, 4, 3))
+    shape = (batch, kv_heads, group, length, total)
+    products = low.build.matmul(grouped, keys, shape, FLOAT, lambda b, s: b.mulf(s, b.like(scale, s)))
+    products = low.build.reshaped(products, (batch, heads, length, total))
+    mode = low.attr("qk_matmul_output_mode")
+    if mode == 3:
+        finish = zero_where_empty if zero_rows else None
+        return low.build.normalize(products, "softmax", [3], map=score, epilogue=finish, type=low.type)
+
+    def body(b: RegionBuilder) -> Scalar:
+        s = b.load(products)
+        return s if mode == 0 else capped(b, s, low.attr("softcap")) if mode == 1 else score(b, s)
+
+    return low.build.pointwise(low.type, products.shape, body)
 
 
 Function = Callable[[RegionBuilder, Scalar], Scalar]
@@ -110,6 +143,12 @@ def appended(low: Lowering, past: TypedValue, x: TypedValue) -> TypedValue:
 
 def _masked(low: Lowering, b: RegionBuilder, s: Scalar, mask: Source, total: Dim) -> Scalar:
     """The score plus a floating-point mask, or minus infinity where a truth mask is false."""
+    if is_short(mask.shape, total):
+        axes = range(4 - mask.rank, 4)
+        at = [b.clamped_index(b.index(axis), d) for axis, d in zip(axes, mask.shape, strict=True)]
+        m = b.load_at(mask, at)
+        masked = b.select(m, s, b.like(-math.inf, s)) if not m.is_float else add(b, s, b.to_float(m))
+        return b.select(b.cmpi_slt(b.index(3), b.dim(mask.shape[-1])), masked, b.like(-math.inf, s))
     if mask.shape[-1] != total:
         raise low.fail(f"a mask of {mask.shape[-1]} keys for {total} is not supported", "make the mask as long as the keys")
     m = b.load(mask)
@@ -169,15 +208,11 @@ def _rotary_embedding(low: Lowering) -> Source:
     rotated = low.attr("rotary_embedding_dim") or size
     interleaved = bool(low.attr("interleaved"))
     caches = [low.tensor(1), low.tensor(2)]
-    positions = None
-    if low.has(3):
-        ids = low.tensor(3)
-        positions = low.build.reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
+    positions = low.tensor(3) if low.has(3) else None
 
     def place(b: RegionBuilder) -> list[Scalar]:
-        if positions is None:
-            return [b.index(0), b.index(2)]
-        return [b.wrapped_index(b.load(positions), caches[0].shape[0])]
+        at = [b.index(0), b.index(2)]
+        return at if positions is None else [b.wrapped_index(b.load_at(positions, at), caches[0].shape[0])]
 
     y = rotary(low, x, caches[0], caches[1], rotated, place, interleaved=interleaved)
     return merge_heads(low, y) if three else y
@@ -198,6 +233,8 @@ def rotary(
     `place` gives the indices into the caches [..., rotated / 2], all but the last, at a position of x.
     """
     size, half = x.shape[3], rotated // 2
+    if rotated == size:
+        return _rotary_of_pairs(low, x, cos, sin, place, interleaved=interleaved)
 
     def body(b: RegionBuilder) -> Scalar:
         d = b.index(3)
@@ -208,14 +245,40 @@ def rotary(
             is_first = b.cmpi_slt(d, b.const(half, "i64"))
             shift = b.select(is_first, b.const(half, "i64"), b.const(-half, "i64"))
             partner, k = b.addi(d, shift), b.select(is_first, d, b.subi(d, b.const(half, "i64")))
-        if rotated != size:
-            # Elements that stay read something in range.
-            partner, k = b.clamped_index(partner, size), b.clamped_index(k, half)
+        # Elements that stay read something in range.
+        partner, k = b.clamped_index(partner, size), b.clamped_index(k, half)
         at = [*place(b), k]
         cosine, sine = b.load_at(cos, at), b.load_at(sin, at)
         value = b.load(x)
         other = b.load_at(x, [b.index(0), b.index(1), b.index(2), partner])
         y = b.addf(b.mulf(value, cosine), b.mulf(b.select(is_first, b.negf(other), other), sine))
-        return y if rotated == size else b.select(b.cmpi_slt(d, b.const(rotated, "i64")), y, value)
+        return b.select(b.cmpi_slt(d, b.const(rotated, "i64")), y, value)
 
     return low.build.pointwise(x.type, x.shape, body)
+
+
+def _rotary_of_pairs(
+    low: Lowering,
+    x: TypedValue,
+    cos: TypedValue,
+    sin: TypedValue,
+    place: Callable[[RegionBuilder], list[Scalar]],
+    *,
+    interleaved: bool,
+) -> TypedValue:
+    """`rotary` of all elements, over x whose last axis is split in two: partners are x with the pairs' axis backwards."""
+    half = dims.exact_div(x.shape[3], 2)
+    assert half is not None
+    pair = 4 if interleaved else 3
+    domain = (*x.shape[:3], *((half, 2) if interleaved else (2, half)))
+    pairs = low.build.reshaped(x, domain)
+    backwards = [-1 if i == pair else 1 for i in range(5)]
+    partners = low.build.slice(pairs, [int(i == pair) for i in range(5)], domain, backwards)
+
+    def body(b: RegionBuilder) -> Scalar:
+        at = [*place(b), b.index(7 - pair)]
+        other = b.load(partners)
+        turned = b.select(b.cmpi_eq(b.index(pair), b.const(0, "i64")), b.negf(other), other)
+        return b.addf(b.mulf(b.load(pairs), b.load_at(cos, at)), b.mulf(turned, b.load_at(sin, at)))
+
+    return low.build.reshaped(low.build.pointwise(x.type, domain, body), x.shape)

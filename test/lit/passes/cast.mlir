@@ -250,3 +250,36 @@
   "ingot.output"(%z) {name = "z", type = "float"} : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires: elements of an activation are replaced in the narrow type; what it begins as is cast. Positions stay what they are.
+// CHECK:      "ingot.scatter"
+// CHECK:      "ingot.truncf"
+// CHECK:      {axes = array<i64: 0>, kind = "set"} : (tensor<?x4xf16, #ingot.dims<["S"]>>, tensor<1x4xf32>) -> tensor<?x4xf16
+// CHECK:      "ingot.topk"
+// CHECK-NEXT: ^bb0(%{{.*}}: f16):
+// CHECK-NEXT: "ingot.extf"
+// CHECK:      -> tensor<?x2xi64
+"ingot.func"() ({
+^bb0(%x: tensor<?x4xf32, #ingot.dims<["S"]>>, %u: tensor<1x4xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+  %s = "ingot.scatter"(%x, %u) ({
+    %z = "ingot.const"() {value = 0 : i64} : () -> i64
+    %c = "ingot.index"() {axis = 1} : () -> i64
+    "ingot.yield"(%z, %c) : (i64, i64) -> ()
+  }, {
+    %v = "ingot.load"(%u) : (tensor<1x4xf32>) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "set", axes = array<i64: 0>} : (tensor<?x4xf32, #ingot.dims<["S"]>>, tensor<1x4xf32>) -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  %m = "ingot.matmul"(%s, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4xf32, #ingot.dims<["S"]>>, tensor<4x4xf32>) -> tensor<?x4xf32, #ingot.dims<["S"]>>
+  %t = "ingot.topk"(%m) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axis = 1 : i64} : (tensor<?x4xf32, #ingot.dims<["S"]>>) -> tensor<?x2xi64, #ingot.dims<["S"]>>
+  "ingot.output"(%t) {name = "t", type = "int64"} : (tensor<?x2xi64, #ingot.dims<["S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()

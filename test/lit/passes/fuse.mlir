@@ -269,6 +269,53 @@
 
 // -----
 
+// Fires: a scan takes its operand's computation into its map, what loads its result into its last region; a top k and a scatter
+// take in what their regions load.
+// CHECK:      "ingot.scan"(%arg0) ({
+// CHECK:        "ingot.negf"
+// CHECK:        "ingot.absf"
+// CHECK:      "ingot.scatter"
+// CHECK:        "ingot.subi"
+// CHECK-NOT:  "ingot.pointwise"
+"ingot.func"() ({
+^bb0(%x: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<?x6xi64, #ingot.dims<["N"]>>):
+  %n = "ingot.pointwise"() ({
+    %l = "ingot.load"(%x) : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> f32
+    %m = "ingot.negf"(%l) : (f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) : () -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  %c = "ingot.scan"(%n) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "sum", axis = 1 : i64} : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  %a = "ingot.pointwise"() ({
+    %l = "ingot.load"(%c) : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> f32
+    %m = "ingot.absf"(%l) : (f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) : () -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  %j = "ingot.pointwise"() ({
+    %l = "ingot.load"(%i) : (tensor<?x6xi64, #ingot.dims<["N"]>>) -> i64
+    %o = "ingot.const"() {value = 1 : i64} : () -> i64
+    %m = "ingot.subi"(%l, %o) : (i64, i64) -> i64
+    "ingot.yield"(%m) : (i64) -> ()
+  }) : () -> tensor<?x6xi64, #ingot.dims<["N"]>>
+  %s = "ingot.scatter"(%x, %a) ({
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %p = "ingot.load"(%j) : (tensor<?x6xi64, #ingot.dims<["N"]>>) -> i64
+    "ingot.yield"(%r, %p) : (i64, i64) -> ()
+  }, {
+    %v = "ingot.load"(%a) : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "set", axes = array<i64: 1>} : (tensor<?x6xf32, #ingot.dims<["N"]>>, tensor<?x6xf32, #ingot.dims<["N"]>>) -> tensor<?x6xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%s) {name = "y", type = "float"} : (tensor<?x6xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i"], input_types = ["float", "int64"]} : () -> ()
+
+// -----
+
 // Fires, with dynamic shapes: interleaved pairs turned by cos and sin tables are one pointwise operation over [..., D/2, 2].
 // CHECK:      %[[SPLIT:.*]] = "ingot.reshape"(%arg0) {{.*}} -> tensor<?x?x4x2xf32
 // CHECK:      "ingot.slice"(%[[SPLIT]]) {starts = ["0", "0", "0", "1"], steps = array<i64: 1, 1, 1, -1>}
