@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from ingot.compiler.onnx_file import ModelFile
 from ingot.compiler.onnx_functions import dependent_body, function_body
+from ingot.compiler.own_functions import own_function
 from ingot.compiler.weights import WeightSource
 from ingot.dialects.onnx_schema import Operator, lookup
 from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType
@@ -257,9 +258,11 @@ class Normalizer:
             graph.nodes += self._normalized(node, opsets)
 
     def _defined(self, proto: onnx.NodeProto, node: Node, opsets: Mapping[str, int]) -> onnx.FunctionProto | None:
-        """The function by which ONNX defines a node, or None."""
+        """The function by which ONNX defines a node, or Ingot computes it; or None."""
         if node.domain not in opsets:
             return None
+        if not node.domain and (own := own_function(proto)) is not None:
+            return own
         if not node.domain and (body := function_body(proto.op_type, opsets[""])) is not None:
             return body
         types = []
