@@ -465,7 +465,7 @@ def _align_slopes(graph: onnx.GraphProto) -> None:
     sizes = {t.name: tuple(t.dims) for t in graph.initializer}
     shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.input, *graph.value_info, *graph.output)}
     sizes |= {n: tuple(d.dim_value for d in dim) for n, dim in shapes.items() if n not in sizes}
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         rank = len(sizes.get(node.input[0], ())) if node.input else 0
         slope = sizes.get(node.input[1], ()) if len(node.input) > 1 else ()
