@@ -31,6 +31,7 @@ class Speed:
         floor: least acceptable ratio of the other's time to ours; 0 for rows without one.
         other: from the operands and result (PyTorch tensors of the dispatch's shapes) to a function that does the same, or
             None for a copy of as many bytes.
+        same: operands that lie in the memory of an earlier one, by number.
         cold: calls take turns with copies of the operands that together exceed the second-level cache, as the layers of a model
             do; without it, what fits there stays there from call to call.
     """
@@ -41,6 +42,7 @@ class Speed:
     other: Callable[[list[torch.Tensor], torch.Tensor], Callable[[], Any]] | None = None
     target: str = ""
     schedule: Any = None
+    same: Mapping[int, int] = field(default_factory=dict)
     cold: bool = False
 
 

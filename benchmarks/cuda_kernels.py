@@ -18,7 +18,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule  # noqa: E402
-from ingot.compiler.codegen.cuda_conv_im2col import Im2colSchedule  # noqa: E402
+from ingot.compiler.codegen.cuda_conv_im2col import Im2colClusterSchedule, Im2colSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
@@ -100,6 +100,19 @@ def sum_bits(d: Dispatch, target: Target) -> int:
     return 0 if row is None else row.sum_bits
 
 
+def random_operands(case: Speed) -> list[torch.Tensor]:
+    """Random tensors for a case's operands; of those in the memory of another, flat memory from element 0 on."""
+    found: list[torch.Tensor] = []
+    for i, t in enumerate(case.dispatch.operands):
+        if i not in case.same:
+            found.append(random_tensor(t))
+            continue
+        start = sum(-s * (n - 1) for n, s in zip(t.shape, t.strides, strict=True) if s < 0)
+        memory = found[case.same[i]]
+        found.append(torch.as_strided(memory, (memory.numel() - start,), (1,), start))
+    return found
+
+
 def random_tensor(t: Any) -> torch.Tensor:
     """Normally distributed values with the strides of a TensorArg of constant sizes."""
     extent = 1 + sum((n - 1) * s for n, s in zip(t.shape, t.strides, strict=True))
@@ -114,13 +127,13 @@ def run_speed(case: Speed, default: Target) -> dict[str, Any]:
     """Times of ours and of the other, in milliseconds."""
     d = case.dispatch
     kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
-    turns = min(20, -(-COLD_BYTES // copied_bytes(d))) if case.cold else 1
-    sets = [[random_tensor(t) for t in d.operands] for _ in range(turns)]
+    turns = min(20, -(-COLD_BYTES // copied_bytes(d, case.same))) if case.cold else 1
+    sets = [random_operands(case) for _ in range(turns)]
     operands = sets[0]
     result = torch.empty(d.results[0].shape, dtype=TORCH[d.results[0].dtype], device="cuda")
     ours = in_turns([kernel.bind(x, [result]) for x in sets])
     if case.other is None:
-        nbytes = copied_bytes(d) // 2
+        nbytes = copied_bytes(d, case.same) // 2
         pairs = [[torch.empty(nbytes, dtype=torch.uint8, device="cuda") for _ in range(2)] for _ in range(turns)]
         other: Callable[[], Any] = in_turns([lambda x=x, y=y: y.copy_(x) for x, y in pairs])
     else:
@@ -136,16 +149,16 @@ def run_speed(case: Speed, default: Target) -> dict[str, Any]:
     return {
         "name": case.name, "ours_ms": t["ours"], "other_ms": t["other"], "ratio": t["other"] / t["ours"], "floor": case.floor,
         "tflops": flops / t["ours"] / 1e9 if flops else None,
-        "tb_s": copied_bytes(d) / t["ours"] / 1e9,
+        "tb_s": copied_bytes(d, case.same) / t["ours"] / 1e9,
         "compile_ms": 1e3 * sum(kernel.seconds.values()), "schedule": describe(kernel),
     }  # fmt: skip
 
 
-def copied_bytes(d: Dispatch) -> int:
-    """Bytes of all operands and results."""
+def copied_bytes(d: Dispatch, same: Container[int] = ()) -> int:
+    """Bytes of all operands and results, without the operands `same`, which lie in the memory of others."""
     return sum(
         int(np.prod([n for n, s in zip(t.shape, t.strides, strict=True) if s != 0])) * t.type.bits // 8
-        for t in (*d.operands, *d.results)
+        for t in (*(x for i, x in enumerate(d.operands) if i not in same), *d.results)
     )
 
 
@@ -286,6 +299,11 @@ def other_checks() -> list[Check]:
               ("sitofp", "i4", "f32"), ("uitofp", "i4", "f32"), ("extf", "f4E2M1FN", "f32"), ("extf", "f8E8M0FNU", "f32"),
               ("truncf", "f32", "f4E2M1FN"), ("truncf", "f32", "f8E4M3FN"), ("fptosi", "f32", "i4"))),
         Check("pointwise requantize f4E2M1FN", make.pointwise_requantize(37, 1000)),
+        *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t}{' after rms' if n else ''}",
+                make.rotary(2, 75, c, interleaved=i, norm=n, dtype=t))
+          for i in (False, True) for n in (False, True) for t in ("f16", "bf16", "f32") for c in (64, 2048)),
+        Check("rotary of pairs after rms, any rows",
+              make.rotary("n", "s", 2048, interleaved=True, norm=True, angles="f32"), {"n": 2, "s": 75}),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
           for k in ("softmax", "log_softmax", "layer", "rms")
           for c, t in ((768, "bf16"), (4096, "f16"), (77, "f32"), (40000, "f32"))),
@@ -379,6 +397,11 @@ def conv_checks() -> list[Check]:
             ("groups", make.conv(1, (20, 20), 128, 128, (3, 3), pads=same, groups=2), (128, 64, 5)),
             ("1d stride 2", make.conv(1, (300,), 128, 384, (3,), strides=(2,), pads=(1, 1), bias=True), (128, 192, 4)),
             ("3d", make.conv(1, (6, 10, 10), 64, 32, (3, 3, 3), pads=(1,) * 6), (64, 32, 8)),
+        )),
+        *(Check(f"conv im2col cluster {name}", d, schedule=Im2colClusterSchedule(*tile)) for name, d, tile in (
+            ("3x3", make.conv(2, (14, 14), 256, 256, (3, 3), pads=same, bias=True), (64, 64, 12, 3)),
+            ("stride 2", make.conv(2, (14, 14), 512, 512, (3, 3), strides=(2, 2), pads=same), (64, 64, 12, 6)),
+            ("128 x 128", make.conv(2, (28, 28), 128, 128, (3, 3), pads=same), (128, 128, 4, 8)),
         )),
         Check("conv stem", make.conv(2, (65, 65), 3, 64, (7, 7), strides=(2, 2), pads=(3,) * 4, bias=True)),
         Check("conv 4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same)),
@@ -594,6 +617,9 @@ def speeds() -> list[Speed]:
         Speed("layer norm 16384x4096 f16", make.normalize("layer", 16384, 4096, dtype="f16", affine=True), 0.85),
         Speed("layer norm 65536x768 bf16", make.normalize("layer", 65536, 768, affine=True), 0.85),
         Speed("rms norm 16384x4096 bf16", make.normalize("rms", 16384, 4096), 0.85),
+        *(Speed(f"{'rms norm and ' if n else ''}rotary of {'pairs' if i else 'halves'} 6144x2048 f16",
+                make.rotary(1, 6144, 2048, interleaved=i, norm=n), 0.85, same={1: 0, 5: 4} if n else {1: 0})
+          for i in (False, True) for n in (False, True)),
         Speed("softmax 16384x4096 bf16", make.normalize("softmax", 16384, 4096), 0.0),
         Speed("softmax 98304x384 f16", make.normalize("softmax", 98304, 384, dtype="f16"), 0.0),
         Speed("transpose 16384x4096 f16", make.move((16384, 4096), (1, 0)), 0.0),
@@ -614,6 +640,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", default="", help="write the rows there")
     parser.add_argument("--tune", default="", help="shapes, or `all`: time schedules and nothing else (cuda_tune.py)")
+    parser.add_argument("--without", default="", help="with --tune: no schedules whose kind begins so")
     options = parser.parse_args()
     torch.zeros(1, device="cuda")  # makes the GPU's primary context current, in which modules are loaded
     target = target_for(torch.cuda.get_device_capability())
@@ -621,7 +648,7 @@ def main() -> int:
     if options.tune:
         from cuda_tune import tune
 
-        tune(options.tune, target)
+        tune(options.tune, target, options.without)
         return 0
     failed, rows = 0, []
     for check in [] if options.speed else all_checks():

@@ -53,7 +53,7 @@ def quantized_checks() -> list[Check]:
                 cases.append(Check(f"quantized i4 {m}x520x{k} {a} {'NT' if nt else 'NN'}", d))
     for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32"), ("f8E5M2", "f32")):  # both operands, columns neighbours in memory
         cases.append(Check(f"quantized both {dtype} 300x400x528 NN", make.matmul(300, 400, 528, dtype, acc=acc),
-                           schedule=DecodedWgmmaSchedule(128, 4)))  # fmt: skip
+                           schedule=DecodedWgmmaSchedule(96, 4)))  # fmt: skip
     for weights in ("i8", "i4", "f8E4M3FN", "f4E2M1FN"):
         for nt in (True, False):
             d = make.quantized_matmul(200, 336, 512, "bf16", weights, scale="bf16", block=64, b_transposed=nt, out="bf16")

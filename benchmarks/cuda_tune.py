@@ -6,7 +6,7 @@
     python benchmarks/cuda_kernels.py --tune conv32x56x256x512k1s2         # 1x1 with stride 2; i8: of integers, to f16
     python benchmarks/cuda_kernels.py --tune depthwise32x28x240k5,group2x9216x32x10   # images x positions x groups x channels
     python benchmarks/cuda_kernels.py --tune all                           # SHAPES
-    python benchmarks/cuda_kernels.py --tune convs                         # CONVS
+    python benchmarks/cuda_kernels.py --tune convs                         # CONVS; resnet: RESNET
 
 Of each kind of schedule the best few by their estimates are timed, so that one kind's wrong constants do not hide the others.
 The last lines say for each shape how the schedule with the least estimate ranks, and for each kind what was measured over what
@@ -47,6 +47,7 @@ from cuda_quantized_cases import torch_scaled_mm
 
 from ingot.compiler.codegen import cuda_conv, cuda_matmul, cuda_normalize
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
+from ingot.compiler.codegen.cuda_group_normalize import group_problem
 from ingot.compiler.codegen.cuda_matmul import Estimate
 from ingot.cuda_targets import facts
 from ingot.target import Target
@@ -64,10 +65,17 @@ CONVS = (
     "conv32x56x64x256k1", "conv32x56x256x64k1", "conv32x56x256x512k1s2", "conv2x56x64x256k1", "conv2x56x256x512k1s2",
     "conv32x56x64x256k1i8", "conv32x56x64x256k1i8to8", "conv2x96x4x320", "conv2x96x320x320", "conv1x256x512x512",
     "conv1x512x128x128", "conv32x56x64x64", "conv32x7x512x512", "depthwise32x28x240k5",
-    "depthwise32x56x96k3", "depthwise32x28x240k5s2", "group16x9216x32x10", "group2x9216x32x10", "group2x9216x32x30",
-    "group2x2304x32x20", "group2x576x32x40",
+    "depthwise32x56x96k3", "depthwise32x28x240k5s2", "depthwise2x28x240k5", "depthwise2x14x672k5", "group16x9216x32x10",
+    "group2x9216x32x10", "group2x9216x32x30", "group2x2304x32x20", "group2x576x32x40",
 )  # fmt: skip
-SETS = {"all": SHAPES, "convs": CONVS}
+# Of resnet50, two images.
+RESNET = (
+    "conv2x56x64x64", "conv2x56x128x128s2", "conv2x28x128x128", "conv2x28x256x256s2", "conv2x14x256x256", "conv2x14x512x512s2",
+    "conv2x7x512x512", "conv2x56x64x64k1", "conv2x56x64x256k1", "conv2x56x256x64k1", "conv2x56x256x512k1s2",
+    "conv2x28x512x128k1", "conv2x28x512x1024k1s2", "conv2x14x1024x256k1", "conv2x14x1024x2048k1s2", "conv2x7x512x2048k1",
+    "conv2x7x2048x512k1",
+)  # fmt: skip
+SETS = {"all": SHAPES, "convs": CONVS, "resnet": RESNET}
 _CONV = re.compile(r"(conv|depthwise)(\d+)x(\d+)x(\d+)(?:x(\d+))?(?:k(\d+))?(?:s(\d+))?(i8to8|i8)?")
 
 
@@ -86,7 +94,9 @@ def problem(shape: str, target: Target) -> tuple[Speed, list[Estimate]]:
         return case, cuda_conv.schedules(case.dispatch, target)
     if shape.startswith("group"):
         case = group_speed(*map(int, shape.removeprefix("group").split("x")))
-        return case, [Estimate(0.0, s) for s in cuda_normalize.group_schedules(case.dispatch, target)]
+        groups = group_problem(case.dispatch)
+        assert groups is not None, shape
+        return case, [Estimate(*x) for x in cuda_normalize.group_schedules(groups, target, waves=16)]
     kind, size = shape.split(":") if ":" in shape else ("f16", shape)
     m, n, k = map(int, size.removesuffix("NT").split("x"))
     fast = kind == "f8fast"
@@ -120,9 +130,9 @@ def schedule_kind(s: Any) -> str:
     return " ".join([type(s).__name__, *(x for x in ("swapped", "stream") if getattr(s, x, False))])
 
 
-def tune(shapes: str, target: Target) -> None:
+def tune(shapes: str, target: Target, without: str = "") -> None:
     """Time f16 products and convolutions, in shapes separated by commas (or `all`), by the schedules that the cost model thinks
-    best, beside its estimates."""
+    best, beside its estimates; no schedules whose kind begins with `without`."""
     if target.max_cluster > 1:
         print_clusters(target)
     problems: list[tuple[Speed, list[Estimate]]] = []
@@ -130,6 +140,7 @@ def tune(shapes: str, target: Target) -> None:
     summary: list[str] = []
     for shape in SETS.get(shapes) or shapes.split(","):
         case, found = problem(shape, target)
+        found = [e for e in found if not (without and schedule_kind(e.schedule).startswith(without))]
         found.sort(key=lambda e: e.seconds)
         # The best of each kind by its estimate, so that one kind's wrong constants do not hide the others.
         kinds: dict[str, list[Estimate]] = {}
@@ -161,8 +172,7 @@ def tune(shapes: str, target: Target) -> None:
                     times = milliseconds({"ours": kernel, "other": other}, rounds=5)
                 except Exception as failure:  # one line a schedule; the rest is still timed
                     print(f"{shape:18s} FAIL {e.schedule}: {failure}", flush=True)
-                    if "CUDA" in str(failure):
-                        raise
+                    torch.cuda.synchronize()  # a fault ends it all
                     continue
                 note = "" if error < 0.01 else f"  WRONG by {error:.2g}"
                 first = e is builds[0][0]  # what the cost model chooses

@@ -26,7 +26,7 @@ from ingot.tools.commands.feeds import random_feeds
 imported = time.perf_counter()
 session = ingot.Session(sys.argv[1], device=sys.argv[2])
 ready = time.perf_counter()
-feeds = random_feeds(session.get_inputs(), json.loads(sys.argv[3]))
+feeds = random_feeds(session, json.loads(sys.argv[3]))
 begin = time.perf_counter()
 session.run(None, feeds)
 first = time.perf_counter()

@@ -15,17 +15,19 @@ from ingot.passes.rewriting import views
 from ingot.passes.rewriting.control import drop_unused_captures
 from ingot.passes.rewriting.ops import Root, defining, erase_all_dead, functions, operand_number, replace, replace_root
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
+from ingot.passes.rewriting.symbols import drop_unused_symbols
 
 
 @dataclass(frozen=True, kw_only=True)
 class Canonicalize(Pass):
     """Compose views of views, drop views, moves and pointwise operations that change nothing, simplify scalar regions, let
-    regions load what views only repeat, and erase what nothing uses, captured values among it.
+    regions load what views only repeat, and erase what nothing uses, captured values and symbols among it.
     """
 
     name: ClassVar[str] = "ingot-canonicalize"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
+        ctx.changed("symbols", sum(map(drop_unused_symbols, functions(module))))
         for block in [block for func in functions(module) for block in dialect.blocks(func)]:
             # In order, so that every operation sees operands that are canonical already.
             for view in list(block.operations):

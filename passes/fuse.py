@@ -429,7 +429,9 @@ class _Fuser:
         yielded = builder.inline(last, arguments[: len(last.args)])
 
         def produced(inst: ScalarInst, args: tuple[int, ...]) -> int | None:
-            operand = inst.attr("operand") if inst.op == "load" else None
+            if inst.op != "load":
+                return None
+            operand: int = inst.attr("operand")
             if operand in again:
                 body_, read = again[operand]
                 own = {i: operand_number(all_tensors, t) for i, t in enumerate(read)}

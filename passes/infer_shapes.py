@@ -81,6 +81,7 @@ class _Inference:
     names: dict[ir.Value, str] = field(default_factory=dict)  # of the graph's inputs
     reads: dict[ir.Value, list[str]] = field(default_factory=dict)  # inputs whose elements are read, and their names
     constants: dict[str, None] = field(default_factory=dict)  # inputs that would have to be constants
+    mendable: int = 0  # problems that these would mend
     types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = field(default_factory=dict)
     loops: int = 0
 
@@ -94,7 +95,7 @@ class _Inference:
             # Once more, so that values before a guard's node get the simpler of two equal sizes too.
             self._nodes(block)
         if self.problems:
-            raise model_error(self.problems, self.constants)
+            raise model_error(self.problems, self.constants if self.mendable == len(self.problems) else ())
         if self.reads:
             reads.write_reads(graph, [reads.elements(self.reads.get(a, []), self.facts.names.sizes) for a in block.arguments])
         for view in block.operations:
@@ -110,7 +111,7 @@ class _Inference:
             self._nodes(block)
             if before == (len(self.reads), len(self.facts.names.sizes)):
                 return
-            self.problems, self.constants, self.loops = [], {}, 0
+            self.problems, self.constants, self.mendable, self.loops = [], {}, 0, 0
             self.facts = Facts(self.facts.names)
             forget_guards(block)
 
@@ -177,12 +178,10 @@ class _Inference:
         try:
             found = control.loop_results(op, control.known_trips(trips), begins, known, given)
         except Unsupported as e:
-            count = onnx.onnx_operands(op)[0]
-            if count is None or control.known_trips(trips) is not None:
-                self._problem(op, f"Loop: {e.message}", e.cure)
-                return
-            found = reads.origins(count, self.tensors)
-            if not self._read(found) and not self._read_results(count):
+            deciding = [v for v in onnx.onnx_operands(op)[:2] if v is not None]
+            found = list(dict.fromkeys(a for v in deciding for a in reads.origins(v, self.tensors)))
+            unknown = deciding if control.known_trips(trips) is None else []
+            if not unknown or not (self._read(found) or self._read_results(unknown[0])):
                 self._refuse(op, f"Loop: {e.message}", e.cure, found)
             return
         self._give(op, found)
@@ -340,6 +339,7 @@ class _Inference:
         names = [self.names[a] for a in inputs]
         if names:
             self.constants.update(dict.fromkeys(names))
+            self.mendable += 1
             given, options = ", ".join(f"{n!r}: ..." for n in names), " ".join(f"--constant {n}=..." for n in names)
             cure += f"; or give the value of {' and '.join(names)} when compiling: constants={{{given}}}, {options}"
         self._problem(op, message, cure)
@@ -436,7 +436,7 @@ def _call(rule: Callable[[Node], Any], node: Node) -> Sequence[Tensor]:
 
 
 def model_error(problems: Sequence[tuple[str, str, str]], constants: Iterable[str] = ()) -> ModelError:
-    """One error for all problems, each with its node and cure; `constants` are inputs whose values would mend some."""
+    """One error for all problems, each with its node and cure; `constants` are inputs whose values would mend them."""
     node, message, cure = problems[0]
     if len(problems) == 1:
         return ModelError(message, node=node, cure=cure, constants=constants)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,8 +16,8 @@ from ingot.passes.diagnostics import node_name
 from ingot.passes.pass_base import Pass, PassContext
 from ingot.passes.rewriting.ops import body, defining
 from ingot.passes.rewriting.scalar_regions import identity
+from ingot.passes.rewriting.symbols import BINDERS, all_operations, bound_symbol, is_tensor, used_symbols
 
-_EXPRESSIONS = ("left", "right", "trips", "expression", "dim", "starts", "offsets")  # attributes that hold shape expressions
 _ONNX_TYPE = {t.storage: t.name for t in reversed(ONNX_TYPES)}
 
 
@@ -46,9 +45,13 @@ class SplitStages(Pass):
 
 
 def _stages(block: ir.Block) -> dict[Any, int]:
-    """The stage of each operation of a function's body, by its key."""
-    shaping = {s for op in _all(block) for r in op.results if _is_tensor(r) for s in dims.symbols_of(dialect.shape_of(r))}
-    shaping |= {s for op in _all(block) if op.name == "ingot.define" for s in _symbols(op)}
+    """The stage of each operation of a function's body, by its key; empty where nothing is read."""
+    if not any(view.operation.name == "ingot.host_read" for view in block.operations):
+        return {}
+    shaping = {
+        s for op in all_operations(block) for r in op.results if is_tensor(r) for s in dims.symbols_of(dialect.shape_of(r))
+    }
+    shaping |= {s for op in all_operations(block) if op.name == "ingot.define" for s in used_symbols(op)}
     numbers: dict[Any, int] = {}
     stage, has_dispatch = 0, False
     for view in block.operations:
@@ -63,29 +66,6 @@ def _stages(block: ir.Block) -> dict[Any, int]:
             source = defining(op.operands[0])
             numbers[operation_key(op)] = 0 if source is None else numbers[operation_key(source)]
     return numbers
-
-
-def _all(block: ir.Block) -> Iterator[ir.Operation]:
-    """The operations of a block and those inside them."""
-    for view in block.operations:
-        yield view.operation
-        for region in view.operation.regions:
-            for inner in region.blocks:
-                yield from _all(inner)
-
-
-def _is_tensor(value: ir.Value) -> bool:
-    return str(value.type).startswith("tensor<")
-
-
-def _symbols(op: ir.Operation) -> set[str]:
-    """The symbols in an operation's types and shape expressions, without those inside it."""
-    found = {s for v in (*op.operands, *op.results) if _is_tensor(v) for s in dims.symbols_of(dialect.shape_of(v))}
-    for name in _EXPRESSIONS:
-        if name in op.attributes:
-            texts: Any = attribute(op.attributes[name])
-            found |= dims.symbols_of(map(dims.as_dim, (texts,) if isinstance(texts, str) else texts))
-    return found
 
 
 @dataclass
@@ -114,11 +94,7 @@ class _Split:
         self.bindings = {  # symbols of the sizes of inputs
             str(d): a for a in reversed(list(self.block.arguments)) for d in dialect.shape_of(a) if not isinstance(d, int)
         }
-        self.definers = {
-            str(attribute(op.attributes["symbol"])): op
-            for op in self.operations
-            if op.name in ("ingot.host_read", "ingot.define")
-        }
+        self.definers = {bound_symbol(op): op for op in self.operations if op.name in BINDERS}
 
     def run(self, count: int) -> None:
         outputs = [str(attribute(op.attributes["name"])) for op in self.operations if op.name == "ingot.output"]
@@ -168,7 +144,7 @@ class _Split:
         for region in op.regions:
             for inner in region.blocks[0].operations:
                 for i, value in enumerate(inner.operation.operands):
-                    if _is_tensor(value) and (local := self._value(value, number)) != value:
+                    if is_tensor(value) and (local := self._value(value, number)) != value:
                         inner.operation.operands[i] = local
 
     @staticmethod
@@ -230,9 +206,9 @@ class _Split:
 
     def _used(self, stage: _Stage) -> set[str]:
         """The symbols that a stage uses and neither its operations nor its inputs bind."""
-        used = {s for op in _all(stage.block) for s in _symbols(op)}
+        used = {s for op in all_operations(stage.block) for s in used_symbols(op)}
         used |= {s for a in stage.block.arguments for s in dims.symbols_of(dialect.shape_of(a))}
-        own = {str(attribute(op.attributes["symbol"])) for op in _all(stage.block) if "symbol" in op.attributes}
+        own = {str(attribute(op.attributes["symbol"])) for op in all_operations(stage.block) if "symbol" in op.attributes}
         return used - own - {str(d) for a in stage.block.arguments for d in dialect.shape_of(a)}
 
     def _bind(self, name: str, number: int, bound: set[str]) -> None:
@@ -248,7 +224,7 @@ class _Split:
         if self.numbers[operation_key(definer)] >= number:
             message = f"{name} is used before it is read"
             raise CompileError(message, node=node_name(definer), cure="report the model: a pass moved an operation")
-        for needed in sorted(_symbols(definer)) if definer.name == "ingot.define" else ():
+        for needed in sorted(used_symbols(definer)) if definer.name == "ingot.define" else ():
             self._bind(needed, number, bound)
         sources = [self._value(v, number) for v in definer.operands]
         clone = definer.clone(ip=ir.InsertionPoint(self.stages[number].anchor))

@@ -10,7 +10,9 @@ from ingot.dispatch import Dispatch, from_json
 # Roots whose kernels are small on a GPU, and assemble in less time than a module costs by itself.
 SMALL_ROOTS = frozenset(("pointwise", "move", "normalize", "reduce", "pool", "scatter", "scan", "topk"))
 GEMV_ROWS = 8  # products of so few rows have small kernels, too
-BATCH = (8, 16)  # kernels of a batch, at least and at most
+BATCH = (3, 16)  # kernels of a batch, at least and at most
+_SECONDS = {"conv": 0.7, "attention": 0.7, "matmul": 0.5}  # that kernels take, roughly, to tell which jobs to begin with
+_SMALL_SECONDS = 0.15
 
 
 def is_small(dispatch: Dispatch) -> bool:
@@ -23,12 +25,18 @@ def is_small(dispatch: Dispatch) -> bool:
 
 def batches(texts: Sequence[str], workers: int) -> list[list[int]]:
     """Numbers of the dispatches `texts` (canonical JSON) that a GPU's compile jobs have, in the order in which to start them:
-    batches first, which take longest.
+    first those that take longest.
 
     Small kernels are spread over `workers` in batches of the sizes of `BATCH`; the last may be smaller.
     """
-    small = [i for i, text in enumerate(texts) if is_small(from_json(json.loads(text)))]
+    dispatches = [from_json(json.loads(text)) for text in texts]
+    small = [i for i, d in enumerate(dispatches) if is_small(d)]
     chosen = set(small)
     count = min(max(-(-len(small) // max(workers, 1)), BATCH[0]), BATCH[1])
     groups = [small[i : i + count] for i in range(0, len(small), count)]
-    return [*groups, *([i] for i in range(len(texts)) if i not in chosen)]
+    groups += [[i] for i in range(len(texts)) if i not in chosen]
+
+    def seconds(group: list[int]) -> float:
+        return sum(_SMALL_SECONDS if i in chosen else _SECONDS.get(dispatches[i].root, _SMALL_SECONDS) for i in group)
+
+    return sorted(groups, key=seconds, reverse=True)

@@ -134,6 +134,16 @@ class Session:
         """The outputs, in order."""
         return list(map(_node_arg, self._specs.values()))
 
+    def get_size_elements(self) -> dict[str, dict[int, str]]:
+        """The elements of inputs on which sizes depend: for each such input, names by (row-major) number of the element."""
+        found: dict[str, dict[int, str]] = {}
+        for stage in self._stages:
+            for v in stage.program.values:
+                name = stage.program.inputs[v.input].name
+                if name in self._inputs:
+                    found.setdefault(name, {})[v.element] = v.symbol
+        return found
+
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any], *, stream: Any = None) -> list[Any]:
         """Run the engine.
 

@@ -34,19 +34,23 @@ class NumpyGpu:
     Args:
         driver: what the CUDA runtime takes for the driver.
         mode: see `ingot.runtime.specialization`.
+        stage: number of the engine's stage that is loaded.
 
     Attributes:
         program: its launch program.
         stream: of the calls.
     """
 
-    def __init__(self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none") -> None:
+    def __init__(self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0) -> None:
         self.cuda = FakeCuda()
         self.dispatches: dict[str, Dispatch] = {}
         self.cuda.function = self._function  # type: ignore[method-assign]
-        self.cuda.on_launch = driver.on_launch = self._launch
+        self._driver = driver
+        self.cuda.on_launch = self._launch
         machine = target("sm_90a")
         passes = machine_passes(machine, specialize=check_mode(mode))
+        if engine.header.stages > 1:
+            passes = (f"ingot-select-stage{{number={stage}}}", *passes)
         self.program = self._linked(draft_program(engine.ir, machine, passes=passes).program)
         build = lambda env, live: self._loaded(self._linked(specialize(self.program, env, live)))  # noqa: E731
         specializer = Specializer(build, check_mode(mode))
@@ -58,6 +62,7 @@ class NumpyGpu:
 
     def run(self, feeds: Feeds, status: int = 0) -> list[np.ndarray | None]:
         """The outputs of one call, which must end with `status`."""
+        self._driver.on_launch = self._launch
         results, found = self._context.run(self._call(feeds))
         assert found == status
         return results
@@ -74,7 +79,9 @@ class NumpyGpu:
 
     def _call(self, feeds: Feeds) -> Call:
         arrays = [np.array(feeds[spec.name], order="C") for spec in self.program.inputs]
-        return Call(self._binder.bind(tuple(a.shape for a in arrays)), arrays, [None] * len(self.program.outputs))
+        elements = [int(arrays[v.input].reshape(-1)[v.element]) for v in self.program.values]
+        sizes = self._binder.bind(tuple(a.shape for a in arrays), elements=elements)
+        return Call(sizes, arrays, [None] * len(self.program.outputs))
 
     def _linked(self, draft: LaunchProgram) -> LaunchProgram:
         plans = []
@@ -122,8 +129,10 @@ def _view(address: int, t: TensorArg, sizes: dict[str, int]) -> np.ndarray:
         elements = ((codes ^ 8).astype(np.int8) - 8).astype(t.type.np) if t.dtype == "i4" else codes.view(t.type.np)
         return strided(elements, shape, steps)
     strides = [dims.evaluate(d, sizes) * t.type.bytes for d in t.strides]
-    extent = t.type.bytes + sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) if all(shape) else 0
-    return np.ndarray(shape, t.type.np, _memory(address, extent), strides=strides)
+    spans = [(n - 1) * s for n, s in zip(shape, strides, strict=True)] if all(shape) else []
+    before, behind = -sum(s for s in spans if s < 0), sum(s for s in spans if s > 0)
+    extent = t.type.bytes + before + behind if all(shape) else 0
+    return np.ndarray(shape, t.type.np, _memory(address - before, extent), before, strides)
 
 
 def _memory(address: int, nbytes: int) -> np.ndarray:

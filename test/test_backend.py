@@ -50,6 +50,25 @@ def test_what_is_not_supported_names_the_node():
         backend.prepare(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
 
 
+def test_inputs_that_choose_axes_are_compiled_for():
+    infos = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3]),
+        helper.make_tensor_value_info("axes", TensorProto.INT64, [1]),
+        helper.make_tensor_value_info("to", TensorProto.INT64, [2]),
+    ]
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["s"], keepdims=1),
+        helper.make_node("Expand", ["s", "to"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "g", infos, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])])
+    rep = backend.prepare(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for axis, to in ((0, [4, 3]), (1, [2, 5]), (1, [2, 1]), (0, [1, 3])):
+        expected = np.broadcast_to(x.sum(axis, keepdims=True), to)
+        assert np.array_equal(rep.run({"x": x, "axes": np.array([axis]), "to": np.array(to)}).y, expected)
+    assert len(rep._sessions) == 2  # one for each axis, none for the sizes
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_onnx_itself_accepts_the_backend():
     from onnx.backend.test import BackendTest

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from ingot.cuda_targets import target
@@ -131,6 +132,24 @@ def test_compile_runs_passes_of_a_file(tmp_path, capsys):
     options = ["--load", str(own), "--pass", "my-fold-double-transpose", "--time-passes"]
     assert main(["compile", str(MODEL), "-o", str(tmp_path / "m.ingot"), *options]) == 0
     assert "my-fold-double-transpose" in capsys.readouterr().err
+
+
+THUMBNAIL = """<ir_version: 10, opset_import: ["" : 20]>
+    thumbnail (float[N, 3, H, W] image, int64[2] size, int64[1] axes) => (float small) {
+        resized = Resize <axes = [2, 3]> (image, , , size)
+        small = ReduceMax <keepdims = 0> (resized, axes) }"""
+
+
+def test_inputs_that_give_sizes_and_axes(tmp_path, capsys):
+    model, path = tmp_path / "thumbnail.onnx", tmp_path / "thumbnail.ingot"
+    onnx.save(onnx.parser.parse_model(THUMBNAIL), model)
+    assert main(["compile", str(model)]) == 1
+    assert "--constant axes=..." in capsys.readouterr().err
+    assert main(["compile", str(model), "--constant", "axes"]) == 1
+    assert "is not INPUT=VALUE" in capsys.readouterr().err
+    assert main(["compile", str(model), "--constant", "axes=[1]", "--target", "sm_86"]) == 0
+    assert main(["run", str(path), "--device", "cpu", "-d", "H=8", "-d", "W=9", "-d", "size_0=4", "-d", "size_1=5"]) == 0
+    assert "small: float32[1, 4, 5]" in capsys.readouterr().out
 
 
 def test_compile_fills_the_cache_for_a_target(tmp_path, capsys, monkeypatch):

@@ -13,7 +13,7 @@ from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_conv import choose, schedules
 from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, depthwise_schedules
-from ingot.compiler.codegen.cuda_conv_im2col import Im2colSchedule, plan_conv_im2col
+from ingot.compiler.codegen.cuda_conv_im2col import Im2colClusterSchedule, Im2colSchedule, plan_conv_im2col
 from ingot.compiler.codegen.cuda_conv_padding import pad_operands
 from ingot.compiler.codegen.cuda_conv_problem import conv_problem
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
@@ -143,9 +143,35 @@ def test_windows_by_the_copy_engine(d: Dispatch, s: Im2colSchedule) -> None:
     assert any(name.startswith("wgmma") for name in check(d, "sm_90a", s))
 
 
-def test_windows_of_any_shape_by_the_copy_engine() -> None:
+@pytest.mark.parametrize("s", [Im2colSchedule(128, 64, 4), Im2colClusterSchedule(64, 32, 4, 2)], ids=["tiles", "cluster"])
+def test_windows_of_any_shape_by_the_copy_engine(s: Any) -> None:
     d = make.conv("n", ("h", "w"), 64, 24, (3, 3), strides=(2, 1), pads=SAME)
-    check(d, "sm_90a", Im2colSchedule(128, 64, 4), {"n": 2, "h": 9, "w": 7})
+    check(d, "sm_90a", s, {"n": 2, "h": 9, "w": 7})
+
+
+@pytest.mark.parametrize("s", [Im2colClusterSchedule(64, 64, 4, 4), Im2colClusterSchedule(128, 32, 4, 3)])
+@pytest.mark.parametrize(
+    "d",
+    [
+        make.conv(2, (7, 6), 256, 72, (3, 3), pads=SAME, bias=True),
+        make.conv(1, (9, 9), 256, 128, (3, 3), strides=(2, 2), pads=SAME, groups=2, region=channel_number()),
+        make.conv(1, (9, 11), 256, 64, (3, 3), pads=SAME, dtype="i8", acc="i32", out="i32"),
+    ],
+    ids=["3x3", "groups", "i8"],
+)
+def test_clusters_share_windows(d: Dispatch, s: Im2colClusterSchedule) -> None:
+    found = run_emulated(d, "sm_90a", schedule=s)
+    assert len(found.plan.launches) == 1
+    assert found.plan.launches[0].cluster == (s.cluster, 1, 1)
+    check(d, "sm_90a", s)
+
+
+def test_few_pixels_take_clusters() -> None:
+    """Twenty-eight tiles of 36 steps: clusters sum K without a second launch."""
+    d = make.conv(2, (14, 14), 256, 256, (3, 3), pads=SAME)
+    assert isinstance(choose(conv_problem(d), BY_NAME["sm_90a"]), Im2colClusterSchedule)
+    with pytest.raises(ValueError, match="rows"):
+        Im2colClusterSchedule(64, 64, 4, 2, swapped=True)
 
 
 @pytest.mark.parametrize(
@@ -260,14 +286,24 @@ def test_depthwise_patches(d: Dispatch, s: DepthwiseSchedule) -> None:
 def test_depthwise_schedules_fit_and_fill_the_gpu() -> None:
     d = make.conv(32, (28, 28), 240, 240, (5, 5), pads=(2,) * 4, groups=240)
     target = BY_NAME["sm_90a"]
-    schedules = list(depthwise_schedules(d, window_of(d, (5, 5), (28, 28)), target))
-    assert len(set(schedules)) == len(schedules) > 3
-    assert schedules[0] == choose_depthwise(d, window_of(d, (5, 5), (28, 28)), target)
-    for s in schedules:
+    found = depthwise_schedules(d, window_of(d, (5, 5), (28, 28)), target)
+    assert len(set(found)) == len(found) > 3
+    assert found[0] == choose_depthwise(d, window_of(d, (5, 5), (28, 28)), target)
+    assert (found[0].rows, found[0].pixels, found[0].lanes) == (2, 4, 4)  # the fastest on an H200
+    for s in found[:3]:
         with ir.Context():
             launch = emit(d, target, s).plan.launches[0]
         assert launch.shared_bytes <= 48 << 10
         assert 132 < launch.grid[0] * launch.grid[1] <= 2 * 132 < launch.grid[0] * launch.grid[1] * s.strips
+
+
+def test_small_depthwise_outputs_have_small_patches() -> None:
+    """Two images: patches that leave no SM without work."""
+    large, small = (make.conv(n, (14, 14), 240, 240, (5, 5), pads=(2,) * 4, groups=240) for n in (256, 2))
+    found = [choose_depthwise(d, window_of(d, (5, 5), (14, 14)), BY_NAME["sm_90a"]) for d in (large, small)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0].rows * found[0].pixels > found[1].rows * found[1].pixels
 
 
 def test_ptx_of_depthwise_reads() -> None:

@@ -207,3 +207,41 @@ def test_assembles_for_every_target(target: str) -> None:
     for d in (make.pointwise_add_gelu("n", 640, dtype="f16"), functions):
         with ir.Context():
             assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"
+
+
+def quantize(signed: bool, shift: float | None = None, limit: float = 0.0, swapped: bool = False) -> Dispatch:
+    """f32 rounded to 8-bit integers, plus `shift` after rounding; `limit` replaces the largest one."""
+    r = make.Region()
+    x = r.add("roundeven", r.load(0, "f32"))
+    if shift is not None:
+        x = r.add("addf", x, r.add("const", value=shift))
+    bounds = [("maxf", -128.0 if signed else 0.0), ("minf", limit or (127.0 if signed else 255.0))]
+    for op, bound in bounds[::-1] if swapped else bounds:
+        x = r.add(op, x, r.add("const", value=bound))
+    region = r.end(r.add("fptosi" if signed else "fptoui", x, type="i8"))
+    return make.make("pointwise", [contiguous("f32", 4, 64)], [contiguous("i8", 4, 64)], [region])
+
+
+@pytest.mark.parametrize(
+    ("d", "fused"),
+    [
+        (quantize(True), True), (quantize(False), True), (quantize(True, swapped=True), True),
+        (quantize(True, shift=3.0), False), (quantize(False, limit=15.0), False),
+    ],
+    ids=["signed", "unsigned", "other order", "zero point", "other bounds"],
+)  # fmt: skip
+def test_rounding_to_bytes(d: Dispatch, fused: bool) -> None:
+    """One instruction rounds, saturates, and makes 0 of NaN, as clamping before the cast does."""
+
+    def edges(operands: list[np.ndarray]) -> None:
+        special = [np.inf, -np.inf, np.nan, 0.5, 1.5, -0.5, -1.5, 126.5, 127.5, -128.5, 254.5, 255.5, 1e9, -1e9]
+        operands[0][...] = np.resize(np.array(special, np.float32), operands[0].shape)
+        operands[0][2:] = np.linspace(-300, 300, operands[0][2:].size, dtype=np.float32).reshape(operands[0][2:].shape)
+
+    found = run_emulated(d, "sm_80", prepare=edges)
+    with np.errstate(invalid="ignore"):
+        expected = run_dispatch(d, found.operands)[0]
+    known = ~np.isnan(found.operands[0])
+    assert np.array_equal(found.results[0][known], expected[known])
+    assert not found.results[0][~known].any()
+    assert ("cvt.rni.sat" in ptx_of(d)) == fused

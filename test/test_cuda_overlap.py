@@ -10,6 +10,7 @@ from cuda_emulation import check
 from ptx_loops import blocks_of
 
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
+from ingot.compiler.codegen.cuda_kernel import takes_little
 from ingot.compiler.codegen.family import Emitted, emit
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
@@ -81,7 +82,17 @@ def test_nothing_is_touched_before_the_wait(name: str, target: str) -> None:
                 todo += [b for b in block.next if b not in before]
                 before.update(block.next)
         assert found == 1
-        assert len(re.findall(r"griddepcontrol\.launch_dependents", "\n".join(x for b in blocks for x in b.lines))) == 1
+        starts = re.findall(r"griddepcontrol\.launch_dependents", "\n".join(x for b in blocks for x in b.lines))
+        assert len(starts) == takes_little(launch)
+
+
+def test_small_kernels_let_others_start_at_once() -> None:
+    little, much = (kernels(make.pointwise_add_gelu(n, 4096), "sm_90a")[0].plan.launches[0] for n in (16, 4096))
+    assert takes_little(little)
+    assert not takes_little(much)
+    small, large = (kernels(make.matmul(m, 4096, 4096), "sm_90a")[0].plan.launches[0] for m in (4, 4096))
+    assert takes_little(small)
+    assert not takes_little(large)
 
 
 def test_the_wait_may_follow_a_prologue() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_sizes_from_inputs
+import test_stages
 import zoo
 from control_models import MODELS, guard_in_a_branch, loop_that_ends_early, loop_with_a_trip_count_input, reference, x
 from decode_check import check_decoding
@@ -45,6 +47,32 @@ def test_model_matches_its_reference_at_every_shape(name, zoo_model):
     tolerance = zoo.tolerance(name)
     for _ in range(3):  # kernel by kernel, then captured, then replayed
         check(session, sets, tolerance)
+    session.close()
+
+
+SIZES = {**test_sizes_from_inputs.CASES, **{f"stages_{name}": case for name, case in test_stages.CASES.items()}}
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("where", ["host", "device", "stream"])
+def test_sizes_that_depend_on_elements(name, where):
+    torch = None if where == "host" else pytest.importorskip("torch")
+    case = SIZES[name]
+    made = case.model()
+    stream = torch.cuda.Stream(device=DEVICE) if where == "stream" else None
+    session = ingot.Session(ingot.compile(made), device=DEVICE, stream=stream)
+    for _ in range(3):  # kernel by kernel, then captured, then replayed
+        for feed in case.feeds:
+            feeds = test_sizes_from_inputs.arrays(made, feed)
+            expected = reference(made, feeds)
+            given = feeds if torch is None else {n: torch.from_numpy(a).to(DEVICE) for n, a in feeds.items()}
+            if torch is not None:
+                torch.cuda.synchronize()
+            for found, wanted in zip(session.run(None, given), expected, strict=True):
+                result = np.asarray(found)
+                assert result.dtype == wanted.dtype
+                assert result.shape == wanted.shape, feed
+                np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5)
     session.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import cuda_dispatches as make
+import numpy as np
 import pytest
 from cpu_kernel_harness import CompiledDispatch, place
 from cuda_emulation import check
@@ -16,7 +17,7 @@ from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import ir
-from ingot.dispatch import Dispatch
+from ingot.dispatch import Dispatch, contiguous
 
 FORMS = [pytest.param(i, n, id=f"{'pairs' if i else 'halves'}{'_norm' if n else ''}") for i in (0, 1) for n in (0, 1)]
 
@@ -44,7 +45,7 @@ def test_cuda_with_sizes_at_run_time(interleaved: bool, norm: bool) -> None:
 def test_cuda_long_rows(interleaved: bool) -> None:
     check(make.rotary(1, 3, 2048, interleaved=interleaved, norm=True), "sm_80")
     d = make.rotary(1, 3, 512, interleaved=interleaved, norm=True)
-    check(d, "sm_80", schedule=NormalizeSchedule(64, 8 if not interleaved else 2, 1, chunked=True))
+    check(d, "sm_80", schedule=NormalizeSchedule(32, 8, 1, chunked=True, axes=1 + interleaved))
 
 
 @pytest.mark.parametrize(("interleaved", "norm"), FORMS)
@@ -76,3 +77,27 @@ def test_pairs_are_vectors_on_the_cpu() -> None:
         text = str(emit(d, host_target()).module)
     assert "gather" not in text
     assert "vector.shuffle" in text
+
+
+def rows_of_a_table(interleaved: bool) -> Dispatch:
+    """x [6, 16, D/2, 2] or [6, 16, D] plus rows of a table [9, D/2] or [9, D], chosen by ids [6, 16], all of f16."""
+    inner = (32, 2) if interleaved else (64,)
+    x, table, ids = contiguous("f16", 6, 16, *inner), contiguous("f16", 9, inner[0]), contiguous("i64", 6, 16)
+    r = make.Region()
+    place = r.add("load_at", *(r.add("index", type="i64", axis=i) for i in (0, 1)), type="i64", operand=2)
+    row = r.add("load_at", place, r.add("index", type="i64", axis=2), type="f16", operand=1)
+    y = r.add("addf", r.load(0, "f16"), r.add("extf", row))
+    return make.make("pointwise", [x, table, ids], [x], [r.end(r.narrow(y, "f16"))])
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rows_of_a_table_are_runs_of_memory(interleaved: bool) -> None:
+    d = rows_of_a_table(interleaved)
+
+    def prepare(operands: list) -> None:
+        operands[2][...] = np.arange(96).reshape(6, 16) % 9
+
+    check(d, "sm_80", prepare=prepare)
+    loads = re.findall(r"ld\.global(?:\.nc)?\.(\S+)", ptx_of(d))
+    wide = ["v4.b32", "v4.b16"] if interleaved else ["v4.b32", "v4.b32"]  # x, and the table, which serves both of a pair
+    assert sorted(set(loads) - {"b32", "b64"}) == sorted(set(wide)), loads  # ids are scalars

@@ -225,6 +225,29 @@ def test_an_input_of_another_length() -> None:
         session.run(None, {**arrays(made, {"N": 3, "to": [3, 4, 3]}), "to": np.array([6, 6])})
 
 
+def test_a_state_that_grows_beside_it() -> None:
+    made = Case("""g (float[B, S, 8] x, float[B, P, 8] past, int64 keep) => (float[B, T, 8] present, float[B, K, 8] last) {
+        present = Concat <axis = 1> (past, x)
+        axes = Constant <value_ints = [0]> ()
+        h = Softmax <axis = -1> (present)
+        back = Neg(keep)
+        from = Unsqueeze(back, axes)
+        to = Constant <value_ints = [9223372036854775807]> ()
+        axis = Constant <value_ints = [1]> ()
+        last = Slice(h, from, to, axis) }""", []).model()  # fmt: skip
+    session = ingot.Session(ingot.compile(made), "cpu")
+    bound = session.bind(donate=True, capacity=64)
+    rng, past = np.random.default_rng(0), np.zeros((2, 0, 8), np.float32)
+    for t in range(5):
+        x, keep = rng.standard_normal((2, 3 if t == 0 else 1, 8)).astype(np.float32), np.array(1 + t % 3)
+        (last,) = bound.run(["last"], {"x": x, "keep": keep})
+        past = np.concatenate([past, x], 1)
+        expected = np.exp(past) / np.exp(past).sum(-1, keepdims=True)
+        np.testing.assert_allclose(last, expected[:, -int(keep) :], rtol=1e-5)
+    assert session.stats()["state_copies"] == 0
+    assert session.get_size_elements() == {"keep": {0: "keep"}}
+
+
 # Constants ------------------------------------------------------------------------------------------------------------
 
 REDUCE = Case("g (float[N, 3, 4] x, int64[1] axes) => (float y) { y = ReduceSum <keepdims = 0> (x, axes) }", [])
@@ -241,6 +264,15 @@ def test_axes_need_a_value_when_compiling() -> None:
         assert [i.name for i in engine.header.inputs] == ["x"]
         (y,) = ingot.Session(engine, "cpu").run(None, {"x": x})
         np.testing.assert_allclose(y, x.sum(axis), rtol=1e-5)
+
+
+def test_constants_cannot_mend_everything() -> None:
+    made = Case("""g (float[N, 3, 4] x, int64[1] axes, float[2, 2] z) => (float y, float d) {
+        y = ReduceSum <keepdims = 0> (x, axes)
+        d = Det(z) }""", []).model()  # fmt: skip
+    with pytest.raises(ModelError, match=r"operator Det is not supported") as caught:
+        ingot.compile(made)
+    assert caught.value.constants == ()
 
 
 def test_an_array_of_axes_of_unknown_length() -> None:

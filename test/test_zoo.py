@@ -23,6 +23,7 @@ SPINE = (
     "vit",
     "gpt2",
     "llama_kv",
+    "ltx_video",
     "whisper_encoder",
     "sd21_unet",
     "vae_decoder",

@@ -27,7 +27,7 @@ from ingot.compiler.codegen.cuda_attention_simt import (
 )
 from ingot.compiler.codegen.cuda_attention_softmax import split_workspace
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule, emit_attention_wgmma, plan_attention_wgmma
-from ingot.compiler.codegen.cuda_matmul import constant
+from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row

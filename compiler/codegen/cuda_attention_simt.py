@@ -21,6 +21,7 @@ from ingot.compiler.codegen.cuda_gemm_problem import Matrix
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
+    constant,
     dispatch_kernel,
     divides,
     memory_type,
@@ -28,7 +29,6 @@ from ingot.compiler.codegen.cuda_kernel import (
     region_operands,
     symbol_of,
 )
-from ingot.compiler.codegen.cuda_matmul import constant
 from ingot.compiler.codegen.cuda_shared_tile import CHUNK, TileCopy, TileShape, swizzle
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val

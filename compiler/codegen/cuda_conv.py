@@ -28,9 +28,14 @@ from ingot.compiler.codegen.cuda_conv_depthwise import (
     is_depthwise,
 )
 from ingot.compiler.codegen.cuda_conv_im2col import (
+    IM2COL_BESIDE,
+    IM2COL_TILES,
+    Im2colClusterSchedule,
     Im2colSchedule,
     emit_conv_im2col,
+    emit_im2col_cluster,
     plan_conv_im2col,
+    plan_im2col_cluster,
     windows_map,
 )
 from ingot.compiler.codegen.cuda_conv_mma import emit_conv_mma
@@ -113,8 +118,17 @@ def wgmma_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
 def im2col_schedules(c: ConvProblem, target: Target) -> Iterator[Estimate]:
     """Estimates of all schedules whose windows the copy engine reads."""
     if not target.wgmma or windows_map(c, 64) is None:
-        return iter(())
-    return cuda_matmul.wgmma_schedules(typical(c.gemm), target, Im2colSchedule, lambda s: plan_conv_im2col(c, target, s))
+        return
+    # Shares of steps are for sizes that are constant, not for typical ones.
+    streams = isinstance(c.gemm.m, int)
+    for e in cuda_matmul.wgmma_schedules(
+        typical(c.gemm), target, IM2COL_TILES, Im2colSchedule, lambda s: plan_conv_im2col(c, target, s), IM2COL_BESIDE
+    ):
+        if streams or not e.schedule.stream:
+            yield e
+    yield from cuda_matmul.cluster_schedules(
+        typical(c.gemm), target, IM2COL_TILES, Im2colClusterSchedule, lambda s: plan_im2col_cluster(c, target, s)
+    )
 
 
 def _has_registers(s: MmaSchedule) -> bool:
@@ -126,7 +140,7 @@ def estimates(c: ConvProblem, target: Target) -> list[Estimate]:
     """Estimates of all schedules with tensor cores that fit."""
     streams = isinstance(c.gemm.m, int)
     mma = (e for e in mma_schedules(typical(c.gemm), target, streams) if _has_registers(e.schedule))
-    return [*wgmma_schedules(c, target), *mma]
+    return [*im2col_schedules(c, target), *wgmma_schedules(c, target), *mma]
 
 
 def schedules(dispatch: Dispatch, target: Target) -> list[Estimate]:
@@ -138,8 +152,7 @@ def schedules(dispatch: Dispatch, target: Target) -> list[Estimate]:
     if is_depthwise(dispatch, window):
         return [Estimate(0.0, s) for s in depthwise_schedules(dispatch, window, target)]
     padded = pad_operands(dispatch, window, target)
-    c = conv_problem(dispatch if padded is None else padded.dispatch)
-    return [*estimates(c, target), *im2col_schedules(c, target)]
+    return estimates(conv_problem(dispatch if padded is None else padded.dispatch), target)
 
 
 def choose(c: ConvProblem, target: Target) -> Any:
@@ -189,6 +202,12 @@ def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> Kern
         if plan is None:
             raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
         emit_conv_im2col(module, c, plan, target)
+        return plan.launch
+    if isinstance(s, Im2colClusterSchedule):
+        plan = plan_im2col_cluster(c, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
+        emit_im2col_cluster(module, c, s, plan)
         return plan.launch
     if isinstance(s, WgmmaSchedule):
         plan = plan_conv_wgmma(c, target, s)

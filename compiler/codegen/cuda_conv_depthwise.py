@@ -7,8 +7,9 @@ input vector that their windows share once; the wider a patch, the fewer reads o
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ingot import dims
@@ -33,6 +34,8 @@ from ingot.target import Target
 THREADS = 256  # of a block, at most
 BLOCKS = 2  # on an SM, at least: loads in flight hide latency better than more registers do
 UNROLLED_TAPS = 9  # windows up to this many taps are written out; larger ones loop over all axes but the last
+HELD_VALUES = 80  # registers of accumulators and inputs beyond which a patch of several rows spills
+LATENCY = 2.5  # cycles between the instructions of a warp that is alone
 UNROLLED_PRODUCTS = 400  # vectors of products up to which a patch of several rows is written out
 UNROLLED_ROW = 16  # taps along the last axis up to which they are written out; more are looped over one by one
 WEIGHT_BYTES = 48 << 10  # shared memory for a block's weights, which several blocks of an SM leave each other
@@ -98,12 +101,12 @@ def weight_bytes(dispatch: Dispatch, window: Window, s: DepthwiseSchedule) -> in
     return window.taps * tap_bytes(dispatch, s)
 
 
-def depthwise_schedules(dispatch: Dispatch, window: Window, target: Target) -> Iterator[DepthwiseSchedule]:
-    """All sensible divisions, the one to take first; none where the weights of one vector of channels do not fit into shared
-    memory.
+def depthwise_schedules(dispatch: Dispatch, window: Window, target: Target) -> list[DepthwiseSchedule]:
+    """All sensible divisions, the one with the least estimated time first; none where the weights of one vector of channels do
+    not fit into shared memory.
 
-    Vectors are of 16 bytes where a patch is of one row, and of four channels where it is of several, whose accumulators would
-    take too many registers. As many blocks as run at once share the patches, so that weights are brought once to each.
+    Wide patches read inputs and weights least often; of a small output they leave SMs without work. As many blocks as run at
+    once share the patches, so that weights are brought once to each.
     """
     x, result = dispatch.operands[0], dispatch.results[0]
     widest = 16 // min(x.type.bytes, *(t.type.bytes for t in dispatch.results))
@@ -114,13 +117,42 @@ def depthwise_schedules(dispatch: Dispatch, window: Window, target: Target) -> I
     if window.kernel[-1] == 1:
         pixels = 1
     found: dict[DepthwiseSchedule, None] = {}
-    for rows, lanes, wide in ((2, 4, pixels), (1, widest, pixels), (2, 8, pixels), (4, 4, pixels), (2, 4, 8), (2, 4, 2)):
-        if rows > 1 and not _shares_rows(dispatch, window, rows, rows * wide):
+    for rows, lanes, wide in itertools.product((2, 1, 4), (4, widest), (pixels, 2, 1)):
+        # Long vectors of several rows spill.
+        if wide > pixels or (rows > 1 and (lanes != 4 or not _shares_rows(dispatch, window, rows, rows * wide))):
             continue
         s = _divide(dispatch, window, target, DepthwiseSchedule(min(lanes, widest), 1, wide, rows=rows))
-        if s is not None:
+        if s is not None and (rows == 1 or _values(window, s) <= HELD_VALUES):
             found[s] = None
-    yield from found
+    return sorted(found, key=lambda s: _cycles(dispatch, window, s, target))
+
+
+def _extent(window: Window, axis: int, outputs: int) -> int:
+    """Inputs along an axis that the windows of neighbouring outputs have."""
+    stride, dilation = window.strides[axis], window.dilations[axis]
+    return len({p * stride + t * dilation for p in range(outputs) for t in range(window.kernel[axis])})
+
+
+def _values(window: Window, s: DepthwiseSchedule) -> int:
+    """Registers of a thread's accumulators and of a line of inputs."""
+    return s.lanes * (s.rows * s.pixels + _extent(window, -1, s.pixels))
+
+
+def _cycles(dispatch: Dispatch, window: Window, s: DepthwiseSchedule, target: Target) -> float:
+    """An estimate: instructions of the patches of an SM's quarter, or of one patch alone, whose latencies nothing hides."""
+    outer = math.prod(window.kernel[:-2]) if window.rank > 1 else 1
+    lines = outer * (_extent(window, -2, s.rows) if window.rank > 1 else 1)
+    loads = lines * _extent(window, -1, s.pixels) * (1.5 * s.lanes + 10)
+    outputs = s.rows * s.pixels
+    products = outputs * window.taps * s.lanes + window.taps * s.lanes / 4
+    each = products + loads + outputs * (s.lanes / 2 + 6) + 30
+    patches = dims.product(_patches(dispatch, s))
+    vectors = -(-int(dispatch.attr("groups")) // s.lanes)
+    warps = math.ceil((patches if isinstance(patches, int) else 1 << 14) * vectors / 32) / (4 * facts(target).sms)
+    # Of equal ones, two rows were the fastest on an H200.
+    each *= 1.0 if s.rows == 2 else 1.03
+    # So many cycles pass between a warp's instructions; up to four warps of a quarter run at once.
+    return each * max(LATENCY, warps * max(1.0, LATENCY / min(4.0, max(1.0, warps))))
 
 
 def _shares_rows(dispatch: Dispatch, window: Window, rows: int, outputs: int) -> bool:
@@ -151,7 +183,7 @@ def _divide(dispatch: Dispatch, window: Window, target: Target, s: DepthwiseSche
 
 def choose_depthwise(dispatch: Dispatch, window: Window, target: Target) -> DepthwiseSchedule | None:
     """The division to take, or None where the weights of one vector of channels do not fit into shared memory."""
-    return next(depthwise_schedules(dispatch, window, target), None)
+    return next(iter(depthwise_schedules(dispatch, window, target)), None)
 
 
 def _patches(dispatch: Dispatch, s: DepthwiseSchedule) -> tuple[dims.Dim, ...]:
@@ -321,7 +353,9 @@ class _Depthwise:
         steps: list[Operand] = [at * w.dilations[a] for a, at in enumerate(outer)]
         return self.line(origin, steps, [(0, line * w.kernel[-1])], acc)
 
-    def line(self, origin: WindowRow, steps: list[Operand], uses: list[tuple[int, Operand]], acc: list[Val]) -> list[Val]:
+    def line(
+        self, origin: WindowRow, steps: Sequence[Operand], uses: Sequence[tuple[int, Operand]], acc: Sequence[Val]
+    ) -> list[Val]:
         """`acc` and the taps along one line of inputs: of each (row of the patch, number of its first tap) that has it."""
         k, s, w = self.k, self.s, self.window
         acc = list(acc)
@@ -358,11 +392,11 @@ class _Depthwise:
         for number, x in enumerate(acc):
             place = list(position)
             inside: Val | bool = True
-            for axis, tile, at in ((-1, s.pixels, number % s.pixels), (-2, s.rows, number // s.pixels)):
+            for axis, tile, step in ((-1, s.pixels, number % s.pixels), (-2, s.rows, number // s.pixels)):
                 if tile > 1:
-                    place[axis] = place[axis] + at
+                    place[axis] = place[axis] + step
                     size = shape[axis - 1]
-                    if at and not (isinstance(size, int) and size % tile == 0):
+                    if step and not (isinstance(size, int) and size % tile == 0):
                         within = place[axis] < self.dk.size(size, "i32")
                         inside = within if inside is True else inside & within
             with k.if_(inside):

@@ -1,4 +1,4 @@
-"""Convolutions on sm_90a whose windows the copy engine reads: the wgmma kernel of matmul with an im2col tensor map for A.
+"""Convolutions on sm_90a whose windows the copy engine reads: the wgmma kernels of matmul with an im2col tensor map for A.
 
 One thread asks for a column of output positions at a time, 128 bytes of channels of one tap (PTX ISA, "Tensor copy modes",
 im2col mode): the map knows strides and padding, and continues in the next line and image. What that takes is channels that
@@ -12,8 +12,17 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_conv_problem import ConvProblem
+from ingot.compiler.codegen.cuda_gemm_cluster import ClusterKernel, ClusterSchedule, plan_cluster
 from ingot.compiler.codegen.cuda_gemm_tiles import Work
-from ingot.compiler.codegen.cuda_gemm_wgmma import SWIZZLE, WgmmaKernel, WgmmaPlan, WgmmaSchedule, blocks_per_sm, plan_wgmma
+from ingot.compiler.codegen.cuda_gemm_wgmma import (
+    SWIZZLE,
+    WgmmaKernel,
+    WgmmaPlan,
+    WgmmaSchedule,
+    WgmmaTile,
+    blocks_per_sm,
+    plan_wgmma,
+)
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
@@ -25,10 +34,28 @@ from ingot.target import Target
 _LIMITS = {1: (-32768, 32767, 65535), 2: (-128, 127, 255), 3: (-16, 15, 31)}
 _FARTHEST_STEP = 8
 
+# From convolutions on an H200; two blocks on an SM, with few stages each, wait for their columns.
+IM2COL_TILES: tuple[WgmmaTile, ...] = (
+    WgmmaTile(128, 256, 0.78), WgmmaTile(128, 192, 0.79), WgmmaTile(192, 128, 0.77), WgmmaTile(128, 160, 0.85),
+    WgmmaTile(128, 128, 0.76), WgmmaTile(128, 96, 0.57), WgmmaTile(128, 64, 0.66), WgmmaTile(64, 256, 0.73),
+    WgmmaTile(64, 128, 0.78), WgmmaTile(64, 64, 0.6),
+)  # fmt: skip
+IM2COL_BESIDE = 0.62
+
 
 @dataclass(frozen=True)
 class Im2colSchedule(WgmmaSchedule):
     """A division for the kernel whose windows the copy engine reads."""
+
+
+@dataclass(frozen=True)
+class Im2colClusterSchedule(ClusterSchedule):
+    """A division among the blocks of clusters, each of which sums a part of K."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.swapped:
+            raise ValueError("windows are the instruction's rows")
 
 
 def windows_map(c: ConvProblem, pixels: int) -> TensorMapArg | None:
@@ -71,12 +98,22 @@ def emit_conv_im2col(module: KernelModule, c: ConvProblem, plan: WgmmaPlan, targ
         _Im2col(dk, c, plan, blocks).emit()
 
 
-class _Im2col(WgmmaKernel):
-    """The kernel while it is written."""
+def plan_im2col_cluster(c: ConvProblem, target: Target, s: Im2colClusterSchedule) -> WgmmaPlan | None:
+    """The launch of a schedule of clusters, or None where the instruction or the copy engine cannot take the operands."""
+    windows = windows_map(c, s.tile_m) if target.wgmma else None
+    return None if windows is None else plan_cluster(c.gemm, target, s, windows)
 
-    def __init__(self, dk: DispatchKernel, c: ConvProblem, plan: WgmmaPlan, blocks: int) -> None:
-        super().__init__(dk, c.gemm, plan, blocks)
-        self.c = c
+
+def emit_im2col_cluster(module: KernelModule, c: ConvProblem, s: Im2colClusterSchedule, plan: WgmmaPlan) -> None:
+    """Write the kernel of `plan` into `module`."""
+    with dispatch_kernel(module, c.gemm.dispatch, plan.launch, exact_threads=True, prologue=True, min_blocks=1) as dk:
+        _Im2colCluster(dk, c, s, plan).emit()
+
+
+class _Windows(WgmmaKernel):
+    """A kernel of matmul whose A is read by windows."""
+
+    c: ConvProblem
 
     def rows_loader(self, work: Work) -> Callable[[Val, Val, Val], None]:
         k, c, w, dk = self.k, self.c, self.c.window, self.dk
@@ -94,3 +131,19 @@ class _Im2col(WgmmaKernel):
             k.tma_load(dst, self.map_a, [channel, *first[::-1], image], full, im2col=offsets[::-1])
 
         return load
+
+
+class _Im2col(_Windows):
+    """The kernel of whole tiles while it is written."""
+
+    def __init__(self, dk: DispatchKernel, c: ConvProblem, plan: WgmmaPlan, blocks: int) -> None:
+        super().__init__(dk, c.gemm, plan, blocks)
+        self.c = c
+
+
+class _Im2colCluster(_Windows, ClusterKernel):
+    """The kernel of clusters while it is written."""
+
+    def __init__(self, dk: DispatchKernel, c: ConvProblem, s: Im2colClusterSchedule, plan: WgmmaPlan) -> None:
+        ClusterKernel.__init__(self, dk, c.gemm, s, plan)
+        self.c = c

@@ -71,7 +71,7 @@ class _ConvWgmma(WgmmaKernel):
             rows.start(work.row, work.batch)
             if weights is not None:
                 weights.start(work.col, work.batch)
-            with k.for_(work.first, work.last, carry=tiles.carry) as steps:
+            with k.for_(work.first, work.last, carry=tiles.carry, rolled=True) as steps:
                 stage, parity = steps.carry
                 k.mbarrier_wait(self.empty(stage), parity ^ 1)
                 base, full = self.shared + stage * self.stage_bytes, self.full(stage)

@@ -20,6 +20,7 @@ from ingot.compiler.codegen.cuda_gemm_wgmma import ATOM, WgmmaKernel, WgmmaPlan,
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
+from ingot.kernel_plan import TensorMapArg
 from ingot.target import Target
 
 
@@ -70,12 +71,17 @@ def _seen(p: GemmProblem, s: ClusterSchedule) -> GemmProblem:
     return replace(p, m=p.n, n=p.m, a=p.b, b=p.a, unsigned=p.unsigned[::-1], results=results)
 
 
-def plan_cluster(p: GemmProblem, target: Target, s: ClusterSchedule) -> WgmmaPlan | None:
-    """The launch of a schedule, or None where the instruction or TMA cannot take the operands."""
+def plan_cluster(
+    p: GemmProblem, target: Target, s: ClusterSchedule, windows: TensorMapArg | None = None
+) -> WgmmaPlan | None:
+    """The launch of a schedule, or None where the instruction or TMA cannot take the operands.
+
+    `windows`: the map of A, where it is no matrix; not `swapped` then.
+    """
     if s.cluster > target.max_cluster:
         return None
     q = _seen(p, s)
-    plan = plan_wgmma(q, target, WgmmaSchedule(s.tile_m, s.tile_n, s.stages))
+    plan = plan_wgmma(q, target, WgmmaSchedule(s.tile_m, s.tile_n, s.stages), windows=windows)
     if plan is None:
         return None
     stages = max(s.stages * stage_bytes(q, plan.schedule), -(-s.rows * s.pitch * 4 // ATOM) * ATOM)
@@ -90,10 +96,10 @@ def plan_cluster(p: GemmProblem, target: Target, s: ClusterSchedule) -> WgmmaPla
 def emit_cluster(module: KernelModule, p: GemmProblem, s: ClusterSchedule, plan: WgmmaPlan) -> None:
     """Write the kernel of `plan` into `module`."""
     with dispatch_kernel(module, p.dispatch, plan.launch, exact_threads=True, min_blocks=1, prologue=True) as dk:
-        _ClusterKernel(dk, p, s, plan).emit()
+        ClusterKernel(dk, p, s, plan).emit()
 
 
-class _ClusterKernel(WgmmaKernel):
+class ClusterKernel(WgmmaKernel):
     """The kernel while it is written: `p` is the product as the instruction sees it, `result` as the epilogue does."""
 
     def __init__(self, dk: DispatchKernel, p: GemmProblem, s: ClusterSchedule, plan: WgmmaPlan) -> None:

@@ -260,7 +260,7 @@ class _Kernel:
     def fill(self, work: Work, state: Sequence[Val]) -> list[Val]:
         """Fill the stages of a piece of work, from (stage, parity) to (stage, parity)."""
         k, p = self.k, self.p
-        with k.for_(work.first, work.last, carry=list(state)) as steps:
+        with k.for_(work.first, work.last, carry=list(state), rolled=True) as steps:
             stage, parity = steps.carry
             k.mbarrier_wait(self.empty(stage), parity ^ 1)
             full = self.full(stage)
@@ -320,7 +320,7 @@ class _Kernel:
         first_of_warp = (local & 31).eq(0)
         scales = weights.fetch_scales(work.first)
         totals = [k.const(0.0, "f32")] * (s.tile_m // 2) if self.promotes else []
-        with k.for_(work.first, work.last, carry=[*state, k.const(0, "i32"), acc, scales, totals]) as steps:
+        with k.for_(work.first, work.last, carry=[*state, k.const(0, "i32"), acc, scales, totals], rolled=True) as steps:
             stage, parity, previous, acc, scales, totals = steps.carry
             ahead = weights.fetch_scales(steps.iv + 1)
             prepared = weights.prepare(scales)
@@ -330,8 +330,6 @@ class _Kernel:
             for group in range(STEPS // GROUP_STEPS):
                 numbers = [group * GROUP_STEPS + i for i in range(GROUP_STEPS)]
                 operands = [weights.registers(base, i, prepared) for i in numbers]
-                if self.promotes and group == 0:
-                    acc, totals = self.promote(acc, totals)
                 k.wgmma_fence()
                 for i, a in zip(numbers, operands, strict=True):
                     shape, kept = (64, s.tile_m, self.row.k), i > 0 or not self.promotes
@@ -341,13 +339,14 @@ class _Kernel:
                 if group == 0:  # the last group of the stage before has ended
                     with k.if_(first_of_warp & (steps.iv > work.first)):
                         k.mbarrier_arrive(self.empty(previous))
+            if self.promotes:  # here: registers that instructions still write must not be carried to where they are read
+                acc, totals = self.promote(acc, totals)
             steps.yield_([*self.next_stage(stage, parity), stage, acc, ahead, totals])
         stage, parity, previous, acc, _, totals = steps.results
         k.wgmma_wait(0)
         with k.if_(first_of_warp & (work.first < work.last)):
             k.mbarrier_arrive(self.empty(previous))
-        sums = self.promote(acc, totals)[1] if self.promotes else list(k.elements(acc))
-        return sums, [stage, parity]
+        return totals if self.promotes else list(k.elements(acc)), [stage, parity]
 
     def promote(self, acc: Val, totals: list[Val]) -> tuple[Val, list[Val]]:
         """Wait for the instructions under way, and add their sums; the accumulator, and the totals."""

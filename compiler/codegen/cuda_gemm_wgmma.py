@@ -289,7 +289,7 @@ class WgmmaKernel:
         """Fill a stage for each step of a piece of work; `state` is (stage, parity), before and after."""
         k = self.k
         load_rows = self.rows_loader(work)
-        with k.for_(work.first, work.last, carry=state) as steps:
+        with k.for_(work.first, work.last, carry=state, rolled=True) as steps:
             stage, parity = steps.carry
             k.mbarrier_wait(self.empty(stage), parity ^ 1)
             full = self.full(stage)
@@ -388,7 +388,7 @@ class WgmmaKernel:
         def multiply(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
             first, last = work.first, work.last
             acc = k.wgmma_accumulator(s.tile_n, row.acc)
-            with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")]) as steps:
+            with k.for_(first, last, carry=[*state, acc, k.const(0, "i32")], rolled=True) as steps:
                 stage, parity, acc, previous = steps.carry
                 acc = issue(stage, parity, acc)
                 # The instructions before these have finished: their stage may be filled again.
@@ -404,7 +404,7 @@ class WgmmaKernel:
 
         def multiply_promoted(work: Work, state: list[Val]) -> tuple[list[Val], list[Val]]:
             totals = [k.const(0.0, "f32")] * (s.tile_n // 2)
-            with k.for_(work.first, work.last, carry=[*state, k.wgmma_accumulator(s.tile_n), totals]) as steps:
+            with k.for_(work.first, work.last, carry=[*state, k.wgmma_accumulator(s.tile_n), totals], rolled=True) as steps:
                 stage, parity, acc, totals = steps.carry
                 acc = issue(stage, parity, acc)
                 k.wgmma_wait(0)
@@ -442,32 +442,35 @@ class WgmmaKernel:
         buffers = self.shared + self.staging + consumer * (STAGING_BUFFERS * STAGING_BYTES * len(staged))
         boxes = s.tile_n // columns if staged else 1
         per_box = s.tile_n // 8 // boxes
+        # All results of a box come first, what the region loads at once; pairs of bytes would take two registers each until the
+        # buffer is there.
+        early = all(self._bits(i) == 16 for i in staged)
         for box in range(boxes):
             slot = buffers + (box % STAGING_BUFFERS) * (STAGING_BYTES * len(staged))
-            if staged:
-                # The buffer's last store must have been read; where boxes are odd, it is the last tile's last one.
-                with k.if_(local.eq(0)):
-                    k.bulk_wait(0 if box == 0 and boxes % STAGING_BUFFERS else STAGING_BUFFERS - 1, read=True)
-                k.barrier(barrier, 128)
-            pending: dict[int, list[Val]] = {i: [] for i in staged if self._bits(i) == 16}
+            if staged and not early:
+                self.await_buffer(local, barrier, box, boxes)
+            found: list[list[Val]] = []
             for j in range(box * per_box, (box + 1) * per_box):
                 for h in range(2):
                     at = n0 + col + 8 * j
                     values = epilogue.results(rows[h][0], at, acc[4 * j + 2 * h : 4 * j + 2 * h + 2])
+                    found.append(values)
                     for i, x in enumerate(values):
                         if i not in staged:
                             epilogue.store(i, x, rows[h][1], rows[h][2], at)
-                        elif i in pending:
-                            pending[i].append(x)
-                        else:
-                            chunk = (narrow_swizzle ^ (j % per_box >> 1)) << 4
-                            place = narrow + (chunk + (8 * (j % 2) + 8 * h * columns))
-                            k.store(x, slot + staged.index(i) * STAGING_BYTES + place, align=2)
-                if j % 2:
-                    chunk = ((lane >> 4) + (j % per_box - 1)) ^ swizzle
-                    for i in pending:
-                        k.stmatrix(slot + staged.index(i) * STAGING_BYTES + (line + (chunk << 4)), pending[i])
-                        pending[i] = []
+            if staged and early:
+                self.await_buffer(local, barrier, box, boxes)
+            for number, i in enumerate(staged):
+                start = slot + number * STAGING_BYTES
+                results = [values[i] for values in found]
+                if self._bits(i) == 16:
+                    for j in range(0, per_box, 2):
+                        chunk = ((lane >> 4) + j) ^ swizzle
+                        k.stmatrix(start + (line + (chunk << 4)), results[2 * j : 2 * j + 4])
+                else:
+                    for j, x in enumerate(results):
+                        chunk = (narrow_swizzle ^ (j >> 2)) << 4
+                        k.store(x, start + (narrow + (chunk + (8 * (j >> 1 & 1) + 8 * (j & 1) * columns))), align=2)
             if staged:
                 k.fence_async_shared()
                 k.barrier(barrier, 128)
@@ -479,6 +482,14 @@ class WgmmaKernel:
                         at_box = [n0 + box * columns, m0 + (consumer << 6), *result.tma_batch(batch)]
                         k.tma_store(tensor_map, slot + number * STAGING_BYTES, at_box)
                     k.bulk_commit()
+
+    def await_buffer(self, local: Val, barrier: Val, box: int, boxes: int) -> None:
+        """Wait until the staging buffer of a tile's box may be written."""
+        k = self.k
+        # Its last store must have been read; where boxes are odd, it is the last tile's last one.
+        with k.if_(local.eq(0)):
+            k.bulk_wait(0 if box == 0 and boxes % STAGING_BUFFERS else STAGING_BUFFERS - 1, read=True)
+        k.barrier(barrier, 128)
 
     def _bits(self, result: int) -> int:
         """Bits of a result's elements."""

@@ -36,6 +36,8 @@ _LEAST = 8192  # bytes of a block of a cluster: waiting for others takes as long
 _COPIES = (4, 8, 16)  # bytes that cp.async copies
 _HELD = 64  # registers of a thread that may hold elements
 _OTHERS = 48  # registers that it needs besides
+_FEW = 16  # registers of elements up to which these rather lie there than in shared memory
+LINE = 128  # bytes that memory is read by
 
 
 @dataclass(frozen=True)
@@ -132,30 +134,41 @@ def _rows(vectors: int, chunk: int) -> int:
     return next((r for r in range(most, most * 3 // 4, -1) if chunk % r == 0 and vectors * r % 32 == 0), most)
 
 
+def seconds(p: GroupProblem, s: ClusterSchedule, target: Target) -> float:
+    """An estimate: the launch, runs of channels in lines of 128 bytes, the cluster's barrier, a second block on an SM.
+
+    Its numbers are an H200's, from images of 576 to 9216 positions.
+    """
+    d, f = p.domain.dispatch, facts(target)
+    positions, outer = p.positions, p.outer
+    assert isinstance(positions, int)
+    assert isinstance(outer, int)
+    size = d.operands[0].type.bytes
+    run = s.groups * p.per_group * size
+    lines = 1.0 if s.groups == p.groups else 1 + (LINE - 16) / run
+    traffic = outer * positions * p.channels * (size + sum(r.type.bytes for r in d.results))
+    blocks = outer * (p.groups // s.groups) * s.cluster
+    # An SM can take more than its part of the memory's rate.
+    moved = traffic * lines / (0.94 * f.bandwidth * min(1.0, 2.5 * blocks / f.sms))
+    # Registers save the way through shared memory where they are few.
+    held = 0.0 if s.registers == (_held_registers(p, s) <= _FEW) else 3e-7
+    return 1.3e-6 + moved + (1.2e-7 * s.cluster if s.cluster > 1 else 0.0) + (1e-6 if blocks > f.sms else 0.0) + held
+
+
 def schedules(p: GroupProblem, target: Target, waves: int = 1) -> list[ClusterSchedule]:
-    """The smallest blocks that together keep every SM busy first: few groups a cluster, and clusters as large as that takes.
+    """The schedules, the one with the least estimated time first.
 
     None where sizes are not constant, where a cluster cannot hold a group, or where blocks come in more than `waves` waves: one
-    that reads, and waits for its cluster, has nothing to do meanwhile, and two launches are faster (by 1.4 times over 16 images
-    of 9216 positions and 320 channels on an H200, by 10 over 2 of 960 channels).
+    that reads, and waits for its cluster, has nothing to do meanwhile, and two launches are faster.
     """
     if not isinstance(p.positions, int) or not isinstance(p.outer, int) or not p.positions:
         return []
     sms, outer = facts(target).sms, p.outer
 
-    def blocks(s: ClusterSchedule) -> int:
-        return outer * (p.groups // s.groups) * s.cluster
+    def fits(s: ClusterSchedule) -> bool:
+        return outer * (p.groups // s.groups) * s.cluster <= waves * sms * max(1, _blocks(p, s, target))
 
-    def badness(s: ClusterSchedule) -> tuple[int, int, int, bool]:
-        return -min(blocks(s), 2 * sms), s.cluster, s.groups, not s.registers
-
-    found = (s for s in _all_schedules(p, target) if blocks(s) <= waves * sms * max(1, _blocks(p, s, target)))
-    return sorted(found, key=badness)
-
-
-def choose(p: GroupProblem, target: Target) -> ClusterSchedule | None:
-    """The schedule to take, or None (see `schedules`)."""
-    return next(iter(schedules(p, target)), None)
+    return sorted(filter(fits, _all_schedules(p, target)), key=lambda s: seconds(p, s, target))
 
 
 def write_cluster(

@@ -2,7 +2,7 @@
 
 A group's elements are short runs far apart, so that walking a group at a time wastes most of every memory access. Here a
 block takes a chunk of positions with all their channels, each thread a fixed vector of channels: the first launch sums over
-positions, then over the channels of each group; the second adds the chunks' sums in their order and normalizes, last chunks
+positions, then over the channels of each group; the second adds the chunks' sums in their order and normalizes, last positions
 first, which the second-level cache still has. Sums are of differences from one value for each group, the median of three of its
 elements, so that large means cancel little and an outlier does no harm.
 """
@@ -113,9 +113,13 @@ def schedules(p: GroupProblem, target: Target, typical: int = 1024) -> Iterator[
     yield from found
 
 
-def choose(p: GroupProblem, target: Target) -> GroupSchedule | None:
-    """The schedule to take; None where channels are too many for a block."""
-    return next(schedules(p, target), None)
+def seconds(p: GroupProblem, target: Target) -> float:
+    """An estimate of both launches, which read twice and write once: numbers of an H200."""
+    outer = p.outer if isinstance(p.outer, int) else 1
+    positions = p.positions if isinstance(p.positions, int) else 1024
+    d = p.domain.dispatch
+    bytes_ = 2 * d.operands[0].type.bytes + sum(r.type.bytes for r in d.results)
+    return 3e-6 + outer * positions * p.channels * bytes_ / (0.85 * facts(target).bandwidth)
 
 
 def write_groups(module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: GroupSchedule) -> KernelPlan:
@@ -145,7 +149,7 @@ def write_groups(module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: G
 class GroupsKernel:
     """A kernel over a chunk of positions, and the channels of `groups` groups from `first_group` on, while it is written.
 
-    `last_first`: blocks take chunks in the reverse order.
+    `last_first`: chunks, and positions of a chunk, are taken in the reverse order.
     """
 
     def __init__(
@@ -154,7 +158,7 @@ class GroupsKernel:
     ) -> None:
         self.dk, self.k, self.p, self.s, self.threads = dk, dk.k, p, s, threads
         k = self.k
-        self.groups, self.first_group = groups, first_group
+        self.groups, self.last_first = groups, last_first
         self.lanes = s.lanes if s.lanes > 1 else 0
         self.type = k.vector_of("f32", s.lanes) if self.lanes else k.type("f32")
         self.spans = spans_of(p, s.lanes)
@@ -286,10 +290,15 @@ class GroupsKernel:
     def some(self, number: Val) -> list[tuple[Val, Val, Val]]:
         """The thread's next few elements, all of which are read before one is used: (position, whether there is one, value)."""
         k, s = self.k, self.s
+        start, rows = self.first + self.row, self.rows()
         places = []
         for i in range(AHEAD):
-            at = self.first + self.row + (number + i) * s.rows
-            places.append((k.min(at, self.last - 1), at < self.last))
+            if self.last_first:
+                turn = rows - 1 - (number + i)
+                places.append((start + k.max(turn, 0) * s.rows, turn >= 0))
+            else:
+                at = start + (number + i) * s.rows
+                places.append((k.min(at, self.last - 1), at < self.last))
         raw = [self.raw(at, self.channel, self.lanes) for at, _ in places]
         return [(at, ok, self.mapped(x, at, self.channel, self.lanes)) for x, (at, ok) in zip(raw, places, strict=True)]
 
@@ -358,7 +367,7 @@ class GroupsKernel:
         k.barrier()
         for at, shift in zip(turns(p.groups), shifts, strict=True):
             total = zero
-            for part in range(parts):
-                total = total + k.load(partial.at((at + part * p.groups) * 2, "f32"), pair, align=8)
+            for number in range(parts):
+                total = total + k.load(partial.at((at + number * p.groups) * 2, "f32"), pair, align=8)
             k.store(k.vector(self.moments(shift, *k.elements(total))), shared.at(at * 2, "f32"), align=8)
         k.barrier()

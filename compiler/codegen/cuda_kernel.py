@@ -26,6 +26,7 @@ from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, known_multiple
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import OVERLAP_SM
 
+TYPICAL_SIZE = 1024  # what cost models take for a size that is not constant
 NARROW = 1 << 31  # offsets below it are computed in 32 bits
 
 
@@ -127,6 +128,8 @@ class DispatchKernel:
         self.k, self.d, self.launch = k, dispatch, launch
         self.begun = False
         self.lane_axes = 1  # trailing axes of the domain over which lanes run
+        self.whole_vectors = False  # positions of vectors are multiples of their lanes, and rows are whole vectors
+        self._lane_indices: dict[int, tuple[Val, Val, list[int]]] = {}  # by identity: an index in lanes, of the first, steps
         self._pointers: dict[tuple[str, int], Val] = {}
         self.maps: list[Val] = []
         for buffer, arg in zip(launch.buffers, k.args, strict=False):
@@ -141,7 +144,8 @@ class DispatchKernel:
                 self._symbols[name] = k.load(table.at(i, "i64"), "i64", align=8)
 
     def begin(self) -> None:
-        """Wait until the launches before this one have ended, then let those after it start.
+        """Wait until the launches before this one have ended, then let those after it start: where this one takes a few
+        microseconds, at once, else as its blocks end, for blocks that wait take places on SMs unevenly.
 
         Every thread comes here once, before its first access to memory that another launch reads or writes. Before it may stand
         what concerns the block alone, and reads of sizes and tensor maps, which do not change while a program runs.
@@ -151,7 +155,8 @@ class DispatchKernel:
         if self.k.sm >= OVERLAP_SM:
             prefetch_weights(self)
             self.k.grid_dependency_wait()
-            self.k.grid_dependency_launch()
+            if takes_little(self.launch):
+                self.k.grid_dependency_launch()
 
     # --- sizes
 
@@ -309,11 +314,20 @@ class DispatchKernel:
 
     def load_at(self, operand: int, indices: Sequence[Val]) -> Val:
         """The operand's elements at computed indices: scalars, or vectors of them."""
-        k = self.k
+        k, t = self.k, self.d.operands[operand]
         lanes = max((i.t.lanes for i in indices if i.t.kind == "vector"), default=0)
-        domain = self.d.operands[operand].shape
+        domain = t.shape
         if not lanes:
             return self.load(operand, indices, domain)
+        last = self._lane_indices.get(id(indices[-1]))
+        if last is not None and t.strides[-1] == 1 and not any(i.t.kind == "vector" for i in indices[:-1]):
+            # The position along an axis of the domain: neighbours lie side by side.
+            _, first, steps = last
+            width = steps[-1] + 1
+            each = math.gcd(width, vector_lanes(t, self.d))
+            if self.whole_vectors and each * t.type.bits >= 32:
+                run = self._load_run(self.address("operand", operand, [*indices[:-1], first], domain), t, width, each)
+                return run if width == lanes else k.shuffle(run, run, steps)
         return k.vector([
             self.load(operand, [k.extract(i, lane) if i.t.kind == "vector" else i for i in indices], domain)
             for lane in range(lanes)
@@ -350,7 +364,10 @@ class DispatchKernel:
             at = k.cast(position[axis], "i64")
             if lanes and axis >= lead:
                 steps = [place[axis - lead] for place in lane_positions(domain, lanes, self.lane_axes)]
-                return k.broadcast(at, lanes) + k.vector_constant(steps, k.vector_of("i64", lanes))
+                value = k.broadcast(at, lanes) + k.vector_constant(steps, k.vector_of("i64", lanes))
+                if steps == sorted(steps) and steps[-1] & (steps[-1] + 1) == 0:
+                    self._lane_indices[id(value)] = value, at, steps
+                return value
             return at
 
         return emit_region(
@@ -432,6 +449,21 @@ def dispatch_kernel(
             dk.begin()
         yield dk
         assert dk.begun, f"{launch.symbol} never waits for the launches before it"
+
+
+class _Typical(dict):
+    def __missing__(self, name: str) -> int:
+        return TYPICAL_SIZE
+
+
+def constant(d: Dim) -> int:
+    """A value of a dimension for cost models."""
+    return d if isinstance(d, int) else dims.evaluate(d, _Typical())
+
+
+def takes_little(launch: KernelLaunch) -> bool:
+    """True for what a large GPU does in a few microseconds. (On an H200, models of larger kernels lose 2 % by early starts.)"""
+    return constant(launch.flops) <= 250_000_000 and constant(launch.bytes) <= 1 << 20
 
 
 def region_operands(regions: Sequence[ScalarRegion]) -> list[int]:

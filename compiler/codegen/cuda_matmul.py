@@ -21,7 +21,7 @@ steps are shared instead (cuda_stream_k.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,12 +62,12 @@ from ingot.compiler.codegen.cuda_gemm_wgmma import (
     stage_bytes,
 )
 from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
+from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.cuda_targets import facts
 from ingot.dialects.mlir import ir
-from ingot.dims import Dim
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import KernelLaunch, KernelPlan
 from ingot.target import Target
@@ -85,7 +85,6 @@ GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
 PROMOTED_SHARE = 0.9  # of the rate of a tile's instructions where their sums are promoted to f32: not measured yet
-TYPICAL_SIZE = 1024  # what the cost model takes for a size that is not constant
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,6 @@ class Estimate:
 
     seconds: float
     schedule: Any
-
-
-def constant(d: Dim) -> int:
-    """A value of a dimension for the cost model."""
-    return d if isinstance(d, int) else dims.evaluate(d, _Typical())
-
-
-class _Typical(dict):
-    def __missing__(self, name: str) -> int:
-        return TYPICAL_SIZE
 
 
 def tensor_core_seconds(
@@ -159,29 +148,41 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
 
 
 def wgmma_schedules(
-    p: GemmProblem, target: Target, kind: type[WgmmaSchedule] = WgmmaSchedule, plan: Callable[[Any], Any] | None = None
+    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[WgmmaSchedule] = WgmmaSchedule,
+    plan: Callable[[Any], Any] | None = None, beside: float = 0.82,
 ) -> Iterator[Estimate]:
-    """Estimates of all wgmma schedules of a kind that fit; `plan` gives None for what a kernel cannot take."""
+    """Estimates of all wgmma schedules of a kind that fit.
+
+    `plan` gives None for what a kernel cannot take; `beside` is the share of its rate that a tile reaches beside another one.
+    """
     plan = plan or (lambda s: plan_wgmma(p, target, s))
     tile_k = 1024 // p.a.bits
     steps = max(1, constant(p.k) // tile_k)
-    for tile in WGMMA_TILES:
+    for tile in tiles:
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
             for stages in (8, 6, 5, 4, 3):
                 s = kind(tile.m, tile.n, stages, splits)
                 # Tiles that leave SMs without a second block may as well have the memory of both.
-                tiles = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
-                tiles *= max(1, constant(dims.product(p.batch)))
-                alone = tile.m * tile.n > shared_sm_area(p, target) or tiles <= facts(target).sms
+                count = math.ceil(constant(p.m) / tile.m) * math.ceil(constant(p.n) / tile.n) * splits
+                count *= max(1, constant(dims.product(p.batch)))
+                alone = tile.m * tile.n > shared_sm_area(p, target) or count <= facts(target).sms
                 budget = target.shared_bytes if alone else target.shared_bytes // 2
                 if stages * stage_bytes(p, s) + 2048 + 2 * tile.m * 128 * (splits == 1) <= budget and plan(s):
-                    blocks, share = (1, tile.efficiency) if alone else (2, 0.82 * tile.efficiency)
+                    blocks, share = (1, tile.efficiency) if alone else (2, beside * tile.efficiency)
+                    share *= _filled(p, tile)
                     yield Estimate(tensor_core_seconds(p, target, (tile.m, tile.n), splits, blocks, share), s)
                     if splits == 1 and (shared := stream_k_estimate(p, target, s, blocks, share)):
                         yield shared
                     break
+
+
+def _filled(p: GemmProblem, tile: WgmmaTile) -> float:
+    """The share of its rate that a tile keeps whose last columns the product lacks: the copy engine fills zeros slowly."""
+    n = max(1, constant(p.n))
+    columns = -(-n // tile.n) * tile.n
+    return 1 / (1 + 1.2 * (columns - n) / columns)
 
 
 def clustered_blocks(sms: int, cluster: int, each: int) -> int:
@@ -206,8 +207,14 @@ def cluster_seconds(cluster: int, rows: int, cols: int) -> float:
     return 0.3e-6 + 0.1e-6 * cluster + rows * cols * 4 / 36e9 if cluster > 1 else 0.2e-6
 
 
-def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped."""
+def cluster_schedules(
+    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[ClusterSchedule] = ClusterSchedule,
+    plan_of: Callable[[Any], Any] | None = None,
+) -> Iterator[Estimate]:
+    """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped.
+
+    `plan_of` gives None for what a kernel cannot take; where it is given nothing is swapped.
+    """
     m, n = max(1, constant(p.m)), max(1, constant(p.n))
     batch = max(1, constant(dims.product(p.batch)))
     sms = facts(target).sms
@@ -215,8 +222,8 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
     steps = max(1, -(-constant(p.k) // tile_k))
     columns = next((c for c in SWAPPED_COLUMNS if c >= m), 0)
     swapped = [WgmmaTile(rows, columns, min(0.75, columns / 40)) for rows in (64, 128) if columns]
-    tiles = [(tile, True) for tile in swapped] + [(tile, False) for tile in WGMMA_TILES if m > 32]
-    for tile, swap in tiles:
+    either = [(tile, True) for tile in swapped if plan_of is None] + [(tile, False) for tile in tiles if m > 32]
+    for tile, swap in either:
         rows, cols = (tile.n, tile.m) if swap else (tile.m, tile.n)
         count = -(-m // rows) * -(-n // cols) * batch
         for cluster in CLUSTERS:
@@ -227,8 +234,8 @@ def cluster_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
             budget = (target.shared_bytes if alone else target.shared_bytes // 2) - 4096
             lines = tile.m + (-(-tile.n // 64) * 64 if (p.a if swap else p.b).major == "row" else tile.n)
             stages = min(budget // (lines * 128 + 16), max(3, -(-steps // cluster)))
-            s = ClusterSchedule(tile.m, tile.n, stages, cluster, swap)
-            plan = plan_cluster(p, target, s) if stages >= 3 else None
+            s = kind(tile.m, tile.n, stages, cluster, swap)
+            plan = None if stages < 3 else plan_cluster(p, target, s) if plan_of is None else plan_of(s)
             if plan is not None:
                 adding = cluster_seconds(cluster, rows, cols)
                 fits = target.shared_bytes // (plan.launch.shared_bytes + 1024)

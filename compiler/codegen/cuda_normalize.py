@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import PartedDomain, row_domain
 from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule, write_cluster
-from ingot.compiler.codegen.cuda_group_cluster import choose as choose_cluster
 from ingot.compiler.codegen.cuda_group_cluster import schedules as cluster_schedules
-from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem, write_groups
-from ingot.compiler.codegen.cuda_group_normalize import choose as choose_groups
+from ingot.compiler.codegen.cuda_group_cluster import seconds as cluster_seconds
+from ingot.compiler.codegen.cuda_group_normalize import (
+    GroupProblem,
+    GroupSchedule,
+    group_problem,
+    write_groups,
+)
 from ingot.compiler.codegen.cuda_group_normalize import schedules as launch_schedules
+from ingot.compiler.codegen.cuda_group_normalize import seconds as launch_seconds
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
     dispatch_kernel,
@@ -77,13 +82,14 @@ def choose(domain: PartedDomain) -> NormalizeSchedule:
     return NormalizeSchedule(CHUNK_THREADS, lanes, max(1, CHUNK_VECTORS * 4 // max(4, lanes)), chunked=True, axes=axes)
 
 
-def group_schedules(dispatch: Dispatch, target: Target) -> list[ClusterSchedule | GroupSchedule]:
-    """All schedules of a group normalization, the one to take first; none of other dispatches."""
-    p = group_problem(dispatch)
-    if p is None:
-        return []
-    found = [*cluster_schedules(p, target), *launch_schedules(p, target)]
-    return [*found, *(s for s in cluster_schedules(p, target, waves=16) if s not in found)]
+GroupSchedules = list[tuple[float, ClusterSchedule | GroupSchedule]]
+
+
+def group_schedules(p: GroupProblem, target: Target, waves: int = 1) -> GroupSchedules:
+    """(estimated seconds, schedule) of a group normalization, the least first; `waves`: of clusters, at most."""
+    found: GroupSchedules = [(cluster_seconds(p, s, target), s) for s in cluster_schedules(p, target, waves)]
+    found += [(launch_seconds(p, target), s) for s in launch_schedules(p, target)]
+    return sorted(found, key=lambda x: x[0])
 
 
 def emit(
@@ -93,7 +99,7 @@ def emit(
     a group to cuda_group_normalize.py."""
     groups = group_problem(dispatch)
     if groups is not None and not isinstance(schedule, NormalizeSchedule):
-        by_group = schedule or choose_cluster(groups, target) or choose_groups(groups, target)
+        by_group = schedule or next((s for _, s in group_schedules(groups, target)), None)
         if by_group is not None:
             module = KernelModule(target.name, context=ir.Context.current)
             with module:

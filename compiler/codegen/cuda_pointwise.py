@@ -137,7 +137,7 @@ class _Walk:
         body: Callable[[DispatchKernel, list[Val], int], list[Val]],
     ) -> None:
         self.dk, self.k, self.domain, self.s, self.body = dk, dk.k, domain, s, body
-        dk.lane_axes = s.axes
+        dk.lane_axes, dk.whole_vectors = s.axes, True
         for t in dk.d.results:
             if t.type.bits < 8 and s.lanes % 2:
                 raise NotImplementedError(f"results of {t.dtype} whose rows are no whole bytes")

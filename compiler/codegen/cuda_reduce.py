@@ -13,8 +13,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import PartedDomain, parted_domain
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_operands, symbol_of
-from ingot.compiler.codegen.cuda_matmul import constant
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, constant, dispatch_kernel, region_operands, symbol_of
 from ingot.compiler.codegen.cuda_rows import fold, inner_lanes
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule

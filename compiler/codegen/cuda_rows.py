@@ -56,7 +56,7 @@ class RowWalk:
         self, dk: DispatchKernel, domain: PartedDomain, lanes: int, threads: int, vectors: int, lane_axes: int = 1
     ) -> None:
         self.dk, self.k, self.domain = dk, dk.k, domain
-        dk.lane_axes = lane_axes
+        dk.lane_axes, dk.whole_vectors = lane_axes, True
         self.lanes, self.threads, self.vectors = lanes, threads, vectors
         self.thread = dk.k.thread_id() & (threads - 1) if threads == 32 else dk.k.thread_id()
         self._slots = 0

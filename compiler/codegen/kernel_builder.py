@@ -158,14 +158,11 @@ class KernelModule:
             canonical = f"struct<{', '.join(t.name for t in members)}>"
             if canonical != name:
                 return self.type(canonical)
-            text = f"!llvm.struct<({', '.join(str(t.mlir) for t in members)})>"
+            # LLVM IR spells a type without a name wherever it occurs: 100 members for each access to one of them.
+            named = f'"{members[0].name}_{len(members)}", ' if len(members) >= 8 and len(set(members)) == 1 else ""
+            text = f"!llvm.struct<{named}({', '.join(str(t.mlir) for t in members)})>"
             return ValueType(name, ir.Type.parse(text, ctx), "struct", members=members)
         raise ValueError(f"{name!r} is not a type of Kernel IR")
-
-    def type_of(self, mlir: Any) -> ValueType:
-        """The `ValueType` of an `ir.Type`."""
-        text = str(mlir).replace("!llvm.", "")
-        return self.type(re.sub(r"struct<\((.*)\)>", r"struct<\1>", text))
 
     @contextmanager
     def kernel(
@@ -336,10 +333,13 @@ class KernelBuilder(MemoryOps):
         return [self.value(leaf) for leaf in flatten(carry)]
 
     @contextmanager
-    def for_(self, start: Operand, stop: Operand, step: Operand = 1, carry: Any = None) -> Iterator[Loop]:
+    def for_(
+        self, start: Operand, stop: Operand, step: Operand = 1, carry: Any = None, *, rolled: bool = False
+    ) -> Iterator[Loop]:
         """`for iv in range(start, stop, step)` (signed, step positive), with carried values.
 
-        All three bounds have one integer type: that of the first `Val` among them, else the index type.
+        All three bounds have one integer type: that of the first `Val` among them, else the index type. `rolled` keeps LLVM
+        from unrolling and peeling the loop: one whose body waits for tensor cores gains nothing by it, and compiles longer.
 
             with k.for_(0, n, carry=[acc, best]) as loop:
                 acc, best = loop.carry
@@ -350,7 +350,8 @@ class KernelBuilder(MemoryOps):
         bounds = [self.value(x, t) for x in (start, stop, step)]
         leaves = self._carry_leaves([] if carry is None else carry)
         types = [leaf.t for leaf in leaves]
-        created = self.op("scf.for", [*bounds, *leaves], types, regions=1)
+        attributes = {"loop_annotation": self.attr("#llvm.loop_annotation<unroll = <disable = true>>")} if rolled else None
+        created = self.op("scf.for", [*bounds, *leaves], types, attributes, regions=1)
         with self.loc:
             block = created.regions[0].blocks.append(t.mlir, *[x.mlir for x in types])
         tree = [] if carry is None else carry

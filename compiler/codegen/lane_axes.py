@@ -75,8 +75,8 @@ class LanePattern:
 
 def lane_pattern(t: TensorArg, domain: Sequence[Dim], lanes: int, axes: int, dispatch: Dispatch) -> LanePattern | None:
     """How vectors of `lanes` neighbours over the last `axes` axes of `domain` lie in `t`; None where that is not constant."""
-    sizes: list[Dim] = [1] * max(0, len(domain) - t.rank) + list(t.shape)
-    strides: list[Dim] = [0] * (len(sizes) - t.rank) + list(t.strides)
+    missing = max(0, len(domain) - t.rank)
+    sizes, strides = (*(1,) * missing, *t.shape), (*(0,) * missing, *t.strides)
     steps = [0 if d == 1 else s for d, s in zip(sizes[-axes:], strides[-axes:], strict=True)]
     constant = [s for s in steps if isinstance(s, int)]
     if len(constant) != len(steps) or any(d not in (1, n) for d, n in zip(sizes[-axes:], domain[-axes:], strict=True)):

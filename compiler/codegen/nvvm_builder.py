@@ -515,6 +515,17 @@ class NvvmBuilder(MatrixOps):
                 codes += self.elements(self.bitcast(both, self.vector_of("i8", 2)))
         return self.vector(codes[: len(lanes)]) if x.t.kind == "vector" else codes[0]
 
+    def round_to_byte(self, x: Val, signed: bool) -> Val:
+        """`cvt.rni.sat`: f32 to the nearest 8-bit integer, ties to even, within its range; NaN to 0."""
+        text = f"cvt.rni.sat.{'s' if signed else 'u'}8.f32 $0, $1;"
+
+        def convert(y: Val) -> Val:
+            word = self.inline_asm(text, "=r,f", [y], self.i32, pure=True)
+            assert word is not None
+            return self.cast(word, "i8")
+
+        return self._by_lane(x, convert)
+
     # --- last resort
 
     def wgmma_settled(self, accumulator: Val) -> Val:
@@ -523,7 +534,9 @@ class NvvmBuilder(MatrixOps):
         members = self.elements(accumulator)
         count = len(members)
         constraints = ",".join(["=f"] * count + [str(i) for i in range(count)])
-        return self.inline_asm("", constraints, members, accumulator.t)
+        settled = self.inline_asm("", constraints, members, accumulator.t)
+        assert settled is not None, "it has a result"
+        return settled
 
     def inline_asm(
         self,

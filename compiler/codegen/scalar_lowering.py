@@ -19,6 +19,7 @@ Constants and loads may be scalars among vectors: they are splatted where they m
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 from ingot.compiler.codegen.kernel_builder import KernelBuilder
 from ingot.compiler.codegen.values import Val
 from ingot.dialects.scalar_table import TABLE, ScalarOp
-from ingot.dispatch import ScalarRegion
+from ingot.dispatch import ScalarInst, ScalarRegion
 from ingot.dtypes import DTYPES
 
 _CMPF = {"oeq": 1, "ogt": 2, "oge": 3, "olt": 4, "ole": 5, "one": 6, "une": 13, "uno": 14}
@@ -153,6 +154,37 @@ class ScalarEmitter:
         return k.cast(x, type_, signed=name not in ("extui", "uitofp", "fptoui"))
 
 
+def rounded_bytes(region: ScalarRegion) -> dict[int, tuple[int, bool]]:
+    """Values that are 8-bit integers, rounded to even and saturated, of an f32: (number of the f32, signed) of each."""
+    first = len(region.args)
+
+    def made_by(value: int, op: str) -> ScalarInst | None:
+        inst = region.insts[value - first] if value >= first else None
+        return inst if inst is not None and inst.op == op else None
+
+    def bounded(value: int, op: str, bound: float) -> int | None:
+        """What `value` is the `op` of, besides `bound`."""
+        inst = made_by(value, op)
+        for a, b in itertools.permutations(inst.args) if inst else ():
+            limit = made_by(b, "const")
+            if limit is not None and limit.attr("value") == bound:
+                return a
+        return None
+
+    found = {}
+    for number, inst in enumerate(region.insts, first):
+        if inst.op in ("fptosi", "fptoui") and inst.type == "i8":
+            signed = inst.op == "fptosi"
+            bounds = (("maxf", -128.0), ("minf", 127.0)) if signed else (("maxf", 0.0), ("minf", 255.0))
+            for order in (bounds, bounds[::-1]):
+                inner = bounded(inst.args[0], *order[0])
+                inner = None if inner is None else bounded(inner, *order[1])
+                rounded = None if inner is None else made_by(inner, "roundeven")
+                if rounded is not None and region.type_of(rounded.args[0]) == "f32":
+                    found[number] = (rounded.args[0], signed)
+    return found
+
+
 def emit_region(
     k: KernelBuilder,
     region: ScalarRegion,
@@ -189,8 +221,12 @@ def emit_region(
             loaded[kind, *key] = loader(*key)
         return loaded[kind, *key]
 
+    bytes_ = rounded_bytes(region) if k.module.is_gpu else {}
     for inst in region.insts:
-        if inst.op == "load":
+        if len(values) in bytes_:
+            x, signed = bytes_[len(values)]
+            value = k.round_to_byte(values[x], signed)  # type: ignore[attr-defined]
+        elif inst.op == "load":
             value = source("load", load, inst.attr("operand"))
         elif inst.op == "load_at":
             if load_at is None:

@@ -482,6 +482,17 @@ def _ptx_lop3(op: Op, match: re.Match[str]) -> Run:
     return run
 
 
+def _ptx_round_to_byte(op: Op, match: re.Match[str]) -> Run:
+    low, high = (-128, 127) if match[1] == "s" else (0, 255)
+    x, r = op.operands[0], op.results[0]
+
+    def run(group: Group) -> None:
+        rounded = np.rint(group.env[x])
+        group.env[r] = np.clip(np.where(np.isnan(rounded), 0, rounded), low, high).astype(np.int32)
+
+    return run
+
+
 _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"mbarrier\.arrive\.shared::cluster\.b64 _, \[\$0\];", _ptx_mbarrier_arrive),
     (r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.(\w+)\.(\w+)\.f32 .*", _ptx_mma),
@@ -493,6 +504,7 @@ _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
     (r"", _ptx_same),
     (r"prefetch\.global\.L2 .*", _ptx_nothing),
     (r"tanh\.approx\.f32 .*", _ptx_tanh),
+    (r"cvt\.rni\.sat\.([su])8\.f32 \$0, \$1;", _ptx_round_to_byte),
     (r"lop3\.b32 \$0, \$1, \$2, \$3, (0x[0-9a-f]+);", _ptx_lop3),
 )
 

@@ -66,7 +66,7 @@ def kind_of(text: str) -> Kind:
     if m := re.fullmatch(r"vector<(\d+)x(.+)>", text):
         element = kind_of(m[2])
         return Kind(element.dtype, (int(m[1]),), space=element.space)
-    if m := re.fullmatch(r"!llvm\.struct<\((.*)\)>", text):
+    if m := re.fullmatch(r'!llvm\.struct<(?:"[^"]*", )?\((.*)\)>', text):
         members = tuple(kind_of(part) for part in _split(m[1]))
         if all(k == members[0] for k in members):
             return Kind(members[0].dtype, (len(members), *members[0].shape))

@@ -196,13 +196,10 @@ def _group_query_attention(low: Lowering) -> list[Source | None]:
     q, k, v = (split_heads(low, x, h) for x, h in zip(parts, (heads, kv_heads, kv_heads), strict=True))
     if low.attr("do_rotary"):
         cos, sin = low.tensor(7), low.tensor(8)
-        positions = None
-        if low.has(9):
-            ids = low.source(9)
-            positions = low.build.reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
+        ids = low.source(9) if low.has(9) else None
 
         def place(b: RegionBuilder) -> list[Scalar]:
-            at = b.addi(b.index(2), b.dim(past)) if positions is None else b.load(positions)
+            at = b.addi(b.index(2), b.dim(past)) if ids is None else b.load_at(ids, [b.index(0), b.index(2)])
             return [b.wrapped_index(at, cos.shape[0])]
 
         turned = _rotated_elements(low, cos)
@@ -241,12 +238,13 @@ def _rotary_embedding(low: Lowering) -> Source:
     if three:
         heads = low.attr("num_heads")
         x = split_heads(low, x, heads or low.node.divide_exactly(x.shape[2], turned, "the last axis has no whole heads"))
-    first = ids.rank == 1  # one position, that of the first element
-    positions = low.build.reshape(ids, (1, 1, 1, 1) if first else (ids.shape[0], 1, ids.shape[1], 1))
 
     def place(b: RegionBuilder) -> list[Scalar]:
-        at = b.to_index(b.load(positions))
-        return [b.wrapped_index(b.addi(at, b.index(2)) if first else at, cos.shape[0])]
+        if ids.rank == 1:  # one position, that of the first element
+            at = b.addi(b.to_index(b.load(ids)), b.index(2))
+        else:
+            at = b.to_index(b.load_at(ids, [b.index(0), b.index(2)]))
+        return [b.wrapped_index(at, cos.shape[0])]
 
     y = rotary(low, x, cos, sin, turned, place, interleaved=bool(low.attr("interleaved")))
     return merge_heads(low, y) if three else y

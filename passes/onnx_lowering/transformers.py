@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable
 
+from ingot import dims
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
 from ingot.passes.onnx_inference.transformers import is_short
@@ -207,15 +208,11 @@ def _rotary_embedding(low: Lowering) -> Source:
     rotated = low.attr("rotary_embedding_dim") or size
     interleaved = bool(low.attr("interleaved"))
     caches = [low.tensor(1), low.tensor(2)]
-    positions = None
-    if low.has(3):
-        ids = low.tensor(3)
-        positions = low.build.reshape(ids, (ids.shape[0], 1, ids.shape[1], 1))
+    positions = low.tensor(3) if low.has(3) else None
 
     def place(b: RegionBuilder) -> list[Scalar]:
-        if positions is None:
-            return [b.index(0), b.index(2)]
-        return [b.wrapped_index(b.load(positions), caches[0].shape[0])]
+        at = [b.index(0), b.index(2)]
+        return at if positions is None else [b.wrapped_index(b.load_at(positions, at), caches[0].shape[0])]
 
     y = rotary(low, x, caches[0], caches[1], rotated, place, interleaved=interleaved)
     return merge_heads(low, y) if three else y
@@ -236,6 +233,8 @@ def rotary(
     `place` gives the indices into the caches [..., rotated / 2], all but the last, at a position of x.
     """
     size, half = x.shape[3], rotated // 2
+    if rotated == size:
+        return _rotary_of_pairs(low, x, cos, sin, place, interleaved=interleaved)
 
     def body(b: RegionBuilder) -> Scalar:
         d = b.index(3)
@@ -246,14 +245,40 @@ def rotary(
             is_first = b.cmpi_slt(d, b.const(half, "i64"))
             shift = b.select(is_first, b.const(half, "i64"), b.const(-half, "i64"))
             partner, k = b.addi(d, shift), b.select(is_first, d, b.subi(d, b.const(half, "i64")))
-        if rotated != size:
-            # Elements that stay read something in range.
-            partner, k = b.clamped_index(partner, size), b.clamped_index(k, half)
+        # Elements that stay read something in range.
+        partner, k = b.clamped_index(partner, size), b.clamped_index(k, half)
         at = [*place(b), k]
         cosine, sine = b.load_at(cos, at), b.load_at(sin, at)
         value = b.load(x)
         other = b.load_at(x, [b.index(0), b.index(1), b.index(2), partner])
         y = b.addf(b.mulf(value, cosine), b.mulf(b.select(is_first, b.negf(other), other), sine))
-        return y if rotated == size else b.select(b.cmpi_slt(d, b.const(rotated, "i64")), y, value)
+        return b.select(b.cmpi_slt(d, b.const(rotated, "i64")), y, value)
 
     return low.build.pointwise(x.type, x.shape, body)
+
+
+def _rotary_of_pairs(
+    low: Lowering,
+    x: TypedValue,
+    cos: TypedValue,
+    sin: TypedValue,
+    place: Callable[[RegionBuilder], list[Scalar]],
+    *,
+    interleaved: bool,
+) -> TypedValue:
+    """`rotary` of all elements, over x whose last axis is split in two: partners are x with the pairs' axis backwards."""
+    half = dims.exact_div(x.shape[3], 2)
+    assert half is not None
+    pair = 4 if interleaved else 3
+    domain = (*x.shape[:3], *((half, 2) if interleaved else (2, half)))
+    pairs = low.build.reshaped(x, domain)
+    backwards = [-1 if i == pair else 1 for i in range(5)]
+    partners = low.build.slice(pairs, [int(i == pair) for i in range(5)], domain, backwards)
+
+    def body(b: RegionBuilder) -> Scalar:
+        at = [*place(b), b.index(7 - pair)]
+        other = b.load(partners)
+        turned = b.select(b.cmpi_eq(b.index(pair), b.const(0, "i64")), b.negf(other), other)
+        return b.addf(b.mulf(b.load(pairs), b.load_at(cos, at)), b.mulf(turned, b.load_at(sin, at)))
+
+    return low.build.reshaped(low.build.pointwise(x.type, domain, body), x.shape)

@@ -76,7 +76,7 @@ def measure(
         session = Session(opened, progress=update, **session_arguments)
         loaded = time.perf_counter()
         specs = session.get_inputs()
-        feeds = read_npz(inputs, specs) if inputs else random_feeds(specs, parse_dims(dims))
+        feeds = read_npz(inputs, specs) if inputs else random_feeds(session, parse_dims(dims))
         session.run(None, feeds)
     first = time.perf_counter()
     for _ in range(warmup):

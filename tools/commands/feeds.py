@@ -6,12 +6,15 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ingot.dtypes import ONNX_TYPE_BY_NAME, onnx_numpy
 from ingot.errors import Error, InputError
+
+if TYPE_CHECKING:
+    from ingot.runtime.session import Session
 
 DEFAULT_DIM = 1
 
@@ -64,15 +67,18 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         raise Error(f"cannot write: {e.strerror or e}", node=str(path), cure="give a writable path") from e
 
 
-def random_feeds(inputs: Sequence[Any], dims: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
-    """Random arrays for a session's inputs: standard normal floats, zeros and ones elsewhere; sizes not given are 1.
+def random_feeds(session: Session, dims: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
+    """Random arrays for a session's inputs: standard normal floats, zeros and ones elsewhere; sizes not given are 1, those that
+    are elements of inputs among them.
 
     Raises InputError where `dims` names a dimension that no input has.
     """
     from ingot import dims as expressions
 
+    inputs, elements = session.get_inputs(), session.get_size_elements()
     shapes = [tuple(map(expressions.as_dim, spec.shape)) for spec in inputs]
-    known = sorted(set().union(*map(expressions.symbols_of, shapes)))
+    given = {name for named in elements.values() for name in named.values()}
+    known = sorted(given.union(*map(expressions.symbols_of, shapes)))
     for name in dims:
         if name not in known:
             named = f"its dimensions are {', '.join(known)}" if known else "its sizes are all fixed"
@@ -85,6 +91,8 @@ def random_feeds(inputs: Sequence[Any], dims: dict[str, int], seed: int = 0) -> 
         dtype = _numpy_type(spec.type)
         if dtype.kind in "iub":
             feeds[spec.name] = rng.integers(0, 2, shape).astype(dtype)
+            for number, name in elements.get(spec.name, {}).items():
+                feeds[spec.name].reshape(-1)[number] = env[name]
         else:
             feeds[spec.name] = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
     return feeds

@@ -29,7 +29,7 @@ def command(
     with progress() as update:
         session = Session(open_engine(engine, update), progress=update, **session_arguments)
         specs = session.get_inputs()
-        feeds = read_npz(inputs, specs) if inputs else random_feeds(specs, parse_dims(dims), seed)
+        feeds = read_npz(inputs, specs) if inputs else random_feeds(session, parse_dims(dims), seed)
         results = session.run(None, feeds)
     named = {spec.name: np.asarray(value) for spec, value in zip(session.get_outputs(), results, strict=True)}
     for name, value in named.items():

@@ -78,6 +78,19 @@
   ^bb0(%a: f32):
     "ingot.yield"(%a) : (f32) -> ()
   }) {axes = array<i64: 1>, kind = "softmax", epsilon = 0.0} : (tensor<6x6xf16>) -> tensor<6x6xf32>
+  // CHECK:      "ingot.normalize"
+  // CHECK:      ^bb0(%{{.*}}: f32, %{{.*}}: f32, %{{.*}}: f32):
+  // CHECK:      kind = "layer"
+  %ln = "ingot.normalize"(%m) ({
+  ^bb0(%a: f16):
+    %f = "ingot.extf"(%a) : (f16) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32, %mean: f32, %scale: f32):
+    %ms = "ingot.mulf"(%mean, %scale) : (f32, f32) -> f32
+    %md = "ingot.addf"(%a, %ms) : (f32, f32) -> f32
+    "ingot.yield"(%md) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "layer", epsilon = 0.0} : (tensor<6x6xf16>) -> tensor<6x6xf32>
   // CHECK:      "ingot.pointwise"() ({
   // CHECK-NEXT:   "ingot.index"() {axis = 0 : i64} : () -> i64
   // CHECK-NEXT:   "ingot.dim"() {dim = "4*N"} : () -> i64

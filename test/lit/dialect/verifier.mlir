@@ -209,6 +209,36 @@
 
 "ingot.func"() ({
 ^bb0(%x: tensor<4x6xf32>, %y: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<4xi64>):
+  // expected-error @+1 {{region 'epilogue' takes (f32, f32), expected (f32, f32, f32)}}
+  %r = "ingot.normalize"(%x) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32, %scale: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "layer", epsilon = 0.0} : (tensor<4x6xf32>) -> tensor<4x6xf32>
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "y", "i"], input_types = ["float", "float", "int64"]} : () -> ()
+
+// -----
+
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %y: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<4xi64>):
+  // expected-error @+1 {{region 'epilogue' takes (f32, f32), expected (f32)}}
+  %r = "ingot.normalize"(%x) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32, %scale: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {axes = array<i64: 1>, kind = "softmax", epsilon = 0.0} : (tensor<4x6xf32>) -> tensor<4x6xf32>
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "y", "i"], input_types = ["float", "float", "int64"]} : () -> ()
+
+// -----
+
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %y: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<4xi64>):
   // expected-error @+1 {{loads tensor<4x6xf32> over the domain [4, 5]}}
   %r = "ingot.pointwise"() ({
     %e = "ingot.load"(%x) : (tensor<4x6xf32>) -> f32

@@ -132,3 +132,27 @@
   "ingot.output"(%l) {name = "y", type = "float"} : (tensor<4xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "u", "c"], input_types = ["float", "float", "bool"]} : () -> ()
+
+// -----
+
+// Fires: what is read and defined, and used by nothing, is neither. What a used size is made of stays.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<?xf32, #ingot.dims<["N"]>>, %[[S:.*]]: tensor<4xi64>):
+// CHECK-NEXT:   %[[A:.*]] = "ingot.slice"(%[[S]]) {starts = ["0"]
+// CHECK-NEXT:   "ingot.host_read"(%[[A]]) {symbol = "a"}
+// CHECK-NEXT:   "ingot.define"() {expression = "max(min(N, signed(a)), 0)", symbol = "K"}
+// CHECK-NEXT:   %[[Y:.*]] = "ingot.slice"(%[[X]])
+// CHECK-NEXT:   "ingot.output"(%[[Y]])
+"ingot.func"() ({
+^bb0(%x: tensor<?xf32, #ingot.dims<["N"]>>, %s: tensor<4xi64>):
+  %a = "ingot.slice"(%s) {starts = ["0"], steps = array<i64: 1>} : (tensor<4xi64>) -> tensor<1xi64>
+  "ingot.host_read"(%a) {symbol = "a"} : (tensor<1xi64>) -> ()
+  %b = "ingot.slice"(%s) {starts = ["1"], steps = array<i64: 1>} : (tensor<4xi64>) -> tensor<1xi64>
+  "ingot.host_read"(%b) {symbol = "b"} : (tensor<1xi64>) -> ()
+  %c = "ingot.slice"(%s) {starts = ["2"], steps = array<i64: 1>} : (tensor<4xi64>) -> tensor<1xi64>
+  "ingot.host_read"(%c) {symbol = "c"} : (tensor<1xi64>) -> ()
+  "ingot.define"() {symbol = "K", expression = "max(min(N, signed(a)), 0)"} : () -> ()
+  "ingot.define"() {symbol = "L", expression = "max(signed(c), 0)"} : () -> ()
+  %y = "ingot.slice"(%x) {starts = ["0"], steps = array<i64: 1>} : (tensor<?xf32, #ingot.dims<["N"]>>) -> tensor<?xf32, #ingot.dims<["K"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?xf32, #ingot.dims<["K"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "s"], input_types = ["float", "int64"]} : () -> ()
