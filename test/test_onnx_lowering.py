@@ -639,10 +639,10 @@ def test_empty_tensors() -> None:
 
 def test_all_problems_at_once() -> None:
     inputs = {"x": ("f", ["N", 5]), "z": ("f", [3, 3]), "w": ("f", [4])}
-    case = Case("a = NonZero (x)\n b = Det (z)\n y = Add (x, w)", inputs, [])
+    case = Case("a = Unique (x)\n b = Det (z)\n y = Add (x, w)", inputs, [])
     with pytest.raises(ModelError) as caught:
         Lowered(case.model())
-    for text in ("node_0_NonZero", "operator Det", "node_2_Add", "do not broadcast"):
+    for text in ("node_0_Unique", "operator Det", "node_2_Add", "do not broadcast"):
         assert text in str(caught.value)
 
 
