@@ -4,8 +4,8 @@
     python benchmarks/jit_stages.py MODEL.onnx --workers 16 --workers 2 [--cast fp16] [--target sm_90a]
 
 Three sets of kernels, each compiled in this process alone: those for any shape, those that a session begins with
-(`ingot-share-kernels`), and those of the sizes given. Or, with `--workers`, what a session begins with, from an empty cache by a
-compile server with so many workers: its processor seconds and theirs. Sources must have been compiled to bytecode before
+(`ingot-share-kernels`), and those of the sizes given. Or, with `--workers`, what a session begins with, from an empty cache
+by a compile server with so many workers: its processor seconds and theirs. Sources must have been compiled to bytecode before
 (`python -m compileall`, and no `PYTHONDONTWRITEBYTECODE`), or each process compiles those that it imports.
 """
 

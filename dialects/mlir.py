@@ -110,7 +110,7 @@ def kernel_context() -> ir.Context:
 
 
 @contextmanager
-def context(*, ingot: bool = True, onnx: bool = False) -> Iterator[ir.Context]:
+def context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None) -> Iterator[ir.Context]:
     """Enter a new context (see `new_context`) and an unknown location."""
-    with new_context(ingot=ingot, onnx=onnx) as ctx, ir.Location.unknown(ctx):
+    with new_context(ingot=ingot, onnx=onnx, upstream=upstream) as ctx, ir.Location.unknown(ctx):
         yield ctx
