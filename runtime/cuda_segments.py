@@ -158,7 +158,7 @@ class _Cutter:
         sized = frozenset().union(*(self._sized(step) for step in run)) & symbols
         return [Segment(self.count, tuple(run), symbols, sized)]
 
-    def _sized(self, step: DispatchStep) -> set[str]:
+    def _sized(self, step: DispatchStep) -> frozenset[str]:
         entry = self.program.kernels[step.kernel]
         sizes = dict(zip(dispatch_symbols(entry.dispatch), step.sizes, strict=True))
         launches = entry.plan.launches
@@ -215,7 +215,7 @@ class _Cutter:
         return total
 
 
-def _symbols(step: DispatchStep) -> set[str]:
+def _symbols(step: DispatchStep) -> frozenset[str]:
     references = [*step.operands, *step.results, *([step.workspace] if step.workspace is not None else [])]
     return dims.symbols_of([*step.sizes, *(r.offset for r in references)])
 
