@@ -115,7 +115,7 @@ def test_decoding_settles_on_two_shapes():
     context = object.__new__(CudaContext)
     context._program = SimpleNamespace(states=(State(0, 0, 2, past, past + new),), live=("past",))
     context._executable = SimpleNamespace(has_variant=variants.__contains__)
-    context._grown, context._live_sets, context._last_env = frozenset(), [], {}
+    context._grown, context._live_sets, context._last_env, context._positions = frozenset(), [], {}, frozenset()
     asked = []
     for _ in range(2):
         length = 0

@@ -314,6 +314,7 @@ def _start_load(
         for where, cells, at in places:
             shared.copy_in(where, raw)
             if cells is not None:
+                assert shared.shadow is not None
                 shared.shadow.end_write(cells, unit.engine, clock)
             _complete_bytes(unit, group, lane, at, raw.size, known, clock, op)
 
@@ -484,6 +485,7 @@ def finish_stores(unit: Unit, threads: np.ndarray, pending: int) -> None:
         if store.thread in mine and store.group < unit.store_groups[store.thread] - pending:
             store.complete()
             if store.cells is not None:
+                assert unit.shared.shadow is not None
                 unit.shared.shadow.end_read(store.cells, [int(unit.warp_of[store.thread])])
         else:
             kept.append(store)
