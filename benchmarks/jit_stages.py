@@ -1,18 +1,24 @@
 """Processor seconds of a model's kernels by root and stage, for a GPU that need not be here.
 
     python benchmarks/jit_stages.py MODEL.onnx -d N=2 -d H=96 -d W=96 [--cast fp16] [--target sm_90a]
+    python benchmarks/jit_stages.py MODEL.onnx --workers 16 --workers 2 [--cast fp16] [--target sm_90a]
 
 Three sets of kernels, each compiled in this process alone: those for any shape, those that a session begins with
-(`ingot-share-kernels`), and those of the sizes given.
+(`ingot-share-kernels`), and those of the sizes given. Or, with `--workers`, what a session begins with, from an empty cache
+by a compile server with so many workers: its processor seconds and theirs. Sources must have been compiled to bytecode before
+(`python -m compileall`, and no `PYTHONDONTWRITEBYTECODE`), or each process compiles those that it imports.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from ingot.compiler.compile_kernel import compile_stages
 from ingot.compiler.driver import compile_model
@@ -20,7 +26,12 @@ from ingot.compiler.jit import draft_program
 from ingot.compiler.toolchain.stages import Timings
 from ingot.cuda_targets import BY_NAME
 from ingot.dispatch import Dispatch, from_json
+from ingot.engine import Engine
 from ingot.program_linking import specialize
+from ingot.runtime.cache import RuntimeCache
+from ingot.runtime.compile_client import CompileClient
+from ingot.runtime.load_report import LoadReport
+from ingot.runtime.program_loader import ProgramLoader
 from ingot.runtime.specialization import machine_passes
 from ingot.target import Target
 
@@ -44,6 +55,23 @@ def measure(name: str, dispatches: Sequence[Dispatch], target: Target) -> None:
         print(f"  {root:10s} {counts[root]:3d} kernels {spent:6.2f} s {sizes[root]:8d} B  {stages}", flush=True)
 
 
+def serve(engine: Engine, target: Target, workers: int) -> None:
+    """Load an engine's program from an empty cache and print the processor seconds of the compile server and its workers."""
+
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before, report = spent(), LoadReport()
+    with tempfile.TemporaryDirectory() as directory:
+        cache, client = RuntimeCache(Path(directory) / "cache.sqlite"), CompileClient(workers=workers)
+        loader = ProgramLoader(cache, client, passes=machine_passes(target))
+        loader.load(engine, target, report)
+        client.close()
+        cache.close()
+    print(f"{workers} workers: {report.compiled} kernels, {spent() - before:.1f} s", flush=True)
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,12 +79,20 @@ def main() -> None:
     parser.add_argument("-d", "--dim", action="append", default=[], metavar="NAME=SIZE", help="a size of the inputs")
     parser.add_argument("--cast", choices=["fp16", "bf16"])
     parser.add_argument("--target", default="sm_90a", choices=BY_NAME)
+    parser.add_argument("--workers", action="append", type=int, default=[], help="measure a compile server of so many workers")
     options = parser.parse_args()
     target = BY_NAME[options.target]
     sizes = {name: int(size) for name, _, size in (d.partition("=") for d in options.dim)}
-    ir = compile_model(options.model, cast=options.cast).ir
+    engine = compile_model(options.model, cast=options.cast)
+    for workers in options.workers:
+        serve(engine, target, workers)
+    if options.workers:
+        return
+    ir = engine.ir
     time.perf_counter = time.process_time  # other work on the machine does not count
+    begin = time.process_time()
     draft = draft_program(ir, target)
+    print(f"draft of {len(draft.program.steps)} steps: {time.process_time() - begin:.2f} s")
     measure("any shape", draft.dispatches, target)
     measure("shared", draft_program(ir, target, passes=machine_passes(target)).dispatches, target)
     own = [from_json(json.loads(k.dispatch)) for k in specialize(draft.program, sizes).kernels]
