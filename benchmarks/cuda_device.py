@@ -16,7 +16,7 @@ from cuda.bindings import driver as cu
 from ingot import dims
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.toolchain.stages import Timings, compile_kernels
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import BufferArg, KernelPlan, TensorMapArg
 from ingot.target import Target
@@ -118,7 +118,7 @@ def _tensor_map(arg: TensorMapArg, address: int, sizes: Mapping[str, int]) -> An
 def build(dispatch: Dispatch, target: Target, schedule: Any = None) -> tuple[KernelPlan, bytes, dict[str, float]]:
     """The plan and machine code of a dispatch, and the seconds of each stage. It uses no GPU: other processes may do it."""
     timings = Timings()
-    with ir.Context():
+    with kernel_context():
         emitted = emit(dispatch, target, schedule)
         cubin = compile_kernels(emitted.module, target.name, timings=timings)
     return emitted.plan, cubin, timings.seconds

@@ -70,12 +70,12 @@ def compile_stages(
     from ingot.compiler.codegen.family import emit
     from ingot.compiler.toolchain import stages
     from ingot.compiler.toolchain.host import HostTarget
-    from ingot.dialects.mlir import context
+    from ingot.dialects.mlir import kernel_context
 
     host = HostTarget(target.cpu, target.features) if target.kind == "cpu" else None
     options = stages.Options(host=host, name=name or name_of(dispatch, target))
     try:
-        with context():
+        with kernel_context():
             begin = time.perf_counter()
             emitted = emit(dispatch, target, schedule)
             if timings is not None:

@@ -24,7 +24,7 @@ from ingot.compiler.codegen.mma_table import rows_for
 from ingot.compiler.emulator import TensorMap, Uninitialized, Within, emulate
 from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.kernel_plan import BufferArg, KernelPlan
 from ingot.target import Target
@@ -53,7 +53,7 @@ def run_emulated(
     if prepare is not None:
         prepare([o.view for o in operands])
     results = [_memory(t, sizes) for t in d.results]
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, BY_NAME[target] if isinstance(target, str) else target, schedule)
         plan = emitted.plan
         workspace = np.full(dims.evaluate(plan.workspace, sizes), 0xFF, np.uint8)  # what others left there: NaN

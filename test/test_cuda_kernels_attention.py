@@ -22,7 +22,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, ScalarRegion, contiguous
 
 MMA, WGMMA = MmaAttentionSchedule(2, 16, 32), WgmmaAttentionSchedule(32)
@@ -199,7 +199,7 @@ def test_no_keys_for_a_query_is_nan() -> None:
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_assembles_for_every_target(target: str) -> None:
     d = make.attention(1, 16, 4096, 4096, 64, causal=True)
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, BY_NAME[target])
         ptx = compile_kernels(emitted.module, target, stop="ptx")
         assert compile_kernels(ptx, target, start="ptx")[:4] == b"\x7fELF"
@@ -222,7 +222,7 @@ def test_assembles_for_every_target(target: str) -> None:
 
 def test_nothing_keeps_wgmma_from_overlapping() -> None:
     """No call in the kernel (exact division is one): with a call in sight the assembler serializes wgmma."""
-    with ir.Context():
+    with kernel_context():
         ptx = compile_kernels(emit(CASES["mask"], BY_NAME["sm_90a"], WGMMA).module, "sm_90a", stop="ptx")
     assert not re.search(r"\b(div|rcp|sqrt)\.rn\.f32", ptx)
 
@@ -231,5 +231,5 @@ def test_operands_of_other_types_are_not_for_tensor_cores() -> None:
     d = make.attention(1, 1, 16, 16, 32)
     q, k, v = d.operands
     mixed = replace(d, operands=(q, replace(k, dtype="bf16"), v))
-    with ir.Context(), pytest.raises(NotImplementedError, match=r"mma\.sync"):
+    with kernel_context(), pytest.raises(NotImplementedError, match=r"mma\.sync"):
         emit(mixed, BY_NAME["sm_80"], MMA)

@@ -19,7 +19,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg, contiguous
 
 
@@ -144,10 +144,10 @@ def test_schedule_of_typical_shapes() -> None:
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_machine_code(target: str) -> None:
     """Every target assembles it; inner loops are fused multiply-adds of f32 over 16-byte reads, with no matrix instruction."""
-    with ir.Context():
+    with kernel_context():
         text = compile_kernels(emit(make.attention(1, 8, 1024, 1024, 64, "f32"), BY_NAME[target]).module, target, stop="ptx")
     fused, reads = len(re.findall(r"fma\.rn\.f32", text)), len(re.findall(r"ld\.shared\.v4", text))
     assert fused > 8 * reads > 0, (fused, reads)
     assert not re.search(r"mma|tf32", text)
-    with ir.Context():
+    with kernel_context():
         assert compile_kernels(emit(make.attention(1, 1, 64, 64, 512, "f32"), BY_NAME[target]).module, target)[:4] == b"\x7fELF"

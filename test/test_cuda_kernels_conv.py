@@ -24,7 +24,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, ScalarRegion
 from ingot.kernel_plan import TensorMapArg
 
@@ -188,7 +188,7 @@ def test_few_pixels_take_clusters() -> None:
 def test_windows_that_the_copy_engine_cannot_read(d: Dispatch) -> None:
     target, schedule = BY_NAME["sm_90a"], Im2colSchedule(128, 64, 4)
     assert plan_conv_im2col(conv_problem(d), target, schedule) is None
-    with ir.Context(), pytest.raises(NotImplementedError, match="cannot read windows"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="cannot read windows"):
         emit(d, target, schedule)
 
 
@@ -220,7 +220,7 @@ def test_patches_read_rows_of_pixels() -> None:
 def test_one_tap(target: str, stride: int) -> None:
     d = make.conv(2, (7, 9), 32, 40, (1, 1), strides=(stride, stride), bias=True)
     check(d, target)
-    with ir.Context():
+    with kernel_context():
         launch = emit(d, BY_NAME[target]).plan.launches[0]
     assert launch.symbol.startswith("matmul" if stride == 1 else "conv")
 
@@ -291,7 +291,7 @@ def test_depthwise_schedules_fit_and_fill_the_gpu() -> None:
     assert found[0] == choose_depthwise(d, window_of(d, (5, 5), (28, 28)), target)
     assert (found[0].rows, found[0].pixels, found[0].lanes) == (2, 4, 4)  # the fastest on an H200
     for s in found[:3]:
-        with ir.Context():
+        with kernel_context():
             launch = emit(d, target, s).plan.launches[0]
         assert launch.shared_bytes <= 48 << 10
         assert 132 < launch.grid[0] * launch.grid[1] <= 2 * 132 < launch.grid[0] * launch.grid[1] * s.strips
@@ -317,7 +317,7 @@ def test_ptx_of_depthwise_reads() -> None:
 def test_depthwise_weights_beyond_shared_memory() -> None:
     d = make.conv(1, (13000,), 2, 2, (12900,), groups=2, dtype="f32")
     assert choose_depthwise(d, window_of(d, (12900,), (13000,)), BY_NAME["sm_86"]) is None
-    with ir.Context():
+    with kernel_context():
         assert emit(d, BY_NAME["sm_86"]).plan.launches[0].shared_bytes <= BY_NAME["sm_86"].shared_bytes
 
 
@@ -346,7 +346,7 @@ def test_float32_uses_tensor_cores_only_where_allowed() -> None:
 
 
 def ptx_of(d: Dispatch, target: str, schedule: Any = None) -> str:
-    with ir.Context():
+    with kernel_context():
         return compile_kernels(emit(d, BY_NAME[target], schedule).module, target, stop="ptx")
 
 
@@ -379,7 +379,7 @@ def test_ptx_of_the_mma_loop() -> None:
     ids=["3x3", "stem", "depthwise"],
 )
 def test_machine_code(d: Dispatch, target: str) -> None:
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, BY_NAME[target])
         assert compile_kernels(emitted.module, target)[:4] == b"\x7fELF"
     assert all(launch.shared_bytes <= BY_NAME[target].shared_bytes for launch in emitted.plan.launches)
@@ -388,7 +388,7 @@ def test_machine_code(d: Dispatch, target: str) -> None:
 def test_what_no_kernel_takes_is_named() -> None:
     d = make.conv(1, (9, 9), 16, 16, (3, 3))
     w = make.swapped(d.operands[1])
-    with ir.Context(), pytest.raises(NotImplementedError, match="dense"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="dense"):
         emit(Dispatch(d.root, (d.operands[0], w), d.results, d.attrs, d.regions), BY_NAME["sm_80"])
 
 
@@ -421,7 +421,7 @@ def test_few_steps_take_persistent_blocks(d: Dispatch) -> None:
     """Bound by memory: the producer fetches the next tile's operands, and the copy engine stores the last one's results."""
     target = BY_NAME["sm_90a"]
     found = schedules(d, target)
-    with ir.Context():
+    with kernel_context():
         launch = emit(d, target).plan.launches[0]
     assert isinstance(min(found, key=lambda e: e.seconds).schedule, WgmmaSchedule)
     assert launch.grid[0] <= 2 * 132

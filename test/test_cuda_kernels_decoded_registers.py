@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import cuda_dispatches as make
-import numpy as np
 import pytest
 from cuda_emulation import run_emulated
+from exact_products import check_blocks_of_ones, check_every_code, every_code
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule, registers_row
@@ -19,7 +19,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.dtypes import DTYPES
 
@@ -91,7 +91,7 @@ def test_what_does_not_suit_is_decoded_otherwise() -> None:
         replace(fits, operands=(TensorArg("f16", a.shape, (193, 1), 2), *fits.operands[1:])),
     ):
         assert registers_row(gemm_problem(d), BY_NAME["sm_80"], SMALL.mma) is None
-        with ir.Context(), pytest.raises(NotImplementedError, match="does not suit"):
+        with kernel_context(), pytest.raises(NotImplementedError, match="does not suit"):
             emit(d, BY_NAME["sm_80"], SMALL)
 
 
@@ -100,22 +100,7 @@ def test_what_does_not_suit_is_decoded_otherwise() -> None:
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_every_code(weights: str, dtype: str, target: str, layout: bool) -> None:
     """All codes of a type, infinities and NaN among them, come out as they are."""
-    t = DTYPES[weights]
-    count = max(64, 1 << t.bits)
-    d = make.quantized_matmul(1, count, 64, dtype, weights, b_transposed=layout)
-
-    def fill(views: list[np.ndarray]) -> None:
-        views[0][...] = 1
-        codes = (np.arange(count) % (1 << t.bits)).astype(np.uint8)
-        if weights == "i4":
-            codes = (codes ^ 8) - 8
-        views[1][...] = np.zeros(1, np.uint8).view(t.np)[0]
-        for i in range(count):  # at another k for each
-            views[1][i % 64, i] = codes[i : i + 1].view(t.np)[0]
-
-    found = run_emulated(d, target, schedule=SMALL, prepare=fill)
-    expected = found.operands[1].astype(np.float32).sum(0, keepdims=True)
-    assert np.array_equal(found.results[0], expected, equal_nan=True)
+    check_every_code(every_code(dtype, weights, b_transposed=layout), target, SMALL)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -123,21 +108,8 @@ def test_every_code(weights: str, dtype: str, target: str, layout: bool) -> None
 @pytest.mark.parametrize("weights", ["i4", "i8", "f4E2M1FN"])
 def test_blocks_of_ones(weights: str, layout: bool, seed: int) -> None:
     """Zeros with one block of ones in each operand, and scales that are powers of two: sums are exact, wrong places are not."""
-    rng = np.random.default_rng(seed)
-
-    def ones(views: list[np.ndarray]) -> None:
-        for view in views[:2]:
-            row, col = (int(rng.integers(0, n // 2 + 1)) for n in view.shape)
-            view[...] = np.zeros(1, view.dtype)
-            view[row : row + view.shape[0] // 2 + 1, col : col + view.shape[1] // 2 + 1] = np.ones(1).astype(view.dtype)
-        for view in views[2:]:
-            view[...] = np.exp2(rng.integers(-3, 4, view.shape)).astype(view.dtype)
-
     d = make.quantized_matmul(90, 104, 352, "f16", weights, scale="f16", block=32, b_transposed=layout)
-    found = run_emulated(d, "sm_80", schedule=SMALL, prepare=ones)
-    (exact,) = run_dispatch(d, found.operands, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact)
+    check_blocks_of_ones(d, "sm_80", SMALL, seed)
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS if t.cp_async])
@@ -147,7 +119,7 @@ def test_code(target: str, weights: str) -> None:
     for layout in (True, False):
         options: dict[str, Any] = {"scale": "f16", "block": 128, "b_transposed": layout}
         d = make.quantized_matmul(256, 256, 1024, "f16", weights, **options)
-        with ir.Context():
+        with kernel_context():
             emitted = emit(d, BY_NAME[target], SMALL)
             text = compile_kernels(emitted.module, target, stop="ptx")
         symbol = emitted.plan.launches[0].symbol
@@ -156,5 +128,4 @@ def test_code(target: str, weights: str) -> None:
         assert innermost_counts(text, symbol, r"st\.shared") == []
         hardware = BY_NAME[target].sm >= 89 and weights[:2] == "f8"
         assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware
-        with ir.Context():
-            assert compile_kernels(emit(d, BY_NAME[target], SMALL).module, target)[:4] == b"\x7fELF"
+        assert compile_kernels(text, target, start="ptx")[:4] == b"\x7fELF"

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import cuda_dispatches as make
-import numpy as np
 import pytest
 from cuda_emulation import check as check_emulated
 from cuda_emulation import run_emulated
+from exact_products import check_blocks_of_ones, check_every_code, every_code
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_decoded_wgmma import PROMOTED_ROWS, DecodedWgmmaSchedule, plan_decoded_wgmma
@@ -19,9 +19,8 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
-from ingot.dtypes import DTYPES
 
 WEIGHTS = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
 SMALL = DecodedWgmmaSchedule(64, 3)
@@ -138,7 +137,7 @@ def test_what_does_not_suit_is_decoded_otherwise() -> None:
     ):
         assert plan_decoded_wgmma(gemm_problem(d), HOPPER, SMALL) is None
         assert not list(decoded_wgmma_schedules(gemm_problem(d), HOPPER))
-        with ir.Context(), pytest.raises(NotImplementedError, match="does not suit"):
+        with kernel_context(), pytest.raises(NotImplementedError, match="does not suit"):
             emit(d, HOPPER, SMALL)
 
 
@@ -147,22 +146,7 @@ def test_what_does_not_suit_is_decoded_otherwise() -> None:
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_every_code(weights: str, dtype: str, layout: bool) -> None:
     """All codes of a type, infinities and NaN among them, come out as they are."""
-    t = DTYPES[weights]
-    count = max(64, 1 << t.bits)
-    d = make.quantized_matmul(1, count, 64, dtype, weights, b_transposed=layout)
-
-    def fill(views: list[np.ndarray]) -> None:
-        views[0][...] = 1
-        codes = (np.arange(count) % (1 << t.bits)).astype(np.uint8)
-        if weights == "i4":
-            codes = (codes ^ 8) - 8
-        views[1][...] = np.zeros(1, np.uint8).view(t.np)[0]
-        for i in range(count):  # at another k for each
-            views[1][i % 64, i] = codes[i : i + 1].view(t.np)[0]
-
-    found = run_emulated(d, HOPPER, schedule=SMALL, prepare=fill)
-    expected = found.operands[1].astype(np.float32).sum(0, keepdims=True)
-    assert np.array_equal(found.results[0], expected, equal_nan=True)
+    check_every_code(every_code(dtype, weights, b_transposed=layout), HOPPER, SMALL)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -170,21 +154,8 @@ def test_every_code(weights: str, dtype: str, layout: bool) -> None:
 @pytest.mark.parametrize("weights", ["i4", "i8", "f4E2M1FN"])
 def test_blocks_of_ones(weights: str, layout: bool, seed: int) -> None:
     """Zeros with one block of ones in each operand, and scales that are powers of two: sums are exact, wrong places are not."""
-    rng = np.random.default_rng(seed)
-
-    def ones(views: list[np.ndarray]) -> None:
-        for view in views[:2]:
-            row, col = (int(rng.integers(0, n // 2 + 1)) for n in view.shape)
-            view[...] = np.zeros(1, view.dtype)
-            view[row : row + view.shape[0] // 2 + 1, col : col + view.shape[1] // 2 + 1] = np.ones(1).astype(view.dtype)
-        for view in views[2:]:
-            view[...] = np.exp2(rng.integers(-3, 4, view.shape)).astype(view.dtype)
-
     d = make.quantized_matmul(90, 224, 352, "f16", weights, scale="f16", block=32, b_transposed=layout)
-    found = run_emulated(d, HOPPER, schedule=replace(SMALL, stream=seed * 3), prepare=ones)
-    (exact,) = run_dispatch(d, found.operands, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact)
+    check_blocks_of_ones(d, HOPPER, replace(SMALL, stream=seed * 3), seed)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -193,7 +164,7 @@ def test_code(weights: str, layout: bool) -> None:
     """A stage's instructions in the loop, each with its operand A in registers, two groups in flight, and machine code."""
     d = make.quantized_matmul(2048, 4096, 4096, "f16", weights, scale="f16", block=128, b_transposed=layout, out="f16")
     best = min(decoded_wgmma_schedules(gemm_problem(d), HOPPER), key=lambda e: e.seconds).schedule
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, HOPPER, best)
         text = compile_kernels(emitted.module, "sm_90a", stop="ptx")
     symbol = emitted.plan.launches[0].symbol
@@ -201,5 +172,4 @@ def test_code(weights: str, layout: bool) -> None:
     assert innermost_counts(text, symbol, name) == [4]
     assert innermost_counts(text, symbol, r"wgmma\.commit_group") == [2]
     assert innermost_counts(text, symbol, r"wgmma\.wait_group\.sync\.aligned\s+1;") == [2]
-    with ir.Context():
-        assert compile_kernels(emit(d, HOPPER, best).module, "sm_90a")[:4] == b"\x7fELF"
+    assert compile_kernels(text, "sm_90a", start="ptx")[:4] == b"\x7fELF"

@@ -12,6 +12,7 @@ import cuda_dispatches as make
 import numpy as np
 import pytest
 from cuda_emulation import Emulated, check, run_emulated
+from exact_products import check_blocks_of_ones
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
@@ -27,7 +28,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, contiguous
 
 WGMMA, MMA, SIMT = WgmmaSchedule(64, 64, 3), MmaSchedule(32, 64, 16, 32, k_bytes=64), SimtSchedule(32, 32, 32)
@@ -70,7 +71,7 @@ def test_wgmma_of_other_types_is_k_major(dtype: str, small: type, large: type) -
     mma.sync."""
     options = {"acc": "i32" if dtype == "i8" else "f32", "tf32": True, "out": "i32" if dtype == "i8" else "f32"}
     check(product(72, 80, 144, dtype, "NT", **options), "sm_90a", WGMMA)
-    with ir.Context(), pytest.raises(NotImplementedError, match="cannot read"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="cannot read"):
         emit(product(72, 80, 144, dtype, "NN", **options), BY_NAME["sm_90a"], WGMMA)
     d = product(72, 80, 144, dtype, "NN", **options)
     for case, kind in ((d, small), (product(2048, 4096, 4096, dtype, "NN", **options), large)):
@@ -224,7 +225,7 @@ def test_shares_of_steps_of_any_dispatch(target: str, schedule: Any) -> None:
     d = product(72, 72, 520, out="f32")
     first, second = (run_emulated(d, target, None, s).results[0] for _ in range(2))
     assert first.tobytes() == second.tobytes()
-    with ir.Context(), pytest.raises(NotImplementedError, match="known at run time"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="known at run time"):
         emit(product("m", 72, 64, multiples={"m": 8}), BY_NAME[target], s)
 
 
@@ -397,20 +398,8 @@ def test_infinities_and_nan_stay_in_their_rows(target: str, schedule: Any) -> No
 @pytest.mark.parametrize("seed", range(3))
 def test_blocks_of_ones_without_tensor_cores(schedule: Any, seed: int) -> None:
     """What test_cuda_kernels_rows.py does with every instruction, for the kernels that have none."""
-    rng = np.random.default_rng(seed)
     k_major = isinstance(schedule, GemvSchedule) and schedule.k_major
-
-    def ones(views: list[np.ndarray]) -> None:
-        for x in views:
-            row, col = (int(rng.integers(0, n // 2 + 1)) for n in x.shape)
-            x[...] = 0
-            x[row : row + x.shape[0] // 2 + 1, col : col + x.shape[1] // 2 + 1] = 1
-
-    d = product(4, 72, 136, "f16", "NT" if k_major else "NN", out="f32")
-    found = run_emulated(d, "sm_80", None, schedule, prepare=ones)
-    (exact,) = run_dispatch(d, found.operands, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact)
+    check_blocks_of_ones(product(4, 72, 136, "f16", "NT" if k_major else "NN", out="f32"), "sm_80", schedule, seed)
 
 
 # Code -----------------------------------------------------------------------------------------------------------------
@@ -420,14 +409,14 @@ def test_blocks_of_ones_without_tensor_cores(schedule: Any, seed: int) -> None:
 def test_code_without_tensor_cores(target: str) -> None:
     """Fused multiply-adds in the inner loop, a thread's accumulators times a tile's depth; every target assembles."""
     s = SimtSchedule(64, 64, 16)
-    with ir.Context():
+    with kernel_context():
         emitted = emit(product("m", "n", "k", "f32"), BY_NAME[target], s)
         ptx = compile_kernels(emitted.module, target, stop="ptx")
     assert innermost_counts(ptx, emitted.plan.launches[0].symbol, r"\bfma\.rn\.f32\b") == [s.per_m * s.per_n * s.tile_k]
     assert not innermost_counts(ptx, emitted.plan.launches[0].symbol, r"mma\.sync|tf32")
     assert compile_kernels(ptx, target, start="ptx")[:4] == b"\x7fELF"
     for d in (product(1, 512, 512, "f16"), product(1, 512, 512, "f32", "NT"), product(4, 512, 4096, "f16", bias=True)):
-        with ir.Context():
+        with kernel_context():
             assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"
 
 
@@ -435,7 +424,7 @@ def test_code_without_tensor_cores(target: str) -> None:
 def test_code_of_clusters(s: ClusterSchedule) -> None:
     """The inner loop holds a stage's instructions and nothing spills; parts are read from the other blocks' shared memory."""
     d = product(16 if s.swapped else 256, 4096, 4096, bias=True)
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, BY_NAME["sm_90a"], s)
         ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
     assert innermost_counts(ptx, emitted.plan.launches[0].symbol, r"wgmma\.mma_async") == [4]
@@ -448,7 +437,7 @@ def test_code_of_clusters(s: ClusterSchedule) -> None:
 @pytest.mark.parametrize("tile", WGMMA_TILES, ids=str)
 def test_code_of_wgmma_tiles_with_few_stages(tile: WgmmaTile) -> None:
     """Two blocks would fit an SM's shared memory; whether they do its registers depends on the tile."""
-    with ir.Context():
+    with kernel_context():
         emitted = emit(product(4096, 4096, 4096, bias=True), BY_NAME["sm_90a"], WgmmaSchedule(tile.m, tile.n, 3))
         assert compile_kernels(emitted.module, "sm_90a")[:4] == b"\x7fELF"
 
@@ -461,7 +450,7 @@ def test_code_of_shares(target: str) -> None:
         s: Any = WgmmaSchedule(128, 256, 4, stream=132)
     else:
         s = MmaSchedule(128, 128, 64, 64, stages=3 if row.cp_async else 2, k_bytes=128 if row.cp_async else 64, stream=108)
-    with ir.Context():
+    with kernel_context():
         emitted = emit(product(1536, 1536, 8192, bias=True), row, s)
         ptx = compile_kernels(emitted.module, target, stop="ptx")
     first, second = emitted.plan.launches
@@ -476,7 +465,7 @@ def test_code_of_shares(target: str) -> None:
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
 def test_code_of_what_is_chosen(target: str, dtype: str) -> None:
     """The schedules that the cost model takes for large products fit the target, and nothing spills into local memory."""
-    with ir.Context():
+    with kernel_context():
         emitted = emit(product(4096, 4096, 4096, dtype, bias=True), BY_NAME[target])
         ptx = compile_kernels(emitted.module, target, stop="ptx")
     assert all(launch.shared_bytes <= BY_NAME[target].shared_bytes for launch in emitted.plan.launches)
@@ -510,9 +499,9 @@ def test_clusters_lie_in_groups_of_sms(cluster: int) -> None:
 def test_what_no_kernel_takes_is_named() -> None:
     vector, square = contiguous("f16", 8), contiguous("f16", 8, 8)
     d = make.make("matmul", [vector, square], [vector], [make.narrow("f16")], {"acc": "f32"})
-    with ir.Context(), pytest.raises(NotImplementedError, match="rank 1 and 2"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="rank 1 and 2"):
         emit(d, BY_NAME["sm_80"])
-    with ir.Context(), pytest.raises(NotImplementedError, match=r"no mma\.sync of bf16"):
+    with kernel_context(), pytest.raises(NotImplementedError, match=r"no mma\.sync of bf16"):
         emit(product(64, 64, 64, "bf16"), BY_NAME["sm_75"], MMA)
     with pytest.raises(ValueError, match="do not divide"):
         MmaSchedule(64, 64, 48, 32)

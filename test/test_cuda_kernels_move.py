@@ -14,7 +14,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, contiguous
 
 TARGETS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_120a")
@@ -37,7 +37,7 @@ def copy(x: TensorArg, y: TensorArg) -> Dispatch:
 
 
 def ptx_of(d: Dispatch, target: str = "sm_90a") -> str:
-    with ir.Context():
+    with kernel_context():
         return compile_kernels(emit(d, BY_NAME[target]).module, target, stop="ptx")
 
 
@@ -80,9 +80,9 @@ def test_moves_into_parts(x: TensorArg, y: TensorArg) -> None:
 
 def test_four_bit_elements_move_as_bytes() -> None:
     d = make.make("move", *([[contiguous("i4", 4, 8)]] * 2), [ScalarRegion(("i4",), (), (0,))])
-    with ir.Context():
+    with kernel_context():
         assert emit(d, BY_NAME["sm_90a"]).plan.launches[0].bytes == 2 * 16
-    with ir.Context(), pytest.raises(NotImplementedError, match="whole bytes"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="whole bytes"):
         emit(copy(contiguous("i4", 4, 7), TensorArg("i4", (4, 7), (8, 1), 1)), BY_NAME["sm_90a"])
 
 
@@ -182,5 +182,5 @@ def test_machine_code(target: str) -> None:
         make.reduce("sum", (512, 64), (0,), "bf16"),
         make.pool("max", (1, 8, 8, 32), (1, 4, 4, 32), (2, 2), (2, 2), (0,) * 4),
     ):
-        with ir.Context():
+        with kernel_context():
             assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"

@@ -20,7 +20,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg, contiguous
 
 
@@ -30,7 +30,7 @@ def check(d: Dispatch, target: str = "sm_80", schedule: Any = None, sizes: Mappi
 
 
 def ptx_of(d: Dispatch, schedule: Any = None, target: str = "sm_90a") -> str:
-    with ir.Context():
+    with kernel_context():
         return compile_kernels(emit(d, BY_NAME[target], schedule).module, target, stop="ptx")
 
 
@@ -191,7 +191,7 @@ def test_choice_of_clusters() -> None:
     """One launch where a cluster of the target holds a group of every position and reads whole lines of memory, else two."""
 
     def launches(target: str, *shape: Any, dtype: str = "f16") -> tuple[int, int]:
-        with ir.Context():
+        with kernel_context():
             plan = emit(make.normalize("layer", *shape, axes=(1, 3), dtype=dtype), BY_NAME[target]).plan
         return len(plan.launches), plan.launches[0].cluster[0]
 
@@ -214,5 +214,5 @@ def test_assembles_for_every_target(target: str) -> None:
         make.normalize("layer", 8, 20000),
         make.normalize("layer", 2, 64, 4, 8, axes=(1, 3)),
     ):
-        with ir.Context():
+        with kernel_context():
             assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"

@@ -14,14 +14,14 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dialects.scalar_table import ROWS, ScalarOp
 from ingot.dispatch import Dispatch, ScalarRegion, TensorArg, contiguous
 from ingot.dtypes import DTYPES
 
 
 def ptx_of(d: Dispatch, target: str = "sm_90a") -> str:
-    with ir.Context():
+    with kernel_context():
         return compile_kernels(emit(d, BY_NAME[target]).module, target, stop="ptx")
 
 
@@ -205,7 +205,7 @@ def test_assembles_for_every_target(target: str) -> None:
     region: ScalarRegion = r.end(r.add("truncf", total, type="f8E5M2"))
     functions = make.make("pointwise", [contiguous("f8E4M3FN", 64, 640)], [contiguous("f8E5M2", 64, 640)], [region])
     for d in (make.pointwise_add_gelu("n", 640, dtype="f16"), functions):
-        with ir.Context():
+        with kernel_context():
             assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"
 
 

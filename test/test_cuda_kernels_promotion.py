@@ -25,7 +25,7 @@ from ingot.compiler.emulator.limited_sums import FRACTION_BITS, is_limited, limi
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 from ingot.runtime.specialization import machine_passes
 
@@ -147,7 +147,7 @@ def test_tiles_leave_registers_for_promoted_sums() -> None:
     assert (choose(loose, HOPPER).tile_m, choose(loose, HOPPER).tile_n) == (128, 256)
     columns = gemm_problem(make.matmul(4096, 4096, 4096, "f8E4M3FN"))
     assert choose(columns, HOPPER).tile_m <= PROMOTED_ROWS
-    with ir.Context(), pytest.raises(NotImplementedError):
+    with kernel_context(), pytest.raises(NotImplementedError):
         emit(make.matmul(256, 256, 512, "f8E4M3FN", b_transposed=True), HOPPER, WgmmaSchedule(128, 256, 3))
     half = [gemm_problem(x) for x in (make.matmul(4096, 4096, 4096, "f16"), fast(make.matmul(4096, 4096, 4096, "f16")))]
     assert choose(half[0], HOPPER) == choose(half[1], HOPPER)
@@ -156,7 +156,7 @@ def test_tiles_leave_registers_for_promoted_sums() -> None:
 def test_code_of_promoted_sums() -> None:
     """A step's four instructions, the wait for them, and an addition for each accumulator; nothing spills."""
     d = make.matmul(4096, 4096, 4096, "f8E4M3FN", b_transposed=True)
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, HOPPER, WgmmaSchedule(*PROMOTED_TILE, 4))
         text = compile_kernels(emitted.module, "sm_90a", stop="ptx")
     symbol = emitted.plan.launches[0].symbol

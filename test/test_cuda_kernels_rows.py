@@ -15,6 +15,7 @@ import cuda_dispatches as make
 import numpy as np
 import pytest
 from cuda_emulation import check, run_emulated
+from exact_products import check_exactly
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule
@@ -27,7 +28,7 @@ from ingot.compiler.codegen.mma_table import MMA_BY_NAME, MmaRow, rows_for
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
 from ingot.target import Target
@@ -225,7 +226,7 @@ def check_numbers(family: Family, row: MmaRow, target: Target) -> None:
 
 def check_code(family: Family, row: MmaRow, target: Target) -> None:
     s = family.schedule(row, target)
-    with ir.Context():
+    with kernel_context():
         emitted = emit((family.code or family.dispatch)(row), only(target, row), s)
         ptx = compile_kernels(emitted.module, target.name, stop="ptx")
     assert compile_kernels(ptx, target.name, start="ptx")[:4] == b"\x7fELF"
@@ -238,13 +239,9 @@ def check_code(family: Family, row: MmaRow, target: Target) -> None:
 
 
 def check_blocks(family: Family, row: MmaRow, target: Target, seed: int) -> None:
-    d = family.dispatch(row)
     rng = np.random.default_rng(seed)
-    s = family.schedule(row, target)
-    found = run_emulated(d, only(target, row), family.sizes, s, prepare=lambda x: family.ones(rng, x))
-    (exact,) = run_dispatch(d, found.operands, family.sizes, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact), np.argwhere(found.results[0] != exact)[:5]
+    schedule = family.schedule(row, target)
+    check_exactly(family.dispatch(row), only(target, row), schedule, family.sizes, prepare=lambda x: family.ones(rng, x))
 
 
 @pytest.mark.parametrize(("family", "row", "target"), CASES)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import cuda_dispatches as make
-import numpy as np
 import pytest
 from cuda_emulation import run_emulated
+from exact_products import check_blocks_of_ones, check_every_code, every_code
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
@@ -20,9 +20,8 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
-from ingot.dtypes import DTYPES
 
 WEIGHTS = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
 layouts = pytest.mark.parametrize("layout", [True, False], ids=["NT", "NN"])
@@ -76,7 +75,7 @@ def test_sums_of_a_cluster(layout: bool) -> None:
     d = make.quantized_matmul(3, 192, 4096, "f16", "i4", scale="f16", block=128, zero=True, b_transposed=layout, out="f16")
     schedule = streamed(d)
     assert (schedule.cluster > 1, schedule.splits) == (True, 1), schedule
-    with ir.Context():
+    with kernel_context():
         assert len(emit(d, BY_NAME["sm_90a"], schedule).plan.launches) == 1
     check(d)
     older = streamed(d, "sm_80")
@@ -160,22 +159,8 @@ def test_rows_that_are_quantized_too() -> None:
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_every_code(weights: str, target: str, layout: bool) -> None:
     """All codes of a type, infinities and NaN among them, come out as they are."""
-    t = DTYPES[weights]
-    count = max(32, 1 << t.bits)
-    d = make.quantized_matmul(1, count, 16, "f16", weights, b_transposed=layout)
-
-    def fill(views: list[np.ndarray]) -> None:
-        views[0][...] = 1
-        codes = (np.arange(count) % (1 << t.bits)).astype(np.uint8)
-        if weights == "i4":
-            codes = (codes ^ 8) - 8
-        views[1][...] = np.zeros(1, np.uint8).view(t.np)[0]
-        for i in range(count):  # at another k for each
-            views[1][i % 16, i] = codes[i : i + 1].view(t.np)[0]
-
-    found = run_emulated(d, target, schedule=streamed(d, target), prepare=fill)
-    expected = found.operands[1].astype(np.float32).sum(0, keepdims=True)
-    assert np.array_equal(found.results[0], expected, equal_nan=True)
+    d = every_code("f16", weights, 32, 16, b_transposed=layout)
+    check_every_code(d, target, streamed(d, target))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -183,21 +168,8 @@ def test_every_code(weights: str, target: str, layout: bool) -> None:
 @pytest.mark.parametrize("weights", ["i4", "i8", "f4E2M1FN"])
 def test_blocks_of_ones(weights: str, layout: bool, seed: int) -> None:
     """Zeros with one block of ones in each operand, and scales that are powers of two: sums are exact, wrong places are not."""
-    rng = np.random.default_rng(seed)
-
-    def ones(views: list[np.ndarray]) -> None:
-        for view in views[:2]:
-            row, col = (int(rng.integers(0, n // 2 + 1)) for n in view.shape)
-            view[...] = np.zeros(1, view.dtype)
-            view[row : row + view.shape[0] // 2 + 1, col : col + view.shape[1] // 2 + 1] = np.ones(1).astype(view.dtype)
-        for view in views[2:]:
-            view[...] = np.exp2(rng.integers(-3, 4, view.shape)).astype(view.dtype)
-
     d = make.quantized_matmul(1 + 3 * seed, 120, 1056, "f16", weights, scale="f16", block=32, b_transposed=layout)
-    found = run_emulated(d, "sm_90a", schedule=streamed(d), prepare=ones)
-    (exact,) = run_dispatch(d, found.operands, float64=True)
-    assert exact.any()
-    assert np.array_equal(found.results[0], exact)
+    check_blocks_of_ones(d, "sm_90a", streamed(d), seed)
 
 
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
@@ -209,7 +181,7 @@ def test_code(target: str, weights: str) -> None:
         d = make.quantized_matmul(1, 8192, 12288, "f16", weights, scale="f16", block=128, b_transposed=layout)
         s = streamed(d, target)
         assert s.staged == s.batches(12288) > 2
-        with ir.Context():
+        with kernel_context():
             emitted = emit(d, BY_NAME[target], s)
             text = compile_kernels(emitted.module, target, stop="ptx")
         shape, per_chunk = ("m16n8k8", 4) if target == "sm_75" else ("m16n8k16", 2)
@@ -223,12 +195,11 @@ def test_code(target: str, weights: str) -> None:
         assert len(emitted.plan.launches) == (1 if hopper else 1 + (s.splits > 1))
         hardware = BY_NAME[target].sm >= 89 and weights[:2] == "f8"
         assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware
-        with ir.Context():
-            assert compile_kernels(emit(d, BY_NAME[target], s).module, target)[:4] == b"\x7fELF"
+        assert compile_kernels(text, target, start="ptx")[:4] == b"\x7fELF"
 
 
 def test_a_schedule_that_does_not_suit_is_named() -> None:
     d = make.quantized_matmul(2, 64, 64, "f16", "i4", scale="f16", block=32)
     other = StreamedSchedule(2, WeightLanes(False, 8, 4), 8, 1, 8, 1)
-    with ir.Context(), pytest.raises(NotImplementedError, match="does not suit f16 and i4"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="does not suit f16 and i4"):
         emit(d, BY_NAME["sm_90a"], other)

@@ -14,7 +14,7 @@ from ingot.compiler.codegen.cuda_kernel import takes_little
 from ingot.compiler.codegen.family import Emitted, emit
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 
 WAIT = "griddepcontrol.wait"
@@ -43,7 +43,7 @@ DISPATCHES = {
 
 
 def kernels(d: Dispatch, target: str) -> tuple[Emitted, str]:
-    with ir.Context():
+    with kernel_context():
         emitted = emit(d, BY_NAME[target])
         return emitted, compile_kernels(emitted.module, target, stop="ptx")
 
@@ -98,7 +98,7 @@ def test_small_kernels_let_others_start_at_once() -> None:
 def test_the_wait_may_follow_a_prologue() -> None:
     _, ptx = kernels(make.matmul(4096, 4096, 4096), "sm_90a")
     assert ptx.index("mbarrier.init") < ptx.index(WAIT) < ptx.index("cp.async.bulk.tensor")
-    with ir.Context():
+    with kernel_context():
         emitted = emit(DISPATCHES["attention"], BY_NAME["sm_90a"], WgmmaAttentionSchedule())
         ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
     assert ptx.index("mbarrier.init") < ptx.index(WAIT) < ptx.index("cp.async.bulk.tensor")

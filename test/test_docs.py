@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 import ingot
+from ingot.tools import ingot_opt
 from ingot.tools.ingot import main
 
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
+_TOOLS = {"ingot": main, "ingot-opt": ingot_opt.main}
 _LINK = re.compile(r"\]\(([^)#:]+)(#[^)]*)?\)")
 
 
@@ -34,14 +36,12 @@ def shape_of(line: str) -> str:
 
 
 def run_console(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run each `$ ingot ...` command of a block and compare what it prints with what is shown."""
+    """Run each command of a block, all of Ingot's tools, and compare what it prints with what is shown."""
     for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
         line, *shown = part.splitlines()
         program, *arguments = shlex.split(line, comments=True)
-        if program != "ingot":
-            continue
         capsys.readouterr()
-        assert main(arguments) == 0, line
+        assert _TOOLS[program](arguments) == 0, line
         printed = capsys.readouterr().out.splitlines()
         if "..." in shown:
             shown = shown[: shown.index("...")]

@@ -20,7 +20,9 @@ def launch(build, args, *, grid=1, block=32, cluster=1, shared=4096, target="sm_
     with KernelModule(target) as m:
         with m.kernel("kernel", [param(i, a) for i, a in enumerate(args)], threads=block, cluster=cluster) as k:
             build(k, *k.args)
-        return emulate(m.module, "kernel", grid, block, args, cluster=cluster, dynamic_shared_bytes=shared)
+        return emulate(
+            m.module, "kernel", grid, block, args, cluster=cluster, dynamic_shared_bytes=shared, count_conflicts=True
+        )
 
 
 def kinds(report):

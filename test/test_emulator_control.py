@@ -10,7 +10,7 @@ from ingot.compiler.codegen.kernel_builder import KernelModule, Param
 from ingot.compiler.emulator import Addresses, EmulationError, Uninitialized, emulate
 from ingot.compiler.emulator.program import Program
 from ingot.cuda_targets import CUDA_TARGETS
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import ir, kernel_context
 
 POINTER = "ptr<1>"
 
@@ -279,7 +279,7 @@ def test_kernels_for_the_cpu_run_too():
 @pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
 def test_every_operation_of_the_builder_is_known(target):
     text = everything(target)
-    with ir.Context():
+    with kernel_context():
         module = ir.Module.parse(text)
         names = [
             ir.StringAttr(op.operation.attributes["sym_name"]).value

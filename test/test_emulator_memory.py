@@ -15,7 +15,7 @@ def launch(build, args, *, grid=1, block=64, target="sm_80", check=True, shared=
         params = [Param(f"p{i}", "i32" if isinstance(a, int) else "ptr<1>") for i, a in enumerate(args)]
         with m.kernel("kernel", params, threads=block) as k:
             build(k, *k.args)
-        return emulate(m.module, "kernel", grid, block, args, dynamic_shared_bytes=shared, check=check)
+        return emulate(m.module, "kernel", grid, block, args, dynamic_shared_bytes=shared, check=check, count_conflicts=True)
 
 
 def kinds(report):
@@ -109,7 +109,7 @@ def test_races_between_warps(synchronized):
     report = launch(build, [out], shared=256)
     assert kinds(report) == ([] if synchronized else ["race"])
     if not synchronized:
-        assert "overwrites shared offset 128, what warp 0 reads, with no barrier between" in report.findings[0].detail
+        assert "overwrites shared offset 0, what warp 1 reads, with no barrier between" in report.findings[0].detail
 
 
 def test_a_write_after_a_write_is_a_race():

@@ -16,7 +16,7 @@ from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 
 Prepare = Callable[[list[np.ndarray]], None]
@@ -182,5 +182,5 @@ def test_machine_code(target: str) -> None:
         make.scan("sum", (4, "n"), 1, "i64"),
         make.topk((4, "n"), 1, 300, "f16"),
     ):
-        with ir.Context():
+        with kernel_context():
             assert compile_kernels(emit(d, BY_NAME[target]).module, target)[:4] == b"\x7fELF"

@@ -16,14 +16,14 @@ from ingot.compiler.cpu_target import host_target
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, contiguous
 
 FORMS = [pytest.param(i, n, id=f"{'pairs' if i else 'halves'}{'_norm' if n else ''}") for i in (0, 1) for n in (0, 1)]
 
 
 def ptx_of(d: Dispatch, target: str = "sm_90a") -> str:
-    with ir.Context():
+    with kernel_context():
         return compile_kernels(emit(d, BY_NAME[target]).module, target, stop="ptx")
 
 
@@ -73,7 +73,7 @@ def test_cpu(interleaved: bool, norm: bool, dtype: str) -> None:
 def test_pairs_are_vectors_on_the_cpu() -> None:
     """Lanes run over pairs: f32 pairs read backwards are loads of whole vectors, not gathers."""
     d = make.rotary(1, 8, 64, interleaved=True, norm=True, dtype="f32")
-    with ir.Context():
+    with kernel_context():
         text = str(emit(d, host_target()).module)
     assert "gather" not in text
     assert "vector.shuffle" in text

@@ -25,7 +25,7 @@ from ingot.compiler.codegen.cuda_matmul import choose
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
 from ingot.runtime import cuda_plan
@@ -175,5 +175,5 @@ def test_a_program_packs_once(mode: str, driver: FakeDriver) -> None:
 
 def test_kernels_that_know_no_packing() -> None:
     d = make.packed(make.quantized_matmul(64, 64, 64, "f16", "i4", scale="f16", block=32))
-    with ir.Context(), pytest.raises(NotImplementedError, match="no packed weights"):
+    with kernel_context(), pytest.raises(NotImplementedError, match="no packed weights"):
         emit(d, HOPPER, MmaSchedule(64, 64, 32, 32))

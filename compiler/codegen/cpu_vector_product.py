@@ -83,11 +83,21 @@ def _power_of_two(x: int) -> int:
     return 1 << max(0, x.bit_length() - 1)
 
 
+def _multiply(
+    ck: CpuKernel, operands: Operands, xs: list[Val], column: Val, unit: Val, at: Position, totals: list[Val]
+) -> list[Val]:
+    """Totals of rows plus `xs`, a vector a row, times unit `unit` of the vector of columns from `column` on."""
+    y = operands.b.across(column, unit, at)
+    if y.t.kind != "vector":
+        y = ck.k.broadcast(y, at.lanes)
+    return [operands.a.arithmetic.multiply(ck, x, y, total) for x, total in zip(xs, totals, strict=True)]
+
+
 def _outer(
     ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
 ) -> None:
     """`group` vectors of columns, accumulated over k."""
-    k, a, b = ck.k, operands.a, operands.b
+    k, a = ck.k, operands.a
     arithmetic = a.arithmetic
     rows = problem.m
     assert isinstance(rows, int)
@@ -99,11 +109,10 @@ def _outer(
         xs = [k.broadcast(a.along(m, loop.iv, Position(())), lanes) for m in range(rows)]
         sums = [list(row) for row in loop.carry]
         for j, mask in enumerate(masks):
-            y = b.across(n0 + j * lanes, loop.iv, Position((), 0, lanes, mask))
-            if y.t.kind != "vector":
-                y = k.broadcast(y, lanes)
-            for m in range(rows):
-                sums[m][j] = arithmetic.multiply(ck, xs[m], y, sums[m][j])
+            at = Position((), 0, lanes, mask)
+            totals = _multiply(ck, operands, xs, n0 + j * lanes, loop.iv, at, [row[j] for row in sums])
+            for row, total in zip(sums, totals, strict=True):
+                row[j] = total
         loop.yield_(sums)
     for m in range(rows):
         for j, mask in enumerate(masks):
@@ -136,10 +145,7 @@ def _streamed(
         places = [sums.at(j + m * width, acc) for m in range(rows)]
         totals = [k.load(p, vector, align=vector.nbytes) for p in places]
         for u, x in enumerate(xs):
-            y = b.across(n0 + j, unit + u, Position((), 0, lanes, mask))
-            if y.t.kind != "vector":
-                y = k.broadcast(y, lanes)
-            totals = [arithmetic.multiply(ck, x[m], y, total) for m, total in enumerate(totals)]
+            totals = _multiply(ck, operands, x, n0 + j, unit + u, Position((), 0, lanes, mask), totals)
         for p, total in zip(places, totals, strict=True):
             k.store(total, p, align=vector.nbytes)
 

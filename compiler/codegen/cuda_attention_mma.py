@@ -13,15 +13,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ingot import dims
-from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem
+from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, tiled_launch
 from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, rescaling, store_pair
 from ingot.compiler.codegen.cuda_gemm_mma import mma_registers
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
     dispatch_kernel,
     divides,
-    region_buffers,
     region_operands,
     symbol_of,
 )
@@ -83,21 +81,8 @@ def attention_tiles(p: AttentionProblem, s: MmaAttentionSchedule) -> AttentionTi
 
 
 def attention_launch(p: AttentionProblem, s: MmaAttentionSchedule) -> KernelLaunch:
-    """The launch of a schedule: tiles of rows, heads, batches times splits."""
-    own = tuple(BufferArg("operand", i) for i in range(3))
-    if s.splits > 1:
-        loaded = (BufferArg("operand", i) for i in region_operands(p.dispatch.regions[:1]) if i > 2)
-        rest: tuple[BufferArg, ...] = (*loaded, BufferArg("workspace"))
-    else:
-        rest = region_buffers(p.dispatch, skip=(0, 1, 2))
-    return KernelLaunch(
-        symbol_of(p.dispatch),
-        (dims.ceildiv(p.rows, s.rows), p.heads, p.batch * s.splits),
-        (*own, *rest),
-        (32 * s.warps, 1, 1),
-        shared_bytes=attention_tiles(p, s).nbytes(s.stages),
-        flops=p.flops,
-    )
+    """The launch of a schedule."""
+    return tiled_launch(p, s.rows, s.splits, 32 * s.warps, attention_tiles(p, s).nbytes(s.stages))
 
 
 def emit_attention_mma(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, region_buffers, region_operands, symbol_of
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch
+from ingot.kernel_plan import BufferArg, KernelLaunch
 
 
 @dataclass(frozen=True)
@@ -117,3 +118,21 @@ def score(
         return scaled
     (value,) = dk.region(p.dispatch.regions[0], [scaled], [*position, col], p.domain, lanes)
     return value
+
+
+def tiled_launch(p: AttentionProblem, rows: int, splits: int, threads: int, shared_bytes: int) -> KernelLaunch:
+    """The launch of a kernel whose blocks take tiles of `rows` rows, heads, and batches times splits."""
+    own = tuple(BufferArg("operand", i) for i in range(3))
+    if splits > 1:
+        loaded = (BufferArg("operand", i) for i in region_operands(p.dispatch.regions[:1]) if i > 2)
+        rest: tuple[BufferArg, ...] = (*loaded, BufferArg("workspace"))
+    else:
+        rest = region_buffers(p.dispatch, skip=(0, 1, 2))
+    return KernelLaunch(
+        symbol_of(p.dispatch),
+        (dims.ceildiv(p.rows, rows), p.heads, p.batch * splits),
+        (*own, *rest),
+        (threads, 1, 1),
+        shared_bytes=shared_bytes,
+        flops=p.flops,
+    )

@@ -14,8 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ingot import dims
-from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score
+from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score, tiled_launch
 from ingot.compiler.codegen.cuda_attention_softmax import SplitLayout, exponentials, rescaling
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
 from ingot.compiler.codegen.cuda_gemm_simt import as_accumulator
@@ -25,15 +24,12 @@ from ingot.compiler.codegen.cuda_kernel import (
     dispatch_kernel,
     divides,
     memory_type,
-    region_buffers,
-    region_operands,
-    symbol_of,
 )
 from ingot.compiler.codegen.cuda_shared_tile import CHUNK, TileCopy, TileShape, swizzle
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.values import Val
 from ingot.cuda_targets import facts
-from ingot.kernel_plan import BufferArg, KernelLaunch
+from ingot.kernel_plan import KernelLaunch
 from ingot.target import Target
 
 WIDE = 4  # f32 elements of a chunk
@@ -151,21 +147,8 @@ def choose_simt_attention(p: AttentionProblem, target: Target) -> SimtAttentionS
 
 
 def simt_attention_launch(p: AttentionProblem, s: SimtAttentionSchedule) -> KernelLaunch:
-    """The launch of a schedule: tiles of rows, heads, batches times splits."""
-    own = tuple(BufferArg("operand", i) for i in range(3))
-    if s.splits > 1:
-        loaded = (BufferArg("operand", i) for i in region_operands(p.dispatch.regions[:1]) if i > 2)
-        rest: tuple[BufferArg, ...] = (*loaded, BufferArg("workspace"))
-    else:
-        rest = region_buffers(p.dispatch, skip=(0, 1, 2))
-    return KernelLaunch(
-        symbol_of(p.dispatch),
-        (dims.ceildiv(p.rows, s.rows), p.heads, p.batch * s.splits),
-        (*own, *rest),
-        (s.threads, 1, 1),
-        shared_bytes=simt_attention_tiles(p, s).nbytes(s.stages),
-        flops=p.flops,
-    )
+    """The launch of a schedule."""
+    return tiled_launch(p, s.rows, s.splits, s.threads, simt_attention_tiles(p, s).nbytes(s.stages))
 
 
 def emit_attention_simt(module: KernelModule, p: AttentionProblem, s: SimtAttentionSchedule, launch: KernelLaunch) -> None:

@@ -36,7 +36,7 @@ from typing import Any
 
 from ingot.compiler.codegen.memory_ops import MemoryOps
 from ingot.compiler.codegen.values import Operand, Val, ValueType, flatten, unflatten
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import ir, kernel_context
 
 __all__ = ["If", "KernelBuilder", "KernelModule", "Loop", "Param", "Val", "ValueType"]
 
@@ -90,10 +90,7 @@ class KernelModule:
         if target != "cpu" and not re.fullmatch(r"sm_\d+a?", target):
             raise ValueError(f"target {target!r} is neither cpu nor sm_XX")
         self.target = target
-        self._owns_context = context is None
-        self.context = context or ir.Context()
-        if self._owns_context:
-            self.context.enable_multithreading(False)
+        self.context = context or kernel_context()
         self._types: dict[str, ValueType] = {}
         self._attrs: dict[str, Any] = {}
         self._globals: dict[str, int] = {}

@@ -6,12 +6,12 @@ It knows operations, not kernel families: `arith`, `scf`, `vector`, `llvm` and `
 
     report = emulate(module, "kernel", grid=(4, 1, 1), block=128, args=[x, y, n], dynamic_shared_bytes=4096)
     report.check()              # raises on races, out-of-bounds or uninitialized reads, missing fences, ...
-    report.bank_conflicts       # cycles lost to them
+    report.bank_conflicts       # cycles lost to them, with count_conflicts=True
     report.executed             # {"mma.m16n8k16.bf16.bf16": 64, ...}
 
 How it works: values.py (values of many threads at once), program.py and control.py (operations as closures, control
 flow), group.py and unit.py (threads that diverge, meet at barriers and merge again), memory.py (bounds, uninitialized
-bytes, races), ops_*.py (what each operation means), fragments.py (the PTX ISA's register layouts).
+bytes), shadow.py (races), ops_*.py (what each operation means), fragments.py (the PTX ISA's register layouts).
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ingot.compiler.emulator.group import Frame, Group, Reconvergence, uniform
-from ingot.compiler.emulator.program import Body, Op, Run
+from ingot.compiler.emulator.program import Body, Op, structure
 from ingot.compiler.emulator.unit import SpinWait
-from ingot.compiler.emulator.values import blend, spread, take, transform
+from ingot.compiler.emulator.values import blend, spread, take
 
 _POLLING = ("llvm.atomicrmw", "llvm.cmpxchg", "nvvm.mbarrier.test.wait", "nvvm.mbarrier.try_wait")
 
@@ -49,6 +49,7 @@ def _run_steps(body: Body) -> Callable[[Group], list[Any]]:
 # --- scf.if
 
 
+@structure("scf.if")
 def _make_if(op: Op) -> Any:
     regions = [op.program.block(region.blocks[0]) if len(region.blocks) else None for region in op.operation.regions]
     then, other = regions[0], regions[1] if len(regions) > 1 else None
@@ -129,6 +130,7 @@ class IfNode:
 # --- scf.for
 
 
+@structure("scf.for")
 def _make_for(op: Op) -> Any:
     body = op.program.block(op.operation.regions[0].blocks[0])
     if body.blocks:
@@ -258,6 +260,7 @@ def _polls(region: Any) -> bool:
     return False
 
 
+@structure("scf.while")
 def _make_while(op: Op) -> Any:
     spins = any(_polls(region) for region in op.operation.regions)
     before = op.program.block(op.operation.regions[0].blocks[0])
@@ -371,8 +374,3 @@ class _WhileTest:
 
     def enter(self, group: Group) -> bool:
         return self.loop.check(group)
-
-
-STRUCTURES: dict[str, Callable[[Op], Any]] = {"scf.if": _make_if, "scf.for": _make_for, "scf.while": _make_while}
-
-__all__ = ["STRUCTURES", "ForNode", "IfNode", "Run", "WhileNode", "transform"]

@@ -118,7 +118,7 @@ LAYOUTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Index:
     """A fragment as index arrays: element (row, column) of the matrix lies in lane `lane`, register element `element`."""
 

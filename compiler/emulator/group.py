@@ -58,16 +58,41 @@ class Group:
         wait: what the group waits for (an object with `ready(group) -> bool array over threads`), or None.
     """
 
-    __slots__ = ("_warps", "env", "frames", "threads", "unit", "wait")
+    __slots__ = ("_actors", "_blocks", "_first_lanes", "_warp_numbers", "_warps", "env", "frames", "threads", "unit", "wait")
 
     def __init__(self, unit: Unit, threads: np.ndarray, env: list[Any], frames: list[Frame]) -> None:
         self.unit, self.threads, self.env, self.frames = unit, threads, env, frames
         self.wait: Any = None
         self._warps: bool | None = None
+        self._blocks: np.ndarray | None = None
+        self._warp_numbers: np.ndarray | None = None
+        self._actors: np.ndarray | None = None
+        self._first_lanes: dict[int, Group] = {}
 
     @property
     def size(self) -> int:
         return self.threads.size
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Each thread's block in the unit."""
+        if self._blocks is None:
+            self._blocks = self.unit.block_of[self.threads]
+        return self._blocks
+
+    @property
+    def warp_numbers(self) -> np.ndarray:
+        """Each thread's warp in the unit."""
+        if self._warp_numbers is None:
+            self._warp_numbers = self.unit.warp_of[self.threads]
+        return self._warp_numbers
+
+    @property
+    def actors(self) -> np.ndarray:
+        """The warps of which the group has threads."""
+        if self._actors is None:
+            self._actors = np.flatnonzero(np.bincount(self.warp_numbers))
+        return self._actors
 
     @property
     def whole_warps(self) -> bool:
@@ -83,6 +108,13 @@ class Group:
     def subset(self, index: np.ndarray) -> Group:
         """A view of some threads that shares this group's values; for code that cannot block."""
         return Group(self.unit, self.threads[index], self.env, [])
+
+    def first_lanes(self, count: int) -> Group:
+        """The first `count` lanes of each warp, for a group of whole warps."""
+        found = self._first_lanes.get(count)
+        if found is None:
+            found = self._first_lanes[count] = self.subset(np.arange(self.size).reshape(-1, 32)[:, :count].reshape(-1))
+        return found
 
     def split(self, index: np.ndarray) -> Group:
         """A group of its own of some threads, at the same place."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ingot.compiler.emulator import ops_arith, ops_async, ops_matrix, ops_memory, ops_warp
+from ingot.compiler.emulator import control, ops_arith, ops_async, ops_matrix, ops_memory, ops_warp
 from ingot.compiler.emulator.memory import GlobalMemory
 from ingot.compiler.emulator.ops_async import TENSOR_MAPS
 from ingot.compiler.emulator.program import Program
@@ -16,9 +16,9 @@ from ingot.compiler.emulator.report import EmulationError, Report
 from ingot.compiler.emulator.tensor_map import TensorMap
 from ingot.compiler.emulator.unit import Unit
 from ingot.compiler.emulator.values import Kind
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import ir, kernel_context
 
-_OPERATIONS = (ops_arith, ops_async, ops_matrix, ops_memory, ops_warp)  # importing them registers their handlers
+_OPERATIONS = (control, ops_arith, ops_async, ops_matrix, ops_memory, ops_warp)  # importing them registers their handlers
 
 # Blocks that run together: enough threads to outweigh Python's cost an operation, little enough memory.
 _UNIT_THREADS = 4096
@@ -62,6 +62,7 @@ def emulate(
     cluster: int | Sequence[int] = 1,
     dynamic_shared_bytes: int = 0,
     check: bool = True,
+    count_conflicts: bool = False,
 ) -> Report:
     """Run one launch of a kernel; arrays among the arguments are read and written in place.
 
@@ -75,8 +76,8 @@ def emulate(
             another, are so in the kernel too.
         cluster: blocks of a cluster along x, y, z, which divide the grid.
         dynamic_shared_bytes: dynamic shared memory of a block.
-        check: look for races, uninitialized reads, missing fences and bank conflicts too; bounds and alignment are
-            always checked.
+        check: look for races, uninitialized reads and missing fences too; bounds and alignment are always checked.
+        count_conflicts: count bank conflicts of shared memory.
 
     Returns:
         What was found and counted; `report.check()` raises if anything was found.
@@ -86,16 +87,14 @@ def emulate(
         ValueError: arguments that do not fit the kernel.
     """
     if isinstance(module, str):
-        context = ir.Context()
-        context.enable_multithreading(False)
-        module = ir.Module.parse(module, context)
+        module = ir.Module.parse(module, kernel_context())
     program = Program(module, kernel_name)
     grids, blocks, clusters = _three(grid), _three(block), _three(cluster)
     if any(g % c for g, c in zip(grids, clusters, strict=True)):
         raise ValueError(f"a grid of {grids} blocks does not consist of clusters of {clusters}")
     if len(args) != len(program.parameters):
         raise ValueError(f"{kernel_name} takes {len(program.parameters)} arguments, not {len(args)}")
-    memory, report = GlobalMemory(), Report()
+    memory, report = GlobalMemory(), Report(bank_conflicts=0 if count_conflicts else None)
     program.tensor_maps = [a for a in args if isinstance(a, TensorMap)]
     # Arrays may be parts of others: the largest first.
     arrays = [a.array for a in program.tensor_maps] + [a for a in args if isinstance(a, np.ndarray)]
@@ -109,7 +108,7 @@ def emulate(
     threads = blocks[0] * blocks[1] * blocks[2]
     together = min(_UNIT_THREADS // threads, _UNIT_SHARED // max(1, shared_bytes)) // size * size
     together = len(order) if program.spins else max(size, together)
-    conflicts: dict[Any, int] = {}
+    conflicts: dict[Any, int] | None = {} if count_conflicts else None
     with np.errstate(all="ignore"):
         for first in range(0, len(order), together):
             part = order[first : first + together]

@@ -12,10 +12,11 @@ Bytes that nothing has written read as 0xFF (NaN in every float format), as do b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ingot.compiler.emulator.shadow import Shadow
 
 if TYPE_CHECKING:
     from ingot.compiler.emulator.group import Group
@@ -102,7 +103,7 @@ class GlobalMemory:
             _scatter(buffer.data, offset, raw if lanes is None else raw[lanes], align)
             buffer.written = True
             if buffer.valid is not None:
-                buffer.valid[offset[:, None] + np.arange(nbytes)] = True
+                _scatter(buffer.valid.view(np.uint8), offset, np.ones((offset.size, nbytes), np.uint8), align)
 
     def _split(
         self, unit: Unit, group: Group, address: np.ndarray, nbytes: int, align: int, op: Any
@@ -112,18 +113,16 @@ class GlobalMemory:
             lane = int(np.flatnonzero(bad)[0])
             unit.find("misaligned", op, group, lane, f"address {int(address[lane]):#x} is not a multiple of {align}")
             address = address & ~np.int64(align - 1)
+        buffer, _ = self.locate(int(address[0]))
+        if buffer is not None and buffer.size >= nbytes:  # nearly always all lanes access one buffer
+            offset = address - (int(address[0]) >> _BUFFER_SHIFT << _BUFFER_SHIFT)
+            if (offset.view(np.uint64) <= np.uint64(buffer.size - nbytes)).all():
+                return [(buffer, None, offset)]
         numbers = (address >> _BUFFER_SHIFT) - 1
         offset = address & ((1 << _BUFFER_SHIFT) - 1)
-        first = int(numbers[0])
-        if 0 <= first < len(self.buffers) and (numbers == first).all():
-            buffer = self.buffers[first]
-            good = offset + nbytes <= buffer.size
-            if good.all():
-                return [(buffer, None, offset)]
-        else:
-            sizes = np.array([b.size for b in self.buffers] + [-1])
-            known = (numbers >= 0) & (numbers < len(self.buffers))
-            good = offset + nbytes <= sizes[np.where(known, numbers, -1)]
+        sizes = np.array([b.size for b in self.buffers] + [-1])
+        known = (numbers >= 0) & (numbers < len(self.buffers))
+        good = offset + nbytes <= sizes[np.where(known, numbers, -1)]
         if not good.all():
             lane = int(np.flatnonzero(~good)[0])
             found, at = self.locate(int(address[lane]))
@@ -158,13 +157,14 @@ def _unit_of(nbytes: int, align: int) -> int:
 def _gather(data: np.ndarray, offset: np.ndarray, nbytes: int, align: int) -> np.ndarray:
     """(n, nbytes) bytes of `data` at n offsets, all multiples of `align`."""
     if nbytes == 16 and align >= 16:
-        return data.view(np.uint64).reshape(-1, 2)[offset >> 4].view(np.uint8)
+        return data.view(np.uint64).reshape(-1, 2).take(offset >> 4, axis=0).view(np.uint8)
     word = _unit_of(nbytes, align)
     words = data.view(f"u{word}")
+    first = offset >> (word.bit_length() - 1)
     count = nbytes // word
     if count == 1:
-        return words[offset // word].reshape(-1, 1).view(np.uint8)
-    return words[(offset // word)[:, None] + np.arange(count)].view(np.uint8)
+        return words.take(first).reshape(-1, 1).view(np.uint8)
+    return words.take(first[:, None] + np.arange(count)).view(np.uint8)
 
 
 def _scatter(data: np.ndarray, offset: np.ndarray, raw: np.ndarray, align: int) -> None:
@@ -176,56 +176,48 @@ def _scatter(data: np.ndarray, offset: np.ndarray, raw: np.ndarray, align: int) 
     word = _unit_of(nbytes, align)
     words = data.view(f"u{word}")
     values = np.ascontiguousarray(raw).view(f"u{word}")
+    first = offset >> (word.bit_length() - 1)
     count = nbytes // word
     if count == 1:
-        words[offset // word] = values[:, 0]
+        words[first] = values[:, 0]
     else:
-        words[(offset // word)[:, None] + np.arange(count)] = values
+        words[first[:, None] + np.arange(count)] = values
 
 
 class SharedMemory:
-    """Shared memory of all blocks of a unit, block after block, with a shadow for each granule of bytes.
-
-    The shadow implements FastTrack (Flanagan and Freund, 2009) over warps: a granule remembers its last writer's clock
-    and every reader's; an access races with one that does not happen before it by the warps' vector clocks, which
-    barriers join.
+    """Shared memory of all blocks of a unit, block after block.
 
     Attributes:
         data: bytes; block b's window starts at b * size.
         size: bytes from one block's window to the next's; `limit` of them exist.
+        shadow: who touched what; None where that is not checked.
     """
 
     def __init__(self, unit: Unit, size: int, granule: int, check: bool) -> None:
         self.unit = unit
         self.limit, self.size = size, (size + 1023) // 1024 * 1024
         self.data = np.full(self.size * unit.blocks + 16, _POISON, np.uint8)
-        self.check = check
-        self.granule = granule
-        if check:
-            count = self.size * unit.blocks // granule + 1
-            self.writer = np.full(count, unit.nobody, np.int16)
-            self.write_clock = np.zeros(count, np.int32)
-            self.read_clock = np.zeros((unit.local_warps, count), np.int32)
-            self.writes_in_flight = np.zeros(count, np.int16)
-            self.reads_in_flight = np.zeros(count, np.int16)
+        self.shadow = Shadow(unit, self.size * unit.blocks, self.size, granule) if check else None
 
     # --- addresses
 
-    def index(self, group: Group, address: np.ndarray, space: int) -> np.ndarray:
-        """Positions in `data` of addresses of space 3 or 7, for each thread of the group; -1 outside the window."""
-        unit = self.unit
-        block = unit.block_of[group.threads]
+    def index(self, group: Group, address: np.ndarray, space: int, nbytes: int = 1) -> np.ndarray:
+        """Positions in `data` of `nbytes` at addresses of space 3 or 7, for each thread of the group; -1 out of bounds."""
+        block = group.blocks
         if space == 7:
-            block = block // unit.cluster_size * unit.cluster_size + (address >> RANK_SHIFT)
+            size = self.unit.cluster_size
+            block = block // size * size + (address >> RANK_SHIFT)
             address = address & ((1 << RANK_SHIFT) - 1)
         offset = address - SHARED_START
-        return np.where((offset >= 0) & (offset < self.size), block * self.size + offset, -1)
+        where = block * self.size + offset
+        if nbytes <= self.limit and (good := offset.view(np.uint64) <= np.uint64(self.limit - nbytes)).all():
+            return where
+        return np.where(good, where, -1) if nbytes <= self.limit else np.full_like(where, -1)
 
-    def _bounds(self, group: Group, where: np.ndarray, nbytes: int, align: int, op: Any) -> np.ndarray:
+    def settle(self, group: Group, where: np.ndarray, nbytes: int, align: int, op: Any) -> np.ndarray:
         """The positions with bad ones reported and moved to a place where they do no harm."""
         unit = self.unit
-        outside = (where < 0) | (where % self.size + nbytes > self.limit)
-        if outside.any():
+        if (outside := where < 0).any():
             lane = int(np.flatnonzero(outside)[0])
             unit.find("out of bounds", op, group, lane, f"{nbytes} bytes beyond the {self.limit} bytes of shared memory")
             where = np.where(outside, 0, where)
@@ -235,155 +227,37 @@ class SharedMemory:
             where = where & ~np.int64(align - 1)
         return where
 
-    def _granules(self, where: np.ndarray, nbytes: int) -> np.ndarray:
-        """(n, granules of an access) shadow positions."""
-        first = where // self.granule
-        count = max(1, -(-nbytes // self.granule))
-        return first[:, None] + np.arange(count)
-
     # --- accesses by threads
 
     def load(self, group: Group, where: np.ndarray, nbytes: int, align: int, op: Any) -> np.ndarray:
         """(threads, nbytes) bytes at positions `where`."""
-        where = self._bounds(group, where, nbytes, align, op)
-        if self.check:
-            self.note_read(group, where, nbytes, op)
+        where = self.settle(group, where, nbytes, align, op)
+        if self.shadow is not None:
+            self.shadow.read(group, where, nbytes, op)
             self.unit.count_conflicts(where, nbytes)
         return _gather(self.data, where, nbytes, align)
 
     def store(self, group: Group, where: np.ndarray, raw: np.ndarray, align: int, op: Any) -> None:
         """Write (threads, nbytes) bytes at positions `where`."""
         nbytes = raw.shape[1]
-        where = self._bounds(group, where, nbytes, align, op)
-        if self.check:
-            self.note_write(group, where, nbytes, op)
+        where = self.settle(group, where, nbytes, align, op)
+        if self.shadow is not None:
+            self.shadow.write(group, where, nbytes, op)
             self.unit.count_conflicts(where, nbytes)
         _scatter(self.data, where, raw, align)
-        if self.check:
-            kept = (_gather(self.data, where, nbytes, align) == raw).all(axis=1)
+        if self.shadow is not None:
+            kept = _gather(self.data, where, nbytes, align) == raw
             if not kept.all():
-                lane = int(np.flatnonzero(~kept)[0])
+                lane = int(np.flatnonzero(~kept.all(axis=1))[0])
                 at = int(where[lane]) % self.size
                 self.unit.find("conflict", op, group, lane, f"another lane writes another value to shared offset {at}")
 
-    def note_read(self, group: Group, where: np.ndarray, nbytes: int, op: Any) -> None:
-        """Check and record reads by the group's threads."""
-        unit = self.unit
-        spots = self._granules(where, nbytes)
-        actor = unit.warp_of[group.threads]
-        writer = self.writer[spots]
-        seen = unit.clocks[actor[:, None], writer] >= self.write_clock[spots]
-        if not seen.all():
-            lane, i = map(int, np.argwhere(~seen)[0])
-            self._race(group, lane, int(spots[lane, i]), "reads", f"what {unit.name(int(writer[lane, i]))} wrote", op)
-        fresh = writer == unit.nobody
-        if fresh.any():
-            lane, i = map(int, np.argwhere(fresh)[0])
-            at = int(spots[lane, i]) * self.granule % self.size
-            unit.find("uninitialized", op, group, lane, f"shared offset {at} was never written")
-        if self.writes_in_flight[spots].any():
-            lane, i = map(int, np.argwhere(self.writes_in_flight[spots])[0])
-            at = int(spots[lane, i]) * self.granule % self.size
-            unit.find("async", op, group, lane, f"an asynchronous copy into shared offset {at} has not been waited for")
-        local = unit.local_warp[actor]
-        self.read_clock[local[:, None], spots] = unit.clocks[actor, local][:, None]
+    # --- accesses by asynchronous engines
 
-    def note_write(self, group: Group, where: np.ndarray, nbytes: int, op: Any, record: bool = True) -> None:
-        """Check writes by the group's threads, and record them unless they only happen later."""
-        unit = self.unit
-        spots = self._granules(where, nbytes)
-        actor = unit.warp_of[group.threads]
-        writer = self.writer[spots]
-        seen = unit.clocks[actor[:, None], writer] >= self.write_clock[spots]
-        if not seen.all():
-            lane, i = map(int, np.argwhere(~seen)[0])
-            self._race(group, lane, int(spots[lane, i]), "overwrites", f"what {unit.name(int(writer[lane, i]))} wrote", op)
-        reads = self.read_clock[:, spots]  # (readers, threads, granules)
-        behind = reads > unit.clocks[actor, : unit.local_warps].T[:, :, None]
-        if behind.any():
-            reader, lane, i = map(int, np.argwhere(behind)[0])
-            self._race(group, lane, int(spots[lane, i]), "overwrites", f"what {unit.name(reader)} reads", op)
-        if (busy := self.writes_in_flight[spots] | self.reads_in_flight[spots]).any():
-            lane, i = map(int, np.argwhere(busy)[0])
-            at = int(spots[lane, i]) * self.granule % self.size
-            unit.find("async", op, group, lane, f"shared offset {at} is in use by an unfinished asynchronous operation")
-        if record:
-            local = unit.local_warp[actor]
-            self.writer[spots] = local[:, None]
-            self.write_clock[spots] = unit.clocks[actor, local][:, None]
+    def copy_out(self, where: np.ndarray, nbytes: int) -> np.ndarray:
+        """(spans, nbytes) bytes at positions that are multiples of `nbytes`, a power of two of at most 16."""
+        return _gather(self.data, where, nbytes, nbytes)
 
-    def _race(self, group: Group, lane: int, spot: int, verb: str, what: str, op: Any) -> None:
-        at = spot * self.granule % self.size
-        self.unit.find("race", op, group, lane, f"{verb} shared offset {at}, {what}, with no barrier between")
-
-    # --- accesses by asynchronous engines; `where` are positions of whole granules
-
-    def spans(self, where: np.ndarray, nbytes: int) -> np.ndarray:
-        """Shadow positions of spans of `nbytes` at `where`, flat."""
-        return self._granules(where, nbytes).reshape(-1)
-
-    def begin_async_write(self, group: Group, lane: int, spots: np.ndarray, op: Any) -> None:
-        """Thread `lane` of the group starts a copy into granules `spots`."""
-        if not self.check:
-            return
-        unit = self.unit
-        actor = int(unit.warp_of[group.threads[lane]])
-        known = unit.clocks[actor]
-        late = known[self.writer[spots]] < self.write_clock[spots]
-        if late.any():
-            spot = int(spots[np.flatnonzero(late)[0]])
-            self._race(group, lane, spot, "overwrites", f"what {unit.name(int(self.writer[spot]))} wrote", op)
-        behind = self.read_clock[:, spots] > known[: unit.local_warps, None]
-        if behind.any():
-            reader, i = map(int, np.argwhere(behind)[0])
-            self._race(group, lane, int(spots[i]), "overwrites", f"what {unit.name(reader)} reads", op)
-        if (busy := self.writes_in_flight[spots] | self.reads_in_flight[spots]).any():
-            at = int(spots[np.flatnonzero(busy)[0]]) * self.granule % self.size
-            unit.find("async", op, group, lane, f"shared offset {at} is in use by an unfinished asynchronous operation")
-        self.writes_in_flight[spots] += 1
-
-    def end_async_write(self, spots: np.ndarray, writer: int | np.ndarray, clock: int | np.ndarray) -> None:
-        """The copy has landed, as a write of local warp `writer` at `clock`."""
-        if self.check:
-            self.writes_in_flight[spots] -= 1
-            self.writer[spots] = writer
-            self.write_clock[spots] = clock
-
-    def begin_async_read(self, group: Group, lane: int, spots: np.ndarray, op: Any) -> None:
-        """Thread `lane` starts an operation of the async proxy (TMA store, wgmma) that reads granules `spots`."""
-        if not self.check:
-            return
-        unit = self.unit
-        actor = int(unit.warp_of[group.threads[lane]])
-        writer = self.writer[spots]
-        late = unit.clocks[actor][writer] < self.write_clock[spots]
-        if late.any():
-            spot = int(spots[np.flatnonzero(late)[0]])
-            self._race(group, lane, spot, "reads", f"what {unit.name(int(self.writer[spot]))} wrote", op)
-        fresh = writer == unit.nobody
-        if fresh.any():
-            at = int(spots[np.flatnonzero(fresh)[0]]) * self.granule % self.size
-            unit.find("uninitialized", op, group, lane, f"shared offset {at} was never written")
-        if self.writes_in_flight[spots].any():
-            at = int(spots[np.flatnonzero(self.writes_in_flight[spots])[0]]) * self.granule % self.size
-            unit.find("async", op, group, lane, f"an asynchronous copy into shared offset {at} has not been waited for")
-        # Ordinary writes need a proxy fence between: by the writer after them, or by the reader once it has seen them.
-        ordinary = writer < unit.local_warps
-        first = actor - int(unit.local_warp[actor])
-        by_writer = unit.fenced[first + np.where(ordinary, writer, 0), np.where(ordinary, writer, 0)]
-        unfenced = ordinary & (by_writer < self.write_clock[spots]) & (unit.fenced[actor][writer] < self.write_clock[spots])
-        if unfenced.any():
-            at = int(spots[np.flatnonzero(unfenced)[0]]) * self.granule % self.size
-            unit.find(
-                "proxy", op, group, lane, f"no fence.proxy.async between the ordinary write of shared offset {at} and this read"
-            )
-        self.reads_in_flight[spots] += 1
-
-    def end_async_read(self, spots: np.ndarray, actors: Sequence[int] | np.ndarray = ()) -> None:
-        """The operation has read its operands; warps `actors` know that."""
-        if not self.check:
-            return
-        self.reads_in_flight[spots] -= 1
-        for actor in actors:
-            local = int(self.unit.local_warp[actor])
-            self.read_clock[local, spots] = self.unit.clocks[actor, local]
+    def copy_in(self, where: np.ndarray, raw: np.ndarray) -> None:
+        """Write spans of bytes at positions that are multiples of their size."""
+        _scatter(self.data, where, raw, raw.shape[1])

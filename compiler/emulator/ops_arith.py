@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -40,27 +41,27 @@ def _in_float64(f: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
 
 
 _BINARY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "arith.addi": lambda a, b: a + b,
-    "arith.subi": lambda a, b: a - b,
-    "arith.muli": lambda a, b: a * b,
+    "arith.addi": operator.add,
+    "arith.subi": operator.sub,
+    "arith.muli": operator.mul,
     "arith.divsi": _truncated_quotient,
     "arith.divui": _on_unsigned(np.floor_divide),
     "arith.remsi": np.fmod,
     "arith.remui": _on_unsigned(np.mod),
-    "arith.andi": lambda a, b: a & b,
-    "arith.ori": lambda a, b: a | b,
-    "arith.xori": lambda a, b: a ^ b,
-    "arith.shli": lambda a, b: a << b,
-    "arith.shrsi": lambda a, b: a >> b,
+    "arith.andi": operator.and_,
+    "arith.ori": operator.or_,
+    "arith.xori": operator.xor,
+    "arith.shli": operator.lshift,
+    "arith.shrsi": operator.rshift,
     "arith.shrui": _on_unsigned(np.right_shift),
     "arith.minsi": np.minimum,
     "arith.maxsi": np.maximum,
     "arith.minui": _on_unsigned(np.minimum),
     "arith.maxui": _on_unsigned(np.maximum),
-    "arith.addf": lambda a, b: a + b,
-    "arith.subf": lambda a, b: a - b,
-    "arith.mulf": lambda a, b: a * b,
-    "arith.divf": lambda a, b: a / b,
+    "arith.addf": operator.add,
+    "arith.subf": operator.sub,
+    "arith.mulf": operator.mul,
+    "arith.divf": operator.truediv,
     "arith.remf": np.fmod,
     "arith.minnumf": np.fmin,
     "arith.maxnumf": np.fmax,
@@ -93,7 +94,27 @@ def _flush(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(x) < np.float32(2.0**-126), np.copysign(np.float32(0), x), x)
 
 
-def _make_binary(op: Op) -> Run:
+def elementwise(op: Op, f: Callable[..., Any]) -> Run:
+    """A closure that applies `f` to the operands' arrays."""
+    operands, r = op.operands, op.results[0]
+    if len(operands) == 1:
+        (a,) = operands
+
+        def run_unary(group: Group) -> None:
+            env = group.env
+            env[r] = f(env[a])
+
+        return run_unary
+
+    def run(group: Group) -> None:
+        env = group.env
+        env[r] = f(*[env[s] for s in operands])
+
+    return run
+
+
+@handler(*_BINARY)
+def _binary(op: Op) -> Run:
     f = _BINARY[op.name]
     a, b = op.operands
     r = op.results[0]
@@ -105,36 +126,18 @@ def _make_binary(op: Op) -> Run:
     return run
 
 
-def _make_unary(op: Op) -> Run:
-    f = _UNARY[op.name]
-    a, r = op.operands[0], op.results[0]
-
-    def run(group: Group) -> None:
-        env = group.env
-        env[r] = f(env[a])
-
-    return run
-
-
-handler(*_BINARY)(_make_binary)
-handler(*_UNARY)(_make_unary)
-
-
-def elementwise(op: Op, f: Callable[..., Any]) -> Run:
-    """A closure that applies `f` to the operands' arrays."""
-    operands, r = op.operands, op.results[0]
-
-    def run(group: Group) -> None:
-        env = group.env
-        env[r] = f(*(env[s] for s in operands))
-
-    return run
+@handler(*_UNARY)
+def _unary(op: Op) -> Run:
+    return elementwise(op, _UNARY[op.name])
 
 
 @handler("llvm.intr.fma")
 def _fma(op: Op) -> Run:
-    # A product of floats is exact in float64; adding rounds to float64 first, which is 29 bits below f32's last.
-    return elementwise(op, _in_float64(lambda a, b, c: a * b + c))
+    def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+        # A product of floats is exact in float64; adding rounds to float64 first, which is 29 bits below f32's last.
+        return (a.astype(np.float64) * b + c).astype(a.dtype)
+
+    return elementwise(op, fma)
 
 
 _CMPI = {
@@ -482,14 +485,15 @@ def _prmt(op: Op) -> Run:
         raise NotImplementedError(f"nvvm.prmt with mode {op.attr('mode')}")
 
     def permute(lo: np.ndarray, hi: np.ndarray, selector: np.ndarray) -> np.ndarray:
-        both = unsigned(lo).astype(np.uint64) | unsigned(hi).astype(np.uint64) << np.uint64(32)
-        s = unsigned(selector).astype(np.uint64)
-        out = np.zeros(np.broadcast_shapes(both.shape, s.shape), np.uint64)
-        for i in range(4):
-            nibble = s >> np.uint64(4 * i) & np.uint64(15)
-            byte = both >> (nibble & np.uint64(7)) * np.uint64(8) & np.uint64(0xFF)
-            sign = np.where(byte & np.uint64(0x80), np.uint64(0xFF), np.uint64(0))
-            out |= np.where(nibble & np.uint64(8), sign, byte) << np.uint64(8 * i)
-        return out.astype(np.uint32).view(np.int32)
+        threads = max(lo.size, hi.size, selector.size)
+        octets = np.stack([spread(lo, threads), spread(hi, threads)], axis=-1).view(np.uint8)  # (threads, 8)
+        nibble = selector[:, None] >> np.arange(0, 16, 4) & 15
+        if len(nibble) == 1:
+            out = octets[:, nibble[0] & 7]
+        else:
+            out = np.take_along_axis(octets, (nibble & 7).astype(np.int64), axis=1)
+        if (signs := nibble & 8).any():
+            out = np.where(signs, np.where(out & 0x80, np.uint8(0xFF), np.uint8(0)), out)
+        return np.ascontiguousarray(out).view(np.int32)[:, 0]
 
     return elementwise(op, permute)

@@ -13,6 +13,7 @@ from ingot.compiler.emulator.memory import RANK_SHIFT, SHARED_START
 from ingot.compiler.emulator.ops_memory import shared_positions
 from ingot.compiler.emulator.program import Op, Run, blocking, handler
 from ingot.compiler.emulator.report import EmulationError
+from ingot.compiler.emulator.shadow import Cells
 from ingot.compiler.emulator.tensor_map import TensorMap
 from ingot.compiler.emulator.unit import MbarrierState, MbarrierWait, Unit
 from ingot.compiler.emulator.values import spread
@@ -28,7 +29,9 @@ class _Copy:
     group: np.ndarray
     where: np.ndarray
     raw: np.ndarray
-    align: int
+
+    def take(self, some: np.ndarray) -> _Copy:
+        return _Copy(self.threads[some], self.group[some], self.where[some], self.raw[some])
 
 
 @handler("nvvm.cp.async.shared.global")
@@ -40,8 +43,7 @@ def _cp_async(op: Op) -> Run:
     def run(group: Group) -> None:
         env, unit = group.env, group.unit
         shared = unit.shared
-        where = shared_positions(group, spread(env[dst], group.size), 3)
-        where = shared._bounds(group, where, nbytes, nbytes, op)
+        where = shared.settle(group, shared_positions(group, env[dst], 3, nbytes), nbytes, nbytes, op)
         address = spread(env[src], group.size)
         if src_bytes:
             count = spread(env[src_bytes[0]], group.size)
@@ -54,28 +56,22 @@ def _cp_async(op: Op) -> Run:
                     raw[lanes, :size] = unit.memory.load(unit, part, address[lanes], int(size), align, op)
         else:
             raw = unit.memory.load(unit, group, address, nbytes, nbytes, op)
-        if unit.check:
-            shared.note_write(group, where, nbytes, op, record=False)
-            spots = shared.spans(where, nbytes)
-            shared.writes_in_flight[spots] += 1
+        if shared.shadow is not None:
+            shared.shadow.begin_copies(shared.shadow.write(group, where, nbytes, op, record=False))
             unit.count_conflicts(where, nbytes)
-        unit.copies.append(_Copy(group.threads, unit.copy_groups[group.threads], where, raw, nbytes))
+        unit.copies.append(_Copy(group.threads, unit.copy_groups[group.threads], where, raw))
 
     return run
 
 
-def _land(unit: Unit, copy: _Copy, lanes: np.ndarray) -> None:
-    """Some lanes' copies have finished."""
+def _land(unit: Unit, copy: _Copy) -> None:
+    """Copies have finished."""
     shared = unit.shared
-    where, raw = copy.where[lanes], copy.raw[lanes]
-    nbytes = raw.shape[1]
-    shared.data[where[:, None] + np.arange(nbytes)] = raw
-    if unit.check:
-        actor = unit.warp_of[copy.threads[lanes]]
+    shared.copy_in(copy.where, copy.raw)
+    if shared.shadow is not None:
+        actor = unit.warp_of[copy.threads]
         local = unit.local_warp[actor]
-        per = shared._granules(where, nbytes).shape[1]
-        spots = shared.spans(where, nbytes)
-        shared.end_async_write(spots, np.repeat(local, per), np.repeat(unit.clocks[actor, local], per))
+        shared.shadow.end_write(shared.shadow.cells(copy.where, copy.raw.shape[1]), local, unit.clocks[actor, local])
 
 
 def _finish_copies(unit: Unit, threads: np.ndarray, pending: int) -> None:
@@ -85,13 +81,13 @@ def _finish_copies(unit: Unit, threads: np.ndarray, pending: int) -> None:
     kept: list[_Copy] = []
     for copy in unit.copies:
         done = mine[copy.threads] & (copy.group < unit.copy_groups[copy.threads] - pending)
-        if done.any():
-            _land(unit, copy, done)
-            if done.all():
-                continue
-            left = ~done
-            copy = _Copy(copy.threads[left], copy.group[left], copy.where[left], copy.raw[left], copy.align)
-        kept.append(copy)
+        if done.all():
+            _land(unit, copy)
+        elif done.any():
+            _land(unit, copy.take(done))
+            kept.append(copy.take(~done))
+        else:
+            kept.append(copy)
     unit.copies = kept
 
 
@@ -121,7 +117,7 @@ def _cp_async_mbarrier_arrive(op: Op) -> Run:
     def run(group: Group) -> None:
         unit = group.unit
         threads = group.threads
-        where = shared_positions(group, spread(group.env[bar], group.size), 3)
+        where = shared_positions(group, group.env[bar], 3)
         # The copies count as committed: nothing else will wait for them.
         unit.copy_groups[threads] += 1
         if not noinc:
@@ -142,7 +138,7 @@ def _cp_async_mbarrier_arrive(op: Op) -> Run:
 
 def _arrive(unit: Unit, group: Group, where: np.ndarray, op: Op) -> None:
     """Each thread of the group arrives once on the mbarrier at its position."""
-    actors = unit.warp_of[group.threads]
+    actors = group.warp_numbers
     for at in np.unique(where):
         lanes = np.flatnonzero(where == at)
         state = unit.mbarrier(int(at), op, group, int(lanes[0]))
@@ -153,7 +149,7 @@ def _arrive(unit: Unit, group: Group, where: np.ndarray, op: Op) -> None:
             unit.find("mbarrier", op, group, int(lanes[0]), f"more than the {expected} arrivals that the phase expects")
             state.pending = 0
         state.settle()
-    unit.release(np.unique(actors))
+    unit.release(group.actors)
 
 
 @handler("nvvm.mbarrier.init")
@@ -162,7 +158,7 @@ def _mbarrier_init(op: Op) -> Run:
 
     def run(group: Group) -> None:
         env, unit = group.env, group.unit
-        where = shared_positions(group, spread(env[bar], group.size), 3)
+        where = shared_positions(group, env[bar], 3)
         counts = spread(env[count], group.size)
         for lane, at in enumerate(where):
             if at < 0 or at % 8:
@@ -178,7 +174,7 @@ def _mbarrier_inval(op: Op) -> Run:
 
     def run(group: Group) -> None:
         unit = group.unit
-        for at in np.unique(shared_positions(group, spread(group.env[bar], group.size), 3)):
+        for at in np.unique(shared_positions(group, group.env[bar], 3)):
             unit.mbarriers.pop(int(at), None)
 
     return run
@@ -190,7 +186,7 @@ def _mbarrier_arrive(op: Op) -> Run:
     space = op.operand_kinds[0].space
 
     def run(group: Group) -> None:
-        where = shared_positions(group, spread(group.env[bar], group.size), space)
+        where = shared_positions(group, group.env[bar], space)
         _arrive(group.unit, group, where, op)
         if op.results:
             group.env[op.results[0]] = np.zeros(1, np.int64)
@@ -205,7 +201,7 @@ def _mbarrier_expect(op: Op) -> Run:
 
     def run(group: Group) -> None:
         env, unit = group.env, group.unit
-        where = shared_positions(group, spread(env[bar], group.size), 3)
+        where = shared_positions(group, env[bar], 3)
         for lane, (at, nbytes) in enumerate(zip(where, spread(env[count], group.size), strict=True)):
             unit.mbarrier(int(at), op, group, lane).bytes += int(nbytes)
         if arrives:
@@ -220,7 +216,7 @@ def _mbarrier_wait(op: Op) -> Callable[[Group], Any]:
 
     def run(group: Group) -> Any:
         env, unit = group.env, group.unit
-        where = shared_positions(group, spread(env[bar], group.size), 3)
+        where = shared_positions(group, env[bar], 3)
         for at in np.unique(where):
             unit.mbarrier(int(at), op, group, int(np.flatnonzero(where == at)[0]))
         wait = MbarrierWait(unit, where, spread(env[parity], group.size) & 1)
@@ -253,7 +249,7 @@ def _fence_mbarrier_init(op: Op) -> Run:
 def _fence_proxy(op: Op) -> Run:
     def run(group: Group) -> None:
         unit = group.unit
-        actors = np.unique(unit.warp_of[group.threads])
+        actors = group.actors
         unit.fenced[actors] = unit.clocks[actors]
         unit.release(actors)
 
@@ -296,7 +292,7 @@ def _start_load(
     """
     unit = group.unit
     shared = unit.shared
-    known = unit.clocks[unit.warp_of[group.threads[lane]]].copy()
+    known = unit.clocks[group.warp_numbers[lane]].copy()
     raw = read()
     chunk = raw.shape[1]
     places = []
@@ -305,17 +301,21 @@ def _start_load(
             unit.find("out of bounds", op, group, lane, "the copy reaches beyond the block's shared memory")
             return
         where = block * shared.size + offsets
-        spots = shared.spans(where, chunk) if unit.check else where
-        shared.begin_async_write(group, lane, spots, op)
-        places.append((where, spots, at))
+        cells = None
+        if shared.shadow is not None:
+            cells = shared.shadow.cells(where, chunk)
+            shared.shadow.begin_write(group, lane, cells, op)
+        places.append((where, cells, at))
 
     def complete() -> None:
-        cluster = int(unit.block_of[group.threads[lane]]) // unit.cluster_size
+        cluster = int(group.blocks[lane]) // unit.cluster_size
         unit.engine_clock[cluster] += 1
         clock = int(unit.engine_clock[cluster])
-        for where, spots, at in places:
-            shared.data[where[:, None] + np.arange(chunk)] = raw
-            shared.end_async_write(spots, unit.engine, clock)
+        for where, cells, at in places:
+            shared.copy_in(where, raw)
+            if cells is not None:
+                assert shared.shadow is not None
+                shared.shadow.end_write(cells, unit.engine, clock)
             _complete_bytes(unit, group, lane, at, raw.size, known, clock, op)
 
     unit.events.append(complete)
@@ -330,8 +330,8 @@ def _tma_load(op: Op) -> Run:
     def run(group: Group) -> None:
         env, unit = group.env, group.unit
         n = group.size
-        where = shared_positions(group, spread(env[dst], n), dst_space)
-        bars = shared_positions(group, spread(env[bar], n), bar_space)
+        where = shared_positions(group, env[dst], dst_space)
+        bars = shared_positions(group, env[bar], bar_space)
         size = unit.shared.size
         for lane in range(n):
             descriptor = tensor_map_at(unit, int(spread(env[tensor_map], n)[lane]))
@@ -371,9 +371,9 @@ def _read_box(group: Group, lane: int, descriptor: TensorMap, start: list[int], 
         unit.find("out of bounds", op, group, lane, "the tensor map reaches beyond its buffer")
         good = good & (where + size <= buffer.size)
         inside = np.where(good, where, 0)
-    raw = buffer.data[inside[..., None] + np.arange(size)]
-    raw[~good] = 0
-    return raw.reshape(-1, 16)
+    elements = buffer.data.view(f"u{size}").take(inside // size)
+    elements[~good] = 0
+    return elements.view(np.uint8).reshape(-1, 16)
 
 
 @handler("nvvm.cp.async.bulk.tensor.global.shared.cta")
@@ -405,11 +405,10 @@ def tensor_store(group: Group, lane: int, op: Op, address: int, src: int, start:
     if base < 0 or offset % 128 or int(where.max()) + 16 > block * shared.size + shared.limit:
         unit.find("out of bounds", op, group, lane, f"the box at shared offset {offset} is misaligned or leaves shared memory")
         return
-    spots = shared.spans(where, 16) if unit.check else where
-    shared.begin_async_read(group, lane, spots, op)
+    cells = _begin_read(group, lane, where, op)
 
     def complete() -> None:
-        raw = shared.data[where[:, None] + np.arange(16)].reshape(-1, descriptor.element_bytes)
+        raw = shared.copy_out(where, 16).reshape(-1, descriptor.element_bytes)
         places, good = descriptor.elements(start)
         buffer, _ = unit.memory.locate(unit.memory.add(descriptor.array))
         assert buffer is not None
@@ -431,7 +430,7 @@ def tensor_store(group: Group, lane: int, op: Op, address: int, src: int, start:
             buffer.valid[index] = True
         buffer.written = True
 
-    _queue_store(group, lane, complete, spots)
+    _queue_store(group, lane, complete, cells)
 
 
 @dataclass
@@ -441,13 +440,23 @@ class _Store:
     thread: int
     group: int
     complete: Callable[[], None]
-    spots: np.ndarray
+    cells: Cells | None
 
 
-def _queue_store(group: Group, lane: int, complete: Callable[[], None], spots: np.ndarray) -> None:
+def _begin_read(group: Group, lane: int, where: np.ndarray, op: Op) -> Cells | None:
+    """Note that the thread's store reads chunks of 16 bytes of shared memory."""
+    shadow = group.unit.shared.shadow
+    if shadow is None:
+        return None
+    cells = shadow.cells(where, 16)
+    shadow.begin_read(group, lane, cells, op)
+    return cells
+
+
+def _queue_store(group: Group, lane: int, complete: Callable[[], None], cells: Cells | None) -> None:
     unit = group.unit
     thread = int(group.threads[lane])
-    unit.stores.append(_Store(thread, int(unit.store_groups[thread]), complete, spots))
+    unit.stores.append(_Store(thread, int(unit.store_groups[thread]), complete, cells))
 
 
 @handler("nvvm.cp.async.bulk.commit.group")
@@ -475,7 +484,9 @@ def finish_stores(unit: Unit, threads: np.ndarray, pending: int) -> None:
     for store in unit.stores:
         if store.thread in mine and store.group < unit.store_groups[store.thread] - pending:
             store.complete()
-            unit.shared.end_async_read(store.spots, [int(unit.warp_of[store.thread])])
+            if store.cells is not None:
+                assert unit.shared.shadow is not None
+                unit.shared.shadow.end_read(store.cells, [int(unit.warp_of[store.thread])])
         else:
             kept.append(store)
     unit.stores = kept
@@ -488,8 +499,8 @@ def _bulk_load(op: Op) -> Run:
 
     def run(group: Group) -> None:
         env, unit, n = group.env, group.unit, group.size
-        where = shared_positions(group, spread(env[dst], n), dst_space)
-        bars = shared_positions(group, spread(env[bar], n), bar_space)
+        where = shared_positions(group, env[dst], dst_space)
+        bars = shared_positions(group, env[bar], bar_space)
         for lane in range(n):
             nbytes = int(spread(env[count], n)[lane])
             address = int(spread(env[src], n)[lane])
@@ -515,7 +526,7 @@ def _bulk_store(op: Op) -> Run:
     def run(group: Group) -> None:
         env, unit, n = group.env, group.unit, group.size
         shared = unit.shared
-        where = shared_positions(group, spread(env[src], n), 3)
+        where = shared_positions(group, env[src], 3)
         for lane in range(n):
             nbytes = int(spread(env[count], n)[lane])
             address = int(spread(env[dst], n)[lane])
@@ -524,14 +535,13 @@ def _bulk_store(op: Op) -> Run:
                 continue
             chunks = np.arange(nbytes // 16) * 16
             places = int(where[lane]) + chunks
-            spots = shared.spans(places, 16) if unit.check else places
-            shared.begin_async_read(group, lane, spots, op)
+            cells = _begin_read(group, lane, places, op)
 
             def complete(places: np.ndarray = places, target: np.ndarray = address + chunks, lane: int = lane) -> None:
-                raw = shared.data[places[:, None] + np.arange(16)]
+                raw = shared.copy_out(places, 16)
                 unit.memory.store(unit, group.subset(np.full(len(target), lane)), target, raw, 16, op)
 
-            _queue_store(group, lane, complete, spots)
+            _queue_store(group, lane, complete, cells)
 
     return run
 
@@ -543,4 +553,4 @@ def _prefetch(op: Op) -> Run:
 
 def remote_arrive(group: Group, address: np.ndarray, op: Op) -> None:
     """Arrive on the mbarrier at a cluster address (`mbarrier.arrive.shared::cluster`)."""
-    _arrive(group.unit, group, shared_positions(group, spread(address, group.size).astype(np.int64), 7), op)
+    _arrive(group.unit, group, shared_positions(group, address.astype(np.int64), 7), op)

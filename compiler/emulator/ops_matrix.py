@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ingot.compiler.emulator.formats import CONTAINER_BITS, INTEGERS, decode, split_words
-from ingot.compiler.emulator.fragments import mma_fragments, scale_lanes, wgmma_accumulator, wgmma_registers
+from ingot.compiler.emulator.fragments import Index, mma_fragments, scale_lanes, wgmma_accumulator, wgmma_registers
 from ingot.compiler.emulator.group import Group
 from ingot.compiler.emulator.limited_sums import is_limited, limited_sum
 from ingot.compiler.emulator.memory import SHARED_START
@@ -34,15 +35,7 @@ _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 def _matrix_rows(group: Group, address: np.ndarray, count: int, op: Op) -> np.ndarray:
     """(warps * count * 8) positions of matrix rows: lane 8 * i + r gives row r of matrix i."""
     warps = whole_warps(group, op)
-    where = shared_positions(group, spread(address, group.size), 3)
-    lanes = np.arange(8 * count)
-    return where.reshape(warps, 32)[:, lanes].reshape(-1)
-
-
-def _row_threads(group: Group, count: int) -> Group:
-    """The lanes that give row addresses."""
-    index = np.arange(group.size).reshape(-1, 32)[:, : 8 * count].reshape(-1)
-    return group.subset(index)
+    return shared_positions(group, address, 3, 16).reshape(warps, 32)[:, : 8 * count].reshape(-1)
 
 
 @handler("nvvm.ldmatrix")
@@ -56,7 +49,7 @@ def _ldmatrix(op: Op) -> Run:
     def run(group: Group) -> None:
         rows = _matrix_rows(group, group.env[p], count, op)
         warps = group.size // 32
-        raw = group.unit.shared.load(_row_threads(group, count), rows, 16, 16, op)
+        raw = group.unit.shared.load(group.first_lanes(8 * count), rows, 16, 16, op)
         matrices = np.ascontiguousarray(raw).view(np.int16).reshape(warps, count, 8, 8)
         if transpose:
             matrices = np.ascontiguousarray(matrices.swapaxes(2, 3))
@@ -83,7 +76,7 @@ def _stmatrix(op: Op) -> Run:
         if transpose:
             matrices = np.ascontiguousarray(matrices.swapaxes(2, 3))
         raw = np.ascontiguousarray(matrices).view(np.uint8).reshape(-1, 16)
-        group.unit.shared.store(_row_threads(group, count), rows, raw, 16, op)
+        group.unit.shared.store(group.first_lanes(8 * count), rows, raw, 16, op)
 
     return run
 
@@ -92,44 +85,102 @@ def _stmatrix(op: Op) -> Run:
 
 
 def _registers(group: Group, slots: list[int]) -> np.ndarray:
-    """(warps, 32, registers) 32-bit words of operand slots."""
-    warps = group.size // 32
-    words = [reinterpret(spread(group.env[s], group.size), _I32, ()).reshape(-1) for s in slots]
-    return np.stack(words, axis=-1).reshape(warps, 32, len(slots))
+    """(registers, threads) 32-bit words of operand slots."""
+    return np.stack([reinterpret(spread(group.env[s], group.size), _I32, ()).reshape(-1) for s in slots])
+
+
+class _Fragment:
+    """Where a matrix lies in registers: as index arrays for groups of so many warps.
+
+    Attributes:
+        index: the lane and the register element of each of the matrix's elements.
+        per: elements of a register.
+        registers: registers of a lane.
+        lanes: lanes that hold one matrix.
+    """
+
+    def __init__(self, index: Index, per: int, lanes: int = 32) -> None:
+        self.index, self.per, self.lanes = index, per, lanes
+        self.registers = (int(index.element.max()) + per) // per
+        self._places: dict[int, np.ndarray] = {}
+        self._inverses: dict[int, np.ndarray] = {}
+
+    def places(self, count: int) -> np.ndarray:
+        """(count, rows, columns) of `count` matrices: places of their elements among (registers, threads, per)."""
+        found = self._places.get(count)
+        if found is None:
+            register, part = np.divmod(self.index.element, self.per)
+            thread = np.arange(count)[:, None, None] * self.lanes + self.index.lane
+            found = self._places[count] = (register * (count * self.lanes) + thread) * self.per + part
+        return found
+
+    def to_registers(self, matrices: np.ndarray) -> np.ndarray:
+        """(registers, threads) of matrices (count, rows, columns) whose elements take a register each."""
+        count = len(matrices)
+        found = self._inverses.get(count)
+        if found is None:
+            found = self._inverses[count] = np.argsort(self.places(count), axis=None).reshape(self.registers, -1)
+        return matrices.reshape(-1).take(found)
+
+
+_fragment = cache(_Fragment)
+
+
+class _Operand:
+    """An operand in registers as float64 matrices: decoded once where several products read the same registers."""
+
+    def __init__(self, slots: list[int], index: Index, bits: int, type_: str, padded: bool, lanes: int = 32) -> None:
+        self.slots, self.bits, self.type, self.padded = slots, bits, type_, padded
+        self.fragment = _fragment(index, 32 // bits, lanes)
+        self._read: list[np.ndarray] = []
+        self._matrices = np.zeros((0, 0, 0))
+
+    @classmethod
+    def of(
+        cls, op: Op, slots: list[int], index: Index, bits: int, type_: str, padded: bool = True, lanes: int = 32
+    ) -> _Operand:
+        """The operand of these slots, shared by all products of the kernel that read it so."""
+        key = (*slots, index, bits, type_, padded, lanes)
+        found = op.program.shared.get(key)
+        if found is None:
+            found = op.program.shared[key] = cls(slots, index, bits, type_, padded, lanes)
+        return found
+
+    def matrices(self, group: Group) -> np.ndarray:
+        """(matrices, rows, columns)."""
+        env, count = group.env, group.size // self.fragment.lanes
+        values = [env[s] for s in self.slots]
+        same = len(self._matrices) == count and all(x is y for x, y in zip(values, self._read, strict=True))
+        if not same:
+            elements = decode(split_words(_registers(group, self.slots), self.bits), self.type, self.padded)
+            self._matrices = elements.reshape(-1).take(self.fragment.places(count))
+            self._read = values
+        return self._matrices
 
 
 class _Mma:
-    """One shape and pair of types of mma.sync: operands to matrices, and the product back to registers."""
+    """A product of mma.sync, of one shape and pair of types: operands to matrices, and the product back to registers."""
 
-    def __init__(self, shape: tuple[int, int, int], a_type: str, b_type: str, packed4: bool = False) -> None:
-        a_bits = 4 if packed4 else CONTAINER_BITS[a_type]
-        b_bits = 4 if packed4 else CONTAINER_BITS[b_type]
-        self.shape, self.types, self.bits = shape, (a_type, b_type), (a_bits, b_bits)
-        self.padded = not packed4
-        self.integer = a_type in INTEGERS
-        fragment_a, _, fragment_c = mma_fragments(shape, a_bits)
-        self.a = fragment_a
-        self.b = mma_fragments(shape, b_bits)[1]
-        self.c = fragment_c
+    def __init__(
+        self, op: Op, shape: tuple[int, int, int], types: tuple[str, str], slots: tuple[list[int], list[int], list[int]],
+        packed4: bool = False,
+    ) -> None:  # fmt: skip
+        bits = [4 if packed4 else CONTAINER_BITS[t] for t in types]
+        a, _, c = mma_fragments(shape, bits[0])
+        b = mma_fragments(shape, bits[1])[1]
+        self.types, self.integer = types, types[0] in INTEGERS
+        self.a = _Operand.of(op, slots[0], a, bits[0], types[0], not packed4)
+        self.b = _Operand.of(op, slots[1], b, bits[1], types[1], not packed4)
+        self.c, self.slots = _fragment(c, 1), slots[2]
 
-    def operand(self, words: np.ndarray, which: int) -> np.ndarray:
-        """(warps, rows, columns) float64 matrix of A (0) or B (1)."""
-        index = (self.a, self.b)[which]
-        containers = split_words(words, self.bits[which])
-        values = decode(np.ascontiguousarray(containers), self.types[which], self.padded)
-        return values[:, index.lane, index.element]
+    def accumulator(self, group: Group) -> np.ndarray:
+        """(warps, m, n) matrices of C, in their own type."""
+        values = np.stack([spread(group.env[s], group.size) for s in self.slots])
+        return values.reshape(-1).take(self.c.places(group.size // 32))
 
-    def accumulator(self, group: Group, slots: list[int]) -> np.ndarray:
-        """(warps, m, n) matrix of C, in its own type."""
-        values = np.stack([spread(group.env[s], group.size) for s in slots], axis=-1)
-        return values.reshape(-1, 32, len(slots))[:, self.c.lane, self.c.element]
-
-    def result(self, matrix: np.ndarray, count: int) -> np.ndarray:
+    def finish(self, group: Group, product: np.ndarray, saturate: bool = False) -> np.ndarray:
         """(registers, threads) of D."""
-        warps = len(matrix)
-        out = np.empty((warps, 32, count), matrix.dtype)
-        out[:, self.c.lane, self.c.element] = matrix
-        return out.reshape(warps * 32, count).T
+        return self.c.to_registers(add_product(product, self.accumulator(group), self.integer, saturate))
 
 
 def add_product(product: np.ndarray, c: np.ndarray, integer: bool, saturate: bool = False) -> np.ndarray:
@@ -147,20 +198,17 @@ def _mma_shape(op: Op) -> tuple[int, int, int]:
     return m, n, k
 
 
-def _mma_run(
-    op: Op, mma: _Mma, a: list[int], b: list[int], c: list[int], saturate: bool, name: str, limited: bool = False
-) -> Run:
+def _mma_run(op: Op, mma: _Mma, saturate: bool, name: str, limited: bool = False) -> Run:
     r = op.results[0]
 
     def run(group: Group) -> None:
         warps = whole_warps(group, op)
-        left, right = mma.operand(_registers(group, a), 0), mma.operand(_registers(group, b), 1)
-        old = mma.accumulator(group, c)
+        left, right, old = mma.a.matrices(group), mma.b.matrices(group), mma.accumulator(group)
         if limited:
             total = limited_sum(left, right, old, mma.types, "mma")
         else:
             total = add_product(left @ right, old, mma.integer, saturate)
-        group.env[r] = mma.result(total, len(c))
+        group.env[r] = mma.c.to_registers(total)
         group.unit.report.count(name, warps)
 
     return run
@@ -169,13 +217,13 @@ def _mma_run(
 @handler("nvvm.mma.sync")
 def _mma_sync(op: Op) -> Run:
     a, b, c = op.segments()
-    a_type, b_type = op.keyword("multiplicandAPtxType"), op.keyword("multiplicandBPtxType")
+    types = op.keyword("multiplicandAPtxType"), op.keyword("multiplicandBPtxType")
     shape = _mma_shape(op)
     saturate = op.keyword("intOverflowBehavior") == "satfinite"
     m, n, k = shape
-    name = f"mma.m{m}n{n}k{k}.{a_type}.{b_type}"
-    limited = not op.attr("kind") and is_limited(a_type, b_type)
-    return _mma_run(op, _Mma(shape, a_type, b_type), a, b, c, saturate, name, limited)
+    name = f"mma.m{m}n{n}k{k}.{types[0]}.{types[1]}"
+    limited = not op.attr("kind") and is_limited(*types)
+    return _mma_run(op, _Mma(op, shape, types, (a, b, c)), saturate, name, limited)
 
 
 @handler("nvvm.mma.block_scale")
@@ -187,7 +235,7 @@ def _mma_block_scale(op: Op) -> Run:
     scale_type = op.keyword("blockScaleFormat")
     shape = _mma_shape(op)
     m, n, k = shape
-    mma = _Mma(shape, a_type, b_type, packed4=kind != "mxf8f6f4")
+    mma = _Mma(op, shape, (a_type, b_type), (a, b, c), packed4=kind != "mxf8f6f4")
     r = op.results[0]
 
     def scales(group: Group, slot: int, byte: int, lanes: np.ndarray) -> np.ndarray:
@@ -201,12 +249,10 @@ def _mma_block_scale(op: Op) -> Run:
         warps = whole_warps(group, op)
         bytes_, threads = [int(env[s][0]) for s in (a_byte, b_byte)], [int(env[s][0]) for s in (a_thread, b_thread)]
         lanes_a, lanes_b = scale_lanes(*threads)
-        left = mma.operand(_registers(group, a), 0)
-        right = mma.operand(_registers(group, b), 1)
+        left, right = mma.a.matrices(group), mma.b.matrices(group)
         left = left * np.repeat(scales(group, a_scale, bytes_[0], lanes_a), k // vector, axis=2)
         right = right * np.repeat(scales(group, b_scale, bytes_[1], lanes_b), k // vector, axis=2).swapaxes(1, 2)
-        total = add_product(left @ right, mma.accumulator(group, c), False)
-        env[r] = mma.result(total, len(c))
+        env[r] = mma.finish(group, left @ right)
         group.unit.report.count(f"mma.{kind}.m{m}n{n}k{k}.{a_type}.{b_type}.{scale_type}", warps)
 
     return run
@@ -262,14 +308,14 @@ def _tile(group: Group, lane: int, descriptor: int, rows: int, k: int, type_: st
     if offset.min() < 0 or offset.max() + 16 > shared.limit:
         unit.find("out of bounds", op, group, lane, f"the operand at shared address {d.start} leaves shared memory")
         return np.full((rows, k), np.nan)
-    where = int(unit.block_of[group.threads[lane]]) * shared.size + offset
-    if unit.check:
-        spots = np.unique(shared.spans(where.reshape(-1), 16))
-        shared.begin_async_read(group, lane, spots, op)
+    where = int(group.blocks[lane]) * shared.size + offset
+    if shared.shadow is not None:
+        cells = shared.shadow.cells(where.reshape(-1), 16)
+        shared.shadow.begin_read(group, lane, cells, op)
         thread = int(group.threads[lane])
-        unit.wgmma_reads.append((thread, int(unit.wgmma_groups[thread]), spots))
-    raw = shared.data[where[..., None] + np.arange(16)]
-    containers = np.ascontiguousarray(raw.reshape(len(raw), -1)).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[size])
+        unit.wgmma_reads.append((thread, int(unit.wgmma_groups[thread]), cells))
+    raw = shared.copy_out(where.reshape(-1), 16)
+    containers = raw.reshape(len(where), -1).view({1: np.uint8, 2: np.uint16, 4: np.uint32}[size])
     values = decode(containers, type_)
     return values if major_k else values.T
 
@@ -295,7 +341,7 @@ def _wgmma_run(
 ) -> Run:
     """A closure for wgmma: `a` gives A's matrix; `registers` says that it comes from registers."""
     m, n, k = shape
-    index = wgmma_accumulator(n)
+    fragment = _fragment(wgmma_accumulator(n), 1, 128)
     integer = types[0] in INTEGERS
     r = op.results[0]
 
@@ -309,20 +355,19 @@ def _wgmma_run(
         old = value.array if isinstance(value, InFlight) else value
         dtype = _I32 if integer else _F32
         old = np.zeros((n // 2, 1), dtype) if not accumulate else old
-        out = np.empty((n // 2, count, 128), dtype)
-        current = spread(old, group.size).reshape(n // 2, count, 128)
+        current = spread(old, group.size).reshape(-1).take(fragment.places(count))
+        totals = np.empty((count, m, n), dtype)
         descriptors = spread(group.env[b], group.size)
         for i in range(count):
             lane = i * 128
             if (descriptors[lane : lane + 128] != descriptors[lane]).any():
                 unit.find("conflict", op, group, lane, "the threads of a warpgroup give different descriptors")
             right = _tile(group, lane, int(descriptors[lane]), n, k, types[1], b_major_k, op)
-            c = current[:, i][index.element, index.lane]
-            left = a(group, lane)
+            left, old = a(group, lane), current[i]
             limited = is_limited(*types)
-            total = limited_sum(left, right.T, c, types, "wgmma") if limited else add_product(left @ right.T, c, integer)
-            out[index.element, i, index.lane] = total
-        group.env[r] = InFlight(out.reshape(n // 2, group.size), unit.wgmma_groups[group.threads].copy())
+            total = limited_sum(left, right.T, old, types, "wgmma") if limited else add_product(left @ right.T, old, integer)
+            totals[i] = total
+        group.env[r] = InFlight(fragment.to_registers(totals), unit.wgmma_groups[group.threads].copy())
         unit.report.count(f"wgmma.m{m}n{n}k{k}.{types[0]}.{types[1]}", count)
 
     return run
@@ -376,11 +421,12 @@ def _wgmma_wait(op: Op) -> Run:
         unit.wgmma_fenced[group.threads] = False
         leaders = set(group.threads[::128].tolist())
         kept = []
-        for thread, number, spots in unit.wgmma_reads:
+        for thread, number, cells in unit.wgmma_reads:
             if thread in leaders and number < done[thread]:
-                unit.shared.end_async_read(spots, [int(unit.warp_of[thread])])
+                assert unit.shared.shadow is not None
+                unit.shared.shadow.end_read(cells, [int(unit.warp_of[thread])])
             else:
-                kept.append((thread, number, spots))
+                kept.append((thread, number, cells))
         unit.wgmma_reads = kept
         # The reads count as the first warp's, and every warp of the warpgroup knows now that they are over.
         for thread in leaders:
@@ -403,7 +449,7 @@ def _ptx_mbarrier_arrive(op: Op, match: re.Match[str]) -> Run:
 def _ptx_mma(op: Op, match: re.Match[str]) -> Run:
     a, b, c = op.operands[:4], op.operands[4:6], op.operands[6:]
     a_type, b_type = match[1], match[2]
-    return _mma_run(op, _Mma((16, 8, 32), a_type, b_type), a, b, c, False, f"mma.m16n8k32.{a_type}.{b_type}")
+    return _mma_run(op, _Mma(op, (16, 8, 32), (a_type, b_type), (a, b, c)), False, f"mma.m16n8k32.{a_type}.{b_type}")
 
 
 def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
@@ -413,12 +459,10 @@ def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
     immediates = [int(x) for x in match[6].split(",")]
     transposed = types[0] in ("f16", "bf16") and immediates[-1] == 1
     bits = CONTAINER_BITS[types[0]]
-    index = wgmma_registers(k, bits)
+    operand = _Operand.of(op, a, wgmma_registers(k, bits), bits, types[0], lanes=128)
 
     def left(group: Group, lane: int) -> np.ndarray:
-        words = _registers(group, a).reshape(-1, 4)[lane : lane + 128]
-        containers = split_words(words, bits)
-        return decode(np.ascontiguousarray(containers), types[0])[index.lane, index.element]
+        return operand.matrices(group)[lane // 128]
 
     def accumulator(group: Group) -> np.ndarray | InFlight:
         values = [group.env[s] for s in c]
@@ -472,12 +516,14 @@ def _ptx_lop3(op: Op, match: re.Match[str]) -> Run:
     table = int(match[1], 16)
 
     def run(group: Group) -> None:
-        a, b, c = (np.asarray(group.env[x]).view(np.uint32) for x in op.operands)
-        out = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), np.uint32)
-        for row in range(8):
-            if table >> row & 1:
-                out |= (a if row & 4 else ~a) & (b if row & 2 else ~b) & (c if row & 1 else ~c)
-        group.env[op.results[0]] = out.view(np.int32)
+        a, b, c = (group.env[x] for x in op.operands)
+        out = np.zeros(np.broadcast_shapes(a.shape, b.shape, c.shape), np.int32)
+        for row in range(4):  # of b and c
+            for_a = table >> row & 0x11
+            if for_a:
+                both = (b if row & 2 else ~b) & (c if row & 1 else ~c)
+                out |= both if for_a == 0x11 else both & (a if for_a == 0x10 else ~a)
+        group.env[op.results[0]] = out
 
     return run
 

@@ -25,6 +25,8 @@ def _getelementptr(op: Op) -> Run:
     if indices[0] != _DYNAMIC:
         step = indices[0] * size
         return elementwise(op, lambda p: p + step)
+    if size == 1:
+        return elementwise(op, lambda p, i: p + i)
     return elementwise(op, lambda p, i: p + i.astype(np.int64) * size)
 
 
@@ -48,7 +50,7 @@ def _addrspacecast(op: Op) -> Run:
         address = group.env[a]
         if source == 3 and target in (0, 7):
             unit = group.unit
-            rank = unit.block_of[group.threads] % unit.cluster_size
+            rank = group.blocks % unit.cluster_size
             address = address + (rank << RANK_SHIFT)
         if source in (3, 7) and target == 0:
             address = address + GENERIC_SHARED
@@ -104,9 +106,9 @@ def to_bytes(value: np.ndarray, threads: int) -> np.ndarray:
     return np.ascontiguousarray(flat).view(np.uint8).reshape(threads, -1)
 
 
-def shared_positions(group: Group, address: np.ndarray, space: int) -> np.ndarray:
-    """Positions in shared memory of addresses of the group's threads, of space 3 or 7."""
-    return group.unit.shared.index(group, address, space)
+def shared_positions(group: Group, address: np.ndarray, space: int, nbytes: int = 1) -> np.ndarray:
+    """Positions in shared memory of `nbytes` at addresses of the group's threads, of space 3 or 7; -1 out of bounds."""
+    return group.unit.shared.index(group, spread(address, group.size), space, nbytes)
 
 
 def read(group: Group, address: np.ndarray, space: int, nbytes: int, align: int, op: Op) -> np.ndarray:
@@ -115,7 +117,7 @@ def read(group: Group, address: np.ndarray, space: int, nbytes: int, align: int,
     if space == 0 and int(address[0]) >= GENERIC_SHARED:
         address, space = address - GENERIC_SHARED, 7
     if space in (3, 7):
-        where = shared_positions(group, spread(address, group.size), space)
+        where = shared_positions(group, address, space, nbytes)
         return unit.shared.load(group, where, nbytes, align, op)
     return unit.memory.load(unit, group, address, nbytes, align, op)
 
@@ -125,11 +127,10 @@ def write(group: Group, address: np.ndarray, space: int, raw: np.ndarray, align:
     unit = group.unit
     if space == 0 and int(address[0]) >= GENERIC_SHARED:
         address, space = address - GENERIC_SHARED, 7
-    address = spread(address, group.size)
     if space in (3, 7):
-        unit.shared.store(group, shared_positions(group, address, space), raw, align, op)
+        unit.shared.store(group, shared_positions(group, address, space, raw.shape[1]), raw, align, op)
     else:
-        unit.memory.store(unit, group, address, raw, align, op)
+        unit.memory.store(unit, group, spread(address, group.size), raw, align, op)
 
 
 @handler("llvm.load")
@@ -283,7 +284,7 @@ def _atomicrmw(op: Op) -> Run:
         old = np.empty_like(value)
         # Lanes that meet at one address go one after the other: each round takes the first lane of every address left.
         left = np.arange(group.size)
-        checking, unit.shared.check = unit.shared.check, False  # atomics do not race with each other
+        shadow, unit.shared.shadow = unit.shared.shadow, None  # atomics do not race with each other
         try:
             while left.size:
                 _, first = np.unique(address[left], return_index=True)
@@ -296,7 +297,7 @@ def _atomicrmw(op: Op) -> Run:
                 write(part, where, space, to_bytes(after, lanes.size), nbytes, op)
                 left = np.delete(left, first)
         finally:
-            unit.shared.check = checking
+            unit.shared.shadow = shadow
         env[r] = old
 
     return run

@@ -22,7 +22,7 @@ from ingot.dialects.mlir import ir
 Run = Callable[[Group], None]
 
 
-@dataclass
+@dataclass(slots=True)
 class Op:
     """An operation being compiled:
 
@@ -64,9 +64,10 @@ class Op:
 
 
 # Makers of closures by operation name: `HANDLERS` for those that cannot block; those in `BLOCKING` return what to wait
-# for, or None.
+# for, or None; those in `STRUCTURES` return a closure, or a node where the operation's regions can block.
 HANDLERS: dict[str, Callable[[Op], Run]] = {}
 BLOCKING: dict[str, Callable[[Op], Callable[[Group], Any]]] = {}
+STRUCTURES: dict[str, Callable[[Op], Any]] = {}
 
 
 def handler(*names: str) -> Callable[[Any], Any]:
@@ -86,6 +87,16 @@ def blocking(*names: str) -> Callable[[Any], Any]:
     def register(make: Callable[[Op], Callable[[Group], Any]]) -> Callable[[Op], Callable[[Group], Any]]:
         for name in names:
             BLOCKING[name] = make
+        return make
+
+    return register
+
+
+def structure(name: str) -> Callable[[Any], Any]:
+    """Register a maker for an operation with regions."""
+
+    def register(make: Callable[[Op], Any]) -> Callable[[Op], Any]:
+        STRUCTURES[name] = make
         return make
 
     return register
@@ -150,6 +161,7 @@ class Program:
         granule: bytes a shadow cell of shared memory covers: the size of the smallest access.
         spins: whether a loop polls memory that other blocks write.
         tensor_maps: those among the launch's arguments.
+        shared: what closures of several operations share, by keys of theirs.
     """
 
     def __init__(self, module: Any, name: str) -> None:
@@ -161,7 +173,10 @@ class Program:
         self.granule = 16
         self.spins = False
         self.tensor_maps: list[TensorMap] = []
+        self.shared: dict[Any, Any] = {}
         self._slots: dict[Any, int] = {}
+        self._kinds: list[Kind] = []  # by slot
+        self._kind_of_type: dict[Any, Kind] = {}  # printing a type costs more than all else about an operation
         self._scopes: list[_Scope] = []
         self._count = 0
         function = None
@@ -174,7 +189,7 @@ class Program:
         if function is None:
             raise ValueError(f"the module has no kernel {name!r}")
         entry = function.regions[0].blocks[0]
-        self.parameters = [(self.slot(a), kind_of(str(a.type))) for a in entry.arguments]
+        self.parameters = [(slot, self._kinds[slot]) for slot in map(self.slot, entry.arguments)]
         body = self.block(entry, bind_arguments=False)
         self.body = body.nodes
 
@@ -191,6 +206,13 @@ class Program:
         if found is None:
             found = self._slots[value] = len(self.template)
             self.template.append(None)
+            self._kinds.append(self._kind(value.type))
+        return found
+
+    def _kind(self, type_: Any) -> Kind:
+        found = self._kind_of_type.get(type_)
+        if found is None:
+            found = self._kind_of_type[type_] = kind_of(str(type_))
         return found
 
     def note_access(self, nbytes: int, align: int) -> None:
@@ -262,33 +284,25 @@ class Program:
         return Body(nodes, blocks, {s for s in reads if self.template[s] is None}, scope.defines, arguments, yields)
 
     def _operation(self, operation: Any, name: str, scope: _Scope) -> Any:
-        from ingot.compiler.emulator import control
-
         operands = [self.slot(x) for x in operation.operands]
         results = [self.slot(x) for x in operation.results]
         scope.reads.update(operands)
         scope.defines.update(results)
         self._count += 1
-        op = Op(
-            name,
-            operands,
-            results,
-            [kind_of(str(x.type)) for x in operation.operands],
-            [kind_of(str(x.type)) for x in operation.results],
-            operation,
-            self._count,
-            self,
-        )
+        kinds = self._kinds
         if name == "arith.constant":
-            self.template[results[0]] = _constant(operation, op.result_kinds[0])
+            self.template[results[0]] = _constant(operation, kinds[results[0]])
             return None
-        if name in control.STRUCTURES:
-            return control.STRUCTURES[name](op)
+        op = Op(
+            name, operands, results, [kinds[s] for s in operands], [kinds[s] for s in results], operation, self._count, self
+        )  # fmt: skip
+        if name in HANDLERS:
+            return HANDLERS[name](op)
+        if name in STRUCTURES:
+            return STRUCTURES[name](op)
         if name in BLOCKING:
             return Blocking(BLOCKING[name](op))
-        if name not in HANDLERS:
-            raise EmulationError(f"the emulator does not know {name}")
-        return HANDLERS[name](op)
+        raise EmulationError(f"the emulator does not know {name}")
 
 
 def _constant(operation: Any, kind: Kind) -> np.ndarray:

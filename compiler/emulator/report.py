@@ -38,7 +38,8 @@ class Report:
 
     Attributes:
         findings: defects, one for each operation and kind (the first place it happened); at most `LIMIT`.
-        bank_conflicts: cycles that shared-memory accesses of warps took beyond the least possible for their size.
+        bank_conflicts: cycles that shared-memory accesses of warps took beyond the least possible for their size; None where
+            they were not counted.
         executed: how often each matrix operation was executed, by warps (wgmma: by warpgroups).
         blocks: number of blocks run.
     """
@@ -46,7 +47,7 @@ class Report:
     LIMIT = 100
 
     findings: list[Finding] = field(default_factory=list)
-    bank_conflicts: int = 0
+    bank_conflicts: int | None = None
     executed: dict[str, int] = field(default_factory=dict)
     blocks: int = 0
     _seen: set[tuple] = field(default_factory=set, repr=False)

@@ -90,7 +90,7 @@ class MbarrierWait:
     def acquire(self, group: Group) -> None:
         """The waiting warps know what happened before the completed phases."""
         clocks = self.unit.clocks
-        actors = self.unit.warp_of[group.threads]
+        actors = group.warp_numbers
         for where, actor in {(int(w), int(a)) for w, a in zip(self.where, actors, strict=True)}:
             np.maximum(clocks[actor], self.unit.mbarriers[where].released, out=clocks[actor])
 
@@ -168,9 +168,9 @@ class Unit:
         memory: GlobalMemory,
         report: Report,
         check: bool,
-        conflict_cache: dict[Any, int],
+        conflict_cache: dict[Any, int] | None,
     ) -> None:
-        self.program, self.memory, self.report, self.check = program, memory, report, check
+        self.program, self.memory, self.report = program, memory, report
         self.coordinates, self.first_block = coordinates, first_block
         self.grid, self.block, self.cluster = grid, block, cluster
         self.blocks = len(coordinates)
@@ -234,8 +234,10 @@ class Unit:
     def count_conflicts(self, where: np.ndarray, nbytes: int) -> None:
         """Add the bank conflicts of one access by all threads:
 
-        32 banks of 4 bytes; wide accesses go by half or quarter warps.
+        32 banks of 4 bytes; wide accesses go by half or quarter warps. Nothing if they are not to be counted.
         """
+        if self.conflict_cache is None:
+            return
         key = ((where - (where[0] & ~127)).tobytes(), nbytes)
         extra = self.conflict_cache.get(key)
         if extra is None:
@@ -248,7 +250,7 @@ class Unit:
             phase = np.broadcast_to(np.arange(len(words))[:, None], words.shape)
             per_bank = np.bincount((phase * 32 + words % 32)[new], minlength=32 * len(words)).reshape(-1, 32)
             extra = self.conflict_cache[key] = int(per_bank.max(axis=1).sum()) - len(words)
-        self.report.bank_conflicts += extra
+        self.report.bank_conflicts = (self.report.bank_conflicts or 0) + extra
 
     # --- special registers
 
@@ -313,7 +315,7 @@ class Unit:
         """Threads of the group arrive at named barriers; returns what to wait for, or None."""
         if not group.whole_warps:
             raise EmulationError(f"{op.name} is executed by a part of a warp's threads")
-        blocks = self.block_of[group.threads]
+        blocks = group.blocks
         if count is None and number.size == 1:
             per_block = np.bincount(blocks, minlength=self.blocks)
             if ((per_block == 0) | (per_block == self.block_threads)).all() and not self._pending(blocks, int(number[0])):
@@ -354,7 +356,7 @@ class Unit:
 
     def arrive_cluster(self, group: Group) -> None:
         """Threads of the group arrive at their cluster's barrier."""
-        cluster = self.block_of[group.threads] // self.cluster_size
+        cluster = group.blocks // self.cluster_size
         self.cluster_target[group.threads] = self.cluster_generation[cluster] + 1
         for c in np.unique(cluster):
             lanes = cluster == c

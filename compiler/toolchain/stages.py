@@ -19,7 +19,7 @@ from ingot.compiler.toolchain import host, image, llvm_ir
 from ingot.compiler.toolchain.cubin import assemble
 from ingot.compiler.toolchain.image import Image
 from ingot.compiler.toolchain.ptx import compile_ptx
-from ingot.dialects.mlir import ir
+from ingot.dialects.mlir import ir, kernel_context
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ def _parse(text: Any) -> Any:
     """A module from text, or from bytecode, in a context of its own; modules pass through."""
     if not isinstance(text, (str, bytes)):
         return text
-    context = ir.Context()
-    context.enable_multithreading(False)
-    return ir.Module.parse(text, context)
+    return ir.Module.parse(text, kernel_context())
 
 
 def _lower_to_llvm_dialect(source: Any, target: str, options: Options) -> Any:

@@ -134,22 +134,23 @@ def blocks_of_axis(node: Node, x: Tensor) -> tuple[int, tuple[Dim, ...]]:
     return axis, tuple(count if i == axis else d for i, d in enumerate(x.shape))
 
 
+def _block_quantize(node: Node, code: str, elements: OnnxType, scales: OnnxType) -> list[Tensor]:
+    """The results of an operator that finds a scale for each block, and whose attribute `code` can only be one type's."""
+    x = check_type(node, 0, FLOAT_NAMES, "an operand")
+    if _type_of_code(node, code) is not FLOAT8:
+        raise node.fail(f"{code}={node.attr(code)} is not supported", "use float8e4m3fn (17)")
+    _, blocks = blocks_of_axis(node, x)
+    return [Tensor(elements, x.shape), Tensor(scales, blocks)]
+
+
 @rule("trt.TRT_FP4DynamicQuantize")
 def _fp4_dynamic_quantize(node: Node) -> list[Tensor]:
-    x = check_type(node, 0, FLOAT_NAMES, "an operand")
-    if _type_of_code(node, "scale_type") is not FLOAT8:
-        raise node.fail(f"scale_type={node.attr('scale_type')} is not supported", "use float8e4m3fn (17)")
-    _, blocks = blocks_of_axis(node, x)
-    return [Tensor(FLOAT4, x.shape), Tensor(FLOAT8, blocks)]
+    return _block_quantize(node, "scale_type", FLOAT4, FLOAT8)
 
 
 @rule("trt.TRT_MXFP8DynamicQuantize")
 def _mxfp8_dynamic_quantize(node: Node) -> list[Tensor]:
-    x = check_type(node, 0, FLOAT_NAMES, "an operand")
-    if _type_of_code(node, "output_dtype") is not FLOAT8:
-        raise node.fail(f"output_dtype={node.attr('output_dtype')} is not supported", "use float8e4m3fn (17)")
-    _, blocks = blocks_of_axis(node, x)
-    return [Tensor(FLOAT8, x.shape), Tensor(UINT8, blocks)]
+    return _block_quantize(node, "output_dtype", FLOAT8, UINT8)
 
 
 @rule("trt.TRT_MXFP8DequantizeLinear")

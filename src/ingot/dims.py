@@ -526,12 +526,12 @@ def evaluate(d: Dim, env: Mapping[str, int]) -> int:
             if a.function is None:
                 c *= env[a.text]
             else:
-                c *= _VALUES[a.function](*(evaluate(x, env) for x in a.args))
+                c *= VALUES[a.function](*(evaluate(x, env) for x in a.args))
         total += c
     return total
 
 
-_VALUES: dict[str, Callable[..., int]] = {
+VALUES: dict[str, Callable[..., int]] = {  # `FUNCTIONS` of numbers
     "floordiv": lambda a, b: a // b,
     "ceildiv": lambda a, b: -(-a // b),
     "mod": lambda a, b: a % b,
