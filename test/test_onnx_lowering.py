@@ -397,6 +397,8 @@ LINEAR = {
     "average_pool_padded": Case("y = AveragePool <kernel_shape = [3, 2], pads = [1, 0, 1, 1], count_include_pad = 1> (x)",
                                 IMAGE, NHW),
     "average_pool_ceil": Case("y = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)", IMAGE, NHW),
+    "average_pool_ceil_padded": Case("y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 0, 1, 1], "
+                                     "ceil_mode = 1, count_include_pad = 1> (x)", IMAGE, NHW),
     "max_pool_uint8": Case("y = MaxPool <kernel_shape = [2, 2], pads = [1, 0, 0, 1]> (x)", {"x": ("B", ["N", 2, 5, 4])},
                            [{"x": np.arange(0, 240, 6).reshape(1, 2, 5, 4)}]),
     "lp_pool": Case("y = LpPool <kernel_shape = [2, 3], strides = [1, 2], pads = [1, 0, 1, 1]> (x)", IMAGE, NHW),

@@ -190,6 +190,8 @@ class RegionBuilder:
             y = self.to_float(x, "f64" if storage == "f64" or x.type == "f64" else "f32")
             if y.type == storage:
                 return y
+            if storage == "f4E2M1FN":  # which has no NaN: ONNX's tests want the code of -0, as ml_dtypes gives it
+                y = self.select(self.cmpf_uno(y, y), self.like(-0.0, y), y)
             narrow = self.emit("truncf", (y,), storage)
             return narrow if saturate or storage not in _OVERFLOWS else self._unsaturated(y, narrow)
         if x.is_float:

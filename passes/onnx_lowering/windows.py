@@ -165,8 +165,6 @@ def pool(low: Lowering, x: TypedValue, node: Node) -> Source:
     kind = "max" if node.op == "MaxPool" else "average"
     kernel = list(node.attr("kernel_shape"))
     count_pad = kind == "average" and bool(node.attr("count_include_pad"))
-    if kind == "average" and node.attr("ceil_mode") and count_pad:
-        raise low.fail("ceil_mode=1 with count_include_pad=1 is not supported", "use one of them")
     pads = window_pads(node, x.shape[2:], kernel)
     if kind == "average" and not count_pad and any(not isinstance(p, int) for p in pads):
         raise low.fail("auto_pad of sizes that are not constant is not supported", "give pads")
