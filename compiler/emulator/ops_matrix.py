@@ -423,6 +423,7 @@ def _wgmma_wait(op: Op) -> Run:
         kept = []
         for thread, number, cells in unit.wgmma_reads:
             if thread in leaders and number < done[thread]:
+                assert unit.shared.shadow is not None
                 unit.shared.shadow.end_read(cells, [int(unit.warp_of[thread])])
             else:
                 kept.append((thread, number, cells))
