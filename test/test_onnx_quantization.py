@@ -99,8 +99,8 @@ GRIDS: dict[str, Case] = {
         domain="com.microsoft",
     ),
     "com_microsoft_axis_default": Case(
-        "q = QuantizeLinear (x, s, z)\n y = DequantizeLinear (q, s, z)", MATRIX, ROWS, {"s": scales(12), "z": codes(np.uint8, 12)},
-        domain="com.microsoft",
+        "q = QuantizeLinear (x, s, z)\n y = DequantizeLinear (q, s, z)", MATRIX, ROWS,
+        {"s": scales(12), "z": codes(np.uint8, 12)}, domain="com.microsoft",
     ),
     "dynamic": Case("y, s, z = DynamicQuantizeLinear (x)", MATRIX, ROWS, outputs=["y", "s", "z"]),
     "dynamic_of_zeros": Case(
