@@ -33,7 +33,7 @@ def draft_program(
     from ingot.passes.pipeline import Pipeline
     from ingot.passes.registry import OwnPasses
 
-    with context():
+    with context(upstream=()):
         module = parse(bytecode)
         if "ingot.arena_bytes" not in dialect.main_func(module).attributes:
             Pipeline.parse(PIPELINE).run(module)

@@ -43,8 +43,8 @@ def dependent_body(
         schema = onnx.defs.get_schema(node.op_type, opset, domain)
     except onnx.defs.SchemaError:
         return None
-    if not schema.has_context_dependent_function:
+    if not schema.has_context_dependent_function:  # type: ignore[attr-defined]
         return None
-    text = schema.get_context_dependent_function(node.SerializeToString(), [t.SerializeToString() for t in types])
+    text = schema.get_context_dependent_function(node.SerializeToString(), [t.SerializeToString() for t in types])  # type: ignore[attr-defined]
     body = onnx.FunctionProto.FromString(text)
     return body if body.node else None

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 
 from ingot.compiler.onnx_file import ModelFile
 from ingot.compiler.onnx_functions import dependent_body, function_body
+from ingot.compiler.own_functions import own_function
 from ingot.compiler.weights import WeightSource
 from ingot.dialects.onnx_schema import Operator, lookup
 from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType
@@ -257,9 +258,11 @@ class Normalizer:
             graph.nodes += self._normalized(node, opsets)
 
     def _defined(self, proto: onnx.NodeProto, node: Node, opsets: Mapping[str, int]) -> onnx.FunctionProto | None:
-        """The function by which ONNX defines a node, or None."""
+        """The function by which ONNX defines a node, or Ingot computes it; or None."""
         if node.domain not in opsets:
             return None
+        if not node.domain and (own := own_function(proto)) is not None:
+            return own
         if not node.domain and (body := function_body(proto.op_type, opsets[""])) is not None:
             return body
         types = []
@@ -462,7 +465,7 @@ def _align_slopes(graph: onnx.GraphProto) -> None:
     sizes = {t.name: tuple(t.dims) for t in graph.initializer}
     shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.input, *graph.value_info, *graph.output)}
     sizes |= {n: tuple(d.dim_value for d in dim) for n, dim in shapes.items() if n not in sizes}
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         rank = len(sizes.get(node.input[0], ())) if node.input else 0
         slope = sizes.get(node.input[1], ()) if len(node.input) > 1 else ()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch_mlir import ir, passmanager
@@ -65,7 +65,7 @@ def leave_out_classes() -> None:
     Kernels are emitted by operations' names, and the bindings would import a dialect's classes at its first operation: 0.2 s
     for those of Kernel IR. Only for processes that are ours: in others somebody may use these classes.
     """
-    for name in ("arith", "cf", "llvm", "math", "nvvm", "scf", "vector"):
+    for name in _KERNEL_DIALECTS:
         reserve_dialect_module(name)
 
 
@@ -77,9 +77,17 @@ def translator() -> Callable[[ir.Operation], str]:
     return _mlirDialectsLLVM.translate_module_to_llvmir
 
 
-def new_context(*, ingot: bool = True, onnx: bool = False) -> ir.Context:
-    """A context with multithreading off and the project's dialects loaded."""
-    ctx = ir.Context()
+# Of Kernel IR.
+_KERNEL_DIALECTS = ("arith", "cf", "llvm", "math", "nvvm", "scf", "vector")
+
+
+def new_context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None) -> ir.Context:
+    """A context with multithreading off and the project's dialects loaded.
+
+    Args:
+        upstream: MLIR's own dialects to load; all by default. Text and bytecode load what they hold besides.
+    """
+    ctx = ir.Context(load_on_create_dialects=upstream)
     ctx.enable_multithreading(False)
     with ctx, ir.Location.unknown(ctx):
         if ingot:
@@ -93,21 +101,16 @@ def new_context(*, ingot: bool = True, onnx: bool = False) -> ir.Context:
     return ctx
 
 
-_KERNEL_DIALECTS = ("arith", "llvm", "math", "nvvm", "scf", "vector")
-
-
 def kernel_context() -> ir.Context:
-    """A context with multithreading off for Kernel IR: loading its dialects alone costs 1 ms, all that there are 8 ms.
+    """A context for Kernel IR: loading its dialects alone takes 1 ms, all that there are 20 ms.
 
     Others are loaded where text that is parsed names them, or a pass depends on them.
     """
-    ctx = ir.Context(load_on_create_dialects=list(_KERNEL_DIALECTS))
-    ctx.enable_multithreading(False)
-    return ctx
+    return new_context(ingot=False, upstream=_KERNEL_DIALECTS)
 
 
 @contextmanager
-def context(*, ingot: bool = True, onnx: bool = False) -> Iterator[ir.Context]:
-    """Enter a new context and an unknown location."""
-    with new_context(ingot=ingot, onnx=onnx) as ctx, ir.Location.unknown(ctx):
+def context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None) -> Iterator[ir.Context]:
+    """Enter a new context (see `new_context`) and an unknown location."""
+    with new_context(ingot=ingot, onnx=onnx, upstream=upstream) as ctx, ir.Location.unknown(ctx):
         yield ctx

@@ -65,8 +65,8 @@ class PackWeights(Pass):
             new = next(n for i in range(len(names) + 1) if (n := f"{name}#packed{i or ''}") not in names)
             names.add(new)
             weight = reads[name][0].results[0]
-            k, n = dialect.shape_of(products[0].operands[1])
-            _append_packing(weight, n, k, new, end)
+            size_k, size_n = dialect.shape_of(products[0].operands[1])
+            _append_packing(weight, size_n, size_k, new, end)
             for op in products:
                 _read_packed(op, weight.type, new)
                 ctx.changed("packed")

@@ -29,7 +29,7 @@ from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array, cop
 from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_plan import bucket
-from ingot.runtime.cuda_segments import entry_guards, holds
+from ingot.runtime.cuda_segments import entry_guards, holds, positions
 from ingot.runtime.cuda_weights import CudaWeights
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
@@ -219,6 +219,7 @@ class CudaContext:
         self._plans: OrderedDict[tuple, CallPlan] = OrderedDict()
         self._calls: dict[Hashable, int] = {}
         self._grown: frozenset[str] = frozenset()
+        self._positions = positions(self._program)
         self._live_sets: list[_LiveSet] = []
         self._last_env: Mapping[str, int] = {}
         self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
@@ -388,21 +389,21 @@ class CudaContext:
         return plan
 
     def _live_set(self, env: Mapping[str, int], donated: Sequence[int]) -> _LiveSet:
-        """The sizes that stay in the size table: none, but with donated states their lengths and what grows with them.
+        """What stays in the size table: positions, and with donated states their lengths and what grows with them.
 
         A program specialized when less was known to grow serves its sizes still.
         """
-        names: frozenset[str] = frozenset()
+        names = self._positions
         if donated:
             self._learn(env, donated)
-            names = self._grown.union(self._program.live)
+            names = names.union(self._grown, self._program.live)
         live = next((s for s in self._live_sets if s.names == names), None)
         if live is None:
-            live = _LiveSet(names, env)
+            live = _LiveSet(names, env, self._positions)
             self._live_sets.append(live)
         if donated and not self._executable.has_variant(live.shape(env)):
             for earlier in self._live_sets:
-                if earlier.names and self._executable.has_variant(earlier.shape(env)):
+                if earlier.names > self._positions and self._executable.has_variant(earlier.shape(env)):
                     return earlier
         return live
 
@@ -418,12 +419,13 @@ class CudaContext:
 
 
 class _LiveSet:
-    """Sizes that stay in the size table, by name, among all that a call gives values."""
+    """Sizes that stay in the size table, by name, among all that a call gives values; those of `positions` are planned for
+    nothing."""
 
-    def __init__(self, names: frozenset[str], known: Iterable[str]) -> None:
+    def __init__(self, names: frozenset[str], known: Iterable[str], positions: frozenset[str]) -> None:
         self.names = names
         self._fixed = sorted(set(known) - names)
-        self._growing = sorted(names)
+        self._growing = sorted(names - positions)
 
     def shape(self, env: Mapping[str, int]) -> Hashable:
         """What is one shape to kernels: the sizes that are not live, and which are."""

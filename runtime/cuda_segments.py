@@ -6,11 +6,13 @@ decide, is written out where it is small, so that it is part of the segment arou
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ingot import dims
 from ingot.dims import Dim
+from ingot.dispatch import from_json
 from ingot.launch_program import (
     BufferRef,
     DispatchStep,
@@ -20,6 +22,7 @@ from ingot.launch_program import (
     LaunchProgram,
     LoopStep,
     Step,
+    all_steps,
     guards,
 )
 from ingot.runtime.cuda_plan import dispatch_symbols
@@ -80,6 +83,24 @@ def entry_guards(program: LaunchProgram, symbols: Iterable[str]) -> list[Check]:
     return [Check(g, number + 1) for number, g in enumerate(guards(program)) if g in outermost]
 
 
+def positions(program: LaunchProgram) -> frozenset[str]:
+    """The elements of inputs, among the program's `values`, that only say where something lies or are data: neither memory, nor
+    the shape of a tensor, nor a grid depends on them, so that one plan serves all of their values."""
+    if not program.values:
+        return frozenset()
+    fixed = [d for spec in program.outputs for d in spec.shape] + [program.arena_bytes]
+    fixed += [d for buffer in program.buffers for d in (buffer.bytes, buffer.offset)]
+    for step in all_steps(program.steps):
+        if isinstance(step, DispatchStep):
+            entry = program.kernels[step.kernel]
+            dispatch = from_json(json.loads(entry.dispatch))
+            sizes = dict(zip(dispatch.symbols, step.sizes, strict=True))
+            needed = [d for t in (*dispatch.operands, *dispatch.results) for d in (*t.shape, *t.strides)]
+            needed += [d for x in entry.plan.launches for d in (*x.grid, *(arg.offset for arg in x.buffers))]
+            fixed += [sizes[name] for name in dims.symbols_of(needed)]
+    return frozenset(v.symbol for v in program.values) - dims.symbols_of(fixed)
+
+
 def holds(guard: GuardStep, env: Mapping[str, int]) -> bool:
     """Whether a guard holds for values of its symbols."""
     left, right = dims.evaluate(guard.left, env), dims.evaluate(guard.right, env)
@@ -137,7 +158,7 @@ class _Cutter:
         sized = frozenset().union(*(self._sized(step) for step in run)) & symbols
         return [Segment(self.count, tuple(run), symbols, sized)]
 
-    def _sized(self, step: DispatchStep) -> set[str]:
+    def _sized(self, step: DispatchStep) -> frozenset[str]:
         entry = self.program.kernels[step.kernel]
         sizes = dict(zip(dispatch_symbols(entry.dispatch), step.sizes, strict=True))
         launches = entry.plan.launches
@@ -194,7 +215,7 @@ class _Cutter:
         return total
 
 
-def _symbols(step: DispatchStep) -> set[str]:
+def _symbols(step: DispatchStep) -> frozenset[str]:
     references = [*step.operands, *step.results, *([step.workspace] if step.workspace is not None else [])]
     return dims.symbols_of([*step.sizes, *(r.offset for r in references)])
 

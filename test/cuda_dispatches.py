@@ -511,6 +511,7 @@ def scatter(
     place, value = Region(), Region()
     at = place.add("load", type=index, operand=2)
     at = at if index == "i64" else place.add("extsi", at, type="i64")
+    at = place.add("maxsi", at, place.add("const", type="i64", value=0), type="i64")  # random ones may be negative
     where = [at if a == axis else place.add("index", type="i64", axis=a) for a in range(len(shape))]
     regions = [place.end(*where), value.end(value.add("load", type=dtype, operand=1))]
     return make("scatter", [x, u, i], [x], regions, {"kind": kind, "axes": (axis,)})

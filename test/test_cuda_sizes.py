@@ -13,8 +13,8 @@ from fake_cuda import FakeDriver
 from numpy_gpu import NumpyGpu
 
 import ingot
-from ingot.launch_program import HostReadStep
 from ingot.runtime import cuda_plan
+from ingot.runtime.cuda_segments import positions
 
 
 @pytest.fixture(autouse=True)
@@ -63,26 +63,24 @@ def test_every_stage_in_its_turn(name: str, driver: FakeDriver) -> None:
             compare([given[o.name] for o in made.graph.output], expected)
 
 
-def test_a_position_changes_no_graph(driver: FakeDriver) -> None:
-    made = test_sizes_from_inputs.Case("""g (float[9] x, int64[1] from) => (float[3] y) {
-        e = Exp(x)
-        i = Constant <value_ints = [0, 1, 2]> ()
-        at = Add(from, i)
-        y = Gather(e, at) }""", []).model()  # fmt: skip
-    gpu = NumpyGpu(ingot.compile(made), driver)
-    assert not gpu.program.values  # the position is data
-    moved = test_sizes_from_inputs.Case("""g (float[N, 9] x, int64[1] from) => (float[N] y) {
+@pytest.mark.parametrize("mode", ["none", "eager"])
+def test_one_graph_serves_all_positions(mode: str, driver: FakeDriver) -> None:
+    made = test_sizes_from_inputs.Case("""g (float[N, 9] x, int64[1] from) => (float[N] y) {
         axis = Constant <value_ints = [1]> ()
-        one = Constant <value_ints = [1]> ()
-        end = Add(from, one)
+        three = Constant <value_ints = [3]> ()
+        end = Add(from, three)
         e = Exp(x)
         part = Slice(e, from, end, axis)
         only = ReduceSum <keepdims = 0> (part, axis)
         y = Neg(only) }""", []).model()  # fmt: skip
-    gpu = NumpyGpu(ingot.compile(moved), driver)
-    assert [v.symbol for v in gpu.program.values] == ["_from"]  # -1 to 0 is empty: its length is read
-    assert not [s for s in gpu.program.steps if isinstance(s, HostReadStep)]
-    for _ in range(3):
-        for position in (0, 8, -3, 4):
-            feeds = test_sizes_from_inputs.arrays(moved, {"N": 3, "from": [position]})
-            compare(gpu.run(feeds), reference(moved, feeds))
+    gpu = NumpyGpu(ingot.compile(made), driver, mode)
+    assert [v.symbol for v in gpu.program.values] == ["_from"]  # -1 to 2 is empty, so that it must be known
+    assert positions(gpu.program) == {"_from"}
+    for position in (0, 5, 3, 6, 2, 4):
+        feeds = test_sizes_from_inputs.arrays(made, {"N": 3, "from": [position]})
+        compare(gpu.run(feeds), reference(made, feeds))
+    assert gpu.executable.counters()["graphs"] == 1
+    assert gpu.executable.counters()["specialized_programs"] == (mode == "eager")
+    for position in (7, -1, -3, 100):  # other lengths
+        feeds = test_sizes_from_inputs.arrays(made, {"N": 3, "from": [position]})
+        compare(gpu.run(feeds), reference(made, feeds))

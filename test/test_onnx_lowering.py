@@ -344,6 +344,12 @@ INDEXING = {
                                X, NHW, {**RESIZE_SCALES, "s": np.array([1, 1, 0.5, 0.4], np.float32)}),
     "resize_align": Case('y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners"> (x, r, s)', X, NHW,
                          RESIZE_SCALES),
+    "resize_cubic": Case('y = Resize <mode = "cubic"> (x, r, s)', X, NHW,
+                         {**RESIZE_SCALES, "s": np.array([1, 1, 2, 1.5], np.float32)}),
+    "resize_cubic_down": Case('y = Resize <mode = "cubic", exclude_outside = 1, cubic_coeff_a = -0.5> (x, r, s)', X, NHW,
+                              {**RESIZE_SCALES, "s": np.array([1, 1, 0.5, 0.4], np.float32)}),
+    "resize_cubic_align": Case('y = Resize <mode = "cubic", coordinate_transformation_mode = "align_corners", axes = [2, 3]> '
+                               "(x, , , z)", {"x": ("f", ["N", 2, 5, 4])}, ROWS, {"z": np.array([7, 9])}),
 }  # fmt: skip
 
 
@@ -633,10 +639,10 @@ def test_empty_tensors() -> None:
 
 def test_all_problems_at_once() -> None:
     inputs = {"x": ("f", ["N", 5]), "z": ("f", [3, 3]), "w": ("f", [4])}
-    case = Case("a = NonZero (x)\n b = Det (z)\n y = Add (x, w)", inputs, [])
+    case = Case("a = Unique (x)\n b = Det (z)\n y = Add (x, w)", inputs, [])
     with pytest.raises(ModelError) as caught:
         Lowered(case.model())
-    for text in ("node_0_NonZero", "operator Det", "node_2_Add", "do not broadcast"):
+    for text in ("node_0_Unique", "operator Det", "node_2_Add", "do not broadcast"):
         assert text in str(caught.value)
 
 
@@ -648,8 +654,8 @@ def test_data_dependent_shape() -> None:
 
 
 def test_unsupported_attribute() -> None:
-    case = Case('y = Resize <mode = "cubic"> (x, r, s)', X, [], RESIZE_SCALES)
-    with pytest.raises(ModelError, match=r"node_0_Resize: Resize: mode 'cubic' is not supported"):
+    case = Case('y = Resize <coordinate_transformation_mode = "tf_crop_and_resize"> (x, r, s)', X, [], RESIZE_SCALES)
+    with pytest.raises(ModelError, match=r"node_0_Resize: Resize: coordinate_transformation_mode 'tf_crop_and_resize' is not"):
         Lowered(case.model())
 
 

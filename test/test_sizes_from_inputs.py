@@ -103,6 +103,9 @@ CASES = {
         sizes = Concat <axis = 0> (n, to)
         y = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel"> (x, , , sizes) }""", [
         {"N": 1, "H": 4, "W": 5, "to": [8, 7]}, {"N": 2, "H": 6, "W": 3, "to": [3, 3]}]),
+    "resize_every_axis": Case("""g (float[1, 1, H, W] x, int64[4] to) => (float[D, C, A, B] y) {
+        y = Resize <mode = "cubic"> (x, , , to) }""", [
+        {"H": 4, "W": 5, "to": [1, 1, 8, 7]}, {"H": 6, "W": 3, "to": [1, 1, 3, 3]}]),
     "resize_keeping_the_aspect_ratio": Case("""g (float[1, 1, H, W] x, int64[2] to) => (float[1, 1, A, B] y) {
         y = Resize <mode = "nearest", keep_aspect_ratio_policy = "not_larger", axes = [2, 3]> (x, , , to) }""", [
         {"H": 4, "W": 5, "to": [8, 20]}, {"H": 6, "W": 3, "to": [3, 3]}]),

@@ -108,20 +108,20 @@ def test_decoding_settles_on_two_shapes():
     from types import SimpleNamespace
 
     from ingot.launch_program import State
-    from ingot.runtime.cuda_device import CudaContext, _shape
+    from ingot.runtime.cuda_device import CudaContext
 
     past, new = dims.symbol("past"), dims.symbol("new")
     variants: set = set()
     context = object.__new__(CudaContext)
     context._program = SimpleNamespace(states=(State(0, 0, 2, past, past + new),), live=("past",))
     context._executable = SimpleNamespace(has_variant=variants.__contains__)
-    context._grown, context._live_sets, context._last_env = frozenset(), [], {}
+    context._grown, context._live_sets, context._last_env, context._positions = frozenset(), [], {}, frozenset()
     asked = []
     for _ in range(2):
         length = 0
         for count in (8, *([1] * 20)):
             env = {"past": length, "new": count, "mask": length + count, "batch": 1, "donated_0": 1}
-            shape = _shape(env, context._live_names(env, [0]))
+            shape = context._live_set(env, [0]).shape(env)
             if shape not in variants:
                 variants.add(shape)
                 asked.append(len(asked))

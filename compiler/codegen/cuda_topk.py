@@ -52,14 +52,14 @@ def emit(dispatch: Dispatch, target: Target, schedule: TopkSchedule | None = Non
     axis = int(dispatch.attr("axis"))
     lines = [n for a, n in enumerate(x.shape) if a != axis]
     candidates = result.shape[axis] if s.selects else x.shape[axis]
-    in_shared = isinstance(candidates, int) and candidates <= _SHARED
+    in_shared = candidates if isinstance(candidates, int) and candidates <= _SHARED else None
     (mapping,) = dispatch.regions
     mapped = mapping.type_of(mapping.results[0])
     size = DTYPES[key_type(mapped)].bytes + 4
     # Whole multiples of 8 bytes, so that every line's keys are aligned.
     room = dims.ceildiv(candidates * size, 8) * 8
     buffers = (BufferArg("operand", 0), *region_buffers(dispatch, skip=[0]))
-    if not in_shared:
+    if in_shared is None:
         buffers = (*buffers, BufferArg("workspace"))
     launch = KernelLaunch(
         symbol_of(dispatch), (dims.product(lines), 1, 1), buffers, (s.threads, 1, 1),
@@ -68,13 +68,13 @@ def emit(dispatch: Dispatch, target: Target, schedule: TopkSchedule | None = Non
     module = KernelModule(target.name, context=ir.Context.current)
     with module, dispatch_kernel(module, dispatch, launch) as dk:
         k = dk.k
-        if in_shared:
-            keys = k.static_shared(max(8, candidates * size), name="candidates")
+        if in_shared is not None:
+            keys = k.static_shared(max(8, in_shared * size), name="candidates")
         else:
             keys = dk.pointer("workspace") + k.cast(k.block_id(), "i64") * dk.size(room)
-        places = keys.at(dk.size(candidates, "i32" if in_shared else "i64"), key_type(mapped))
+        places = keys.at(dk.size(candidates, "i64" if in_shared is None else "i32"), key_type(mapped))
         _Line(dk, s, axis, lines, mapped, keys, places).emit()
-    return Emitted(KernelPlan((launch,), 0 if in_shared else dims.product(lines) * room), module.module)
+    return Emitted(KernelPlan((launch,), dims.product(lines) * room if in_shared is None else 0), module.module)
 
 
 class _Line:

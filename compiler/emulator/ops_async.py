@@ -313,7 +313,8 @@ def _start_load(
         clock = int(unit.engine_clock[cluster])
         for where, cells, at in places:
             shared.copy_in(where, raw)
-            if shared.shadow is not None and cells is not None:
+            if cells is not None:
+                assert shared.shadow is not None
                 shared.shadow.end_write(cells, unit.engine, clock)
             _complete_bytes(unit, group, lane, at, raw.size, known, clock, op)
 
@@ -483,7 +484,8 @@ def finish_stores(unit: Unit, threads: np.ndarray, pending: int) -> None:
     for store in unit.stores:
         if store.thread in mine and store.group < unit.store_groups[store.thread] - pending:
             store.complete()
-            if unit.shared.shadow is not None and store.cells is not None:
+            if store.cells is not None:
+                assert unit.shared.shadow is not None
                 unit.shared.shadow.end_read(store.cells, [int(unit.warp_of[store.thread])])
         else:
             kept.append(store)

@@ -110,7 +110,9 @@ def to_llvm_dialect(module: Any, target: str | None = None) -> None:
     if target != "cpu":
         check_selectable(module, target)
     pipeline = PIPELINE % (",convert-nvvm-to-llvm" if target != "cpu" else "")
-    PassManager.parse(pipeline, context=module.context).run(module.operation)
+    manager = PassManager.parse(pipeline, context=module.context)
+    manager.enable_verifier(False)  # after each pass: kernels are verified when they are finished, and LLVM verifies its IR
+    manager.run(module.operation)
 
 
 def to_llvm_ir(module: Any) -> str:

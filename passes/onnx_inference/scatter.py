@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ingot import dims
@@ -116,5 +117,5 @@ def _col2im(node: Node) -> Tensor:
     x = node.input(0)
     block, _, counts, *_ = folded_sizes(node)
     node.equal(x.shape[2], dims.product(counts), "the number of columns is not that of the blocks of the image")
-    channels = node.divide_exactly(x.shape[1], int(dims.product(block)), "channels do not divide by the block's size")
+    channels = node.divide_exactly(x.shape[1], math.prod(block), "channels do not divide by the block's size")
     return Tensor(x.type, (x.shape[0], channels, *node.sizes(1)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from fractions import Fraction
@@ -84,6 +85,7 @@ def _reverse_sequence(low: Lowering) -> Source:
 
 Position = Callable[[RegionBuilder], tuple[Scalar, Scalar]]
 _COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
+_MOST_TAPS = 64  # elements that one of the result is made of
 _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
@@ -91,13 +93,14 @@ _NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 def _resize(low: Lowering) -> Source:
     x = low.tensor(0)
     mode, coordinates, nearest = (low.attr(n) for n in ("mode", "coordinate_transformation_mode", "nearest_mode"))
-    if mode not in ("nearest", "linear"):
-        raise low.fail(f"mode {mode!r} is not supported", "use nearest or linear")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise low.fail(f"mode {mode!r} is not supported", "use nearest, linear or cubic")
     if coordinates not in _COORDINATES:
         raise low.fail(f"coordinate_transformation_mode {coordinates!r} is not supported", f"use {', '.join(_COORDINATES)}")
     if nearest not in _NEAREST:
         raise low.fail(f"nearest_mode {nearest!r} is not supported", f"use {', '.join(_NEAREST)}")
-    axes = [i for i in range(x.rank) if low.shape[i] != x.shape[i]]
+    changed = [i for i in range(x.rank) if low.shape[i] != x.shape[i]]
+    axes = [i for i in changed if x.shape[i] != 1]  # one element is the same everywhere
     if low.attr("antialias") and any(not _grows(x.shape[i], low.shape[i]) for i in axes):
         raise low.fail("antialias=1 is supported only where sizes grow", "set antialias=0")
     ratios = {axis: _ratio(low, x, axis) for axis in axes}
@@ -125,39 +128,73 @@ def _resize(low: Lowering) -> Source:
             numerator = b.addi(numerator, b.dim(x.shape[axis] * out - low.shape[axis] * size))
         return numerator, b.muli(d, two)
 
+    def other_index(b: RegionBuilder, axis: int) -> Scalar:
+        return b.const(0, "i64") if axis in changed else b.index(axis)
+
     def nearest_body(b: RegionBuilder) -> Scalar:
         indices = [
-            b.clamped_index(_rounded(b, nearest, *source_position(b, i)), x.shape[i]) if i in axes else b.index(i)
+            b.clamped_index(_rounded(b, nearest, *source_position(b, i)), x.shape[i]) if i in axes else other_index(b, i)
             for i in range(x.rank)
         ]
         return b.load_at(x, indices)
 
-    def linear_body(b: RegionBuilder) -> Scalar:
-        neighbours: list[tuple[Scalar, Scalar]] = []
-        weights: list[tuple[Scalar, Scalar]] = []
+    taps = (0, 1) if mode == "linear" else (-1, 0, 1, 2)
+
+    def weighted_body(b: RegionBuilder) -> Scalar:
+        neighbours: list[list[Scalar]] = []
+        weights: list[list[Scalar]] = []
         for axis in axes:
             numerator, denominator = source_position(b, axis)
             below = b.floordivsi(numerator, denominator)
             rest = b.subi(numerator, b.muli(below, denominator))
             f = b.divf(b.to_float(rest), b.to_float(denominator))
-            above = b.addi(below, b.const(1, "i64"))
-            neighbours.append((b.clamped_index(below, x.shape[axis]), b.clamped_index(above, x.shape[axis])))
-            weights.append((b.subf(b.const(1, "f32"), f), f))
+            at = [b.addi(below, b.const(tap, "i64")) for tap in taps]
+            neighbours.append([b.clamped_index(i, x.shape[axis]) for i in at])
+            if mode == "linear":
+                weights.append([b.subf(b.const(1, "f32"), f), f])
+                continue
+            found = _cubic_weights(b, f, low.attr("cubic_coeff_a"))
+            if low.attr("exclude_outside"):
+                zero = b.const(0, "f32")
+                inside = (b.andi(b.cmpi_sge(i, b.const(0, "i64")), b.cmpi_slt(i, b.dim(x.shape[axis]))) for i in at)
+                found = [b.select(is_inside, w, zero) for is_inside, w in zip(inside, found, strict=True)]
+                whole = functools.reduce(b.addf, found)
+                found = [b.divf(w, whole) for w in found]
+            weights.append(found)
         total: Scalar | None = None
-        for corner in itertools.product((0, 1), repeat=len(axes)):
-            indices = [neighbours[axes.index(i)][corner[axes.index(i)]] if i in axes else b.index(i) for i in range(x.rank)]
-            term = b.load_at(x, indices)
+        for corner in itertools.product(range(len(taps)), repeat=len(axes)):
+            at = [neighbours[axes.index(i)][corner[axes.index(i)]] if i in axes else other_index(b, i) for i in range(x.rank)]
+            term = b.load_at(x, at)
             for k, side in enumerate(corner):
                 term = b.mulf(term, weights[k][side])
             total = term if total is None else b.addf(total, term)
         assert total is not None
         return total
 
-    if not axes:
+    if not changed:
         return x
-    if mode == "linear" and x.type.storage not in ("f32", "f16", "bf16"):
-        raise low.fail(f"mode linear of element type {x.type.name} is not supported", "cast to float")
-    return low.build.pointwise(x.type, low.shape, nearest_body if mode == "nearest" else linear_body)
+    if mode != "nearest" and x.type.storage not in ("f32", "f16", "bf16"):
+        raise low.fail(f"mode {mode} of element type {x.type.name} is not supported", "cast to float")
+    if len(taps) ** len(axes) > _MOST_TAPS and mode != "nearest":
+        raise low.fail(f"mode {mode} over {len(axes)} axes is not supported", "resize fewer axes at a time")
+    return low.build.pointwise(x.type, low.shape, nearest_body if mode == "nearest" else weighted_body)
+
+
+def _cubic_weights(b: RegionBuilder, f: Scalar, a: float) -> list[Scalar]:
+    """The weights of the neighbours -1, 0, 1 and 2 of a position that lies `f` past neighbour 0 (Keys, "Cubic Convolution
+    Interpolation for Digital Image Processing", 1981, with coefficient `a`)."""
+
+    def polynomial(d: Scalar, *coefficients: float) -> Scalar:
+        y = b.const(coefficients[0], "f32")
+        for c in coefficients[1:]:
+            y = b.addf(b.mulf(y, d), b.const(c, "f32"))
+        return y
+
+    one = b.const(1, "f32")
+    rest = b.subf(one, f)
+    near, far = (a + 2, -(a + 3), 0, 1), (a, -5 * a, 8 * a, -4 * a)
+    inner = [polynomial(f, *near), polynomial(rest, *near)]
+    return [polynomial(b.addf(one, f), *far), *inner, polynomial(b.addf(one, rest), *far)]
 
 
 def _grows(size: Dim, out: Dim) -> bool:

@@ -160,7 +160,7 @@ class _Direction:
         low, build = self.low, self.low.build
         w = build.reshaped(build.slice_axis(low.tensor(1), 0, self.number, 1), low.tensor(1).shape[1:])
         flat = build.reshaped(self.x, (self.x.shape[0] * self.x.shape[1], self.x.shape[2]))
-        biases = [self._bias(0), self._bias(1)] if low.has(3) else []
+        biases = [b for b in (self._bias(0), self._bias(1)) if b is not None]
         late = 2 * self.hidden if self.is_reset_late else None
 
         def biased(b: RegionBuilder, y: Scalar) -> Scalar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 from ingot import dims
@@ -233,7 +234,7 @@ def _deform_conv(low: Lowering) -> Source:
     rank = len(kernel)
     strides, dilations = window_attributes(low.node, kernel)
     pads = window_pads(low.node, x.shape[2:], kernel)
-    taps, groups, offset_groups = int(dims.product(kernel)), low.attr("group"), low.attr("offset_group")
+    taps, groups, offset_groups = math.prod(kernel), low.attr("group"), low.attr("offset_group")
     n, m, *out = low.shape
     channels = x.shape[1]
     per_offset_group = low.node.divide_exactly(channels, offset_groups, "channels do not divide by offset_group")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from ingot import dims
@@ -131,7 +132,7 @@ def _places_of_maxima(low: Lowering, y: TypedValue) -> Source:
     order = [0, 1, *range(2, x.rank)]
     if low.attr("storage_order"):
         order[2:] = order[2:][::-1]
-    taps = int(dims.product(kernel))
+    taps = math.prod(kernel)
     over = low.build.tensor(low.build.expand(low.build.reshape(y, (*y.shape, 1)), (*y.shape, taps)))
 
     def place(b: RegionBuilder, maximum: Scalar) -> Scalar:

@@ -275,7 +275,7 @@
 // CHECK:        "ingot.negf"
 // CHECK:        "ingot.absf"
 // CHECK:      "ingot.scatter"
-// CHECK:        "ingot.subi"
+// CHECK:        "ingot.addi"
 // CHECK-NOT:  "ingot.pointwise"
 "ingot.func"() ({
 ^bb0(%x: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<?x6xi64, #ingot.dims<["N"]>>):
@@ -299,7 +299,7 @@
   %j = "ingot.pointwise"() ({
     %l = "ingot.load"(%i) : (tensor<?x6xi64, #ingot.dims<["N"]>>) -> i64
     %o = "ingot.const"() {value = 1 : i64} : () -> i64
-    %m = "ingot.subi"(%l, %o) : (i64, i64) -> i64
+    %m = "ingot.addi"(%l, %o) : (i64, i64) -> i64
     "ingot.yield"(%m) : (i64) -> ()
   }) : () -> tensor<?x6xi64, #ingot.dims<["N"]>>
   %s = "ingot.scatter"(%x, %a) ({
