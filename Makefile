@@ -5,7 +5,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := pyproject.toml README.md
 
-.PHONY: demo test lint lit pytest clean
+.PHONY: help demo test lint lit pytest clean
+
+help:
+	@echo 'make demo    compile the digits model to an engine and run it'
+	@echo 'make test    lint, types, lit tests and pytest suites; each alone: make lint, make lit, make pytest'
+	@echo 'make clean   remove what was built, and the environment in $(VENV)'
+	@echo 'PYTHON=python3.12 chooses the interpreter, VENV=folder where the environment is made'
 
 $(VENV)/demo.stamp: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)

@@ -91,6 +91,12 @@ def test_every_error_class_is_in_the_guide():
         assert f"`{cls.__name__}`" in text, cls
 
 
+def test_the_code_shown_for_an_operator_is_the_projects():
+    sources = [p.read_text() for folder in ("passes", "test") for p in (ROOT / folder).rglob("*.py")]
+    for _, text in blocks(ROOT / "docs" / "add-an-operator.md"):
+        assert any(text in source for source in sources), text
+
+
 @pytest.mark.parametrize("page", ["README.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))])
 def test_links_lead_somewhere(page):
     path = ROOT / page

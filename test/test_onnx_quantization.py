@@ -98,6 +98,10 @@ GRIDS: dict[str, Case] = {
         "q = QuantizeLinear (x, s, z)\n y = DequantizeLinear (q, s, z)", MATRIX, ROWS, {"s": ONE, "z": np.uint16(30000)},
         domain="com.microsoft",
     ),
+    "com_microsoft_axis_default": Case(
+        "q = QuantizeLinear (x, s, z)\n y = DequantizeLinear (q, s, z)", MATRIX, ROWS,
+        {"s": scales(12), "z": codes(np.uint8, 12)}, domain="com.microsoft",
+    ),
     "dynamic": Case("y, s, z = DynamicQuantizeLinear (x)", MATRIX, ROWS, outputs=["y", "s", "z"]),
     "dynamic_of_zeros": Case(
         "y, s, z = DynamicQuantizeLinear (x)", MATRIX, [{"x": np.zeros((2, 12))}], outputs=["y", "z"]

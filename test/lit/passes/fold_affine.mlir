@@ -57,6 +57,41 @@
 
 // -----
 
+// A difference: the shift is the negated weight, times what multiplies the difference.
+// CHECK:      "ingot.func"
+// CHECK:      "ingot.pointwise"
+// CHECK:      %[[B:.*]] = "ingot.pointwise"
+// CHECK-NEXT:   %[[L:.*]] = "ingot.load"
+// CHECK-NEXT:   %[[M:.*]] = "ingot.negf"(%[[L]])
+// CHECK-NEXT:   %[[T:.*]] = "ingot.load"
+// CHECK-NEXT:   %[[S:.*]] = "ingot.mulf"(%[[M]], %[[T]])
+// CHECK-NEXT:   "ingot.yield"(%[[S]])
+// CHECK:      "ingot.load"(%[[B]])
+// CHECK-NEXT: "ingot.addf"
+"ingot.func"() ({
+^bb0(%x: tensor<3x4x2xf32>):
+  %s = "ingot.weight"() {name = "s"} : () -> tensor<4x1xf32>
+  %b = "ingot.weight"() {name = "b"} : () -> tensor<4x1xf32>
+  %t = "ingot.weight"() {name = "t"} : () -> tensor<1x4x2xf32>
+  %y = "ingot.normalize"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    %l1 = "ingot.load"(%s) : (tensor<4x1xf32>) -> f32
+    %v1 = "ingot.mulf"(%e, %l1) : (f32, f32) -> f32
+    %l2 = "ingot.load"(%b) : (tensor<4x1xf32>) -> f32
+    %v2 = "ingot.subf"(%v1, %l2) : (f32, f32) -> f32
+    %l3 = "ingot.load"(%t) : (tensor<1x4x2xf32>) -> f32
+    %v3 = "ingot.mulf"(%v2, %l3) : (f32, f32) -> f32
+    "ingot.yield"(%v3) : (f32) -> ()
+  }) {axes = array<i64: 2>, kind = "layer", epsilon = 1.0e-5} : (tensor<3x4x2xf32>) -> tensor<3x4x2xf32>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<3x4x2xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
 // Must not fire: one scale and one shift, which is all that a layer normalization has; and a scale that is no weight.
 // CHECK-NOT: "ingot.pointwise"
 "ingot.func"() ({

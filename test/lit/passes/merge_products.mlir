@@ -1,4 +1,4 @@
-// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-merge-products{max-columns=64},ingot-fold-constants)' --split-input-file | filecheck %s
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-merge-products{max-columns=32},ingot-fold-constants)' --split-input-file | filecheck %s
 
 // Fires: three products of one tensor, whose biases are weights of their own; the last one's weight is defined after the first
 // product. Weights and biases are concatenated by the weights program. Sizes are dynamic.
