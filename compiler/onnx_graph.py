@@ -272,6 +272,8 @@ class Normalizer:
                 types[-1].tensor_type.CopyFrom(inferred)
             elif name and (element := self.element_type(name)) is not None:
                 types[-1].tensor_type.elem_type = element.code
+            elif name:
+                return None  # a sequence, whose bodies ONNX writes only from whole types: it crashes without
         body = dependent_body(proto, node.domain, opsets[node.domain], types)
         if body is not None and not any(i.domain == "" for i in body.opset_import) and "" in opsets:
             body.opset_import.append(onnx.OperatorSetIdProto(domain="", version=opsets[""]))

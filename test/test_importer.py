@@ -559,3 +559,14 @@ def test_slopes_of_a_prelu_before_opset_7_lie_along_axis_1():
     sizes = {"x": (FLOAT, [2, 3, 4, 5]), "s": (FLOAT, [3])}
     result = imported(model_of([node], sizes, {"y": (FLOAT, [2, 3, 4, 5])}, opset=6, ir_version=3))
     assert [op.name for op in body(result)][-4:-2] == ["onnx.Unsqueeze", "onnx.PRelu"]
+
+
+def test_a_function_over_sequences_is_refused_without_a_crash():
+    """ONNX's library ends the process where it writes such a body without the types of the sequences."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (seq(float[N]) s) => (seq(float[N]) y) {
+            y = SequenceMap <body = b (float[N] x) => (float[N] z) { z = Identity (x) }> (s)
+        }""")
+    result = import_model(model, context=new_context(onnx=True), decompose=lambda op_type: True)
+    _modules.append(result.module)
+    assert "onnx.SequenceMap" in [op.name for op in body(result)]
