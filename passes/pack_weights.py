@@ -25,6 +25,7 @@ from ingot.weight_packing import AXES, STAGE_K, STEP_K, TILE_COLUMNS, packed_ord
 _WEIGHTS = frozenset({"i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"})
 _HALF = frozenset({"f16", "bf16"})
 _LEAST_BLOCK = 2 * STEP_K  # k that share a scale: a lane's two instructions
+_TMA_AXES = 5
 _ALIGNMENT = 16  # bytes that lines of the other operand are a multiple of: TMA's
 
 
@@ -103,9 +104,10 @@ def _takes_packed(op: ir.Operation, weight: ir.Value) -> bool:
 
 
 def _has_lines(a: ir.Value) -> bool:
-    """True where lines along k are contiguous and begin at multiples of 16 bytes, whatever the sizes turn out to be."""
+    """True where lines along k are contiguous and begin at multiples of 16 bytes, whatever the sizes turn out to be, and have
+    no more axes than a tensor map."""
     layout = layout_of(a)
-    if layout is None:
+    if layout is None or (len(layout[1].shape) > _TMA_AXES - 1 and layout[1] != StridedView.contiguous(layout[1].shape)):
         return False
     strides, offset = layout[1].strides, layout[1].offset
     elements = _ALIGNMENT * 8 // DTYPES[dialect.dtype_of(a)].bits
