@@ -161,10 +161,12 @@ class Session:
         """
         wanted = self._wanted(output_names)
         arrays = self._arrays(input_feed)
+        shapes = tuple(a.shape for a in arrays)
+        if len(self._stages) == 1 and not self.program.values:
+            self._binder.bind(shapes)  # what is impossible is said before inputs are copied; the call finds it bound
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
         on_device = any(map(self._executable.is_resident, stored))
         on_stream = self._stream if stream is None else self._as_stream(stream)
-        shapes = tuple(a.shape for a in arrays)
         results: list[Any] = []
         for stage, call in self._calls(stored, shapes, results, on_device, on_stream):
             results[:] = stage.run(call)
