@@ -10,11 +10,9 @@ import importlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ingot import dims
 from ingot.dialects.mlir import ir
-from ingot.dims import Dim
 from ingot.dispatch import Dispatch
-from ingot.kernel_plan import KernelLaunch, KernelPlan
+from ingot.kernel_plan import KernelPlan
 from ingot.target import Target
 
 
@@ -56,17 +54,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if family is None:
         raise NotImplementedError(f"no kernel family for {dispatch.root!r} on {target.name}")
     emitted = importlib.import_module(family.module).emit(dispatch, target, schedule)
-    if target.kind != "cuda":
+    if not target.overlaps_launches:
         return emitted
-    overlaps = target.overlaps_launches  # `dispatch_kernel` sees to it
-    launches = tuple(replace(x, overlaps=overlaps, bytes=x.bytes or _traffic(x, dispatch)) for x in emitted.plan.launches)
+    launches = tuple(replace(launch, overlaps=True) for launch in emitted.plan.launches)  # `dispatch_kernel` sees to it
     return replace(emitted, plan=replace(emitted.plan, launches=launches))
-
-
-def _traffic(launch: KernelLaunch, dispatch: Dispatch) -> Dim:
-    """Bytes that a product moves at least: each element of its tensors once. 0 for launches that multiply nothing."""
-    total: Dim = 0
-    for t in (*dispatch.operands, *dispatch.results) if launch.flops != 0 else ():
-        elements = dims.product(d for d, s in zip(t.shape, t.strides, strict=True) if s != 0)
-        total = total + dims.ceildiv(elements * t.type.bits, 8)
-    return total
