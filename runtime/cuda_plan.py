@@ -303,6 +303,17 @@ class Plan:
                   f"updating {record.name} in a CUDA graph")  # fmt: skip
         check(d.cuGraphLaunch(self._executable, stream), "launching a CUDA graph")
 
+    def _traffic(self, record: _Launch, local: Mapping[str, int]) -> int:
+        """Bytes that a product moves at least: each element of its tensors once. 0 for launches that multiply nothing."""
+        if record.launch.flops == 0:
+            return 0
+        dispatch = from_json(json.loads(self.program.kernels[record.step.kernel].dispatch))
+        total = 0
+        for t in (*dispatch.operands, *dispatch.results):
+            elements = dims.product(d for d, s in zip(t.shape, t.strides, strict=True) if s != 0)
+            total += -(-dims.evaluate(elements, local) * t.type.bits // 8)
+        return total
+
     def profile(self, stream: int, repeats: int = 10) -> list[dict[str, Any]]:
         """Median time of each launch, in ms, with the flops and bytes its plan counts, and in which arithmetic (see
         `ingot.cuda_targets.DeviceFacts.peak`); `runs` is 1."""
@@ -325,7 +336,7 @@ class Plan:
                 "runs": 1,
                 "ms": sorted(samples)[len(samples) // 2],
                 "flops": dims.evaluate(record.launch.flops, local),
-                "bytes": dims.evaluate(record.launch.bytes, local),
+                "bytes": dims.evaluate(record.launch.bytes, local) or self._traffic(record, local),
                 "arithmetic": _arithmetic(self.program.kernels[record.step.kernel].dispatch),
             })  # fmt: skip
             for event in pair:
