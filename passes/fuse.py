@@ -274,7 +274,6 @@ class _Fuser:
 
         `computed`: see `domains.Regrouping`.
         """
-        region, tensors = producer.regions[0], producer.tensors
         shape = producer.domain
         changes = []
         for view in chain:
@@ -288,12 +287,7 @@ class _Fuser:
             if len(shape) > len(target) or not all(a in (1, b) for a, b in aligned):
                 return None
             changes.append(domains.Repetition(shape, target))
-        for change in changes:
-            mapped = domains.map_region(change, region, tensors, before)
-            if mapped is None:
-                return None
-            region, tensors = mapped
-        return region, tensors
+        return domains.map_through(changes, producer.regions[0], producer.tensors, before)
 
     def _reads_of(self, root: Root, producer: ir.Operation) -> int:
         """How many different views of a producer's results a root reads; those of several results of it count once."""

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from ingot.errors import DeviceError
+from ingot.runtime import cuda_plan
 
 OK = 0
 
@@ -82,6 +85,14 @@ def _node(params: Any) -> tuple[str, tuple, list[int]]:
 def _values(function: Any, params: int) -> list[int]:
     addresses = ctypes.cast(params, ctypes.POINTER(ctypes.c_void_p))
     return [ctypes.c_uint64.from_address(addresses[i]).value for i in range(function["params"])]
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    """Let plans find a fake driver."""
+    fake = FakeDriver()
+    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
+    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
+    return fake
 
 
 class FakeCuda:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_cuda import FakeCuda, FakeDriver
+from fake_cuda import FakeCuda, FakeDriver, install
 
 from ingot import dims
 from ingot.dispatch import Dispatch, contiguous
@@ -18,7 +18,7 @@ from ingot.errors import DeviceError, InputError
 from ingot.kernel_code import KernelCode
 from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
 from ingot.launch_program import Binding, Buffer, BufferRef, DispatchStep, KernelEntry, LaunchProgram, TensorSpec
-from ingot.runtime import cuda_driver, cuda_plan
+from ingot.runtime import cuda_driver
 from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.cuda_array import CudaArray, as_cuda_array
 from ingot.runtime.cuda_device import CudaContext, CudaExecutable
@@ -35,10 +35,7 @@ F32 = np.dtype(np.float32)
 
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    fake = FakeDriver()
-    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
-    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
-    return fake
+    return install(monkeypatch)
 
 
 def make_program() -> LaunchProgram:

@@ -23,7 +23,7 @@ from control_models import (
     reference,
     x,
 )
-from fake_cuda import FakeCuda, FakeDriver
+from fake_cuda import FakeCuda, FakeDriver, install
 from numpy_gpu import NumpyGpu
 from onnx import TensorProto, helper
 from test_cuda_plan import make_program
@@ -31,17 +31,13 @@ from test_cuda_plan import make_program
 import ingot
 from ingot import dims
 from ingot.launch_program import Buffer, BufferRef, DispatchStep, HostReadStep, IfStep, all_steps
-from ingot.runtime import cuda_plan
 from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_segments import MAX_UNROLLED, Branch, Repeat, Segment, segments
 
 
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    fake = FakeDriver()
-    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
-    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
-    return fake
+    return install(monkeypatch)
 
 
 def compare(found: list, expected: list) -> None:

@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from fake_cuda import FakeCuda, FakeDriver
+from fake_cuda import FakeCuda, install
 
 from ingot import dims
 from ingot.dispatch import Dispatch, contiguous
@@ -22,10 +22,8 @@ D0 = dims.symbol("d0")
 
 @pytest.fixture
 def driver(monkeypatch):
-    fake = FakeDriver()
-    for module in (cuda_driver, cuda_plan):
-        monkeypatch.setattr(module, "driver", lambda: fake)
-    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
+    fake = install(monkeypatch)
+    monkeypatch.setattr(cuda_driver, "driver", lambda: fake)
     return fake
 
 

@@ -9,20 +9,16 @@ import pytest
 import test_sizes_from_inputs
 import test_stages
 from control_models import Feeds, reference
-from fake_cuda import FakeDriver
+from fake_cuda import FakeDriver, install
 from numpy_gpu import NumpyGpu
 
 import ingot
-from ingot.runtime import cuda_plan
 from ingot.runtime.cuda_segments import positions
 
 
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    fake = FakeDriver()
-    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
-    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
-    return fake
+    return install(monkeypatch)
 
 
 def compare(found: list, expected: list) -> None:

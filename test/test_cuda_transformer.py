@@ -7,13 +7,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from fake_cuda import FakeDriver
+from fake_cuda import FakeDriver, install
 from numpy_gpu import NumpyGpu
 from onnx import TensorProto, helper, numpy_helper
 
 import ingot
 from ingot.dispatch import Dispatch
-from ingot.runtime import cuda_plan
 
 HEADS, DEPTH = 2, 64
 WIDTH = HEADS * DEPTH
@@ -21,10 +20,7 @@ WIDTH = HEADS * DEPTH
 
 @pytest.fixture(autouse=True)
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    fake = FakeDriver()
-    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
-    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
-    return fake
+    return install(monkeypatch)
 
 
 def layer() -> onnx.ModelProto:

@@ -26,33 +26,26 @@ n = Mul(u, w)"""
 LAYER = "n = LayerNormalization<axis=-1>(x, w)"
 
 # n [N, S, 2, 8] turned by angles c and s [N, S, 1, 8], whose pairs are equal.
-STACK = """p = Reshape(n, pairs)
+TURNED = """u1 = Mul(n, c)
+u2 = Mul(t, s)
+y = Add(u1, u2)"""
+PAIRED = f"""nb = Neg(b)
+ua = Unsqueeze(a, last)
+ub = Unsqueeze(nb, last)
+st = Concat<axis=-1>(ub, ua)
+t = Reshape(st, whole)
+{TURNED}"""
+STACK = f"""p = Reshape(n, pairs)
 a = Gather<axis=-1>(p, zero)
 b = Gather<axis=-1>(p, one)
-nb = Neg(b)
-ua = Unsqueeze(a, last)
-ub = Unsqueeze(nb, last)
-st = Concat<axis=-1>(ub, ua)
-t = Reshape(st, whole)
-u1 = Mul(n, c)
-u2 = Mul(t, s)
-y = Add(u1, u2)"""
-EVERY_OTHER = """a = Slice(n, from0, end, four_axis, two)
+{PAIRED}"""
+EVERY_OTHER = f"""a = Slice(n, from0, end, four_axis, two)
 b = Slice(n, from1, end, four_axis, two)
-nb = Neg(b)
-ua = Unsqueeze(a, last)
-ub = Unsqueeze(nb, last)
-st = Concat<axis=-1>(ub, ua)
-t = Reshape(st, whole)
-u1 = Mul(n, c)
-u2 = Mul(t, s)
-y = Add(u1, u2)"""
-HALVES = """a, b = Split<axis=-1, num_outputs=2>(n)
+{PAIRED}"""
+HALVES = f"""a, b = Split<axis=-1, num_outputs=2>(n)
 nb = Neg(b)
 t = Concat<axis=-1>(nb, a)
-u1 = Mul(n, c)
-u2 = Mul(t, s)
-y = Add(u1, u2)"""
+{TURNED}"""
 COMPUTED_HALVES = """a, b = Split<axis=-1, num_outputs=2>(n)
 ch, cx = Split<axis=-1, num_outputs=2>(c)
 sh, sx = Split<axis=-1, num_outputs=2>(s)

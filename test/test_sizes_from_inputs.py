@@ -171,12 +171,9 @@ def arrays(made: onnx.ModelProto, feed: Mapping[str, Any]) -> dict[str, np.ndarr
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_one_engine_serves_all_values(name: str) -> None:
-    case = CASES[name]
+def check(engine: ingot.Engine, session: ingot.Session, case: Case) -> None:
+    """An engine's session and its interpreted IR against the reference, for every feed: types, shapes and values."""
     made = case.model()
-    engine = ingot.compile(made)
-    session = ingot.Session(engine, "cpu")
     with new_context(), ir.Location.unknown():
         module = ir.Module.parse(engine.ir_text())
         stored = {n: np.frombuffer(w.bytes_view(), DTYPES[w.dtype].np).reshape(w.shape) for n, w in engine.weights.items()}
@@ -190,6 +187,13 @@ def test_one_engine_serves_all_values(name: str) -> None:
                     assert a.dtype == b.dtype
                     assert a.shape == b.shape, feed
                     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_engine_serves_all_values(name: str) -> None:
+    engine = ingot.compile(CASES[name].model())
+    session = ingot.Session(engine, "cpu")
+    check(engine, session, CASES[name])
     session.close()
 
 

@@ -7,13 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from control_models import reference
-from test_sizes_from_inputs import Case, arrays
+from test_sizes_from_inputs import Case, arrays, check
 
 import ingot
-from ingot.compiler.interpreter import evaluate_weights, interpret
-from ingot.dialects.mlir import ir, new_context
-from ingot.dtypes import DTYPES
 from ingot.errors import EngineError, InputError, ModelError
 
 CASES = {
@@ -107,28 +103,14 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_every_stage_in_its_turn(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    made = case.model()
     path = tmp_path / "model.ingot"
-    ingot.compile(made).save(path)
+    ingot.compile(case.model()).save(path)
     engine = ingot.Engine.load(path)
     assert engine.header.stages > 1
     session = ingot.Session(engine, "cpu")
-    with new_context(), ir.Location.unknown():
-        module = ir.Module.parse(engine.ir_text())
-        stored = {n: np.frombuffer(w.bytes_view(), DTYPES[w.dtype].np).reshape(w.shape) for n, w in engine.weights.items()}
-        weights = stored | dict(evaluate_weights(module, stored))
-        for feed in case.feeds:
-            feeds = arrays(made, feed)
-            expected = reference(made, feeds)
-            interpreted = list(interpret(module, feeds, weights).values())
-            for found in (session.run(None, feeds), interpreted):
-                assert len(found) == len(expected)
-                for a, b in zip(found, expected, strict=True):
-                    assert a.dtype == b.dtype
-                    assert a.shape == b.shape, feed
-                    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    check(engine, session, case)
     assert session.stats()["runs"] == len(case.feeds)
-    assert [o.name for o in session.get_outputs()] == [o.name for o in made.graph.output]
+    assert [o.name for o in session.get_outputs()] == [o.name for o in case.model().graph.output]
     session.close()
 
 

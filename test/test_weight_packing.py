@@ -11,7 +11,7 @@ import onnx
 import pytest
 from cuda_emulation import check as check_emulated
 from cuda_emulation import run_emulated
-from fake_cuda import FakeDriver
+from fake_cuda import FakeDriver, install
 from numpy_gpu import NumpyGpu
 from onnx import TensorProto, helper
 from runtime_models import model
@@ -28,7 +28,6 @@ from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
-from ingot.runtime import cuda_plan
 from ingot.weight_packing import packed, split_shape, tile_k, unpacked
 
 HOPPER = BY_NAME["sm_90a"]
@@ -149,10 +148,7 @@ def quantized_model(seed: int) -> onnx.ModelProto:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
-    fake = FakeDriver()
-    monkeypatch.setattr(cuda_plan, "driver", lambda: fake)
-    monkeypatch.setattr(cuda_plan, "check", lambda result, doing: result[1] if len(result) == 2 else None)
-    return fake
+    return install(monkeypatch)
 
 
 @pytest.mark.parametrize("mode", ["none", "eager"])

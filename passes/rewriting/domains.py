@@ -297,5 +297,16 @@ def map_region(
     return builder.finish(results), out
 
 
+def map_through(
+    changes: Sequence[DomainMap], region: ScalarRegion, tensors: Sequence[ir.Value], before: ir.Operation
+) -> tuple[ScalarRegion, list[ir.Value]] | None:
+    """A region over the domain that changes lead to, one after the other; see `map_region`."""
+    mapped: tuple[ScalarRegion, list[ir.Value]] | None = (region, list(tensors))
+    for change in changes:
+        if mapped is not None:
+            mapped = map_region(change, *mapped, before)
+    return mapped
+
+
 class _NoCounterpartError(Exception):
     """An instruction has no counterpart in the new domain."""

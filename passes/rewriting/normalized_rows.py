@@ -67,9 +67,4 @@ def recomputed(
         changes.append(change)
         shape = view.shape
     changes.append(domains.Repetition(shape, root.domain))
-    for change in changes:
-        mapped = domains.map_region(change, region, tensors, before)
-        if mapped is None:
-            return None
-        region, tensors = mapped
-    return region, tensors
+    return domains.map_through(changes, region, tensors, before)
