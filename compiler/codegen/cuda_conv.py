@@ -214,15 +214,17 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
 
 def _write(module: KernelModule, c: ConvProblem, target: Target, s: Any) -> KernelLaunch:
     """Write the kernel that takes schedule `s`; its launch."""
-    if isinstance(s, Im2colSchedule | Im2colClusterSchedule):
-        clustered = isinstance(s, Im2colClusterSchedule)
-        plan = plan_im2col_cluster(c, target, s) if clustered else plan_conv_im2col(c, target, s)
+    if isinstance(s, Im2colSchedule):
+        plan = plan_conv_im2col(c, target, s)
         if plan is None:
             raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
-        if clustered:
-            emit_im2col_cluster(module, c, s, plan)
-        else:
-            emit_conv_im2col(module, c, plan, target)
+        emit_conv_im2col(module, c, plan, target)
+        return plan.launch
+    if isinstance(s, Im2colClusterSchedule):
+        plan = plan_im2col_cluster(c, target, s)
+        if plan is None:
+            raise NotImplementedError(f"{s} cannot read windows of {c.x.dtype} of {c.channels} channels on {target.name}")
+        emit_im2col_cluster(module, c, s, plan)
         return plan.launch
     if isinstance(s, WgmmaSchedule):
         plan = plan_conv_wgmma(c, target, s)
