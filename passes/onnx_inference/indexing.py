@@ -36,14 +36,19 @@ def _gather(node: Node) -> Tensor:
     return Tensor(x.type, shape)
 
 
+def check_elements(node: Node, x: Tensor, indices: Tensor, verb: str) -> None:
+    """Check indices of single elements along the node's axis: on the others they are no longer than the data."""
+    axis = node.axis(node.attr("axis"), x.rank)
+    for i, (size, count) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        if i != axis:
+            node.at_most(count, size, f"axis {i} of the indices is longer than that of the data")
+    node.reads(x.shape[axis], 1, indices.shape, f"axis {axis} has no element to {verb}")
+
+
 @rule("GatherElements")
 def _gather_elements(node: Node) -> Tensor:
     x, indices = node.input(0), node.input(1)
-    axis = node.axis(node.attr("axis"), x.rank)
-    for i, (size, read) in enumerate(zip(x.shape, indices.shape, strict=True)):
-        if i != axis:
-            node.at_most(read, size, f"axis {i} of the indices is longer than that of the data")
-    node.reads(x.shape[axis], 1, indices.shape, f"axis {axis} has no element to gather")
+    check_elements(node, x, indices, "gather")
     return Tensor(x.type, indices.shape)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.dims import Dim
+from ingot.passes.onnx_inference.indexing import check_elements
 from ingot.passes.onnx_inference.rules import Node, rule
 from ingot.passes.onnx_inference.tensors import Tensor
 
@@ -20,12 +21,9 @@ def _check_types(node: Node, x: Tensor, updates: Tensor) -> None:
 def _scatter_elements(node: Node) -> Tensor:
     x, indices, updates = (node.input(i) for i in range(3))
     _check_types(node, x, updates)
-    axis = node.axis(node.attr("axis"), x.rank)
-    for i, (size, written, given) in enumerate(zip(x.shape, indices.shape, updates.shape, strict=True)):
+    for written, given in zip(indices.shape, updates.shape, strict=True):
         node.equal(written, given, "indices and updates differ in size")
-        if i != axis:
-            node.at_most(written, size, f"axis {i} of the indices is longer than that of the data")
-    node.reads(x.shape[axis], 1, indices.shape, f"axis {axis} has no element to replace")
+    check_elements(node, x, indices, "replace")
     return Tensor(x.type, x.shape)
 
 

@@ -63,8 +63,8 @@
 
 // -----
 
-// Must not fire: rows that are not whole tiles, weights that something else reads too, activations of f32, and lines of
-// activations that TMA cannot read.
+// Must not fire: rows that are not whole tiles, weights that something else reads too, activations of f32, lines of
+// activations that TMA cannot read, and scales that change within a lane's chunk.
 // CHECK-NOT: b_packed
 // CHECK-NOT: sym_name = "packing"
 "ingot.func"() ({
@@ -77,6 +77,13 @@
   %vt = "ingot.transpose"(%v) {perm = array<i64: 1, 0>} : (tensor<32x64xi8>) -> tensor<64x32xi8>
   %ut = "ingot.transpose"(%u) {perm = array<i64: 1, 0>} : (tensor<32x64xi8>) -> tensor<64x32xi8>
   %tt = "ingot.transpose"(%t) {perm = array<i64: 1, 0>} : (tensor<32x64xi8>) -> tensor<64x32xi8>
+  %o = "ingot.weight"() {name = "o"} : () -> tensor<32x64xi4>
+  %os = "ingot.weight"() {name = "os"} : () -> tensor<4x32xf16>
+  %ot = "ingot.transpose"(%o) {perm = array<i64: 1, 0>} : (tensor<32x64xi4>) -> tensor<64x32xi4>
+  %op = "ingot.matmul"(%x, %ot, %os) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 16 : i64} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x32xi4>, tensor<4x32xf16>) -> tensor<?x32xf32, #ingot.dims<["N"]>>
   %n = "ingot.slice"(%l) {starts = ["0", "0"], steps = array<i64: 1, 1>} : (tensor<?x68xf16, #ingot.dims<["N"]>>) -> tensor<?x64xf16, #ingot.dims<["N"]>>
   %p = "ingot.matmul"(%x, %wt) ({
   ^bb0(%a: f32):
@@ -98,6 +105,7 @@
   "ingot.output"(%q) {name = "q", type = "float"} : (tensor<?x32xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.output"(%r) {name = "r", type = "float"} : (tensor<?x32xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.output"(%s) {name = "s", type = "float"} : (tensor<?x32xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%op) {name = "o", type = "float"} : (tensor<?x32xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.output"(%v) {name = "v", type = "int8"} : (tensor<32x64xi8>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "f", "l"], input_types = ["float16", "float", "float16"]} : () -> ()
