@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ingot import dims
-from ingot.cuda_targets import BY_NAME
+from ingot.cuda_targets import target as cuda_target
 from ingot.dialects import ingot as dialect
 from ingot.dialects.layout import layout_of
 from ingot.dialects.mlir import ir, operation_key
@@ -42,15 +42,14 @@ class PackWeights(Pass):
     A choice of the machine that runs an engine: the pass belongs to the JIT's pipeline, after buffers were planned.
 
     Attributes:
-        target: name of the GPU's target.
+        target: name of the GPU's target. DeviceError for one that there is not.
     """
 
     name: ClassVar[str] = "ingot-pack-weights"
     target: str = "sm_90a"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        found = BY_NAME.get(self.target)
-        if found is None or not found.wgmma:
+        if not cuda_target(self.target).wgmma:
             return
         reads: dict[str, list[ir.Operation]] = {}
         for block in dialect.blocks(dialect.main_func(module)):

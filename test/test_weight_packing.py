@@ -25,9 +25,11 @@ from ingot.compiler.codegen.cuda_matmul import choose
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
-from ingot.dialects.mlir import kernel_context
+from ingot.dialects.mlir import context, ir, kernel_context
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
+from ingot.errors import DeviceError
+from ingot.passes.pipeline import Pipeline
 from ingot.weight_packing import packed, split_shape, tile_k, unpacked
 
 HOPPER = BY_NAME["sm_90a"]
@@ -173,3 +175,10 @@ def test_kernels_that_know_no_packing() -> None:
     d = make.packed(make.quantized_matmul(64, 64, 64, "f16", "i4", scale="f16", block=32))
     with kernel_context(), pytest.raises(NotImplementedError, match="no packed weights"):
         emit(d, HOPPER, MmaSchedule(64, 64, 32, 32))
+
+
+def test_a_target_that_there_is_not() -> None:
+    with context():
+        module = ir.Module.parse("")
+        with pytest.raises(DeviceError, match="no target 'sm_99'"):
+            Pipeline.parse("ingot-pack-weights{target=sm_99}").run(module)
