@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cuda_emulation import check, run_emulated
 
-from ingot.compiler.codegen.cuda_attention import MMA_SCHEDULES, WGMMA_SCHEDULES, choose
+from ingot.compiler.codegen.cuda_attention import EIGHT_WARPS, MMA_SCHEDULES, WGMMA_SCHEDULES, choose
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule
 from ingot.compiler.codegen.cuda_attention_problem import attention_problem
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
@@ -60,7 +60,7 @@ def test_depths(depth: int) -> None:
     check(d, "sm_90a", WgmmaAttentionSchedule(16))
 
 
-@pytest.mark.parametrize("schedule", MMA_SCHEDULES, ids=str)
+@pytest.mark.parametrize("schedule", [*MMA_SCHEDULES, *EIGHT_WARPS], ids=str)
 def test_mma_schedules(schedule: MmaAttentionSchedule) -> None:
     check(make.attention(1, 1, schedule.rows + 1, 2 * schedule.keys + 3, 64, causal=True), "sm_80", schedule)
 

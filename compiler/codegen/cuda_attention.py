@@ -83,7 +83,7 @@ def fitting_mma(p: AttentionProblem, target: Target) -> list[MmaAttentionSchedul
     """Schedules that fit the target, the best one first."""
     slow = facts(target).sm_tflops < WHOLE_SM_TFLOPS
     fitting, waiting = [], []
-    for s in (*MMA_SCHEDULES[:1], *(EIGHT_WARPS if slow else ()), *MMA_SCHEDULES[1:]):
+    for s in (*(EIGHT_WARPS if slow else ()), *MMA_SCHEDULES):
         # Accumulators, scores and operands of a thread: beyond this they spill.
         registers = s.warp_rows // 16 * (p.depth_v // 2 + s.keys // 2) + 64
         shared = attention_tiles(p, s).nbytes(s.stages)
