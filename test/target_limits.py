@@ -8,7 +8,7 @@ from ingot.target import Target
 
 
 def check_limits(plan: KernelPlan, cubin: bytes, target: Target, *, spilled: int = 0) -> None:
-    """Fail unless an SM of `target` holds a block of every launch, and a thread keeps at most `spilled` bytes in local memory."""
+    """Fail unless an SM of `target` holds a block of every launch, and threads keep at most `spilled` bytes in local memory."""
     found = resources(cubin)
     for launch in plan.launches:
         asked, threads = found[launch.symbol], launch.block[0] * launch.block[1] * launch.block[2]
