@@ -32,7 +32,7 @@ class Stage:
         self, loaded: LoadedProgram, loader: ProgramLoader, device: Device, engine: Engine, mode: Mode, max_contexts: int
     ) -> None:
         self.program = loaded.program
-        self._loader, self._target = loader, device.target
+        self._loader, self._target = loader, device.own_target
         self.executable = device.prepare(loaded, engine.weights, Specializer(self._specialize, mode))
         self.contexts = ContextPool(self.executable.new_context, max_contexts)
         self.binder = ShapeBinder(self.program)

@@ -8,6 +8,7 @@ with the suffix `a` uses instructions of that architecture alone, and its code r
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 from ingot.errors import DeviceError
 from ingot.target import Target
@@ -141,6 +142,20 @@ TYPICAL: dict[str, DeviceFacts] = {
 }
 
 
+@cache
 def facts(row: Target) -> DeviceFacts:
-    """Facts of a typical GPU of the target."""
-    return TYPICAL.get(row.name) or TYPICAL[row.name + "a"]
+    """Facts of a typical GPU of the target; where `row` says how many SMs there are, of one with so many, and with rates in
+    proportion."""
+    typical = TYPICAL.get(row.name) or TYPICAL[row.name + "a"]
+    if not row.sms:
+        return typical
+    share = row.sms / typical.sms
+    return replace(
+        typical, sms=row.sms, bandwidth=typical.bandwidth * share, tflops=typical.tflops * share,
+        f32_tflops=typical.f32_tflops * share,
+    )  # fmt: skip
+
+
+def with_sms(row: Target, sms: int) -> Target:
+    """The target of a GPU of `sms` multiprocessors: `row` itself where a typical one has as many."""
+    return row if sms == facts(row).sms else replace(row, sms=sms)

@@ -27,6 +27,7 @@ class Target:
         registers: CUDA: 32-bit registers of an SM.
         max_threads: CUDA: threads an SM holds.
         max_blocks: CUDA: blocks an SM holds.
+        sms: CUDA: SMs, where kernels are for a GPU that is not a typical one; else 0.
         max_cluster: CUDA: blocks of a portable cluster; 1 where there are no clusters.
         mma: CUDA: names of the tensor-core instruction rows it must use, best first.
         cp_async, tma, wgmma: CUDA: which copy and matrix engines it has.
@@ -44,6 +45,7 @@ class Target:
     registers: int = 65536
     max_threads: int = 0
     max_blocks: int = 0
+    sms: int = 0
     max_cluster: int = 1
     mma: tuple[str, ...] = ()
     cp_async: bool = False
@@ -75,4 +77,6 @@ class Target:
     @property
     def key(self) -> str:
         """What distinguishes this target's code in a cache."""
-        return self.name if self.kind == "cuda" else f"{self.name}:{self.cpu}:{self.features}"
+        if self.kind == "cuda":
+            return f"{self.name}:{self.sms}" if self.sms else self.name
+        return f"{self.name}:{self.cpu}:{self.features}"
