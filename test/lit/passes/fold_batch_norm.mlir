@@ -117,6 +117,52 @@
 
 // -----
 
+// Must not fire: the product, or what stands between it and the scale, is an output too.
+// CHECK-DAG:  "ingot.weight"() {name = "v"}
+// CHECK-DAG:  "ingot.weight"() {name = "w"}
+// CHECK:      "ingot.matmul"
+// CHECK:      "ingot.matmul"
+// CHECK-NOT:  sym_name = "weights"
+"ingot.func"() ({
+^bb0(%x: tensor<?x3xf32, #ingot.dims<["N"]>>):
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<3x2xf32>
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<3x2xf32>
+  %scale = "ingot.weight"() {name = "scale"} : () -> tensor<2xf32>
+  %c = "ingot.matmul"(%x, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x3xf32, #ingot.dims<["N"]>>, tensor<3x2xf32>) -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %d = "ingot.pointwise"() ({
+    %e = "ingot.load"(%c) : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %p = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x3xf32, #ingot.dims<["N"]>>, tensor<3x2xf32>) -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %q = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %r = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%c) {name = "c", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%d) {name = "d", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%r) {name = "r", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
 // Must not fire: the sum of two products scales neither of them.
 // CHECK:      %[[V:.*]] = "ingot.weight"() {name = "v"} : () -> tensor<4x4xf32>
 // CHECK:      "ingot.matmul"(%{{.*}}, %[[V]])
