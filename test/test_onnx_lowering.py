@@ -269,7 +269,7 @@ VIEWS = {
                         {"s": np.array([1, -1]), "e": np.array([2**31 - 1, -(2**63)]), "a": np.array([2, 3]),
                          "t": np.array([2, -1])}),
     "slice_down": Case("y = Slice (x, s, e, a, t)", X, [*NHW, {"N": 2, "H": 0, "W": 7}],
-                       {"s": np.array([-2, 4]), "e": np.array([0, 1]), "a": np.array([2, 3]), "t": np.array([-2, -1])}),
+                       {"s": np.array([-2, 4]), "e": np.array([1, 1]), "a": np.array([2, 3]), "t": np.array([-2, -1])}),
     "slice_empty": Case("y = Slice (x, s, e, a)", X, NHW, {"s": np.array([5]), "e": np.array([2]), "a": np.array([2])}),
     "split_equal": Case("y, z = Split <axis = 1, num_outputs = 2> (x)", {"x": ("f", ["N", 6])}, ROWS, outputs=["y", "z"]),
     "split_uneven": Case("y, z = Split <axis = 1, num_outputs = 2> (x)", {"x": ("f", ["N", 7])}, ROWS, outputs=["y", "z"]),
