@@ -377,3 +377,51 @@
   "ingot.output"(%turned) {name = "turned", type = "int8"} : (tensor<8x4xi8>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "y"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Fires: memory that a loop alone is given is what it carries. Must not fire: memory that it is given twice is copied, and of one
+// tensor given for two arguments, the second is moved.
+// CHECK:      %[[ONE:.*]] = "ingot.empty"() {ingot.buffers = ["output:0"]}
+// CHECK:      %[[TWO:.*]] = "ingot.empty"
+// CHECK:      %[[C1:.*]] = "ingot.move"(%[[TWO]])
+// CHECK:      ingot.buffers = ["output:1"]
+// CHECK:      %[[C2:.*]] = "ingot.move"(%[[TWO]])
+// CHECK:      ingot.buffers = ["output:2"]
+// CHECK:      "ingot.loop"(%[[ONE]], %[[C1]], %[[C2]])
+// CHECK-NEXT: ^bb0(%{{.*}}, %{{.*}}, %[[Z:.*]]: tensor<4x6xf32>)
+// CHECK:      %[[P:.*]] = "ingot.pointwise"
+// CHECK:      ingot.buffers = ["output:0"]
+// CHECK:      %[[Q:.*]] = "ingot.pointwise"
+// CHECK:      ingot.buffers = ["output:1"]
+// CHECK:      %[[M:.*]] = "ingot.move"(%[[Q]], %[[Z]])
+// CHECK:      ingot.buffers = ["output:2"]
+// CHECK:      "ingot.result"(%[[P]])
+// CHECK-NEXT: "ingot.result"(%[[Q]])
+// CHECK-NEXT: "ingot.result"(%[[M]])
+#three = array<i32: 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>):
+  %one = "ingot.empty"() : () -> tensor<4x6xf32>
+  %two = "ingot.empty"() : () -> tensor<4x6xf32>
+  %r:3 = "ingot.loop"(%one, %two, %two) ({
+  ^bb0(%a: tensor<4x6xf32>, %b: tensor<4x6xf32>, %c: tensor<4x6xf32>):
+    %p = "ingot.pointwise"() ({
+      %n = "ingot.const"() {value = 1.0 : f32} : () -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    %q = "ingot.pointwise"() ({
+      %n = "ingot.const"() {value = 2.0 : f32} : () -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    "ingot.result"(%p) : (tensor<4x6xf32>) -> ()
+    "ingot.result"(%q) : (tensor<4x6xf32>) -> ()
+    "ingot.result"(%q) : (tensor<4x6xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 3, operandSegmentSizes = #three, resultSegmentSizes = #three}
+    : (tensor<4x6xf32>, tensor<4x6xf32>, tensor<4x6xf32>) -> (tensor<4x6xf32>, tensor<4x6xf32>, tensor<4x6xf32>)
+  "ingot.output"(%r#0) {name = "y0", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.output"(%r#1) {name = "y1", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.output"(%r#2) {name = "y2", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
