@@ -106,6 +106,7 @@ class Session:
         loader.expect(self.engine)
         with self._report.step("device"):
             self.device = open_device(device, loader, threads=threads, priority=priority)
+        self._stream = self._as_stream(stream)
         mode = check_mode(specialize)
         loader.passes = machine_passes(
             self.device.target, tf32=tf32, fast_accumulation=fast_accumulation, specialize=mode
@@ -124,7 +125,6 @@ class Session:
         self._outputs = {name: i for i, name in enumerate(self._specs)}
         self._types = first.types
         self._lock = threading.Lock()
-        self._stream = self._as_stream(stream)
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs, in order."""
