@@ -30,6 +30,7 @@ from ingot.launch_program import TensorSpec
 FORMAT = 1
 KEY, SEAL, IR = "ingot", "ingot.seal", "ingot.ir"
 STAGES = "stages"
+MAX_STAGES = 10_000
 NEEDS: frozenset[str] = frozenset({STAGES})  # features that an engine may ask for and this version has
 
 
@@ -121,6 +122,9 @@ class EngineHeader:
                     raise ValueError(f"a weight of type {w['dtype']!r} and shape {w['shape']!r}")
                 return WeightInfo(w["dtype"], tuple(w["shape"]), str(w["sha256"]), bool(w["stored"]))
 
+            stages = raw.get(STAGES, 1)
+            if type(stages) is not int or not 0 < stages <= MAX_STAGES:
+                raise ValueError(f"it has {stages!r} stages")
             return EngineHeader(
                 str(raw["producer"]),
                 tuple(map(spec, raw["inputs"])),
@@ -130,7 +134,7 @@ class EngineHeader:
                 tuple(raw["needs"]),
                 version,
                 {str(name): str(digest) for name, digest in raw.get("folded", {}).items()},
-                int(raw.get(STAGES, 1)),
+                stages,
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ValueError(f"its description is damaged: {e!r}") from None
