@@ -133,7 +133,7 @@ class CompileClient:
                         self.close()
 
     def _answers(self, left: dict[int, Job]) -> Iterator[tuple[int, dict[str, Any] | errors.Error, list[bytes]]]:
-        """Send jobs and give their answers; removes from `left` those that are done. Raises OSError where the server is gone."""
+        """Send jobs and give their answers; those that are done leave `left`. Raises OSError where the server is gone."""
         if not left:
             return
         self.start()

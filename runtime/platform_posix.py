@@ -72,8 +72,8 @@ def cache_directory() -> Path:
 
 
 def make_private(path: Path) -> None:
-    """Create the directory of a file of ours, which only its owner may enter. One that exists is made so where it holds the file
-    and its companions alone; a directory with other things in it is not ours to close. Raises OSError."""
+    """Create the directory of a file of ours, which only its owner may enter. One that exists is made so where it holds the
+    file and its companions alone; a directory with other things in it is not ours to close. Raises OSError."""
     directory = path.parent
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     info = directory.stat()

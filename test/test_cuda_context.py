@@ -463,7 +463,8 @@ def test_a_failed_upload_waits_for_its_copies_before_it_frees():
     with pytest.raises(DeviceError, match="weight 'bad' has 3 bytes, not 16"):
         upload.before(7)
     upload.close()
-    assert [name for name, *_ in cuda.named("upload", "synchronize", "free_pinned")][:3] == ["upload", "synchronize", "free_pinned"]
+    what = [name for name, *_ in cuda.named("upload", "synchronize", "free_pinned")]
+    assert what[:3] == ["upload", "synchronize", "free_pinned"]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])

@@ -177,7 +177,7 @@ def test_an_output_that_lies_on_an_input() -> None:
         x = np.arange(12, dtype=np.float32).reshape(4, 3)
         before = both.stats()["copied_inputs"]
         both.bind(outputs={both.get_outputs()[0].name: z}).run(None, {"x": x, "y": y})
-        np.testing.assert_array_equal(z, x + [[1, 2, 3]])
+        np.testing.assert_array_equal(z, x + np.float32([1, 2, 3]))
         assert both.stats()["copied_inputs"] - before == (out.ctypes.data == memory.ctypes.data)
 
 
