@@ -141,11 +141,11 @@ class EngineHeader:
 
 
 def _size(d: Any) -> dims.Dim:
-    if type(d) is int and d >= 0:
+    if isinstance(d, str) and len(d) < 4000:  # so that no number in it has more digits than Python prints
+        d = dims.parse(d)
+    if isinstance(d, dims.Expr) or (type(d) is int and 0 <= d < 1 << 63):
         return d
-    if isinstance(d, str) and len(d) < 10_000:
-        return dims.parse(d)
-    raise ValueError(f"{d!r} is not a size")
+    raise ValueError(f"{str(d)[:40]!r} is not a size")
 
 
 @dataclass(frozen=True)
