@@ -103,7 +103,8 @@ class Instrumentation:
             try:
                 self.dump_dir.mkdir(parents=True, exist_ok=True)
             except OSError as e:
-                raise CompileError(f"cannot be made: {e.strerror}", node=str(self.dump_dir), cure="name another folder") from None
+                cure = "name another folder"
+                raise CompileError(f"cannot be made: {e.strerror}", node=str(self.dump_dir), cure=cure) from None
             self._dump("input", str(module))
 
     def before(self, text: str, module: ir.Module) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from runtime_models import F, model, perceptron, perceptron_reference
+from runtime_models import F, model, perceptron, perceptron_reference, sum_of_two
 
 import ingot
 from ingot.errors import EngineError
@@ -166,3 +166,10 @@ def test_a_constant_may_be_a_source_of_a_derived_weight(tmp_path: Path) -> None:
     ingot.compile(file).save(tmp_path / "bare.ingot", weights=False)
     ingot.Engine.load(tmp_path / "bare.ingot").refit(file).save(tmp_path / "again.ingot")
     assert (tmp_path / "again.ingot").read_bytes() == (tmp_path / "full.ingot").read_bytes()
+
+
+def test_a_model_of_another_graph_is_refused(tmp_path: Path) -> None:
+    """It has none of the engine's weights: nothing would be refitted, and nobody told."""
+    onnx.save(sum_of_two(), tmp_path / "other.onnx")
+    with pytest.raises(EngineError, match=r"other.onnx has nothing for weight '.*' \(give the model that"):
+        ingot.compile(perceptron()).refit(tmp_path / "other.onnx")

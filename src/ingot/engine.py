@@ -210,6 +210,9 @@ class Engine:
         Raises:
             EngineError: it is damaged, foreign, or of a newer format.
         """
+        if not isinstance(path, bytes) and os.fspath(path).endswith(".onnx"):
+            cure = "compile it first: ingot.compile(path).save('model.ingot'), or ingot compile"
+            raise EngineError("an ONNX model, not an engine", node=os.fspath(path), cure=cure)
         container = Container(path)
         try:
             return cls._from(container)
