@@ -75,14 +75,16 @@ class WeightsProgram:
         return WeightSource.from_array(np.asarray(array, order="C")).bytes()
 
 
-def weights_of(bytecode: bytes, wanted: Mapping[str, tuple[str, tuple[int, ...]]], sources: Sources) -> dict[str, Weight]:
+def weights_of(
+    program: WeightsProgram, wanted: Mapping[str, tuple[str, tuple[int, ...]]], sources: Sources
+) -> dict[str, Weight]:
     """The weights that an engine's IR reads.
 
     Args:
+        program: the IR's.
         wanted: storage type and sizes by name.
         sources: the model's weights.
     """
-    program = WeightsProgram(bytecode)
     return {name: Weight(dtype, shape, _reader(program, name, sources)) for name, (dtype, shape) in sorted(wanted.items())}
 
 
@@ -135,6 +137,7 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
         _check(name, fresh, store, path)
         weights[name] = fresh
         infos[name] = replace(info, sha256="", stored=True)
+    absent = [name for name in absent if name not in weights or not infos[name].made]
     if from_model and absent:
         cure = "give the model that the engine was compiled from, or one of the same graph"
         raise EngineError(f"{sources} has nothing for weight {absent[0]!r}", node=path, cure=cure)

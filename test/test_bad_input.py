@@ -87,7 +87,7 @@ def test_devices_and_engines_that_are_not_there(tmp_path) -> None:
         ingot.Session(engine, "tpu")
     with pytest.raises(EngineError, match="No such file"):
         ingot.Session(tmp_path / "absent.ingot")
-    with pytest.raises(EngineError, match="an ONNX model, not an engine .compile it first"):
+    with pytest.raises(EngineError, match=r"an ONNX model, not an engine \(compile it first"):
         ingot.Session(tmp_path / "model.onnx")
     with pytest.raises(DeviceError, match="no device is named 0"):
         ingot.Session(engine, 0)

@@ -31,17 +31,20 @@ FORMAT = 1
 KEY, SEAL, IR = "ingot", "ingot.seal", "ingot.ir"
 STAGES = "stages"
 MAX_STAGES = 10_000
+MADE = "made"
 NEEDS: frozenset[str] = frozenset({STAGES})  # features that an engine may ask for and this version has
 
 
 @dataclass(frozen=True)
 class WeightInfo:
-    """A stored tensor of an engine: storage type, sizes, SHA-256 of its bytes, and whether this file holds it."""
+    """A stored tensor of an engine: storage type, sizes, SHA-256 of its bytes, whether this file holds it, and whether the
+    compiler made it: then no model has it, and files without weights hold it, too."""
 
     dtype: str
     shape: tuple[int, ...]
     sha256: str
     stored: bool = True
+    made: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -84,7 +87,8 @@ class EngineHeader:
             return {"name": t.name, "type": t.onnx_type, "shape": [d if isinstance(d, int) else str(d) for d in t.shape]}
 
         def weight(w: WeightInfo) -> dict[str, Any]:
-            return {"dtype": w.dtype, "shape": list(w.shape), "sha256": w.sha256, "stored": w.stored}
+            described = {"dtype": w.dtype, "shape": list(w.shape), "sha256": w.sha256, "stored": w.stored}
+            return {**described, MADE: True} if w.made else described
 
         data = {
             "format": self.format_version,
@@ -120,7 +124,8 @@ class EngineHeader:
             def weight(w: dict[str, Any]) -> WeightInfo:
                 if w["dtype"] not in DTYPES or not all(type(d) is int and d >= 0 for d in w["shape"]):
                     raise ValueError(f"a weight of type {w['dtype']!r} and shape {w['shape']!r}")
-                return WeightInfo(w["dtype"], tuple(w["shape"]), str(w["sha256"]), bool(w["stored"]))
+                made = bool(w.get(MADE, False))
+                return WeightInfo(w["dtype"], tuple(w["shape"]), str(w["sha256"]), bool(w["stored"]), made)
 
             stages = raw.get(STAGES, 1)
             if type(stages) is not int or not 0 < stages <= MAX_STAGES:
