@@ -282,7 +282,7 @@ class _Run:
         picks = []
         for start, step, n, size in zip(starts, attribute(op.attributes["steps"]), shape, x.shape, strict=True):
             stop = start + step * n
-            assert 0 <= start < size and 0 <= stop - step < size, f"{op} reads {start} to {stop - step} of {size}"
+            assert all(0 <= i < size for i in (start, stop - step)), f"{op} reads {start} to {stop - step} of {size}"
             picks.append(slice(start, stop if stop >= 0 else None, step))
         return x[tuple(picks)]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ingot import dims
-from ingot.cuda_targets import target_for
+from ingot.cuda_targets import target_for, with_sms
 from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType, onnx_numpy
 from ingot.engine import Weight
 from ingot.errors import DeviceError
@@ -50,6 +50,7 @@ class CudaDevice:
         self.facts = self.cuda.facts()
         self.name = f"cuda:{ordinal}"
         self.target = target_for(self.facts.capability)
+        self.own_target = with_sms(self.target, self.facts.multiprocessors)
 
     def prepare(
         self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None

@@ -121,11 +121,13 @@ class Device(Protocol):
 
     Attributes:
         name: `cpu` or `cuda:N`.
-        target: what kernels are compiled for.
+        target: what kernels for any shape are compiled for: those that `ingot compile --target` made serve all such devices.
+        own_target: the same with what is known of this very device, for kernels of one shape.
     """
 
     name: str
     target: Target
+    own_target: Target
 
     def prepare(
         self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None

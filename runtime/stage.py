@@ -32,8 +32,7 @@ class Stage:
         self, loaded: LoadedProgram, loader: ProgramLoader, device: Device, engine: Engine, mode: Mode, max_contexts: int
     ) -> None:
         self.program = loaded.program
-        program, self._target = loaded.program, device.target
-        target = self._target
+        program, target, self._target = loaded.program, device.own_target, device.target
 
         # It refers to no stage: memory goes with the last reference to a session, and waits for no garbage collector.
         def specialize(env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
