@@ -14,6 +14,7 @@ import ctypes
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ingot import dims
@@ -419,12 +420,7 @@ def _arithmetic(dispatch_text: str) -> str:
     return "f64" if bits == 64 else str(bits)
 
 
-_SYMBOLS: dict[str, tuple[str, ...]] = {}
-
-
+@lru_cache(maxsize=4096)
 def dispatch_symbols(dispatch_text: str) -> tuple[str, ...]:
     """The symbols of a kernel's dispatch, in size-table order."""
-    found = _SYMBOLS.get(dispatch_text)
-    if found is None:
-        found = _SYMBOLS[dispatch_text] = tuple(json.loads(dispatch_text)["symbols"]) if dispatch_text else ()
-    return found
+    return tuple(json.loads(dispatch_text)["symbols"]) if dispatch_text else ()

@@ -155,8 +155,8 @@ def open_device(name: str | None, loader: ProgramLoader, *, threads: int | None 
         from ingot.runtime.cpu_device import CpuDevice
 
         return CpuDevice(loader.host_target(), threads)
-    kind, _, ordinal = name.partition(":")
-    if kind == "cuda" and (ordinal or "0").isdigit():
+    kind, _, ordinal = name.partition(":") if isinstance(name, str) else (None, "", "")
+    if kind == "cuda" and (ordinal or "0").isdecimal():
         from ingot.runtime.cuda_device import CudaDevice
 
         return CudaDevice(int(ordinal or "0"), priority)
