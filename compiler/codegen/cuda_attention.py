@@ -103,6 +103,10 @@ def choose_mma(p: AttentionProblem, target: Target) -> MmaAttentionSchedule:
         raise NotImplementedError(f"attention over heads of depth {p.depth} and {p.depth_v} on {target.name}")
     enough = [s for s in fitting if s.rows <= max(16, rows) and -(-rows // s.rows) * heads >= sms]
     chosen = enough[0] if enough else min(fitting, key=lambda s: (abs(s.rows - min(max(16, rows), 64)), -s.keys))
+    # Scores that need nothing but their scale, of constant sizes, leave enough registers for a second block of eight warps.
+    if chosen in EIGHT_WARPS and p.plain_scores and not p.dispatch.symbols and max(p.depth, p.depth_v) <= 64:
+        fits = target.resident_blocks(32 * chosen.warps, 128, attention_tiles(p, chosen).nbytes(chosen.stages))
+        chosen = replace(chosen, blocks=min(2, fits))
     blocks = -(-rows // chosen.rows) * heads
     tiles = constant(p.keys) // chosen.keys
     splits = 1
