@@ -82,7 +82,8 @@ def attention_row(p: AttentionProblem, target: Target) -> MmaRow | None:
 def fitting_mma(p: AttentionProblem, target: Target) -> list[MmaAttentionSchedule]:
     """Schedules that fit the target, the best one first."""
     slow = facts(target).sm_tflops < WHOLE_SM_TFLOPS
-    fitting, waiting = [], []
+    fitting: list[MmaAttentionSchedule] = []
+    waiting: list[MmaAttentionSchedule] = []
     for s in (*(EIGHT_WARPS if slow else ()), *MMA_SCHEDULES):
         # Accumulators, scores and operands of a thread: beyond this they spill.
         registers = s.warp_rows // 16 * (p.depth_v // 2 + s.keys // 2) + 64
