@@ -9,8 +9,14 @@ from onnx import TensorProto, helper
 
 import ingot
 
-LARGEST = {TensorProto.FLOAT8E4M3FN: (448.0, 464.0), TensorProto.FLOAT8E5M2: (57344.0, 61440.0)}
-NUMPY = {TensorProto.FLOAT8E4M3FN: ml_dtypes.float8_e4m3fn, TensorProto.FLOAT8E5M2: ml_dtypes.float8_e5m2}
+LARGEST = {
+    TensorProto.FLOAT8E4M3FN: (448.0, 464.0), TensorProto.FLOAT8E5M2: (57344.0, 61440.0),
+    TensorProto.FLOAT8E4M3FNUZ: (240.0, 248.0), TensorProto.FLOAT8E5M2FNUZ: (57344.0, 61440.0),
+}  # fmt: skip
+NUMPY = {
+    TensorProto.FLOAT8E4M3FN: ml_dtypes.float8_e4m3fn, TensorProto.FLOAT8E5M2: ml_dtypes.float8_e5m2,
+    TensorProto.FLOAT8E4M3FNUZ: ml_dtypes.float8_e4m3fnuz, TensorProto.FLOAT8E5M2FNUZ: ml_dtypes.float8_e5m2fnuz,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("saturate", [0, 1])
@@ -21,7 +27,7 @@ def test_overflow(to: int, saturate: int) -> None:
     model = helper.make_model(helper.make_graph([node], "g", infos[:1], infos[1:]), opset_imports=[helper.make_opsetid("", 21)])
     largest, tie = (np.float32(v) for v in LARGEST[to])
     edges = [largest, np.nextafter(tie, np.float32(0)), tie, np.nextafter(tie, np.float32(np.inf)), 2 * tie, np.float32(np.inf)]
-    x = np.array([0.3, *edges, *(-e for e in edges), np.nan], np.float32)
+    x = np.array([0.3, 0.0, -0.0, *edges, *(-e for e in edges), np.nan], np.float32)
     (y,) = ingot.Session(ingot.compile(model), device="cpu").run(None, {"x": x})
     with np.errstate(over="ignore", invalid="ignore"):
         expected = (np.clip(x, -largest, largest) if saturate else x).astype(NUMPY[to])

@@ -38,7 +38,12 @@ class Scalar:
 
 # What is half a step above the largest finite number of a type, whether that itself overflows (a tie goes to even), and what
 # overflow becomes where a cast does not saturate (ONNX's Cast, table of "Float 8 types").
-_OVERFLOWS = {"f8E4M3FN": (464.0, False, float("nan")), "f8E5M2": (61440.0, True, float("inf"))}
+_OVERFLOWS = {
+    "f8E4M3FN": (464.0, False, float("nan")),
+    "f8E5M2": (61440.0, True, float("inf")),
+    "f8E4M3FNUZ": (248.0, True, float("nan")),
+    "f8E5M2FNUZ": (61440.0, True, float("nan")),
+}
 
 
 class RegionBuilder:
