@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from test_onnx_lowering import Case, Lowered, check
 
@@ -79,9 +80,19 @@ def test_refusals(case: Case, message: str) -> None:
         Lowered(case.model())
 
 
-def test_a_sequence_that_a_loop_carries_is_refused() -> None:
-    import onnx
+def test_a_sequence_that_a_branch_gives_is_refused() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        g (bool c, float[3] x) => (float[3] y) {
+            zero = Constant <value_int = 0> ()
+            s = If (c) <then_branch = t () => (seq(float[3]) u) { u = SequenceConstruct (x) },
+                        else_branch = e () => (seq(float[3]) v) { v = SequenceConstruct (x, x) }>
+            y = SequenceAt (s, zero)
+        }""")
+    with pytest.raises(ModelError, match="If: output u of its body is a sequence, which is not supported"):
+        Lowered(model)
 
+
+def test_a_sequence_that_a_loop_carries_is_refused() -> None:
     model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
         g (int64 n, float[3] x) => (float[K] y) {
             s = SequenceConstruct (x)

@@ -72,10 +72,15 @@ class Sequences:
             kind = next((k for v in op.operands if (k := self._kind(v))), None)
             if kind is None or (onnx.is_onnx(op) and self.takes(op)):
                 continue
-            if op.name == onnx.OUTPUT:
+            owner = op.parent
+            if op.name != onnx.OUTPUT:
+                found.append((op, f"{onnx.op_type(op)}: an operand that is {kind} is not supported", _CURE))
+            elif owner.name == onnx.GRAPH:
                 found.append((op, f"an output that is {kind} is not supported", "make the tensors it holds outputs"))
             else:
-                found.append((op, f"{onnx.op_type(op)}: an operand that is {kind} is not supported", _CURE))
+                name = op.attributes["name"].value
+                message = f"{onnx.op_type(owner)}: output {name} of its body is {kind}, which is not supported"
+                found.append((owner, message, _CURE))
         return found
 
     def _kind(self, value: ir.Value) -> str | None:
