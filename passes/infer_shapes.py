@@ -50,7 +50,12 @@ _RULE_FILES = (  # importing them fills RULES
 )  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
 _SHOWN = 20  # problems that an error spells out
-_INPUT_CURE = "use tensors of numbers; of a sequence or an optional value, make each tensor an input of its own"
+# Inputs that are no tensors of numbers: what stands in their type, what they are called, and the cure.
+_INPUTS = (
+    ("!onnx.Seq", "a sequence", "make each of its tensors an input of its own"),
+    ("!onnx.Opt", "an optional value", "make it a tensor"),
+    ("!onnx.String", "of strings", "let the program around the model work on text, and give the model numbers"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +150,8 @@ class _Inference:
         try:
             shape, onnx_type = shape_of(argument), onnx_type_of(argument)
         except ValueError:
-            self.problems.append((name, f"the input's type {argument.type} is not supported", _INPUT_CURE))
+            what, cure = next(((w, c) for t, w, c in _INPUTS if t in str(argument.type)), (str(argument.type), "use numbers"))
+            self.problems.append((name, f"an input that is {what} is not supported", cure))
             return None
         if shape is None:
             self.problems.append((name, f"the input's type {argument.type} has no shape", "declare the input's shape"))

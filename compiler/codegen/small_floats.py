@@ -77,10 +77,8 @@ class SmallFloatOps(VectorOps):
             special = magnitude >= ((1 << f.exponent) - 1) << f.mantissa
             payload = magnitude & ((1 << f.mantissa) - 1)
             bits = self.select(special, (payload << (23 - f.mantissa)) | 0x7F800000, bits)
-        elif not f.has_negative_zero:
-            return self.bitcast(self.select(code.eq(f.nan_code), 0x7FC00000, bits | sign), f32)
         elif f.nan_code is not None:
-            bits = self.select(magnitude.eq(f.nan_code), 0x7FC00000, bits)
+            bits = self.select((magnitude if f.has_negative_zero else code).eq(f.nan_code), 0x7FC00000, bits)
         return self.bitcast(bits | sign, f32)
 
     def encode_float(self, x: Val, dtype: str, saturate: bool = True) -> Val:

@@ -196,7 +196,7 @@ def _concat(work: _Resolution) -> ir.Value:
 def _split(work: _Resolution) -> Held:
     node = work.node
     x, axis = node.input(0), node.axis(node.attr("axis"), node.input(0).rank)
-    size, split = x.shape[axis], None
+    size, split, part = x.shape[axis], None, 1
     if node.has(1) and node.input(1).rank:
         (count,) = node.input(1).shape
         split = work.operands[1]
@@ -209,6 +209,7 @@ def _split(work: _Resolution) -> Held:
         raise node.fail(f"the number of its parts, {count}, is not known when compiling", _CURE)
     work.check_count(count)
     if split is None:
+        assert isinstance(size, int), "the number of parts is known"
         split = work.constant(np.array([min(part, size - at) for at in range(0, size, part)], np.int64))
     parts = work.emit("Split", [work.operands[0], split], count, axis=axis)
     if not node.has(1) and not node.attr("keepdims"):
