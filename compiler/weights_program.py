@@ -120,8 +120,8 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
         elif name in program.outputs:
             needed = program.sources_of(name)
             given = [n for n in needed if n in store]
-            if not given:
-                continue
+            if needed and not given:
+                continue  # what needs nothing (a zero point's multiple) is only missing from an engine without weights
             if missing := [n for n in needed if n not in store]:
                 cure = "give these arrays too, or refit from the model's file"
                 raise EngineError(f"weight {name!r} also depends on {', '.join(missing)}", node=path, cure=cure)

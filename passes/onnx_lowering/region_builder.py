@@ -199,6 +199,8 @@ class RegionBuilder:
                 y = self.select(self.cmpf_uno(y, y), self.like(-0.0, y), y)
             narrow = self.emit("truncf", (y,), storage)
             return narrow if saturate or storage not in _OVERFLOWS else self._unsaturated(y, narrow)
+        if to.narrow:
+            return self._lowest_bits(x, to)
         if x.is_float:
             return self.emit("fptoui" if unsigned else "fptosi", (x,), storage, unsigned=unsigned)
         have, want = DTYPES[x.type].bits if x.type != "i1" else 1, DTYPES[storage].bits
@@ -206,6 +208,18 @@ class RegionBuilder:
             return Scalar(x.number, x.type, unsigned)
         op = "trunci" if have > want else "extui" if x.unsigned or x.type == "i1" else "extsi"
         return self.emit(op, (x,), storage, unsigned=unsigned)
+
+    def _lowest_bits(self, x: Scalar, to: OnnxType) -> Scalar:
+        """A value as an element of a type that is narrower than its storage type."""
+        assert to.narrow is not None
+        if x.is_float:
+            x = self.emit("fptosi", (x,), "i8")
+        elif x.type == "i1" or DTYPES[x.type].bits < 8:
+            x = self.emit("extui" if x.unsigned or x.type == "i1" else "extsi", (x,), "i8")
+        unused = self.const(DTYPES[x.type].bits - to.narrow, x.type)
+        x = self.shli(x, unused)
+        x = self.shrsi(x, unused) if to.signed else self.shrui(x, unused)
+        return self.emit("trunci", (x,), to.storage, unsigned=not to.signed)
 
     def _unsaturated(self, x: Scalar, narrow: Scalar) -> Scalar:
         """`x` as an 8-bit float that overflows; `narrow` is the one that saturates."""

@@ -69,13 +69,22 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class OnnxType:
-    """A row of ONNX's TensorProto.DataType: its code, the spelling in `onnx.defs`, storage type, signedness, numpy name."""
+    """A row of ONNX's TensorProto.DataType: its code, the spelling in `onnx.defs`, storage type, signedness, numpy name.
+
+    `narrow`: bits of an element where those of the storage type are more. They repeat its sign then, or are 0.
+    """
 
     code: int
     name: str
     storage: str
     signed: bool
     numpy: str
+    narrow: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element, as ONNX packs it."""
+        return self.narrow or DTYPES[self.storage].bits
 
 
 ONNX_TYPES = (
@@ -100,6 +109,8 @@ ONNX_TYPES = (
     OnnxType(22, "int4", "i4", True, "int4"),
     OnnxType(23, "float4e2m1", "f4E2M1FN", True, "float4_e2m1fn"),
     OnnxType(24, "float8e8m0", "f8E8M0FNU", True, "float8_e8m0fnu"),
+    OnnxType(25, "uint2", "i4", False, "uint2", narrow=2),
+    OnnxType(26, "int2", "i4", True, "int2", narrow=2),
 )
 ONNX_TYPE_BY_CODE = {t.code: t for t in ONNX_TYPES}
 ONNX_TYPE_BY_NAME = {t.name: t for t in ONNX_TYPES}
@@ -108,3 +119,11 @@ ONNX_TYPE_BY_NAME = {t.name: t for t in ONNX_TYPES}
 def onnx_numpy(t: OnnxType) -> np.dtype:
     """The numpy dtype of an ONNX type (sub-byte types: ml_dtypes' one-element-a-byte types)."""
     return _numpy_dtype(t.numpy)
+
+
+def nibbles(array: np.ndarray) -> np.ndarray:
+    """The elements of an array of a type that is stored in 4 bits, in C order: uint8 [elements], each below 16."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.dtype.name in ("int2", "uint2"):
+        flat = flat.astype(np.int8)
+    return flat.view(np.uint8) & 15  # ml_dtypes keeps one element a byte
