@@ -206,7 +206,8 @@ _UNIQUE_ELEMENTS = """size = Size (X)
     number = Sub (until, step)
     ids = ScatterElements <axis = 0> (zeros, sorted, number)"""
 
-# Each part along the axis is a row; of each pair of rows the first elements that differ decide.
+# Each part along the axis is a row; of each pair of rows the first elements that differ decide. Time and memory grow with the
+# square of the number of rows.
 _UNIQUE_PARTS = """length = Shape <{part}> (X)
     size = Squeeze (length, zero)
     zeros = ConstantOfShape <value = int64[1] {0}> (length)

@@ -61,6 +61,9 @@ ANTIALIASED = {
                                  "(x, , , s)", {**X, "o": ("f", ["N", "A", "B"])},
                                  [{"N": 1, "H": 9, "W": 4, "A": 2, "B": 8}, {"N": 2, "H": 3, "W": 3, "A": 3, "B": 1}],
                                  opset=24),
+    "to_nothing": Case('s = Shape <start = 1> (o)\n y = Resize <mode = "linear", antialias = 1, axes = [1]> (x, , , s)',
+                       {"x": ("f", ["N", "H"]), "o": ("f", ["N", "A"])},
+                       [{"N": 1, "H": 9, "A": 0}, {"N": 2, "H": 9, "A": 2}], opset=24),
     "half_precision": Case('y = Resize <mode = "linear", antialias = 1, axes = [2, 3]> (x, , , z)',
                            {"x": ("e", ["N", 2, "H", "W"])}, NHW, {"z": np.array([3, 4])}, opset=24, tolerance=5e-4),
 }  # fmt: skip

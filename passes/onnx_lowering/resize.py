@@ -241,7 +241,7 @@ def _filtered(low: Lowering, x: TypedValue, a: _Axis, type: OnnxType) -> TypedVa
     reach: Dim = _REACH[mode]
     shrinks = bool(low.attr("antialias")) and not a.grows
     if shrinks:
-        reach = dims.ceildiv(reach * dims.maximum(size, out), out)
+        reach = dims.ceildiv(reach * dims.maximum(size, out), dims.maximum(out, 1))
 
     def tap(b: RegionBuilder, number: Scalar) -> tuple[Scalar, Scalar]:
         """The index in x of a tap, which may be outside, and its weight before all are divided by their sum."""
