@@ -53,6 +53,24 @@ def test_sequences(case: Case) -> None:
     assert not any("onnx" in op for op in lowered.ops())
 
 
+def test_an_optional_value_decides_a_branch_when_compiling() -> None:
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[N, 3] x) => (float[N, 3] y, float[N, 3] z) {
+            o = Optional (x)
+            e = Optional <type = float[2]> ()
+            h = OptionalHasElement (o)
+            n = OptionalHasElement (e)
+            y = If (h) <then_branch = a () => (float[N, 3] u) { u = OptionalGetElement (o) },
+                        else_branch = b () => (float[N, 3] v) { v = Neg (x) }>
+            z = If (n) <then_branch = c () => (float[N, 3] p) { p = OptionalGetElement (e) },
+                        else_branch = d () => (float[N, 3] q) { q = Neg (x) }>
+        }""")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found = Lowered(model).run({"x": x})
+    assert np.array_equal(found["y"], x)
+    assert np.array_equal(found["z"], -x)
+
+
 REFUSED = {
     "a_position_that_is_computed": (
         Case("s = SequenceConstruct (a, b)\n y = SequenceAt (s, i)", {**THREE, "i": ("l", [])}, []),
