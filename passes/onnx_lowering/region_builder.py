@@ -44,6 +44,8 @@ _OVERFLOWS = {
     "f8E4M3FNUZ": (248.0, True, float("nan")),
     "f8E5M2FNUZ": (61440.0, True, float("nan")),
 }
+# What is added to the bits of an f32 whose exponent is wanted (ONNX's Cast, `round_mode`).
+_ROUNDED_UP = {"up": 0x7FFFFF, "nearest": 0x400000, "down": 0}
 
 
 class RegionBuilder:
@@ -185,9 +187,11 @@ class RegionBuilder:
         """An i64 as an integer of another scalar's type."""
         return x if like.type == "i64" else self.emit("trunci", (x,), like.type, unsigned=like.unsigned)
 
-    def cast(self, x: Scalar, to: OnnxType, *, saturate: bool = True) -> Scalar:
-        """A value of a computing type as a value of `to`'s storage type, as ONNX's Cast says."""
+    def cast(self, x: Scalar, to: OnnxType, *, saturate: bool = True, round_mode: str = "up") -> Scalar:
+        """A value of a computing type as a value of `to`'s storage type, as ONNX's Cast says; `round_mode` is that of E8M0."""
         storage, unsigned = to.storage, not to.signed
+        if storage == "f8E8M0FNU":
+            return self._exponent(self.to_float(x), round_mode, saturate=saturate)
         if storage == "i1":
             zero = self.like(0, x)
             return self.cmpf_une(x, zero) if x.is_float else x if x.type == "i1" else self.cmpi_ne(x, zero)
@@ -208,6 +212,18 @@ class RegionBuilder:
             return Scalar(x.number, x.type, unsigned)
         op = "trunci" if have > want else "extui" if x.unsigned or x.type == "i1" else "extsi"
         return self.emit(op, (x,), storage, unsigned=unsigned)
+
+    def _exponent(self, x: Scalar, round_mode: str, *, saturate: bool) -> Scalar:
+        """The power of two next to the magnitude of an f32, as the f32's exponent field; NaN for infinities, too."""
+        magnitude = self.andi(self.emit("bitcast", (x,), "i32"), self.const(0x7FFFFFFF, "i32"))
+        code = self.shrui(self.addi(magnitude, self.const(_ROUNDED_UP[round_mode], "i32")), self.const(23, "i32"))
+        if saturate:
+            code = self.minsi(code, self.const(254, "i32"))
+        if round_mode == "nearest":  # 2^-127, a subnormal f32, is the only tie that is not rounded up
+            code = self.select(self.cmpi_eq(magnitude, self.const(0x400000, "i32")), self.const(0, "i32"), code)
+        special = self.cmpi_sge(magnitude, self.const(0x7F800000, "i32"))
+        code = self.select(special, self.const(255, "i32"), code)
+        return self.emit("bitcast", (self.emit("trunci", (code,), "i8"),), "f8E8M0FNU")
 
     def _lowest_bits(self, x: Scalar, to: OnnxType) -> Scalar:
         """A value as an element of a type that is narrower than its storage type."""
