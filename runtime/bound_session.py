@@ -15,8 +15,6 @@ from ingot import dims
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
 from ingot.errors import InputError
 from ingot.runtime.arrays import as_array
-from ingot.runtime.device import Call
-from ingot.runtime.shape_binding import shape_text
 
 if TYPE_CHECKING:
     from ingot.runtime.session import Session
@@ -53,16 +51,16 @@ class BoundSession:
         for name in inputs:
             if name not in session._inputs:
                 raise InputError(f"no input is named {name!r}", cure=f"inputs are {', '.join(session._inputs)}")
-        self._outputs: dict[int, Any] = {}
+        self._outputs: dict[str, Any] = {}
         for name, array in outputs.items():
-            index = session._wanted([name])[0]
-            onnx_type = ONNX_TYPE_BY_NAME[program.outputs[index].onnx_type]
+            session._wanted([name])
+            onnx_type = ONNX_TYPE_BY_NAME[session._specs[name].onnx_type]
             if DTYPES[onnx_type.storage].bits < 8:
                 raise InputError("an output of 4-bit elements cannot be bound", node=name, cure="leave it to the session")
             checked = as_array(array, name, onnx_type)
             if not checked.flags.c_contiguous or not checked.flags.writeable or checked.ctypes.data % 16:
                 raise InputError("must be contiguous, writable, and aligned to 16 bytes", node=name, cure="copy it")
-            self._outputs[index] = checked
+            self._outputs[name] = checked
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -97,18 +95,11 @@ class BoundSession:
             self._make_room(s, shapes[program.states[s.number].input], lengths[s.number], feed.get(name))
         inputs = [a if a is None else session._stored(a, i) for i, a in enumerate(arrays)]
         capacities = {s.number: s.capacity for s in self._states.values()}
-        sizes = session._binder.bind(shapes, capacities, session._elements(inputs, shapes))
-        outputs: list[Any] = [None] * len(program.outputs)
-        for index, array in self._outputs.items():
-            if array.shape != sizes.output_shapes[index]:
-                shape = shape_text(sizes.output_shapes[index])
-                message = f"the bound array is {shape_text(array.shape)}, the output {shape}"
-                raise InputError(message, node=program.outputs[index].name, cure=f"bind an array of shape {shape}")
-            outputs[index] = array
+        outputs = dict(self._outputs)
         for s in self._states.values():
             state = program.states[s.number]
-            inputs[state.input] = outputs[state.output] = s.buffer
-        results = session._call(Call(sizes, inputs, outputs, stream=session._stream))
+            inputs[state.input] = outputs[program.outputs[state.output].name] = s.buffer
+        results = session._call(inputs, shapes, outputs, capacities=capacities, stream=session._stream)
         for s in self._states.values():
             s.length = lengths[s.number]
             output = program.states[s.number].output

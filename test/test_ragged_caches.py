@@ -1,0 +1,259 @@
+"""Batches whose sequences have different lengths in one cache: GroupQueryAttention, and Attention over caches of fixed size.
+
+Peers are ONNX Runtime, where it takes such a batch (one new position each), and numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from fake_cuda import FakeDriver, install
+from numpy_gpu import numpy_session
+from onnx.reference import ReferenceEvaluator
+from test_onnx_lowering import Case, Lowered, reference, relative_error
+
+import ingot
+
+HEADS, KV_HEADS, SIZE, POSITIONS = 4, 2, 16, 32
+ANGLES = np.random.default_rng(3).random((POSITIONS, SIZE // 2)) * 3
+ROTARY = {"c": np.cos(ANGLES).astype(np.float32), "n": np.sin(ANGLES).astype(np.float32)}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A GroupQueryAttention.
+
+    Attributes:
+        attributes: beyond the numbers of heads.
+        softcap, window, interleaved: what `attributes` say, for the peer.
+        rotary: whether keys and queries are turned.
+        batch: its size, or its name.
+    """
+
+    attributes: str = ""
+    softcap: float = 0.0
+    window: int = 0
+    rotary: bool = False
+    interleaved: bool = False
+    batch: str | int = "B"
+    ids: bool = False
+
+    def model(self) -> onnx.ModelProto:
+        heads = f"num_heads = {HEADS}, kv_num_heads = {KV_HEADS}"
+        rest = ", c, n" if self.rotary else ""
+        rest += ", i" if self.ids else ""
+        nodes = f"y, nk, nv = GroupQueryAttention <{heads}{self.attributes}> (q, k, v, pk, pv, l, t{rest})"
+        b = self.batch
+        inputs: dict[str, Any] = {
+            "q": ("f", [b, "S", HEADS * SIZE]), "k": ("f", [b, "S", KV_HEADS * SIZE]), "v": ("f", [b, "S", KV_HEADS * SIZE]),
+            "pk": ("f", [b, KV_HEADS, "P", SIZE]), "pv": ("f", [b, KV_HEADS, "P", SIZE]), "l": ("i", [b]), "t": ("i", []),
+        }  # fmt: skip
+        if self.ids:
+            inputs["i"] = ("l", [b, "S"])
+        return Case(
+            nodes, inputs, [], ROTARY if self.rotary else {}, outputs=["y", "nk", "nv"], domain="com.microsoft"
+        ).model()
+
+
+VARIANTS = {
+    "plain": Variant(),
+    "rotary": Variant(", do_rotary = 1", rotary=True),
+    "interleaved": Variant(", do_rotary = 1, rotary_interleaved = 1", rotary=True, interleaved=True),
+    "position_ids": Variant(", do_rotary = 1", rotary=True, ids=True),
+    "window": Variant(", local_window_size = 3", window=3),
+    "softcap": Variant(", softcap = 2.0", softcap=2.0),
+    "all": Variant(", do_rotary = 1, local_window_size = 4, softcap = 3.0", 3.0, 4, rotary=True),
+    "static_batch": Variant(", do_rotary = 1", rotary=True, batch=3),
+}
+
+
+@dataclass
+class Sequences:
+    """The sequences of a batch, in numpy: all keys (turned) and values that each has, without padding."""
+
+    variant: Variant
+    keys: list[np.ndarray] = field(default_factory=list)  # [KV_HEADS, length, SIZE] each
+    values: list[np.ndarray] = field(default_factory=list)
+
+    def append(self, feeds: dict[str, np.ndarray], counts: list[int]) -> list[np.ndarray]:
+        """What the first `counts[b]` new positions of each sequence see, [count, HEADS * SIZE]."""
+        outputs = []
+        for b, count in enumerate(counts):
+            if b == len(self.keys):
+                self.keys.append(np.zeros((KV_HEADS, 0, SIZE)))
+                self.values.append(np.zeros((KV_HEADS, 0, SIZE)))
+            start = self.keys[b].shape[1]
+            q, k, v = (
+                feeds[n][b, :count].reshape(count, feeds[n].shape[2] // SIZE, SIZE).swapaxes(0, 1).astype(np.float64)
+                for n in ("q", "k", "v")
+            )
+            places = start + np.arange(count)
+            q, k = self._turned(q, places), self._turned(k, places)
+            self.keys[b] = np.concatenate([self.keys[b], k], 1)
+            self.values[b] = np.concatenate([self.values[b], v], 1)
+            outputs.append(self._attend(q, self.keys[b], self.values[b], places))
+        return outputs
+
+    def _turned(self, x: np.ndarray, places: np.ndarray) -> np.ndarray:
+        if not self.variant.rotary:
+            return x
+        cos, sin = ROTARY["c"][places], ROTARY["n"][places]
+        first, second = (x[..., ::2], x[..., 1::2]) if self.variant.interleaved else np.split(x, 2, -1)
+        pair = first * cos - second * sin, second * cos + first * sin
+        return np.stack(pair, -1).reshape(x.shape) if self.variant.interleaved else np.concatenate(pair, -1)
+
+    def _attend(self, q: np.ndarray, k: np.ndarray, v: np.ndarray, places: np.ndarray) -> np.ndarray:
+        group = HEADS // KV_HEADS
+        scores = q @ np.repeat(k, group, 0).swapaxes(1, 2) / np.sqrt(SIZE)
+        if self.variant.softcap:
+            scores = np.tanh(scores / self.variant.softcap) * self.variant.softcap
+        ahead = np.arange(k.shape[1]) - places[:, None]
+        seen = ahead <= 0 if not self.variant.window else (ahead <= 0) & (ahead > -self.variant.window)
+        e = np.exp(np.where(seen, scores, -np.inf))
+        y = (e / e.sum(-1, keepdims=True)) @ np.repeat(v, group, 0)
+        return y.swapaxes(0, 1).reshape(len(places), HEADS * SIZE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """New positions of each sequence, as many as the longest has; what is behind the others' own is padding."""
+
+    counts: list[int]
+
+
+# A prompt that is padded on the right, single positions, and three new positions of each sequence.
+STEPS = [Step([5, 2, 4]), *[Step([1, 1, 1])] * 3, Step([3, 3, 3]), Step([1, 1, 1])]
+
+
+def calls(variant: Variant, seed: int = 0) -> Iterator[tuple[dict[str, np.ndarray], list[int], list[int]]]:
+    """(inputs without the cache, new positions, lengths after the call) of each step."""
+    rng = np.random.default_rng(seed)
+    lengths = [0, 0, 0]
+    for step in STEPS:
+        s = max(step.counts)
+        starts = list(lengths)
+        lengths = [a + b for a, b in zip(lengths, step.counts, strict=True)]
+        feeds = {
+            "q": rng.standard_normal((3, s, HEADS * SIZE)), "k": rng.standard_normal((3, s, KV_HEADS * SIZE)),
+            "v": rng.standard_normal((3, s, KV_HEADS * SIZE)),
+        }  # fmt: skip
+        feeds = {name: x.astype(np.float32) for name, x in feeds.items()}
+        feeds |= {"l": np.array(lengths, np.int32) - 1, "t": np.array(max(lengths), np.int32)}
+        if variant.ids:
+            feeds["i"] = np.array([[a + i for i in range(s)] for a in starts], np.int64)
+        yield feeds, step.counts, lengths
+
+
+def check_rows(y: np.ndarray, expected: list[np.ndarray]) -> None:
+    for found, wanted in zip(y, expected, strict=True):
+        assert relative_error(found[: len(wanted)], wanted) <= 3e-6
+
+
+def empty_cache() -> dict[str, np.ndarray]:
+    return {name: np.zeros((3, KV_HEADS, 0, SIZE), np.float32) for name in ("pk", "pv")}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_generation_step_by_step(name: str) -> None:
+    """In the interpreter, and in compiled kernels; every row of the cache that counts, too."""
+    variant = VARIANTS[name]
+    lowered, session = Lowered(variant.model()), ingot.Session(ingot.compile(variant.model()), "cpu")
+    sequences, cache = Sequences(variant), empty_cache()
+    for feeds, counts, lengths in calls(variant):
+        expected = sequences.append(feeds, counts)
+        given = {**feeds, **cache}
+        interpreted = lowered.run(given)
+        y, keys, values = session.run(None, given)
+        for outputs in ((interpreted["y"], interpreted["nk"], interpreted["nv"]), (y, keys, values)):
+            check_rows(outputs[0], expected)
+            for b, length in enumerate(lengths):
+                np.testing.assert_allclose(outputs[1][b, :, :length], sequences.keys[b], rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(outputs[2][b, :, :length], sequences.values[b], rtol=1e-5, atol=1e-5)
+            assert np.isfinite(outputs[1]).all()
+        cache = {"pk": keys, "pv": values}
+    session.close()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_onnx_runtime_says_the_same(name: str) -> None:
+    """It takes a prompt, and then one position at a time; caches are its own."""
+    variant = VARIANTS[name]
+    oracle, session = reference(variant.model()), ingot.Session(ingot.compile(variant.model()), "cpu")
+    theirs, ours = empty_cache(), empty_cache()
+    for feeds, counts, lengths in list(calls(variant))[:4]:
+        wanted, *presents = oracle.run(None, {**feeds, **theirs})
+        y, *grown = session.run(None, {**feeds, **ours})
+        for b, count in enumerate(counts):
+            assert relative_error(y[b, :count], wanted[b, :count]) <= 5e-6
+        for mine, other in zip(grown, presents, strict=True):
+            for b, length in enumerate(lengths):
+                np.testing.assert_allclose(mine[b, :, :length], other[b, :, :length], rtol=1e-5, atol=1e-5)
+        theirs, ours = (dict(zip(("pk", "pv"), caches, strict=True)) for caches in (presents, grown))
+    session.close()
+
+
+def test_a_sequence_with_an_empty_past() -> None:
+    """It begins beside sequences that have one: with one position, and with three."""
+    variant = VARIANTS["rotary"]
+    session = ingot.Session(ingot.compile(variant.model()), "cpu")
+    rng = np.random.default_rng(5)
+    for s in (1, 3):
+        sequences, cache = Sequences(variant), empty_cache()
+        for counts, lengths in (([4, 2, 0], [4, 2, 0]), ([s, s, s], [4 + s, 2 + s, s])):
+            feeds = {n: rng.standard_normal((3, max(counts), w * SIZE)).astype(np.float32)
+                     for n, w in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS))}  # fmt: skip
+            feeds |= {"l": np.array(lengths, np.int32) - 1, "t": np.array(max(lengths), np.int32)}
+            expected = sequences.append(feeds, counts)
+            y, keys, values = session.run(None, {**feeds, **cache})
+            check_rows(y, expected)
+            cache = {"pk": keys, "pv": values}
+    session.close()
+
+
+def test_lengths_that_cannot_be_give_no_number() -> None:
+    """Beyond the cache; and, in a batch of one, before its end: there is no other sequence that could have made it longer."""
+    session = ingot.Session(ingot.compile(VARIANTS["plain"].model()), "cpu")
+
+    def run(lengths: list[int]) -> np.ndarray:
+        batch = len(lengths)
+        rng = np.random.default_rng(1)
+        feeds = {n: rng.standard_normal((batch, 1, w * SIZE)).astype(np.float32)
+                 for n, w in (("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS))}  # fmt: skip
+        feeds |= {n: rng.standard_normal((batch, KV_HEADS, 3, SIZE)).astype(np.float32) for n in ("pk", "pv")}
+        feeds |= {"l": np.array(lengths, np.int32) - 1, "t": np.array(4, np.int32)}
+        return np.isnan(session.run(["y"], feeds)[0]).all(axis=(1, 2))
+
+    assert run([4, 3, 1]).tolist() == [False, False, False]
+    assert run([4, 5, 2]).tolist() == [False, True, False]
+    assert run([4]).tolist() == [False]
+    assert run([3]).tolist() == [True]
+    session.close()
+
+
+@pytest.mark.parametrize("name", ["rotary", "window"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_donated_caches_are_never_copied(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = VARIANTS[name]
+    engine = ingot.compile(variant.model())
+    if device == "cpu":
+        session = ingot.Session(engine, "cpu")
+    else:
+        session, _ = numpy_session(engine, install(monkeypatch), monkeypatch)
+    bound = session.bind(donate=True, capacity=64)
+    sequences, first = Sequences(variant), empty_cache()
+    for feeds, counts, _ in calls(variant):
+        expected = sequences.append(feeds, counts)
+        (y,) = bound.run(["y"], {**feeds, **first})
+        first = {}
+        check_rows(y, expected)
+    stats = session.stats()
+    assert set(bound.lengths.values()) == {sum(max(step.counts) for step in STEPS)}
+    assert stats["state_copies"] == 0
+    if device == "cuda":
+        assert stats["graphs"] == 1  # of single positions; other numbers of them came once
+    session.close()
