@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fake_cuda import FakeDriver, install
+from fake_cuda import install
 from numpy_gpu import numpy_session
-from onnx.reference import ReferenceEvaluator
 from test_onnx_lowering import Case, Lowered, reference, relative_error
 
 import ingot
