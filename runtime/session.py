@@ -16,7 +16,7 @@ from typing import Any
 
 from ingot.engine import Engine
 from ingot.errors import EngineError, InputError
-from ingot.launch_program import LaunchProgram, TensorSpec
+from ingot.launch_program import TensorSpec
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
@@ -117,10 +117,11 @@ class Session:
             programs.append(loader.load(self.engine, self.device.target, self._report, number))
             self.counters.compiled_kernels += self._report.compiled
         with self._report.step("prepare"):
-            specializers = [Specializer(partial(self._specialize, loaded.program), mode) for loaded in programs]
+            build = partial(loader.specialize, target=self.device.target)
+            specializers = [Specializer(partial(build, loaded.program), mode) for loaded in programs]
             executables = self.device.prepare(programs, self.engine.weights, specializers)
             self._stages = [Stage(*both) for both in zip(programs, executables, strict=True)]
-        self._contexts = ContextPool(lambda: EngineContext(self._stages), max_contexts)
+        self._contexts = ContextPool(partial(EngineContext, self._stages), max_contexts)
         first = self._stages[0]
         self.program, self._executable, self._binder = first.program, first.executable, first.binder
         specs = self.program.outputs if len(self._stages) == 1 else self.engine.header.outputs
@@ -282,9 +283,6 @@ class Session:
         if stored is not array:
             self.counters.copied_inputs += 1
         return stored
-
-    def _specialize(self, program: LaunchProgram, env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
-        return self._loader.specialize(program, env, live, self.device.target)
 
     def _call(
         self,
