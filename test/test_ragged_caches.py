@@ -17,6 +17,7 @@ from numpy_gpu import numpy_session
 from test_onnx_lowering import Case, Lowered, reference, relative_error
 
 import ingot
+from ingot.errors import ModelError
 
 HEADS, KV_HEADS, SIZE, POSITIONS = 4, 2, 16, 32
 ANGLES = np.random.default_rng(3).random((POSITIONS, SIZE // 2)) * 3
@@ -256,3 +257,64 @@ def test_donated_caches_are_never_copied(name: str, device: str, monkeypatch: py
     if device == "cuda":
         assert stats["graphs"] == 1  # of single positions; other numbers of them came once
     session.close()
+
+
+# Attention over caches of a fixed size (ONNX, Attention since 24: nonpad_kv_seqlen; TensorScatter) -----------------------
+
+STORED = 24
+FIXED: dict[str, Any] = {
+    "q": ("f", ["B", HEADS, "S", SIZE]), "k": ("f", ["B", KV_HEADS, "S", SIZE]), "v": ("f", ["B", KV_HEADS, "S", SIZE]),
+    "pk": ("f", ["B", KV_HEADS, STORED, SIZE]), "pv": ("f", ["B", KV_HEADS, STORED, SIZE]), "w": ("l", ["B"]),
+    "n": ("l", ["B"]),
+}  # fmt: skip
+ATTENTIONS = {
+    "all": "", "causal": "<is_causal = 1>", "softcap": "<is_causal = 1, softcap = 2.0>",
+    "scores": "<is_causal = 1, qk_matmul_output_mode = 2>",
+}  # fmt: skip
+
+
+def fixed(attributes: str, outputs: str = "y") -> Case:
+    nodes = f"""nk = TensorScatter <axis = 2> (pk, k, w)
+        nv = TensorScatter <axis = 2> (pv, v, w)
+        {outputs} = Attention {attributes} (q, nk, nv, , , , n)"""
+    return Case(nodes, FIXED, [], outputs=["y", "nk", "nv"], opset=24)
+
+
+def fixed_calls() -> Iterator[dict[str, np.ndarray]]:
+    """New positions of each sequence behind its own, without the caches; lengths of some are less than the queries'."""
+    rng = np.random.default_rng(2)
+    starts = np.array([7, 0, 3])
+    for s in (4, 1, 1):
+        yield {
+            "q": rng.standard_normal((3, HEADS, s, SIZE)).astype(np.float32),
+            "k": rng.standard_normal((3, KV_HEADS, s, SIZE)).astype(np.float32),
+            "v": rng.standard_normal((3, KV_HEADS, s, SIZE)).astype(np.float32),
+            "w": starts, "n": starts + s - (s == 4) * np.array([0, 1, 0]),
+        }  # fmt: skip
+        starts = starts + s
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_caches_of_a_fixed_size(name: str) -> None:
+    case = fixed(ATTENTIONS[name], "y, , , z" if name == "scores" else "y")
+    if name == "scores":
+        case.outputs = ["y", "nk", "nv", "z"]
+    made = case.model()
+    oracle, lowered, session = reference(made), Lowered(made), ingot.Session(ingot.compile(made), "cpu")
+    cache = {n: np.random.default_rng(1).standard_normal((3, KV_HEADS, STORED, SIZE)).astype(np.float32) for n in ("pk", "pv")}
+    for feeds in fixed_calls():
+        given = {**feeds, **cache}
+        expected = oracle.run(None, given)
+        interpreted = lowered.run(given)
+        for outputs in ([interpreted[n] for n in case.outputs], session.run(None, given)):
+            for found, wanted in zip(outputs, expected, strict=True):
+                np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+        cache = {"pk": expected[1], "pv": expected[2]}
+    session.close()
+
+
+def test_lengths_beside_a_past_are_refused() -> None:
+    nodes = "y, nk, nv = Attention (q, k, v, , pk, pv, n)"
+    inputs = {n: FIXED[n] for n in ("q", "k", "v", "pk", "pv", "n")}
+    with pytest.raises(ModelError, match=r"nonpad_kv_seqlen beside past_key is not supported \(append by TensorScatter"):
+        Lowered(Case(nodes, inputs, [], outputs=["y", "nk", "nv"], opset=24).model())
