@@ -10,11 +10,11 @@ Attributes it leaves
         `ingot.offsets`: each slot's offset in the arena, multiples of 256;
         `ingot.arena_bytes`: the size of the arena;
         `ingot.states`: where there are any, one array `[input, output, axis, kept, length]` for each output that is an input
-        grown along an axis (`ingot.launch_program.State`); sizes are strings.
+        grown along an axis, or with elements replaced (`ingot.launch_program.State`); sizes are strings.
     on a scatter
         `in_place`: where nothing reads the memory of its first operand afterwards, which its result then takes over. What it
         stores is copied first where it lies there too.
-    on the `move` that copies the old part of such an input
+    on the `move` that copies such an input, or the old part of the output
         `ingot.state_copy`: the number of its state: with one donated buffer for both, this dispatch is skipped.
 
 Views take no memory: a value lies in its base's buffer (`ingot.dialects.layout`). After the pass every `output` reads the whole
@@ -71,6 +71,8 @@ class PlanBuffers(Pass):
 
     def _plan(self, func: ir.Operation, ctx: PassContext, has_states: bool) -> None:
         block = body(func)
+        if has_states:
+            _copy_replaced_inputs(block)
         ctx.changed("scatters in place", sum(map(_scatter_in_place, dialect.blocks(func))))
         for loop in [op.operation for b in dialect.blocks(func) for op in b.operations if op.operation.name == "ingot.loop"]:
             _carry_in_place(loop)
@@ -141,13 +143,31 @@ def _scatter_in_place(block: ir.Block) -> int:
             continue
         others = [t for t in dialect.inputs(op)[1:] if t != updates]
         later = (t for after in operations[position + 1 :] for t in dialect.inputs(after))
-        if any(inner.operands[0] == x for inner in dialect.loads(op)) or base in map(base_of, (*others, *later)):
+        if _loads_of(op, x) or base in map(base_of, (*others, *later)):
             continue
         if base_of(updates) == base:
             _let_read(op, updates, _copy(updates, op))
         op.attributes[IN_PLACE] = ir.UnitAttr.get()
         count += 1
     return count
+
+
+def _copy_replaced_inputs(block: ir.Block) -> None:
+    """Let a scatter that makes an output of an input, which nothing reads afterwards, be in place in a copy of the input: where
+    the caller donates its memory, the copy is skipped."""
+    operations = [view.operation for view in block.operations]
+    for position, op in enumerate(operations):
+        if op.name != "ingot.scatter" or op.operands[0].owner != block or op.operands[0].type != op.results[0].type:
+            continue
+        x = op.operands[0]
+        is_output = any(use.owner.operation.name == "ingot.output" for use in op.results[0].uses)
+        later = (t for after in operations[position + 1 :] for t in dialect.inputs(after))
+        if is_output and x not in map(base_of, (*dialect.inputs(op)[1:], *later)) and not _loads_of(op, x):
+            op.operands[0] = _copy(x, op)
+
+
+def _loads_of(op: ir.Operation, x: ir.Value) -> bool:
+    return any(inner.operands[0] == x for inner in dialect.loads(op))
 
 
 def _let_read(op: ir.Operation, old: ir.Value, new: ir.Value) -> None:
@@ -395,12 +415,23 @@ def _estimate(size: Dim) -> int:
 
 def _states(block: ir.Block, plan: _Plan) -> list[tuple]:
     """The outputs that are an input grown along one axis: an `empty`, the input copied to its beginning, and the rest; or what
-    scatters made of that in place."""
+    scatters made in place of that, or of a copy of an input."""
     numbers = {a: i for i, a in enumerate(block.arguments)}
     claimed: set[int] = set()
     states: list[tuple] = []
     for op in plan.operations:
         if op.name != "ingot.output":
+            continue
+        replaced = defining(_unscattered(op.operands[0]))
+        if replaced is not None and replaced.name == "ingot.move" and len(replaced.operands) == 1:
+            number = numbers.get(replaced.operands[0])
+            _, (region,) = read_regions(replaced)
+            whole = replaced.operands[0].type == op.operands[0].type and region.is_identity
+            if number is not None and number not in claimed and whole and replaced.results[0] != op.operands[0]:
+                size = str(dialect.shape_of(op.operands[0])[0])
+                replaced.attributes["ingot.state_copy"] = to_attribute(len(states))
+                states.append((number, _output_number(plan, op), 0, size, size))
+                claimed.add(number)
             continue
         chain = _moves_into(op.operands[0])
         if len(chain) != 2:
@@ -420,19 +451,29 @@ def _states(block: ir.Block, plan: _Plan) -> list[tuple]:
             complete = all(n == (shape[i] - kept if i == axes[0] else shape[i]) for i, n in enumerate(added))
             if complete and attribute(rest.attributes["offsets"]) == offsets:
                 copy.attributes["ingot.state_copy"] = to_attribute(len(states))
-                output = plan.buffer(op.operands[0]).output
-                assert output is not None
-                states.append((number, output, axes[0], str(kept), str(shape[axes[0]])))
+                states.append((number, _output_number(plan, op), axes[0], str(kept), str(shape[axes[0]])))
                 claimed.add(number)
                 break
     return states
 
 
+def _output_number(plan: _Plan, op: ir.Operation) -> int:
+    number = plan.buffer(op.operands[0]).output
+    assert number is not None
+    return number
+
+
+def _unscattered(value: ir.Value) -> ir.Value:
+    """What scatters changed in place."""
+    while (op := defining(value)) is not None and op.name == "ingot.scatter" and IN_PLACE in op.attributes:
+        value = op.operands[0]
+    return value
+
+
 def _moves_into(value: ir.Value) -> list[ir.Operation]:
     """The chain of `move ... into` that makes exactly `value`, first to last; scatters may have changed it since."""
     chain: list[ir.Operation] = []
-    while (op := defining(value)) is not None and op.name == "ingot.scatter" and IN_PLACE in op.attributes:
-        value = op.operands[0]
+    value = _unscattered(value)
     while (op := defining(value)) is not None and op.name == "ingot.move" and len(op.operands) == 2:
         chain.append(op)
         value = op.operands[1]

@@ -1,4 +1,4 @@
-"""Sessions with caller-owned outputs and with states that stay where they are and grow in place.
+"""Sessions with caller-owned outputs and with states that stay where they are, and grow or are changed in place.
 
 bound = session.bind(donate=True, capacity=512)      # past.* / present.* pairs become the session's
 for token in tokens:
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ingot import dims
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
@@ -24,7 +26,8 @@ _GRAIN = 64  # capacities are multiples of it
 
 @dataclass
 class _Grown:
-    """A donated state: its buffer with room for `capacity` along the axis, of which `length` are in use."""
+    """A donated state: its buffer with room for `capacity` along the axis, of which `length` are in use; all where it has a
+    fixed size."""
 
     number: int
     buffer: Any = None
@@ -45,7 +48,7 @@ class BoundSession:
         for name in donated:
             if name not in names:
                 known = ", ".join(names) or "none"
-                raise InputError("this input cannot be donated: no output is it, grown along one axis", node=name,
+                raise InputError("this input cannot be donated: no output is it, grown along one axis or changed", node=name,
                                  cure=f"donatable are: {known}")  # fmt: skip
         self._states = {name: _Grown(names[name]) for name in donated}
         for name in inputs:
@@ -64,12 +67,17 @@ class BoundSession:
 
     @property
     def lengths(self) -> dict[str, int]:
-        """Length in use of every donated state, by input name."""
-        return {name: s.length for name, s in self._states.items()}
+        """Length in use of every donated state that grows, by input name."""
+        return {name: s.length for name, s in self._growing.items()}
+
+    @property
+    def _growing(self) -> dict[str, _Grown]:
+        states = self._session.program.states
+        return {name: s for name, s in self._states.items() if states[s.number].grows}
 
     def reset(self, length: int = 0) -> None:
-        """Forget what donated states hold beyond `length` (to start a new sequence, or go back in one)."""
-        for name, s in self._states.items():
+        """Forget what donated states that grow hold beyond `length` (to start a new sequence, or go back in one)."""
+        for name, s in self._growing.items():
             if not 0 <= length <= s.length:
                 raise ValueError(f"{name} has length {s.length}; it cannot be reset to {length}")
             s.length = length
@@ -125,11 +133,13 @@ class BoundSession:
                 shape = list(s.buffer.shape)
             else:
                 try:
-                    shape = [0 if a == state.axis else dims.evaluate(d, env) for a, d in enumerate(spec.shape)]
+                    empty = state.axis if state.grows else -1
+                    shape = [0 if a == empty else dims.evaluate(d, env) for a, d in enumerate(spec.shape)]
                 except KeyError as e:
-                    cure = "give an empty array of the right shape with the first call"
+                    cure = "give an array of the right shape with the first call"
                     raise InputError(f"the size {e.args[0]} is not known", node=name, cure=cure) from None
-            shape[state.axis] = s.length
+            if state.grows:
+                shape[state.axis] = s.length
             shapes[state.input] = tuple(shape)
         return tuple(shapes)
 
@@ -139,14 +149,17 @@ class BoundSession:
             return
         state = self._session.program.states[s.number]
         spec = self._session.program.inputs[state.input]
-        capacity = max(length, self._capacity, 2 * s.capacity)
-        capacity = -(-capacity // _GRAIN) * _GRAIN
+        capacity = length
+        if state.grows:
+            capacity = -(-max(length, self._capacity, 2 * s.capacity) // _GRAIN) * _GRAIN
         room = tuple(capacity if a == state.axis else d for a, d in enumerate(shape))
         dtype = onnx_numpy(ONNX_TYPE_BY_NAME[spec.onnx_type])
         old, s.buffer = s.buffer, self._session._executable.allocate_state(room, dtype)
         if old is not None:
             self._session._executable.copy(self._view(s, s.length), old[self._part(s, s.length)])
             self._session.counters.state_copies += 1
+        elif not state.grows:
+            self._session._executable.copy(s.buffer, np.zeros(room, dtype) if first is None else first)
         elif first is not None and s.length:
             self._session._executable.copy(self._view(s, s.length), first)
         s.capacity = capacity

@@ -192,8 +192,8 @@ class Session:
         Args:
             inputs: arrays that every call reads, unless it is given others.
             outputs: arrays that every call writes, of exactly the outputs' shapes.
-            donate: states (inputs whose output is the input grown along an axis) that are kept on the device and updated in
-                place: their names, or True for all.
+            donate: states (inputs whose output is the input grown along an axis, or with elements replaced) that are kept on
+                the device and updated in place: their names, or True for all.
             capacity: length that donated states have room for from the beginning; they double beyond it, by copying.
         """
         from ingot.runtime.bound_session import BoundSession

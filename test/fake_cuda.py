@@ -176,6 +176,13 @@ class FakeCuda:
         self.log.append(("download", nbytes, stream))
         ctypes.memmove(host, device, nbytes)
 
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int, stream: int
+    ) -> None:
+        self.log.append(("copy_rows", width * rows, stream))
+        for row in range(rows):
+            ctypes.memmove(target + row * target_pitch, source + row * source_pitch, width)
+
     def stream(self, priority: int = 0) -> int:
         handle = self._handle()
         self.log.append(("stream", handle, priority))

@@ -17,7 +17,7 @@ from numpy_gpu import numpy_session
 from test_onnx_lowering import Case, Lowered, reference, relative_error
 
 import ingot
-from ingot.errors import ModelError
+from ingot.errors import InputError, ModelError
 
 HEADS, KV_HEADS, SIZE, POSITIONS = 4, 2, 16, 32
 ANGLES = np.random.default_rng(3).random((POSITIONS, SIZE // 2)) * 3
@@ -318,3 +318,44 @@ def test_lengths_beside_a_past_are_refused() -> None:
     inputs = {n: FIXED[n] for n in ("q", "k", "v", "pk", "pv", "n")}
     with pytest.raises(ModelError, match=r"nonpad_kv_seqlen beside past_key is not supported \(append by TensorScatter"):
         Lowered(Case(nodes, inputs, [], outputs=["y", "nk", "nv"], opset=24).model())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("given", [True, False])
+def test_donated_caches_of_a_fixed_size(device: str, given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay where they are; zeros where the first call gives none."""
+    made = fixed(ATTENTIONS["causal"]).model()
+    oracle, engine = reference(made), ingot.compile(made)
+    if device == "cpu":
+        session = ingot.Session(engine, "cpu")
+    else:
+        session, cuda = numpy_session(engine, install(monkeypatch), monkeypatch)
+    bound = session.bind(donate=True)
+    rng = np.random.default_rng(1)
+    cache = {n: given * rng.standard_normal((3, KV_HEADS, STORED, SIZE)).astype(np.float32) for n in ("pk", "pv")}
+    first = cache if given else {}
+    for feeds in fixed_calls():
+        expected = oracle.run(None, {**feeds, **cache})
+        y, keys, values = bound.run(None, {**feeds, **first})
+        first, cache = {}, {"pk": expected[1], "pv": expected[2]}
+        for found, wanted in zip((y, np.asarray(keys), np.asarray(values)), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+    bound.reset()
+    assert bound.lengths == {}
+    assert session.stats()["state_copies"] == 0
+    if device == "cuda":
+        cuda.log.clear()
+        bound.run(["y"], {**feeds, "w": np.array([9, 9, 9]), "n": np.array([10, 10, 10])})
+        assert {entry[1] for entry in cuda.named("upload")} == {feeds[n].nbytes for n in ("q", "k", "w")}
+        assert cuda.named("allocate", "allocate_async") == []
+    session.close()
+
+
+def test_an_input_that_is_read_again_is_not_donated() -> None:
+    nodes = """nk = TensorScatter <axis = 2> (pk, k, w)
+        y = Add (nk, pk)"""
+    made = Case(nodes, {n: FIXED[n] for n in ("pk", "k", "w")}, [], outputs=["y", "nk"], opset=24).model()
+    session = ingot.Session(ingot.compile(made), "cpu")
+    with pytest.raises(InputError, match="donatable are: none"):
+        session.bind(donate=["pk"])
+    session.close()
