@@ -330,8 +330,9 @@
 
 // -----
 
-// Must not fire: one scatter replaces rows of an input, the other of what is an output besides.
+// Must not fire: one scatter replaces rows of an input that is read afterwards, the other of what is an output besides.
 // CHECK-NOT:   in_place
+// CHECK:       "ingot.output"(%{{.*}}) {name = "n"
 "ingot.func"() ({
 ^bb0(%x: tensor<4x8xf32>, %u: tensor<2x8xf32>):
   %n = "ingot.pointwise"() ({
@@ -352,11 +353,34 @@
     %c = "ingot.index"() {axis = 1} : () -> i64
     "ingot.yield"(%r, %c) : (i64, i64) -> ()
   }, {
-    %v = "ingot.load"(%u) : (tensor<2x8xf32>) -> f32
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %v = "ingot.load_at"(%x, %r, %r) : (tensor<4x8xf32>, i64, i64) -> f32
     "ingot.yield"(%v) : (f32) -> ()
   }) {kind = "sum", axes = [0]} : (tensor<4x8xf32>, tensor<2x8xf32>) -> tensor<4x8xf32>
   "ingot.output"(%s) {name = "s", type = "float"} : (tensor<4x8xf32>) -> ()
   "ingot.output"(%t) {name = "t", type = "float"} : (tensor<4x8xf32>) -> ()
   "ingot.output"(%n) {name = "n", type = "float"} : (tensor<4x8xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Fires: an output is an input with rows replaced, which nothing reads afterwards. A copy is made, which a donated buffer saves.
+// CHECK:      %[[C:.*]] = "ingot.move"(%arg0)
+// CHECK:      ingot.buffers = ["output:0"], ingot.state_copy = 0
+// CHECK:      "ingot.scatter"(%[[C]], %arg1)
+// CHECK:      in_place, ingot.buffers = ["output:0"]
+// CHECK:      ingot.states = {{\[}}[0, 0, 0, "N", "N"]]
+"ingot.func"() ({
+^bb0(%x: tensor<?x8xf32, #ingot.dims<["N"]>>, %u: tensor<2x8xf32>):
+  %s = "ingot.scatter"(%x, %u) ({
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %c = "ingot.index"() {axis = 1} : () -> i64
+    "ingot.yield"(%r, %c) : (i64, i64) -> ()
+  }, {
+    %v = "ingot.load"(%u) : (tensor<2x8xf32>) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "set", axes = [0]} : (tensor<?x8xf32, #ingot.dims<["N"]>>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%s) {name = "s", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()
