@@ -94,7 +94,7 @@ def prepare(
     cuda.activate()
     kernels = [CudaKernels(cuda, loaded) for loaded in programs]
     shared = CudaWeights(cuda, [(k.program, k.function) for k in kernels], weights)
-    each = specializers or [None] * len(programs)
+    each: Sequence[Specializer | None] = specializers or [None] * len(programs)
     return [
         CudaExecutable(cuda, own, shared, addresses, specializer, priority)
         for own, addresses, specializer in zip(kernels, shared.addresses, each, strict=True)
