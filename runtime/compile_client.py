@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -127,6 +128,9 @@ class CompileClient:
                         continue  # it ended for want of work when these jobs were on their way
                     how = f"ended with code {code}" if code else str(e)
                     cure = "run python -m ingot.compiler.compile_server --help to see whether it starts"
+                    if code is not None and code < 0:
+                        how = f"was ended by {signal.Signals(-code).name}"
+                        cure = "try again; where memory ran out, with fewer workers: INGOT_WORKERS=1"
                     raise errors.CompileError(f"the compile server {how}", cure=cure) from e
                 finally:
                     if left:

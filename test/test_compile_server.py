@@ -241,6 +241,11 @@ def test_a_server_that_is_about_to_end_for_want_of_work_is_replaced(target: Targ
     theirs.close()
     with pytest.raises(CompileError, match="the compile server ended with code 3"):
         c.one(kernel(unary("negf"), target))
+    c.start()
+    assert c._process is not None
+    threading.Timer(0.1, c._process.kill).start()  # as the system does where memory runs out
+    with pytest.raises(CompileError, match=r"the compile server was ended by SIGKILL .*INGOT_WORKERS=1"):
+        c.one(kernel(unary("negf"), target))
 
 
 @pytest.mark.parametrize("variable", ["INGOT_WORKERS", "INGOT_JOB_SECONDS"])
