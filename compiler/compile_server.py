@@ -221,7 +221,8 @@ class Server:
 
     def _fork(self) -> _Worker:
         ours, theirs = socket.socketpair()
-        words = tempfile.TemporaryFile()
+        # In memory: a container may have no place for temporary files.
+        words = open(os.memfd_create("ingot-worker"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
         pid = os.fork()
         if pid == 0:
             status = 1

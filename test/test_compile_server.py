@@ -254,3 +254,19 @@ def test_an_environment_that_makes_no_sense(variable: str, monkeypatch: pytest.M
         monkeypatch.setenv(variable, text)
         with pytest.raises(Error, match=rf"the environment has {variable}={text} \(give a number, or unset it\)"):
             CompileClient()
+
+
+def test_no_place_for_temporary_files(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose file system can only be read: kernels compile, and failures say what failed."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\n"
+        "def fail(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile._get_default_tempdir = fail\n"
+    )
+    c = CompileClient(workers=1)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    c.start()
+    c.one(kernel(unary("negf"), target))
+    with pytest.raises(CompileError, match="no code for nonesuch on cpu.*the dispatch is"):
+        c.one(kernel(Dispatch("nonesuch", (), ()), target))
+    c.close()
