@@ -77,8 +77,8 @@ def load(engine: Path, device: str, cache: Path | None, cores: Sequence[int]) ->
     Returns:
         what `Session.load_report` says (of kernels for any shape), and `jit_s`: seconds of making the session; `first_call_s`;
         `specialize_s`: further seconds until a second call's shape has kernels of its own (0 where the device makes none, None
-        where they were not ready in time), `specialized`: how many were compiled; `cached`: what a second session, from the
-        cache, says.
+        where they were not ready in time), `specialized`: how many were compiled; `cached`: the report of a second session,
+        from the cache.
     """
     if cores:
         os.sched_setaffinity(0, cores)
