@@ -267,6 +267,6 @@ def test_no_place_for_temporary_files(target: Target, tmp_path: Path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     c.start()
     c.one(kernel(unary("negf"), target))
-    with pytest.raises(CompileError, match="no code for nonesuch on cpu.*the dispatch is"):
+    with pytest.raises(CompileError, match=r"no code for nonesuch on cpu.*the dispatch is"):
         c.one(kernel(Dispatch("nonesuch", (), ()), target))
     c.close()
