@@ -16,8 +16,10 @@ import pytest
 
 from ingot import framing
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, contiguous
+from ingot.engine import Engine
 from ingot.errors import CompileError, EngineError, Error
 from ingot.kernel_code import KernelCode
+from ingot.runtime import compile_client
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, Job
 from ingot.runtime.load_report import LoadReport
@@ -269,4 +271,24 @@ def test_no_place_for_temporary_files(target: Target, tmp_path: Path, monkeypatc
     c.one(kernel(unary("negf"), target))
     with pytest.raises(CompileError, match=r"no code for nonesuch on cpu.*the dispatch is"):
         c.one(kernel(Dispatch("nonesuch", (), ()), target))
+    c.close()
+
+
+def test_bytecode_that_ends_its_reader_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "import ingot.compiler.jit as jit\n"
+        "jit.parse = lambda bytecode: os.abort()\n"
+    )
+    engine = Engine.load(Path(__file__).parent / "data" / "format_1.ingot")
+    c = CompileClient(workers=1)
+    monkeypatch.setattr(compile_client, "shared_client", lambda: c)
+    assert "ingot.func" in engine.ir_text()
+    engine.ir = b"ML\xefR no bytecode"
+    with pytest.raises(EngineError, match="the engine's IR is invalid"):
+        engine.ir_text()
+    c.close()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(EngineError, match=r"the engine's IR cannot be read: the compiler's worker ended with SIGABRT"):
+        engine.ir_text()
     c.close()
