@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -136,6 +137,10 @@ class FakeCuda:
 
     def activate_quietly(self) -> bool:
         return self.fault is None
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[bool]:
+        yield self.activate_quietly()
 
     def _allocate(self, nbytes: int) -> int:
         if nbytes + sum(map(ctypes.sizeof, list(self.memory.values()))) > self.limit:
