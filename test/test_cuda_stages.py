@@ -146,3 +146,41 @@ def test_outputs_of_callers_are_bound(driver: FakeDriver, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match=r"y: the bound array is \[2, 4\], the output \[1, 4\]"):
         bound.run([], {"keep": np.array([1, 0, 0])})
     session.close()
+
+
+def test_weights_are_packed_once(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stages read one packed weight, and neither the weight that it is made of, which only passes through."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.integers(0, 256, (32, 4, 16)).astype(np.uint8), "s": (rng.random((32, 4)) / 16).astype(np.float16),
+        "zero": np.array([0]),
+    }  # fmt: skip
+    attributes = {"domain": "com.microsoft", "K": 128, "N": 32, "block_size": 32}
+    nodes = [
+        helper.make_node("MatMulNBits", ["x", "w", "s"], ["h"], **attributes),
+        helper.make_node("Concat", ["h", "h", "h", "h"], ["h4"], axis=1),
+        helper.make_node("ReduceSum", ["keep"], ["count"], keepdims=1),
+        helper.make_node("Slice", ["h4", "zero", "count"], ["part"]),
+        helper.make_node("MatMulNBits", ["part", "w", "s"], ["y"], **attributes),
+    ]  # fmt: skip
+    half = TensorProto.FLOAT16
+    made = model(nodes, {"x": (half, ["N", 128]), "keep": (TensorProto.INT64, ["N"])}, {"y": (half, ["A", 32])}, weights)
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    engine = ingot.compile(made)
+    feeds = {"x": rng.standard_normal((5, 128)).astype(np.float16), "keep": np.array([1, 0, 1, 1, 0])}
+    expected = ingot.Session(engine, "cpu").run(None, feeds)
+    session, cuda = numpy_session(engine, driver, monkeypatch)
+    stages = session._stages
+    assert [len(stage.program.packing) for stage in stages] == [1, 1]
+    stages[0].executable.weights.wait()
+    assert len(cuda.named("launch")) == 1
+    assert copies(cuda, "upload")[weights["w"].nbytes] == 1
+    places = [
+        {b.name: stage.executable.addresses[i] for i, b in enumerate(stage.program.buffers) if b.kind == "packed"}
+        for stage in stages
+    ]
+    assert places[0] == places[1]
+    assert len(places[0]) == 1
+    for _ in range(3):
+        np.testing.assert_allclose(session.run(None, feeds)[0], expected[0], rtol=4e-3, atol=4e-3)
+    session.close()
