@@ -156,6 +156,7 @@ class _Device:
 
     def __init__(self, kernels: NumpyKernels) -> None:
         self.cuda, self.target = kernels.cuda, kernels.target
+        self.own_target = kernels.target
 
     def prepare(self, programs: Any, weights: Any, specializers: Any = ()) -> Any:
         cuda: Any = self.cuda

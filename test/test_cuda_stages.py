@@ -122,15 +122,21 @@ def test_a_call_elsewhere_waits_for_what_later_stages_read(driver: FakeDriver, m
     on_device = {name: CudaArray.empty(cuda, a.shape, a.dtype) for name, a in feeds.items()}  # type: ignore[arg-type]
     for name, a in feeds.items():
         cuda.upload(on_device[name].address, a.ctypes.data, a.nbytes, 0)
-    session.run(None, on_device, stream=7)
+    replay = driver.cuGraphLaunch
+
+    def logged(executable: list, stream: int) -> tuple:
+        cuda.log.append(("replay", stream))
+        return replay(executable, stream)
+
+    monkeypatch.setattr(driver, "cuGraphLaunch", logged)
+    for _ in range(2):
+        session.run(None, on_device, stream=7)
     cuda.log.clear()
     session.run(None, on_device, stream=7)
     assert cuda.named("wait_event") == []
+    cuda.log.clear()
     session.run(None, on_device, stream=9)
-    first_launch = next(i for i, entry in enumerate(cuda.log) if entry[0] in ("launch", "upload") and entry[-1] == 9)
-    waits = [i for i, entry in enumerate(cuda.log) if entry[0] == "wait_event"]
-    assert waits
-    assert waits[0] < first_launch
+    assert [entry[0] for entry in cuda.named("wait_event", "replay")] == ["wait_event", "replay", "replay"]
     session.close()
 
 
