@@ -34,7 +34,7 @@ def copies(cuda: FakeCuda, what: str) -> Counter[int]:
 def test_a_session_runs_all_stages(name: str, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     case = test_stages.CASES[name]
     made = case.model()
-    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch)
+    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch, specialize="none")
     for _ in range(3):
         for feed in case.feeds:
             feeds = arrays(made, feed)
@@ -64,7 +64,7 @@ def test_weights_are_uploaded_once_and_lie_in_memory_once(driver: FakeDriver, mo
                  {**weights, "zero": np.array([0], np.int64)})  # fmt: skip
     engine = ingot.compile(made)
     assert engine.header.stages == 2
-    session, cuda = numpy_session(engine, driver, monkeypatch)
+    session, cuda = numpy_session(engine, driver, monkeypatch, specialize="none")
     first, second = session._stages
     first.executable.weights.wait()
     sizes = [w.nbytes for w in engine.weights.values()]
@@ -84,7 +84,7 @@ def test_weights_are_uploaded_once_and_lie_in_memory_once(driver: FakeDriver, mo
 def test_inputs_are_uploaded_once_and_what_stages_give_stays(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """`x` and `keep` are both stages' inputs, `h` goes from one to the other; a call that comes again allocates nothing."""
     made = CASE.model()
-    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch)
+    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch, specialize="none")
     feeds = arrays(made, {"N": 3, "keep": [1, 0, 1]})
     for _ in range(3):
         session.run(None, feeds)
@@ -99,7 +99,7 @@ def test_inputs_are_uploaded_once_and_what_stages_give_stays(driver: FakeDriver,
 
 def test_on_a_users_stream_the_host_waits_for_the_number_alone(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     made = CASE.model()
-    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch)
+    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch, specialize="none")
     feeds = arrays(made, {"N": 3, "keep": [1, 0, 1]})
     expected = session.run(None, feeds)
     cuda_array = {name: CudaArray.empty(cuda, a.shape, a.dtype) for name, a in feeds.items()}  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ def test_on_a_users_stream_the_host_waits_for_the_number_alone(driver: FakeDrive
 def test_a_call_elsewhere_waits_for_what_later_stages_read(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """One context, two streams: the second stage of the first call may still read what the first stage left."""
     made = CASE.model()
-    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch, max_contexts=1)
+    session, cuda = numpy_session(ingot.compile(made), driver, monkeypatch, specialize="none", max_contexts=1)
     feeds = arrays(made, {"N": 3, "keep": [1, 0, 1]})
     on_device = {name: CudaArray.empty(cuda, a.shape, a.dtype) for name, a in feeds.items()}  # type: ignore[arg-type]
     for name, a in feeds.items():
@@ -142,7 +142,7 @@ def test_a_call_elsewhere_waits_for_what_later_stages_read(driver: FakeDriver, m
 
 def test_outputs_of_callers_are_bound(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     made = CASE.model()
-    session, _ = numpy_session(ingot.compile(made), driver, monkeypatch)
+    session, _ = numpy_session(ingot.compile(made), driver, monkeypatch, specialize="none")
     feeds = arrays(made, {"N": 3, "keep": [1, 0, 1]})
     y, h = np.zeros((2, 4), np.float32), np.zeros((3, 8), np.float32)
     bound = session.bind({"x": feeds["x"]}, {"y": y, "h": h})
@@ -175,7 +175,7 @@ def test_weights_are_packed_once(driver: FakeDriver, monkeypatch: pytest.MonkeyP
     engine = ingot.compile(made)
     feeds = {"x": rng.standard_normal((5, 128)).astype(np.float16), "keep": np.array([1, 0, 1, 1, 0])}
     expected = ingot.Session(engine, "cpu").run(None, feeds)
-    session, cuda = numpy_session(engine, driver, monkeypatch)
+    session, cuda = numpy_session(engine, driver, monkeypatch, specialize="none")
     stages = session._stages
     assert [len(stage.program.packing) for stage in stages] == [1, 1]
     stages[0].executable.weights.wait()

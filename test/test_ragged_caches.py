@@ -256,7 +256,7 @@ def test_donated_caches_are_never_copied(name: str, device: str, monkeypatch: py
     if device == "cpu":
         session = ingot.Session(engine, "cpu")
     else:
-        session, _ = numpy_session(engine, install(monkeypatch), monkeypatch)
+        session, _ = numpy_session(engine, install(monkeypatch), monkeypatch, specialize="none")
     check_donated(session, variant)
     session.close()
 
@@ -266,7 +266,9 @@ def test_a_batch_of_one_launches_no_copies(monkeypatch: pytest.MonkeyPatch) -> N
     sequences take two copies and two scatters besides. As many graphs serve all lengths of a bucket."""
 
     def generate(variant: Variant, batch: int) -> tuple[int, int]:
-        session, cuda = numpy_session(ingot.compile(variant.model()), install(monkeypatch), monkeypatch)
+        session, cuda = numpy_session(
+            ingot.compile(variant.model()), install(monkeypatch), monkeypatch, specialize="none"
+        )
         bound = session.bind(donate=True, capacity=64)
         first = {name: np.zeros((batch, KV_HEADS, 0, SIZE), np.float32) for name in ("pk", "pv")}
         launches, length = [], 0
@@ -356,7 +358,7 @@ def test_donated_caches_of_a_fixed_size(device: str, given: bool, monkeypatch: p
     if device == "cpu":
         session = ingot.Session(engine, "cpu")
     else:
-        session, cuda = numpy_session(engine, install(monkeypatch), monkeypatch)
+        session, cuda = numpy_session(engine, install(monkeypatch), monkeypatch, specialize="none")
     bound, feeds = check_donated_of_a_fixed_size(session, given)
     if device == "cuda":
         cuda.log.clear()
