@@ -428,11 +428,9 @@ def _states(block: ir.Block, plan: _Plan) -> list[tuple]:
             _, (region,) = read_regions(replaced)
             whole = replaced.operands[0].type == op.operands[0].type and region.is_identity
             if number is not None and number not in claimed and whole and replaced.results[0] != op.operands[0]:
-                shape = dialect.shape_of(op.operands[0])
-                axis = min([*attribute(op.operands[0].owner.attributes["axes"]), len(shape) - 1])
-                size = str(shape[axis])
+                size = str(dialect.shape_of(op.operands[0])[0])
                 replaced.attributes["ingot.state_copy"] = to_attribute(len(states))
-                states.append((number, _output_number(plan, op), axis, size, size))
+                states.append((number, _output_number(plan, op), 0, size, size))
                 claimed.add(number)
             continue
         chain = _moves_into(op.operands[0])

@@ -26,8 +26,8 @@ _GRAIN = 64  # capacities are multiples of it
 
 @dataclass
 class _Grown:
-    """A donated state: its buffer with room for `capacity` along the axis, of which `length` are in use (all where it has a
-    fixed size); `begun` once a call has ended."""
+    """A donated state: its buffer with room for `capacity` along the axis, of which `length` are in use, all where its size is
+    fixed; `begun` once a call has ended."""
 
     number: int
     buffer: Any = None
@@ -84,15 +84,11 @@ class BoundSession:
         return {name: s for name, s in self._states.items() if states[s.number].grows}
 
     def reset(self, length: int = 0) -> None:
-        """Forget what donated states that grow hold beyond `length` (to start a new sequence, or go back in one). Those of a
-        fixed size stay what they are; at a new sequence's beginning they may be given."""
-        growing = self._growing
-        for name, s in growing.items():
+        """Forget what donated states that grow hold beyond `length` (to start a new sequence, or go back in one)."""
+        for name, s in self._growing.items():
             if not 0 <= length <= s.length:
                 raise ValueError(f"{name} has length {s.length}; it cannot be reset to {length}")
-        for name, s in self._states.items():
-            if name in growing or length == 0:
-                s.length = length
+            s.length = length
 
     def run(self, output_names: Sequence[str] | None = None, input_feed: Mapping[str, Any] | None = None) -> list[Any]:
         """Run with the bound arrays and those given here. Outputs of donated states are views of their buffers.
@@ -107,7 +103,7 @@ class BoundSession:
             if name not in (input_feed or {}):
                 if s.begun:
                     feed.pop(name, None)  # what `bind` gave was its beginning
-            elif s.length:
+            elif s.length and program.states[s.number].grows:
                 cure = "leave it out, or begin a new sequence by reset()"
                 raise InputError(f"this state is the session's, and holds {s.length} already", node=name, cure=cure)
         arrays: list[Any] = []
@@ -184,11 +180,12 @@ class BoundSession:
         """A buffer for at least `length`, holding what the state has, or what it begins with."""
         state = self._session.program.states[s.number]
         spec = self._session.program.inputs[state.input]
+        varies = state.axis if state.grows else -1
         sizes = zip(s.buffer.shape, shape, strict=True) if s.buffer is not None else ()
-        kept = state.axis if state.grows else -1
-        if any(has != wanted for axis, (has, wanted) in enumerate(sizes) if axis != kept):
+        if any(has != wanted for axis, (has, wanted) in enumerate(sizes) if axis != varies):
             s.buffer, s.capacity = None, 0  # of a sequence before
-        if s.buffer is None or length > s.capacity:
+        is_new = s.buffer is None
+        if is_new or length > s.capacity:
             capacity = length
             if state.grows:
                 capacity = -(-max(length, self._capacity, 2 * s.capacity) // _GRAIN) * _GRAIN
@@ -199,7 +196,7 @@ class BoundSession:
             if old is not None and s.length:
                 self._session._executable.copy(self._view(s, s.length), old[self._part(s, s.length)])
                 self._session.counters.state_copies += 1
-            if not state.grows and first is None:
+            if is_new and not state.grows and first is None:
                 self._session._executable.copy(s.buffer, np.zeros(room, dtype))
         if first is not None:
             s.length = shape[state.axis]

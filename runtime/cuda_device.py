@@ -411,8 +411,8 @@ class CudaContext:
             result: Any = given
             if given is None and i in call.kept:
                 dtype = onnx_numpy(t)
-                address = staging.address(math.prod(shape) * dtype.itemsize, self._settle)
-                result = CudaArray(cuda, staging, address, shape, dtype)
+                place = staging.address(math.prod(shape) * dtype.itemsize, self._settle)
+                result = CudaArray(cuda, staging, place, shape, dtype)
             elif given is None:
                 stored, dtype = storage_shape(t.storage, shape)
                 result = CudaArray.empty(cuda, stored, dtype, call.stream) if call.on_device else np.empty(stored, dtype)

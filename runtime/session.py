@@ -26,8 +26,8 @@ from ingot.runtime.engine_context import EngineContext
 from ingot.runtime.load_report import LoadReport
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
 from ingot.runtime.shape_binding import Shapes
-from ingot.runtime.specialization import check_mode, machine_passes
-from ingot.runtime.stage import Stage, prepare_stages
+from ingot.runtime.specialization import Specializer, check_mode, machine_passes
+from ingot.runtime.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,10 @@ class Session:
             programs.append(loader.load(self.engine, self.device.target, self._report, number))
             self.counters.compiled_kernels += self._report.compiled
         with self._report.step("prepare"):
-            self._stages = prepare_stages(programs, loader, self.device, self.engine.weights, mode)
+            build = partial(loader.specialize, target=self.device.own_target)
+            specializers = [Specializer(partial(build, loaded.program), mode) for loaded in programs]
+            executables = self.device.prepare(programs, self.engine.weights, specializers)
+            self._stages = [Stage(*both) for both in zip(programs, executables, strict=True)]
         self._contexts = ContextPool(partial(EngineContext, self._stages), max_contexts)
         first = self._stages[0]
         self.program, self._executable, self._binder = first.program, first.executable, first.binder

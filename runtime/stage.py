@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ingot.dtypes import ONNX_TYPE_BY_NAME
-from ingot.engine import Weight
 from ingot.errors import InputError
 from ingot.launch_program import guards
-from ingot.runtime.device import Call, Device, Executable, ExecutionContext
-from ingot.runtime.program_loader import LoadedProgram, ProgramLoader
+from ingot.runtime.device import Call, Executable, ExecutionContext
+from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.shape_binding import ShapeBinder, Shapes, guard_error, shape_text
-from ingot.runtime.specialization import Mode, Specializer
 
 INNER = "~"  # begins the names of what stages give to later ones (`ingot-split-stages`)
-
-
-def prepare_stages(
-    programs: Sequence[LoadedProgram], loader: ProgramLoader, device: Device, weights: Mapping[str, Weight], mode: Mode
-) -> list[Stage]:
-    """An engine's programs on a device, in their order, with the weights that they share."""
-    # Specializers refer to no stage: memory goes with the last reference to a session, and waits for no garbage collector.
-    build = partial(loader.specialize, target=device.own_target)
-    specializers = [Specializer(partial(build, loaded.program), mode) for loaded in programs]
-    executables = device.prepare(programs, weights, specializers)
-    return [Stage(loaded, executable) for loaded, executable in zip(programs, executables, strict=True)]
 
 
 class Stage:

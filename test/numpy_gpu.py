@@ -17,7 +17,7 @@ import ingot
 from ingot import dims
 from ingot.compiler.jit import draft_program
 from ingot.compiler.reference import run_dispatch
-from ingot.cuda_targets import target
+from ingot.cuda_targets import target, with_sms
 from ingot.dispatch import Dispatch, TensorArg, from_json
 from ingot.kernel_code import KernelCode
 from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
@@ -29,6 +29,7 @@ from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.shape_binding import ShapeBinder
 from ingot.runtime.specialization import Specializer, check_mode, machine_passes
+from ingot.target import Target
 
 
 class NumpyKernels:
@@ -150,13 +151,12 @@ class NumpyGpu:
 
 
 class _Device:
-    """As `CudaDevice`."""
+    """As `CudaDevice`, of a GPU of 24 SMs."""
 
     name = "cuda:0"
 
     def __init__(self, kernels: NumpyKernels) -> None:
-        self.cuda, self.target = kernels.cuda, kernels.target
-        self.own_target = kernels.target
+        self.cuda, self.target, self.own_target = kernels.cuda, kernels.target, with_sms(kernels.target, 24)
 
     def prepare(self, programs: Any, weights: Any, specializers: Any = ()) -> Any:
         cuda: Any = self.cuda
@@ -164,19 +164,27 @@ class _Device:
 
 
 class _Loader:
-    """As `ProgramLoader`."""
+    """As `ProgramLoader`.
+
+    Attributes:
+        loaded, specialized: targets that were asked for.
+    """
 
     passes: tuple[str, ...] = ()
 
     def __init__(self, kernels: NumpyKernels) -> None:
         self._kernels = kernels
+        self.loaded: list[Target] = []
+        self.specialized: list[Target] = []
 
     def expect(self, engine: ingot.Engine) -> None: ...
 
     def load(self, engine: ingot.Engine, target: Any, report: Any, stage: int) -> LoadedProgram:
+        self.loaded.append(target)
         return self._kernels.loaded(self._kernels.draft(engine, stage, self.passes))
 
     def specialize(self, program: LaunchProgram, env: Any, live: frozenset[str], target: Any) -> LoadedProgram:
+        self.specialized.append(target)
         return self._kernels.specialize(program, env, live)
 
 
