@@ -114,6 +114,8 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
                 raise ModelError(f"weight {name!r} is read both as {used[name][0]} and as {read[0]}", cure="store it twice")
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
+    made = sources.made if isinstance(sources, WeightStore) else set()
+    used |= {n: (sources[n].dtype, sources[n].shape) for n in made & _read_weights(module)}  # perhaps to derive others from
     weights = weights_of(buffer.getvalue(), used, sources)
     names: Any = attribute(func.attributes["inputs"])
     types: Any = attribute(func.attributes["input_types"])
@@ -125,7 +127,7 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
         if op.name == "ingot.output"
     }
     order: Any = attribute(func.attributes["ingot.outputs"]) if len(stages) > 1 else tuple(found)
-    infos = {name: WeightInfo(w.dtype, w.shape, "") for name, w in weights.items()}
+    infos = {name: WeightInfo(w.dtype, w.shape, "", constant=name in made) for name, w in weights.items()}
     needs = (STAGES,) if len(stages) > 1 else ()
     folded = sources.folded(_read_weights(module)) if isinstance(sources, WeightStore) else {}
     outputs = tuple(found[n] for n in order)

@@ -35,12 +35,16 @@ NEEDS: frozenset[str] = frozenset({STAGES})  # features that an engine may ask f
 
 @dataclass(frozen=True)
 class WeightInfo:
-    """A stored tensor of an engine: storage type, sizes, SHA-256 of its bytes, and whether this file holds it."""
+    """A stored tensor of an engine: storage type, sizes, SHA-256 of its bytes, and whether this file holds it.
+
+    A `constant` is a part of the IR rather than a weight of the model: every file of the engine holds it.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     sha256: str
     stored: bool = True
+    constant: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -83,7 +87,8 @@ class EngineHeader:
             return {"name": t.name, "type": t.onnx_type, "shape": [d if isinstance(d, int) else str(d) for d in t.shape]}
 
         def weight(w: WeightInfo) -> dict[str, Any]:
-            return {"dtype": w.dtype, "shape": list(w.shape), "sha256": w.sha256, "stored": w.stored}
+            data = {"dtype": w.dtype, "shape": list(w.shape), "sha256": w.sha256, "stored": w.stored}
+            return data | {"constant": True} if w.constant else data
 
         data = {
             "format": self.format_version,
@@ -119,7 +124,7 @@ class EngineHeader:
             def weight(w: dict[str, Any]) -> WeightInfo:
                 if w["dtype"] not in DTYPES or not all(type(d) is int and d >= 0 for d in w["shape"]):
                     raise ValueError(f"a weight of type {w['dtype']!r} and shape {w['shape']!r}")
-                return WeightInfo(w["dtype"], tuple(w["shape"]), str(w["sha256"]), bool(w["stored"]))
+                return WeightInfo(w["dtype"], tuple(w["shape"]), str(w["sha256"]), bool(w["stored"]), bool(w.get("constant")))
 
             return EngineHeader(
                 str(raw["producer"]),
