@@ -21,7 +21,7 @@ from ingot.compiler.codegen.cuda_decode import QuantizedElements
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix, Scales
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel
 from ingot.compiler.codegen.cuda_shared_tile import TileShape, swizzle
-from ingot.compiler.codegen.cuda_weight_fragments import WeightDecoder
+from ingot.compiler.codegen.cuda_weight_decoder import WeightDecoder
 from ingot.compiler.codegen.values import Val
 from ingot.weight_packing import LANE_BYTES, TILE_BYTES, tile_k
 
