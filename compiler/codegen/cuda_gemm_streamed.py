@@ -196,16 +196,18 @@ def emit_streamed(module: KernelModule, p: GemmProblem, s: StreamedSchedule, tar
         raise NotImplementedError(f"{s} does not suit {p.a.dtype} and {p.b.dtype} on {target.name}")
     launch = streamed_launch(p, s)
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=s.blocks) as dk:
-        _StreamedKernel(dk, p, s, row).emit()
+        _StreamedKernel(dk, p, s, row, target).emit()
     return launch
 
 
 class _StreamedKernel:
-    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: StreamedSchedule, row: MmaRow) -> None:
+    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: StreamedSchedule, row: MmaRow, target: Target) -> None:
         assert isinstance(p.k, int), p.k
         self.dk, self.k, self.p, self.s, self.row, self.size_k = dk, dk.k, p, s, row, p.k
         self.rows, weights = elements_of(dk, p)
-        self.weights = WeightFragments(dk, weights, s.lanes, row.dtype, s.tiles, s.depth, p.k)
+        # Not where wgmma takes the products of more rows: those kernels were timed as they are.
+        runs = not target.wgmma
+        self.weights = WeightFragments(dk, weights, s.lanes, row.dtype, s.tiles, s.depth, p.k, runs)
         self.blocks_n = -(-s.rows // 8)
         self.shared = dk.k.dynamic_shared(128)
         self.batches = s.batches(p.k)
@@ -325,7 +327,7 @@ class _StreamedKernel:
                     b = [k.elements(k.load(x + offset, k.vector_of("i32", 4), align=16)) for x in starts]
                 group = self.weights.groups()[step, chunk]
                 if read and group not in prepared:  # at its use: a scale takes two registers for each column
-                    prepared = {group: self.weights.prepare([read[group]])[0]}
+                    prepared = {group: self.weights.prepared(read, group)}
                 registers = self.weights.chunk(words[step], prepared, step, chunk)
                 for half in range(2):
                     for t in range(s.tiles):

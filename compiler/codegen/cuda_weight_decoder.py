@@ -8,6 +8,8 @@ Elements come out in pairs, of k that an instruction multiplies together:
   lowest of the exponent and the highest of the mantissa, of a number that is too small by the difference of the biases.
 - 8-bit words give pairs of neighbours, as in cuda_decode.py.
 
+Scales of neighbouring columns, or of a column's neighbouring blocks of k, are read at once where they are neighbours in memory.
+
 All of these are exact. A scale is multiplied once, in the 16-bit type where it is of that type or a small float, and else in
 f32: a weight is rounded once, to the activations' type, as ingot.matmul_scales defines.
 """
@@ -34,6 +36,9 @@ class WeightDecoder:
         elements: the weights.
         dtype: the 16-bit type to decode to.
         count: neighbouring columns that scales are read for together.
+
+    Attributes:
+        run: neighbouring blocks of k whose scales are read at once.
     """
 
     def __init__(self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, count: int) -> None:
@@ -48,11 +53,25 @@ class WeightDecoder:
         self.pair = self.k.vector_of(self.raw, 2)
         self.folds = s is not None and s.zero is not None and whole  # zero points are taken with the bias
         self.lines: list[Val] = []  # the first columns of this lane's
+        self.run = 1
 
     # --- scales
 
+    def longest_run(self, blocks: int) -> int:
+        """How many of `blocks` neighbouring blocks of k, which begin at a multiple of that, `run` may be."""
+        run = 1
+        while blocks % (2 * run) == 0 and all(self._has_run(x, 2 * run) for x, _ in self._sides()):
+            run *= 2
+        return run
+
+    def _has_run(self, x: Matrix, run: int) -> bool:
+        """True where every so many neighbours along k can be read at once."""
+        whole = x.col_stride == 1 and run * x.bits <= 128 and divides(run, x.cols, self.dk.d)
+        return whole and self._together(x) == 1 and x.aligned(run * x.bits // 8, self.dk.d)
+
     def read_scales(self, col: Val) -> list[list[list[Val]]]:
-        """Scales, and zero points where there are any, of each line for the block of k = `col`, as they lie in memory."""
+        """Scales, and zero points where there are any, of each line for the block of k = `col` and the rest of its run, as they
+        lie in memory."""
         assert self.scales is not None
         block = col // self.scales.block if self.scales.block else self.k.const(0, "i32")
         return [[self._read(x, base, line, block) for line in self.lines] for x, base in self._sides()]
@@ -80,15 +99,15 @@ class WeightDecoder:
         base, first = where
         offset = first + k.cast(line, "i64") * dk.size(x.row_stride) + k.cast(block, "i64") * dk.size(x.col_stride)
         together = self._together(x)
-        bits = together * x.bits
+        bits = together * self.run * x.bits
         out: list[Val] = []
         for i in range(0, self.count, together):
             place = offset + dk.size(x.row_stride) * i if i else offset
             at = base.at(place >> 1 if x.bits == 4 else place * (x.bits // 8), "i8")
-            if together == 1 and x.bits == 4:
+            if bits == 4:
                 byte = k.load(at, "i8", invariant=True)
                 out.append(k.cast(byte, "i32", signed=False) >> k.cast((place & 1) << 2, "i32"))
-            elif together == 1:
+            elif bits == x.bits:
                 out.append(k.load(at, memory_type(x.dtype), invariant=True))
             elif bits >= 32:
                 out += k.elements(k.load(at, k.vector_of("i32", bits // 32), align=bits // 8, invariant=True))
@@ -96,14 +115,15 @@ class WeightDecoder:
                 out.append(k.cast(k.load(at, f"i{bits}", align=bits // 8, invariant=True), "i32", signed=False))
         return out
 
-    def _unpack(self, x: Matrix, raw: Sequence[Val]) -> list[Val]:
-        """Each column's scale (or zero point): codes of 4 bits as i32, with others above them, others as they lie."""
-        k, together = self.k, self._together(x)
-        if together == 1:
+    def _unpack(self, x: Matrix, raw: Sequence[Val], block: int = 0) -> list[Val]:
+        """Each column's scale (or zero point) of a run's block: codes of 4 bits as i32, with others above them, others as they
+        lie."""
+        k, neighbours = self.k, self._together(x) * self.run
+        if neighbours == 1:
             return list(raw)
         out: list[Val] = []
         for word in raw:
-            count = min(together, 32 // x.bits)
+            count = min(neighbours, 32 // x.bits)
             if x.bits == 32:
                 out.append(k.bitcast(word, x.dtype))
             elif x.bits == 16:
@@ -111,7 +131,7 @@ class WeightDecoder:
             else:
                 parts = [word >> (x.bits * j) for j in range(count)]
                 out += parts if x.bits == 4 else [k.cast(part, "i8") for part in parts]
-        return out
+        return out[block :: self.run]
 
     def _scale(self, x: Matrix, raw: Val) -> Val:
         """A scale (or a zero point that is a float) in the type it is multiplied in."""
@@ -130,18 +150,18 @@ class WeightDecoder:
         return k.bitcast(k.prmt(one, one, 0x1010), self.pair)
 
     def prepare(self, read: Sequence[Any]) -> list[list[list[tuple[Val, Val | None]]]]:
-        """(scale, zero point or None) by group, line and element, of what `fetch` read."""
+        """(scale, zero point or None) by group, line and element, of what was read, each a run of groups."""
         if self.scales is None:
             return []
         s: Scales = self.scales
         out: list[list[list[tuple[Val, Val | None]]]] = []
-        for sides in read:
+        for sides, block in ((sides, block) for sides in read for block in range(self.run)):
             lines = []
             for i, packed in enumerate(sides[0]):
-                scales = self._unpack(s.scale, packed)
+                scales = self._unpack(s.scale, packed, block)
                 zeros: list[Val | None] = [None] * len(scales)
                 if s.zero is not None:
-                    found = self._unpack(s.zero, sides[1][i])
+                    found = self._unpack(s.zero, sides[1][i], block)
                     zeros = [self._zero(z) if self.folds else self._scale(s.zero, z) for z in found]
                 lines.append([(self._scale(s.scale, x), z) for x, z in zip(scales, zeros, strict=True)])
             out.append(lines)

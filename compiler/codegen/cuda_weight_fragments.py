@@ -140,15 +140,18 @@ class WeightFragments(WeightDecoder):
         tiles: 16 columns each, of a warp; a multiple of `lanes.tiles`.
         depth: steps that are fetched together.
         size_k: k.
+        reads_runs: scales of neighbouring blocks may be read at once.
     """
 
     def __init__(
         self, dk: DispatchKernel, elements: QuantizedElements, lanes: WeightLanes, dtype: str, tiles: int, depth: int,
-        size_k: int,
+        size_k: int, reads_runs: bool = False,
     ) -> None:
         assert tiles % lanes.tiles == 0, (tiles, lanes)
         super().__init__(dk, elements, dtype, lanes.together)
         self.lanes, self.tiles, self.depth, self.size_k = lanes, tiles, depth, size_k
+        if self.scales is not None and reads_runs and self._consecutive():
+            self.run = self.longest_run(len(set(self.groups().values())))
 
     @property
     def columns(self) -> int:
@@ -242,10 +245,20 @@ class WeightFragments(WeightDecoder):
                 numbers[s, c] = seen.setdefault(key, len(seen))
         return numbers
 
+    def _consecutive(self) -> bool:
+        """True where the groups of a batch are blocks that follow one another, the first at a multiple of their number."""
+        assert self.scales is not None
+        block = self.scales.block
+        return self.lanes.packed and 0 < block < self.batch_k and self.batch_k % block == 0
+
     def _fetch_scales(self, at: Val, places: Sequence[Val]) -> list[Any]:
-        """Scales and zero points as they lie in memory, by group and line."""
+        """Scales and zero points as they lie in memory, by run of groups and line."""
         if self.scales is None:
             return []
+        if self.run > 1:
+            block = self.scales.block
+            last = (self.dk.size(self.scales.scale.cols, "i32") - self.run) * block
+            return [self.read_scales(self.k.min(at + i, last)) for i in range(0, self.batch_k, self.run * block)]
         out, known = [], set()
         for (step, chunk), group in self.groups().items():
             if group in known:
@@ -253,6 +266,10 @@ class WeightFragments(WeightDecoder):
             known.add(group)
             out.append(self.read_scales(places[step] + self.lanes.chunk_k * chunk))
         return out
+
+    def prepared(self, read: Sequence[Any], group: int) -> Any:
+        """What `prepare` gives for a group, of what `fetch` read."""
+        return self.prepare([read[group // self.run]])[group % self.run]
 
     # --- fragments
 

@@ -54,11 +54,20 @@ BY_NAME = {t.name: t for t in CUDA_TARGETS}
 
 
 def target(name: str) -> Target:
-    """The row named `name`. Raises DeviceError listing the rows where there is none."""
+    """The row named `name`, or the portable part of the row whose name has the suffix `a` besides. Raises DeviceError listing
+    the rows where there is none."""
     found = BY_NAME.get(name)
+    if found is None and name + "a" in BY_NAME:
+        return _portable(BY_NAME[name + "a"])
     if found is None:
         raise DeviceError(f"no target {name!r}", cure=f"targets are {', '.join(BY_NAME)}")
     return found
+
+
+def _portable(row: Target) -> Target:
+    """The part of a row that other GPUs of its family have too: its name without `a`, instructions that need no suffix."""
+    portable = tuple(m for m in row.mma if m.startswith("mma.") and "f8f6f4" not in m and "mxf4" not in m)
+    return replace(row, name=row.name.rstrip("a"), mma=portable, wgmma=False)
 
 
 def target_for(compute_capability: tuple[int, int]) -> Target:
@@ -78,8 +87,7 @@ def target_for(compute_capability: tuple[int, int]) -> Target:
     row = family[-1]
     if row.sm % 10 == minor or not row.name.endswith("a"):
         return row
-    portable = tuple(m for m in row.mma if m.startswith("mma.") and "f8f6f4" not in m and "mxf4" not in m)
-    return replace(row, name=row.name.rstrip("a"), mma=portable, wgmma=False)
+    return _portable(row)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class Target:
     wgmma: bool = False
 
     @property
+    def halves(self) -> frozenset[str]:
+        """CUDA: the floats of 16 bits that its tensor cores multiply."""
+        return frozenset(dtype for name in self.mma if (dtype := name.rpartition(".")[2]) in ("f16", "bf16"))
+
+    @property
     def overlaps_launches(self) -> bool:
         """CUDA: a kernel may start before the one it follows has ended, and wait."""
         return self.sm >= OVERLAP_SM
