@@ -31,7 +31,7 @@ from ingot.dialects.mlir import kernel_context  # noqa: E402
 from ingot.dispatch import Dispatch  # noqa: E402
 
 _MMA = r"\bmma\.sync"
-_INSTRUCTION = re.compile(r"^(@!?%\w+\s+)?[a-z]\w*(\.[\w:]+)*\s.*;$")
+_INSTRUCTION = re.compile(r"^(@!?%\w+\s+)?[a-z]\w*[.\s]")
 _COLUMNS = ("PTX", "machine code", "ld.shared", "ld.global", "prmt", "shared bytes", "registers", "stack", "conflicts")
 
 
@@ -80,7 +80,7 @@ def main() -> None:
             for weights in options.weights or ["i4", "i8", "f8E4M3FN"]:
                 for block in options.block or [128]:
                     for name in ("[N, K]", "packed"):
-                        sizes = ((rows, 4096, 4096), (min(rows, 128), 64, 512))
+                        sizes = ((rows, 8192, 12288), (min(rows, 128), 64, 512))
                         found = [product(*size, weights, block, options, name == "packed") for size in sizes]
                         row = counts(found[0], target, found[1])
                         values = " | ".join(row[c] for c in _COLUMNS)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import cuda_dispatches as make
 import numpy as np
 import pytest
-from cubin_facts import cubin_facts
+from cubin_facts import HMMA, CubinFacts, cubin_facts, innermost_opcodes
 from cuda_emulation import run_emulated
 from exact_products import check_every_code, check_exactly, every_code, fill_blocks_of_ones
 from packed_products import check_packed, packing
@@ -27,6 +27,7 @@ from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.dtypes import DTYPES
+from ingot.kernel_plan import KernelLaunch
 from ingot.weight_packing import tile_k
 
 WEIGHTS = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
@@ -160,13 +161,11 @@ def test_every_code(weights: str, target: str) -> None:
 def test_choice(target: str) -> None:
     """Whatever the rows, there is a kernel for packed weights, the same as for others but where those are decoded earlier."""
     row = BY_NAME[target]
-    for m in (1, 64, 65, 4096, "m"):
-        kind = StreamedSchedule if m in (1, 64) else DecodedRegistersSchedule
+    for m in (1, 16, 64, 65, 4096, "m"):
         d = make.quantized_matmul(m, 4096, 4096, "f16", "i4", scale="f16", block=128)
-        found = choose(gemm_problem(make.packed(d)), row)
-        assert isinstance(found, kind), found
-        if kind is StreamedSchedule or row.cp_async:
-            other = choose(gemm_problem(d), row)
+        other, found = choose(gemm_problem(d), row), choose(gemm_problem(make.packed(d)), row)
+        assert type(found) is (StreamedSchedule if type(other) is StreamedSchedule else DecodedRegistersSchedule), found
+        if row.cp_async:
             assert type(found) is type(other), other
     any_size = make.quantized_matmul("m", "n", "k", "f16", "i8", multiples={"n": 16, "k": 64})
     assert isinstance(choose(gemm_problem(make.packed(any_size)), row), DecodedRegistersSchedule)
@@ -178,18 +177,25 @@ def test_no_instruction() -> None:
         emit(d, BY_NAME["sm_75"])
 
 
+def code(d: Dispatch, target: str, s: object) -> tuple[KernelLaunch, str, CubinFacts, list[int]]:
+    """A kernel's launch, PTX, facts of its machine code, and opcodes of the main loop there."""
+    with kernel_context():
+        emitted = emit(d, BY_NAME[target], s)
+        text = compile_kernels(emitted.module, target, stop="ptx")
+    launch, cubin = emitted.plan.launches[0], compile_kernels(text, target, start="ptx")
+    return launch, text, cubin_facts(cubin)[launch.symbol], innermost_opcodes(cubin, launch.symbol, BY_NAME[target].sm)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_code(target: str, weights: str) -> None:
-    """A stage's instructions in the loop, one read of weights for each tile of 16 columns, registers for the blocks that an SM
-    is to hold, and none that spill."""
+    """A stage's instructions in the loop, one read of weights for each tile of 16 columns, as many blocks for an SM's registers
+    as of weights that are not packed, and fewer instructions."""
     row, bits = BY_NAME[target], DTYPES[weights].bits
-    d = make.packed(make.quantized_matmul(4096, 4096, 4096, "f16", weights, scale="f16", block=128, out="f16"))
+    plain = make.quantized_matmul(4096, 4096, 4096, "f16", weights, scale="f16", block=128, out="f16")
+    d = make.packed(plain)
     s = choose(gemm_problem(d), row)
-    with kernel_context():
-        emitted = emit(d, row, s)
-        text = compile_kernels(emitted.module, target, stop="ptx")
-    (launch,) = emitted.plan.launches
+    launch, text, facts, machine = code(d, target, s)
     shape, halves = ("m16n8k8", 2) if target == "sm_75" else ("m16n8k16", 1)
     count = 4 * s.mma.warp_m // 16 * s.mma.warp_n // 8 * halves
     assert innermost_counts(text, launch.symbol, rf"mma\.sync\.aligned\.{shape}\.row\.col\.f32\.f16") == [count]
@@ -200,10 +206,11 @@ def test_code(target: str, weights: str) -> None:
         assert not innermost_counts(text, launch.symbol, r"\bprmt\b")
     hardware = row.sm >= 89 and weights[:2] == "f8"
     assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware
-    facts = cubin_facts(compile_kernels(text, target, start="ptx"))[launch.symbol]
+    assert machine.count(HMMA) == count
     assert facts.stack == 0
-    blocks = min(row.shared_bytes // launch.shared_bytes, row.max_threads // launch.block[0], 2)
-    assert facts.registers * launch.block[0] * blocks <= row.registers, (facts, s)
+    _, _, before, others = code(plain, target, s if row.cp_async else DecodedMmaSchedule(s.mma))
+    assert row.registers // (facts.registers * launch.block[0]) >= row.registers // (before.registers * launch.block[0]) >= 1
+    assert len(machine) < len(others)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -215,15 +222,12 @@ def test_code_of_few_rows(target: str, weights: str) -> None:
         d = make.packed(make.quantized_matmul(rows, 8192, 12288, "f16", weights, scale="f16", block=128, out="f16"))
         s = choose(gemm_problem(d), row)
         assert isinstance(s, StreamedSchedule)
-        with kernel_context():
-            emitted = emit(d, row, s)
-            text = compile_kernels(emitted.module, target, stop="ptx")
-        symbol = emitted.plan.launches[0].symbol
+        launch, text, facts, machine = code(d, target, s)
         shape, halves = ("m16n8k8", 2) if target == "sm_75" else ("m16n8k16", 1)
         count = s.depth * s.lanes.step_k // 16 * s.tiles * -(-rows // 8) * halves
-        assert innermost_counts(text, symbol, rf"mma\.sync\.aligned\.{shape}\.row\.col\.f32\.f16") == [count]
-        vectors = innermost_counts(text, symbol, r"ld\.global(?:\.nc)?\.v4\.b32")
-        assert s.depth * s.tiles in vectors, (vectors, s)
-        facts = cubin_facts(compile_kernels(text, target, start="ptx"))[symbol]
+        assert innermost_counts(text, launch.symbol, rf"mma\.sync\.aligned\.{shape}\.row\.col\.f32\.f16") == [count]
+        if rows == 1:  # with more, rows come to shared memory in loops inside this one
+            assert s.depth * s.tiles in innermost_counts(text, launch.symbol, r"ld\.global(?:\.nc)?\.v4\.b32")
+            assert machine.count(HMMA) == count
         assert facts.stack == 0
         assert facts.registers * 32 * s.warps * s.blocks <= row.registers, (facts, s)

@@ -162,7 +162,8 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
     # Rows are read again by every block: the more there are, the more columns share them.
     across = 1 if not k_major else 1 if p.m <= 2 else 2 if p.m <= 8 else 4
     f = facts(target)
-    while depth:
+    least = 2 if lanes.packed and depth > 1 else 1  # vectors of a column in flight: two, as without packing
+    while depth >= least:
         for parts in (1, 2, 4, 8):
             split = {"cluster": parts} if parts <= target.max_cluster else {"splits": parts}
             s = StreamedSchedule(p.m, lanes, tiles, across, WARPS // across, depth, 1, **split)
@@ -205,9 +206,9 @@ class _StreamedKernel:
         assert isinstance(p.k, int), p.k
         self.dk, self.k, self.p, self.s, self.row, self.size_k = dk, dk.k, p, s, row, p.k
         self.rows, weights = elements_of(dk, p)
-        # Not where wgmma takes the products of more rows: those kernels were timed as they are.
-        runs = not target.wgmma
-        self.weights = WeightFragments(dk, weights, s.lanes, row.dtype, s.tiles, s.depth, p.k, runs)
+        # Wider reads of scales and writes of sums: not on sm_90a, whose kernels were timed without.
+        self.wide = s.lanes.packed and not target.wgmma
+        self.weights = WeightFragments(dk, weights, s.lanes, row.dtype, s.tiles, s.depth, p.k, self.wide)
         self.blocks_n = -(-s.rows // 8)
         self.shared = dk.k.dynamic_shared(128)
         self.batches = s.batches(p.k)
@@ -355,10 +356,15 @@ class _StreamedKernel:
                         line = 8 * n + 2 * quad + e
                         with k.if_(True if s.rows % 8 == 0 else line < s.rows):
                             for t in range(s.tiles):
-                                for half in range(2):
-                                    x = acc[4 * (t * self.blocks_n + n) + 2 * half + e]
-                                    place = mine + ((line * pitch + s.lanes.column(t, half, group)) << 2)
-                                    k.store(x if turn == 0 else k.load(place, "f32") + x, place)
+                                two = [acc[4 * (t * self.blocks_n + n) + 2 * half + e] for half in range(2)]
+                                places = [mine + ((line * pitch + s.lanes.column(t, half, group)) << 2) for half in range(2)]
+                                if self.wide:  # neighbours
+                                    both = k.vector(two)
+                                    there = k.load(places[0], both.t, align=8) + both if turn else both
+                                    k.store(there, places[0], align=8)
+                                    continue
+                                for x, place in zip(two, places, strict=True):
+                                    k.store(k.load(place, "f32") + x if turn else x, place)
         k.barrier()
         slabs = [self.shared + i * slab for i in range(count)]
         pairs = s.tile_n // 2

@@ -59,8 +59,9 @@ class WeightDecoder:
 
     def longest_run(self, blocks: int) -> int:
         """How many of `blocks` neighbouring blocks of k, which begin at a multiple of that, `run` may be."""
-        run = 1
-        while blocks % (2 * run) == 0 and all(self._has_run(x, 2 * run) for x, _ in self._sides()):
+        assert self.scales is not None
+        run, sides = 1, [x for x in (self.scales.scale, self.scales.zero) if x is not None]
+        while blocks % (2 * run) == 0 and all(self._has_run(x, 2 * run) for x in sides):
             run *= 2
         return run
 

@@ -25,6 +25,7 @@ class Target:
         max_cluster: CUDA: blocks of a portable cluster; 1 where there are no clusters.
         mma: CUDA: names of the tensor-core instruction rows it must use, best first.
         cp_async, tma, wgmma: CUDA: which copy and matrix engines it has.
+        packs: CUDA: types of weights that its kernels take packed beside 16-bit floats (ingot.weight_packing).
     """
 
     name: str
@@ -42,6 +43,7 @@ class Target:
     cp_async: bool = False
     tma: bool = False
     wgmma: bool = False
+    packs: tuple[str, ...] = ()
 
     @property
     def halves(self) -> frozenset[str]:
