@@ -13,7 +13,6 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent.parent / "test")]
 
@@ -22,8 +21,6 @@ from cubin_facts import cubin_facts, innermost_opcodes  # noqa: E402
 from cuda_emulation import run_emulated  # noqa: E402
 from ptx_loops import innermost_loops  # noqa: E402
 
-from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem  # noqa: E402
-from ingot.compiler.codegen.cuda_matmul import choose  # noqa: E402
 from ingot.compiler.codegen.family import emit  # noqa: E402
 from ingot.compiler.toolchain.stages import compile_kernels  # noqa: E402
 from ingot.cuda_targets import BY_NAME  # noqa: E402
@@ -35,12 +32,11 @@ _INSTRUCTION = re.compile(r"^(@!?%\w+\s+)?[a-z]\w*[.\s]")
 _COLUMNS = ("PTX", "machine code", "ld.shared", "ld.global", "prmt", "shared bytes", "registers", "stack", "conflicts")
 
 
-def counts(d: Dispatch, target: str, size: Dispatch) -> dict[str, Any]:
-    """The columns of a row; bank conflicts of `size`, the same product smaller."""
+def counts(d: Dispatch, target: str, smaller: Dispatch) -> list[str]:
+    """The columns of a row; bank conflicts of the same product with other sizes."""
     row = BY_NAME[target]
-    schedule = choose(gemm_problem(d), row)
     with kernel_context():
-        emitted = emit(d, row, schedule)
+        emitted = emit(d, row)
         text = compile_kernels(emitted.module, target, stop="ptx")
     launch = emitted.plan.launches[0]
     cubin = compile_kernels(text, target, start="ptx")
@@ -58,10 +54,9 @@ def counts(d: Dispatch, target: str, size: Dispatch) -> dict[str, Any]:
             shared += int(found[1] or 1) * widths[found[2]]
     facts = cubin_facts(cubin)[launch.symbol]
     machine = innermost_opcodes(cubin, launch.symbol, row.sm)
-    conflicts = run_emulated(size, target, count_conflicts=True).bank_conflicts
+    conflicts = run_emulated(smaller, target, count_conflicts=True).bank_conflicts
     each = [len(loop), len(machine), of(r"\bld\.shared"), of(r"\bld\.global"), of(r"\bprmt"), shared]
-    values = [*(f"{x / mma:.2f}" for x in each), str(facts.registers), str(facts.stack), str(conflicts)]
-    return {"schedule": schedule, **dict(zip(_COLUMNS, values, strict=True))}
+    return [*(f"{x / mma:.2f}" for x in each), str(facts.registers), str(facts.stack), str(conflicts)]
 
 
 def main() -> None:
@@ -70,6 +65,7 @@ def main() -> None:
     parser.add_argument("--rows", action="append", default=[], type=int)
     parser.add_argument("--weights", action="append", default=[], choices=("i4", "i8", "f8E4M3FN", "f8E5M2", "f4E2M1FN"))
     parser.add_argument("--block", action="append", default=[], type=int)
+    parser.add_argument("--scale", default="f16", choices=("f16", "f32", "f8E4M3FN", "f8E8M0FNU"))
     parser.add_argument("--zero", action="store_true", help="integers have zero points")
     parser.add_argument("--columns", action="store_true", help="scales of neighbouring columns are neighbours")
     options = parser.parse_args()
@@ -79,18 +75,17 @@ def main() -> None:
         for rows in options.rows or [1, 64, 4096]:
             for weights in options.weights or ["i4", "i8", "f8E4M3FN"]:
                 for block in options.block or [128]:
-                    for name in ("[N, K]", "packed"):
+                    for name in ("[N, K]", "packed") if block % 32 == 0 else ("[N, K]",):
                         sizes = ((rows, 8192, 12288), (min(rows, 128), 64, 512))
                         found = [product(*size, weights, block, options, name == "packed") for size in sizes]
-                        row = counts(found[0], target, found[1])
-                        values = " | ".join(row[c] for c in _COLUMNS)
+                        values = " | ".join(counts(found[0], target, found[1]))
                         print(f"| {target} | {rows} | {weights} | {block} | {name} | {values} |", flush=True)
 
 
 def product(m: int, n: int, k: int, weights: str, block: int, options: argparse.Namespace, packs: bool) -> Dispatch:
     """A product with weights [N, K]."""
     zero = options.zero and weights[0] == "i"
-    d = make.quantized_matmul(m, n, k, "f16", weights, scale="f16", block=block, zero=zero, out="f16")
+    d = make.quantized_matmul(m, n, k, "f16", weights, scale=options.scale, block=block, zero=zero, out="f16")
     if options.columns:
         d = make.scales_by_columns(d)
     return make.packed(d) if packs else d

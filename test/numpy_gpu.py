@@ -35,23 +35,26 @@ class NumpyGpu:
         driver: what the CUDA runtime takes for the driver.
         mode: see `ingot.runtime.specialization`.
         stage: number of the engine's stage that is loaded.
+        machine: name of the target.
 
     Attributes:
         program: its launch program.
         stream: of the calls.
     """
 
-    def __init__(self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0) -> None:
+    def __init__(
+        self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0, machine: str = "sm_90a"
+    ) -> None:
         self.cuda = FakeCuda()
         self.dispatches: dict[str, Dispatch] = {}
         self.cuda.function = self._function  # type: ignore[method-assign]
         self._driver = driver
         self.cuda.on_launch = self._launch
-        machine = target("sm_90a")
-        passes = machine_passes(machine, specialize=check_mode(mode))
+        row = target(machine)
+        passes = machine_passes(row, specialize=check_mode(mode))
         if engine.header.stages > 1:
             passes = (f"ingot-select-stage{{number={stage}}}", *passes)
-        self.program = self._linked(draft_program(engine.ir, machine, passes=passes).program)
+        self.program = self._linked(draft_program(engine.ir, row, passes=passes).program)
         build = lambda env, live: self._loaded(self._linked(specialize(self.program, env, live)))  # noqa: E731
         specializer = Specializer(build, check_mode(mode))
         self.executable = CudaExecutable(self.cuda, self._loaded(self.program), engine.weights, specializer)  # type: ignore[arg-type]

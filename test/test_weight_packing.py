@@ -141,10 +141,10 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     return install(monkeypatch)
 
 
-@pytest.mark.parametrize("mode", ["none", "eager"])
-def test_a_program_packs_once(mode: str, driver: FakeDriver) -> None:
+@pytest.mark.parametrize(("mode", "machine"), [("none", "sm_90a"), ("eager", "sm_90a"), ("eager", "sm_75"), ("eager", "sm_89")])
+def test_a_program_packs_once(mode: str, machine: str, driver: FakeDriver) -> None:
     """Weights are packed when they are there, through one piece of memory; programs for a shape find them packed."""
-    gpu = NumpyGpu(ingot.compile(quantized_model(0)), driver, mode)
+    gpu = NumpyGpu(ingot.compile(quantized_model(0)), driver, mode, machine=machine)
     assert len(gpu.program.packing) == 2
     assert sorted(b.name for b in gpu.program.buffers if b.kind == "packed") == ["v#1#packed", "w#1#packed"]
     sources = [step.operands[0].buffer for step in gpu.program.packing]
