@@ -8,7 +8,6 @@ from typing import Any
 import cuda_dispatches as make
 import numpy as np
 from cuda_emulation import Emulated, run_emulated
-from cuda_emulation import check as check_emulated
 
 from ingot.compiler.reference import run_dispatch
 from ingot.dispatch import Dispatch
@@ -34,10 +33,12 @@ def check_packed(
 
     `plain` is the schedule for those, where it is another one.
     """
-    expected = check_emulated(d, target, plain or schedule, sizes)
+    expected = run_emulated(d, target, sizes, plain or schedule)
+    (exact,) = run_dispatch(make.unrounded(d), expected.operands, sizes, float64=True)
+    (same,) = run_dispatch(d, expected.operands, sizes)
+    make.check_against(expected.results[0], exact, same)
     found = run_emulated(make.packed(d), target, sizes, schedule, prepare=packing(d))
     assert np.array_equal(found.results[0].view(np.uint8), expected.results[0].view(np.uint8))
     (peer,) = run_dispatch(make.packed(d), found.operands, sizes)
-    (same,) = run_dispatch(d, expected.operands, sizes)
     assert np.array_equal(peer, same)
     return found

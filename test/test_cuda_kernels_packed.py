@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import cuda_dispatches as make
 import numpy as np
@@ -15,7 +16,7 @@ from packed_products import check_packed, packing
 from ptx_loops import innermost_counts
 
 from ingot.compiler.codegen.cuda_gemm_decoded import DecodedMmaSchedule
-from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule
+from ingot.compiler.codegen.cuda_gemm_decoded_registers import DecodedRegistersSchedule, registers_row
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, streamed_schedules
@@ -44,7 +45,7 @@ def check(d: Dispatch, target: str = "sm_80", tile: MmaSchedule = SMALL, sizes: 
     """See `check_packed`; where the kernel takes packed weights alone, against what decodes on the way to shared memory."""
     if not BY_NAME[target].cp_async:
         tile = replace(tile, stages=2)
-    suits = BY_NAME[target].cp_async and gemm_problem(d).a.aligned(4, d)
+    suits = registers_row(gemm_problem(d), BY_NAME[target], tile) is not None
     plain = DecodedRegistersSchedule(tile) if suits else DecodedMmaSchedule(tile)
     check_packed(d, target, DecodedRegistersSchedule(tile), plain, sizes)
 
@@ -117,7 +118,10 @@ def test_blocks_of_ones(weights: str, target: str) -> None:
 @pytest.mark.parametrize("weights", ["i4", "i8"])
 @pytest.mark.parametrize("target", ["sm_75", "sm_80"])
 def test_no_bank_conflicts(weights: str, target: str) -> None:
-    """Reads of 16 bytes, each eighth of a warp's of all banks."""
+    """Reads of 16 bytes, each quarter of a warp's of all banks; of few rows, sums in pairs."""
+    few = make.packed(make.quantized_matmul(16, 64, 512, "f16", weights, scale="f16", block=128))
+    assert isinstance(choose(gemm_problem(few), BY_NAME[target]), StreamedSchedule)
+    assert run_emulated(few, target, count_conflicts=True).bank_conflicts == 0
     s = DecodedRegistersSchedule(MmaSchedule(128, 64, 64, 32, 2 if target == "sm_75" else 3))
     d = make.packed(make.quantized_matmul(128, 64, 256, "f16", weights, scale="f16", block=128, out="f16"))
     assert run_emulated(d, target, schedule=s, count_conflicts=True).bank_conflicts == 0
@@ -192,7 +196,7 @@ def code(d: Dispatch, target: str, s: object) -> tuple[KernelLaunch, str, CubinF
 @pytest.mark.parametrize(("target", "weights"), PACKED)
 def test_code(target: str, weights: str) -> None:
     """A stage's instructions in the loop, one read of weights for each tile of 16 columns, as many blocks for an SM's registers
-    as of weights that are not packed, and fewer instructions."""
+    as of weights that are not packed, and fewer instructions; where those are decoded once a block, at most a twentieth more."""
     row, bits = BY_NAME[target], DTYPES[weights].bits
     plain = make.quantized_matmul(4096, 4096, 4096, "f16", weights, scale="f16", block=128, out="f16")
     d = make.packed(plain)
@@ -212,14 +216,14 @@ def test_code(target: str, weights: str) -> None:
     assert facts.stack == 0
     _, _, before, others = code(plain, target, s if row.cp_async else DecodedMmaSchedule(s.mma))
     assert row.registers // (facts.registers * launch.block[0]) >= row.registers // (before.registers * launch.block[0]) >= 1
-    assert len(machine) < len(others)
+    assert len(machine) < len(others) * (1 if row.cp_async else 1.06)
 
 
 @pytest.mark.parametrize(("target", "weights"), PACKED)
 def test_code_of_few_rows(target: str, weights: str) -> None:
     """A batch's instructions in the loop, whole vectors of weights, and registers for the blocks that an SM is to hold."""
     row = BY_NAME[target]
-    for rows in (1, 64):
+    for rows in (1, 64 if row.cp_async else 32):
         d = make.packed(make.quantized_matmul(rows, 8192, 12288, "f16", weights, scale="f16", block=128, out="f16"))
         s = choose(gemm_problem(d), row)
         assert isinstance(s, StreamedSchedule)
@@ -232,3 +236,24 @@ def test_code_of_few_rows(target: str, weights: str) -> None:
             assert machine.count(HMMA) == count
         assert facts.stack == 0
         assert facts.registers * 32 * s.warps * s.blocks <= row.registers, (facts, s)
+
+
+@pytest.mark.parametrize("options", [
+    {"block": 32}, {"block": 32, "zero": True}, {"block": 64, "zero": True}, {"block": 32, "scale": "f32", "zero": True},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("columns", [True, False])
+def test_scales_that_wait_in_registers(options: dict[str, Any], columns: bool) -> None:
+    """Many scales of few rows: none spill, wherever they lie; those of a column's neighbouring blocks are read together."""
+    for weights in ("i4", "i8"):
+        wanted = {"scale": "f16", **options}
+        d = make.packed(make.quantized_matmul(1, 8192, 12288, "f16", weights, out="f16", **wanted))
+        if columns:
+            d = make.scales_by_columns(d)
+        s = choose(gemm_problem(d), BY_NAME["sm_86"])
+        launch, text, facts, _ = code(d, "sm_86", s)
+        assert facts.stack == 0, facts
+        blocks = s.batch_k // wanted["block"]
+        # Both columns of a block, or 16 bytes of a column's blocks.
+        each = blocks if columns else 2 * -(-blocks * DTYPES[wanted["scale"]].bytes // 16)
+        beside = each * (2 if "zero" in wanted else 1)
+        assert max(innermost_counts(text, launch.symbol, r"ld\.global")) <= s.depth + beside

@@ -156,7 +156,12 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
     per_step = lanes.step_bytes
     # Registers hold a batch and the one before it, beside accumulators and, for N-major weights, scales of each column.
     scales = p.b_scales
-    many = not k_major and scales is not None and scales.zero is not None and 0 < scales.block < 2 * lanes.step_k
+    many = False
+    if scales is not None and 0 < scales.block < 2 * lanes.step_k:
+        if lanes.packed:
+            many = (scales.zero is not None or scales.scale.bits > 16) and not target.wgmma  # sm_90a's were timed without
+        else:
+            many = not k_major and scales.zero is not None
     in_flight = 128 if blocks_n == 1 and not many else 64
     depth = max(1, min(in_flight // per_step, p.k // lanes.step_k))
     # Rows are read again by every block: the more there are, the more columns share them.
