@@ -196,7 +196,7 @@ def code(d: Dispatch, target: str, s: object) -> tuple[KernelLaunch, str, CubinF
 @pytest.mark.parametrize(("target", "weights"), PACKED)
 def test_code(target: str, weights: str) -> None:
     """A stage's instructions in the loop, one read of weights for each tile of 16 columns, as many blocks for an SM's registers
-    as of weights that are not packed, and fewer instructions; where those are decoded once a block, at most a twentieth more."""
+    as of weights that are not packed, and fewer instructions; where those are decoded once a block, a twentieth more."""
     row, bits = BY_NAME[target], DTYPES[weights].bits
     plain = make.quantized_matmul(4096, 4096, 4096, "f16", weights, scale="f16", block=128, out="f16")
     d = make.packed(plain)
