@@ -14,13 +14,19 @@ from ingot.dispatch import Dispatch
 
 @dataclass(frozen=True)
 class Check:
-    """A dispatch whose results are compared with the float64 reference, at given sizes."""
+    """A dispatch whose results are compared with the float64 reference, at given sizes.
+
+    Attributes:
+        target: whose code runs, assembled for the GPU at hand; "" for that GPU's.
+        row: the only tensor-core instruction to use, by its name in `mma_table`; "" for all of the target's.
+    """
 
     name: str
     dispatch: Dispatch
     sizes: Mapping[str, int] = field(default_factory=dict)
     target: str = ""
     schedule: Any = None
+    row: str = ""
 
 
 @dataclass(frozen=True)

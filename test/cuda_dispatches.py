@@ -457,11 +457,17 @@ def before_rounding(d: Dispatch) -> Dispatch:
 
 def check_rounded(result: np.ndarray, reference: np.ndarray, sum_bits: int = 0) -> None:
     """Integers that are rounded from sums of floats, against `reference` before rounding: another integer than the nearest only
-    where the sum's error, six times the spread that `check_against` allows, can reach the middle between two."""
-    reference = np.clip(reference.astype(np.float64), *np.array([np.iinfo(result.dtype).min, np.iinfo(result.dtype).max]))
+    where the sum's error, six times the spread that `check_against` allows, can reach the middle between two. Each column has a
+    scale of its own, which its errors share: they are measured by the column's root mean square."""
+    reference = reference.astype(np.float64)
+    size = np.sqrt(np.mean(reference**2, axis=tuple(range(reference.ndim - 1)), keepdims=True))
     error = 1e-5 + 1.2 * (2.0**-sum_bits if sum_bits else 0.0)
-    apart = np.abs(result - reference)
-    assert apart.max() <= 0.5 + 6 * error * np.sqrt(np.mean(reference**2)), f"{apart.max()} from the unrounded result"
+    limits = np.iinfo(result.dtype)
+    apart = np.abs(result - np.clip(reference, limits.min, limits.max))
+    excess = (apart - 0.5) / (error * size)
+    worst = excess.argmax()
+    found = f"{apart.flat[worst]:.4g} from the unrounded result: {excess.flat[worst]:.3g} spreads over 0.5"
+    assert excess.flat[worst] <= 6, found
 
 
 def extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:

@@ -252,8 +252,12 @@ def test_check(engine, tmp_path, capsys):
 
 def test_targets(capsys):
     assert main(["targets"]) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert names == ["cpu", *(f"sm_{n}" for n in "75 80 86 87 88 89 90a 100a 103a 120a 121a".split())]
+    _, *rows, note = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert [r[0] for r in rows] == ["cpu", *(f"sm_{n}" for n in "75 80 86 87 88 89 90a 100a 103a 120a 121a".split())]
+    instructions = {r[0]: r[4:] for r in rows}
+    assert "mma.m16n8k16.f16*" in instructions["sm_86"]  # the same instruction ran on another GPU
+    assert "mma.m16n8k64.mxf4nvf4" in instructions["sm_120a"]
+    assert note[0] == "*"
 
 
 def test_cache(tmp_path, engine, capsys, monkeypatch):

@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "Measure latency, throughput, JIT and load times, and memory.",
     "inspect": "Print what an engine holds.",
     "check": "Say whether an engine is intact and valid on this machine.",
+    "kernel": "List a model's kernels, print one's code, go on from an edited stage.",
     "targets": "Print the targets that kernels can be compiled for.",
     "cache": "Show, clear, export or import the runtime cache.",
 }
