@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 OVERLAP_SM = 90  # the first `sm` with programmatic dependent launch (PTX ISA, "griddepcontrol")
 
@@ -44,6 +46,11 @@ class Target:
     tma: bool = False
     wgmma: bool = False
     packs: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Target:
+        """The target whose fields are the values of `data`, lists for tuples."""
+        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in data.items()})
 
     @property
     def halves(self) -> frozenset[str]:
