@@ -50,7 +50,8 @@ class Target:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Target:
         """The target whose fields are the values of `data`, lists for tuples."""
-        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in data.items()})
+        fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in data.items()}
+        return cls(**fields)
 
     @property
     def halves(self) -> frozenset[str]:
