@@ -362,14 +362,14 @@ class _StreamedKernel:
                         with k.if_(True if s.rows % 8 == 0 else line < s.rows):
                             for t in range(s.tiles):
                                 two = [acc[4 * (t * self.blocks_n + n) + 2 * half + e] for half in range(2)]
-                                places = [mine + ((line * pitch + s.lanes.column(t, half, group)) << 2) for half in range(2)]
                                 if self.wide:  # neighbours
+                                    place = mine + ((line * pitch + s.lanes.column(t, 0, group)) << 2)
                                     both = k.vector(two)
-                                    there = k.load(places[0], both.t, align=8) + both if turn else both
-                                    k.store(there, places[0], align=8)
+                                    k.store(both if turn == 0 else k.load(place, both.t, align=8) + both, place, align=8)
                                     continue
-                                for x, place in zip(two, places, strict=True):
-                                    k.store(k.load(place, "f32") + x if turn else x, place)
+                                for half, x in enumerate(two):
+                                    place = mine + ((line * pitch + s.lanes.column(t, half, group)) << 2)
+                                    k.store(x if turn == 0 else k.load(place, "f32") + x, place)
         k.barrier()
         slabs = [self.shared + i * slab for i in range(count)]
         pairs = s.tile_n // 2
