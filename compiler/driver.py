@@ -13,7 +13,7 @@ from ingot import __version__
 from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
 from ingot.compiler.importer import import_model
 from ingot.compiler.weights import WeightStore
-from ingot.compiler.weights_program import Sources, weights_of
+from ingot.compiler.weights_program import Sources, WeightsProgram, weights_of
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context
 from ingot.dialects.plain import attribute
@@ -114,7 +114,8 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
                 raise ModelError(f"weight {name!r} is read both as {used[name][0]} and as {read[0]}", cure="store it twice")
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
-    weights = weights_of(buffer.getvalue(), used, sources)
+    program = WeightsProgram(buffer.getvalue())
+    weights = weights_of(program, used, sources)
     names: Any = attribute(func.attributes["inputs"])
     types: Any = attribute(func.attributes["input_types"])
     arguments = func.regions[0].blocks[0].arguments
@@ -125,7 +126,12 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
         if op.name == "ingot.output"
     }
     order: Any = attribute(func.attributes["ingot.outputs"]) if len(stages) > 1 else tuple(found)
-    infos = {name: WeightInfo(w.dtype, w.shape, "") for name, w in weights.items()}
+    made = frozenset(sources.made) if isinstance(sources, WeightStore) else frozenset()
+
+    def is_made(name: str) -> bool:
+        return made.issuperset(program.sources_of(name) if name in program.outputs else [name])
+
+    infos = {name: WeightInfo(w.dtype, w.shape, "", made=is_made(name)) for name, w in weights.items()}
     needs = (STAGES,) if len(stages) > 1 else ()
     folded = sources.folded(_read_weights(module)) if isinstance(sources, WeightStore) else {}
     outputs = tuple(found[n] for n in order)

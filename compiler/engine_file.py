@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from ingot.container import ALIGNMENT, ELEMENT_TYPES, PADDING, AtomicFile, Part, header_bytes, header_length, layout
 from ingot.dtypes import DTYPES
-from ingot.engine import IR, KEY, SEAL, Engine, EngineHeader, Weight, WeightInfo
+from ingot.engine import IR, KEY, SEAL, Engine, EngineHeader, Weight
 from ingot.errors import EngineError
 
 _NO_HASH = "0" * 64
@@ -34,10 +34,9 @@ def write_engine(engine: Engine, path: str | os.PathLike, *, weights: bool = Tru
     Raises:
         EngineError: a weight has no data, or the file cannot be written.
     """
-    kept = sorted(engine.weights) if weights else []
+    kept = sorted(name for name in engine.weights if weights or engine.header.weights[name].made)
     infos = {
-        name: WeightInfo(w.dtype, w.shape, w.sha256 or _NO_HASH, name in engine.weights and weights)
-        for name, w in sorted(engine.header.weights.items())
+        name: replace(w, sha256=w.sha256 or _NO_HASH, stored=name in kept) for name, w in sorted(engine.header.weights.items())
     }
     for name in kept:
         if name.startswith((PADDING, "ingot.", "__")):

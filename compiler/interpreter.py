@@ -276,11 +276,14 @@ class _Run:
                 return x.transpose(attribute(op.attributes["perm"]))
             case "expand":
                 return np.broadcast_to(x, shape)
+        if 0 in shape:
+            return np.empty(shape, x.dtype)
         starts = [dims.evaluate(dims.parse(s), self.symbols) for s in attribute(op.attributes["starts"])]
         picks = []
-        for start, step, n in zip(starts, attribute(op.attributes["steps"]), shape, strict=True):
+        for start, step, n, size in zip(starts, attribute(op.attributes["steps"]), shape, x.shape, strict=True):
             stop = start + step * n
-            picks.append(slice(start, stop if stop >= 0 else None, step) if n else slice(0, 0))
+            assert all(0 <= i < size for i in (start, stop - step)), f"{op} reads {start} to {stop - step} of {size}"
+            picks.append(slice(start, stop if stop >= 0 else None, step))
         return x[tuple(picks)]
 
     def _guard(self, op: ir.Operation) -> None:

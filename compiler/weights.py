@@ -140,12 +140,14 @@ class WeightStore:
 
     Attributes:
         constants: small tensors of the model that are not weights but parts of the IR, by name.
+        made: names of those that passes made, which no model has.
     """
 
     def __init__(self) -> None:
         self._sources: dict[str, WeightSource] = {}
         self._examined: set[str] = set()
         self.constants: dict[str, WeightSource] = {}
+        self.made: set[str] = set()
 
     def __getitem__(self, name: str) -> WeightSource:
         return self._sources[name]
@@ -168,9 +170,12 @@ class WeightStore:
         self._sources[name] = source
         return name
 
-    def add_array(self, name: str, array: np.ndarray) -> str:
-        """Store an array; see `add`."""
-        return self.add(name, WeightSource.from_array(array))
+    def add_array(self, name: str, array: np.ndarray, *, made: bool = False) -> str:
+        """Store an array, of the model or `made` by a pass; see `add`."""
+        name = self.add(name, WeightSource.from_array(array))
+        if made:
+            self.made.add(name)
+        return name
 
     def elements(self, name: str) -> np.ndarray:
         """The elements of a weight, for a decision that the IR keeps: a refit with others is refused (`folded`), unless the IR

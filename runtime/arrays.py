@@ -64,6 +64,11 @@ def to_storage(array: np.ndarray, onnx_type: OnnxType) -> np.ndarray:
         return packed
     if array.flags.c_contiguous and array.ctypes.data % CALLER_ALIGNMENT == 0:
         return array
+    return aligned_copy(array)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """A contiguous copy in memory of its own."""
     copy = allocate(array.nbytes).view(array.dtype)[: array.size].reshape(array.shape)
     copy[...] = array
     return copy

@@ -35,7 +35,8 @@ class CpuDevice:
     name = "cpu"
 
     def __init__(self, target: Target, threads: int | None = None) -> None:
-        self.target, self.threads = target, threads
+        self.target = self.own_target = target
+        self.threads = threads
 
     def prepare(
         self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None

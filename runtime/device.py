@@ -121,11 +121,13 @@ class Device(Protocol):
 
     Attributes:
         name: `cpu` or `cuda:N`.
-        target: what kernels are compiled for.
+        target: what kernels for any shape are compiled for: those that `ingot compile --target` made serve all such devices.
+        own_target: the same with what is known of this very device, for kernels of one shape.
     """
 
     name: str
     target: Target
+    own_target: Target
 
     def prepare(
         self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
@@ -153,8 +155,8 @@ def open_device(name: str | None, loader: ProgramLoader, *, threads: int | None 
         from ingot.runtime.cpu_device import CpuDevice
 
         return CpuDevice(loader.host_target(), threads)
-    kind, _, ordinal = name.partition(":")
-    if kind == "cuda" and (ordinal or "0").isdigit():
+    kind, _, ordinal = name.partition(":") if isinstance(name, str) else (None, "", "")
+    if kind == "cuda" and (ordinal or "0").isdecimal():
         from ingot.runtime.cuda_device import CudaDevice
 
         return CudaDevice(int(ordinal or "0"), priority)

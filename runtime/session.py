@@ -106,6 +106,7 @@ class Session:
         loader.expect(self.engine)
         with self._report.step("device"):
             self.device = open_device(device, loader, threads=threads, priority=priority)
+        self._stream = self._as_stream(stream)
         mode = check_mode(specialize)
         loader.passes = machine_passes(
             self.device.target, tf32=tf32, fast_accumulation=fast_accumulation, specialize=mode
@@ -124,7 +125,6 @@ class Session:
         self._outputs = {name: i for i, name in enumerate(self._specs)}
         self._types = first.types
         self._lock = threading.Lock()
-        self._stream = self._as_stream(stream)
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs, in order."""
@@ -277,6 +277,8 @@ class Session:
     def _wanted(self, output_names: Sequence[str] | None) -> list[int]:
         if output_names is None:
             return list(range(len(self._outputs)))
+        if isinstance(output_names, str):
+            raise InputError(f"{output_names!r} is one name, not a list of names", cure=f"give [{output_names!r}]")
         for name in output_names:
             if name not in self._outputs:
                 raise InputError(f"no output is named {name!r}", cure=f"outputs are {', '.join(self._outputs)}")
@@ -291,6 +293,9 @@ class Session:
             raise InputError("no array was given for this input", node=missing[0], cure=f"needed are {', '.join(missing)}")
 
     def _arrays(self, feed: Mapping[str, Any]) -> list[Any]:
+        if not isinstance(feed, Mapping):
+            cure = f"give a dictionary: {{{next(iter(self._inputs), 'x')!r}: array}}"
+            raise InputError(f"the inputs are a {type(feed).__name__}", cure=cure)
         self._check_names(feed)
         convert = self._executable.as_input
         return [convert(feed[spec.name], spec.name, t) for spec, t in zip(self.program.inputs, self._types, strict=True)]

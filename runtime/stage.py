@@ -32,14 +32,16 @@ class Stage:
         self, loaded: LoadedProgram, loader: ProgramLoader, device: Device, engine: Engine, mode: Mode, max_contexts: int
     ) -> None:
         self.program = loaded.program
-        self._loader, self._target = loader, device.target
-        self.executable = device.prepare(loaded, engine.weights, Specializer(self._specialize, mode))
+        program, target, self._target = loaded.program, device.own_target, device.target
+
+        # It refers to no stage: memory goes with the last reference to a session, and waits for no garbage collector.
+        def specialize(env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
+            return loader.specialize(program, env, live, target)
+
+        self.executable = device.prepare(loaded, engine.weights, Specializer(specialize, mode))
         self.contexts = ContextPool(self.executable.new_context, max_contexts)
         self.binder = ShapeBinder(self.program)
         self.types = [ONNX_TYPE_BY_NAME[spec.onnx_type] for spec in self.program.inputs]
-
-    def _specialize(self, env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
-        return self._loader.specialize(self.program, env, live, self._target)
 
     def elements(self, stored: Sequence[Any], shapes: Shapes) -> list[int]:
         """The elements of inputs of these shapes on which sizes depend; what lies in the GPU's memory is waited for.

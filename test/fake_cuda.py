@@ -104,6 +104,7 @@ class FakeCuda:
         limit: bytes that may be allocated.
         on_launch: called with each launch's (name, grid, parameters).
         early: of each launch, whether it may start before the kernel before it has ended.
+        events: those that exist.
         fault: an error that waiting raises from now on.
     """
 
@@ -118,6 +119,7 @@ class FakeCuda:
         self.fault: DeviceError | None = None
         self.past: set[int] = set()
         self.early: list[bool] = []
+        self.events: set[int] = set()
         self._handles = 100
 
     def named(self, *names: str) -> list[tuple]:
@@ -176,6 +178,13 @@ class FakeCuda:
         self.log.append(("download", nbytes, stream))
         ctypes.memmove(host, device, nbytes)
 
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int, stream: int
+    ) -> None:
+        assert rows == 1 or min(target_pitch, source_pitch) >= width
+        for i in range(rows):
+            ctypes.memmove(target + i * target_pitch, source + i * source_pitch, width)
+
     def stream(self, priority: int = 0) -> int:
         handle = self._handle()
         self.log.append(("stream", handle, priority))
@@ -189,9 +198,12 @@ class FakeCuda:
         self.activate()
 
     def event(self, *, timing: bool = False) -> int:
-        return self._handle()
+        handle = self._handle()
+        self.events.add(handle)
+        return handle
 
-    def destroy_event(self, event: int) -> None: ...
+    def destroy_event(self, event: int) -> None:
+        self.events.remove(event)
 
     def elapsed_ms(self, start: int, end: int) -> float:
         return 0.5

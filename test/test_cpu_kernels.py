@@ -219,6 +219,23 @@ def test_matmul_dynamic():
     check(d, *({"m": m, "k": k, "n": n} for m, k, n in ((1, 1, 1), (50, 300, 77), (14, 64, 33))), tol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_matmul_of_rows_that_may_be_one(dtype):
+    """One row, as in decoding, takes a way of its own through the kernel."""
+    for b in (contiguous(dtype, 301, 1100), transposed(dtype, 301, 1100), strided(dtype, (301, 1100), (3300, 3))):
+        d = matmul(contiguous(dtype, "m", 301), b, contiguous("f32", "m", 1100), body=region("f32", *GELU))
+        check(d, {"m": 1}, {"m": 2}, tol=1e-5)
+    d = matmul(contiguous("f32", "b", "m", 64), contiguous("f32", "b", 64, 90), contiguous("f32", "b", "m", 90))
+    check(d, {"b": 3, "m": 1}, {"b": 2, "m": 3}, tol=1e-5)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_matmul_of_long_rows(m):
+    """Rows of B that lie in pages of their own are read in pieces."""
+    for n in (1025, 2000):
+        check(matmul(contiguous("f32", m, 37), contiguous("f32", 37, n), contiguous("f32", m, n)), tol=1e-5)
+
+
 def test_matmul_batches():
     check(matmul(contiguous("f32", 2, 3, 20, 16), contiguous("f32", 1, 3, 16, 24), contiguous("f32", 2, 3, 20, 24)), tol=1e-5)
     check(matmul(contiguous("f32", 5, 1, 16), contiguous("f32", 5, 16, 24), contiguous("f32", 5, 1, 24)), tol=1e-5)

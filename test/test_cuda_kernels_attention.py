@@ -13,13 +13,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 from cuda_emulation import check, run_emulated
+from target_limits import check_limits
 
-from ingot.compiler.codegen.cuda_attention import MMA_SCHEDULES, WGMMA_SCHEDULES, choose
+from ingot.compiler.codegen.cuda_attention import EIGHT_WARPS, MMA_SCHEDULES, WGMMA_SCHEDULES, choose
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule
 from ingot.compiler.codegen.cuda_attention_problem import attention_problem
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.cubin_resources import resources
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import kernel_context
@@ -60,7 +62,7 @@ def test_depths(depth: int) -> None:
     check(d, "sm_90a", WgmmaAttentionSchedule(16))
 
 
-@pytest.mark.parametrize("schedule", MMA_SCHEDULES, ids=str)
+@pytest.mark.parametrize("schedule", [*MMA_SCHEDULES, *EIGHT_WARPS], ids=str)
 def test_mma_schedules(schedule: MmaAttentionSchedule) -> None:
     check(make.attention(1, 1, schedule.rows + 1, 2 * schedule.keys + 3, 64, causal=True), "sm_80", schedule)
 
@@ -202,7 +204,7 @@ def test_assembles_for_every_target(target: str) -> None:
     with kernel_context():
         emitted = emit(d, BY_NAME[target])
         ptx = compile_kernels(emitted.module, target, stop="ptx")
-        assert compile_kernels(ptx, target, start="ptx")[:4] == b"\x7fELF"
+    check_limits(emitted.plan, compile_kernels(ptx, target, start="ptx"), BY_NAME[target])
     schedule = choose(attention_problem(d), BY_NAME[target])
     if target == "sm_90a":
         assert isinstance(schedule, WgmmaAttentionSchedule)
@@ -218,6 +220,21 @@ def test_assembles_for_every_target(target: str) -> None:
         found = len(re.findall(rf"mma\.sync\.aligned\.m16n8k{k}\.row\.col\.f32\.f16", ptx))
         assert found
         assert found % per_tile == 0
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_86", "sm_89", "sm_120a"])
+@pytest.mark.parametrize("depth", [64, 128])
+def test_an_sm_of_a_geforce_card_holds_eight_warps(target: str, depth: int) -> None:
+    """Of any shape, with a mask: four warps of 32 rows each would spill."""
+    d = make.attention("b", 16, "q", "k", depth, mask=("b", 1, "q", "k"))
+    with kernel_context():
+        emitted = emit(d, BY_NAME[target])
+        cubin = compile_kernels(emitted.module, target)
+    check_limits(emitted.plan, cubin, BY_NAME[target])
+    launch = emitted.plan.launches[0]
+    found = resources(cubin)[launch.symbol]
+    blocks = BY_NAME[target].resident_blocks(launch.block[0], found.registers, launch.shared_bytes + found.shared_bytes)
+    assert blocks * launch.block[0] >= 8 * 32
 
 
 def test_nothing_keeps_wgmma_from_overlapping() -> None:

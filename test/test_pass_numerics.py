@@ -18,8 +18,9 @@ from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
 from ingot.passes import Pipeline
 
 LIT = Path(__file__).parent / "lit" / "passes"
-PASSES = ("canonicalize", "fold_batch_norm", "fold_constants", "fuse", "layout", "materialize_views", "plan_buffers",
-          "quantize_products", "recognize_attention", "recognize_norms")  # fmt: skip
+PASSES = ("canonicalize", "fold_affine", "fold_batch_norm", "fold_constants", "fuse", "layout", "materialize_views",
+          "merge_products", "order_results", "plan_buffers", "quantize_products", "recognize_attention", "recognize_norms",
+          "split_stages")  # fmt: skip
 _INTEGERS = {"int8": (-128, 127), "uint8": (0, 255), "int4": (-8, 7), "uint4": (0, 15)}  # what quantized tensors hold
 SIZES = {"N": 6, "M": 1, "K": 5, "P": 4, "S": 4, "T": 7, "B": 2, "H": 5, "C": 9}
 

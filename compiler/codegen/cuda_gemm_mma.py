@@ -57,6 +57,13 @@ class MmaSchedule:
     def stage_bytes(self) -> int:
         return (self.tile_m + self.tile_n) * self.k_bytes
 
+    @property
+    def registers(self) -> int:
+        """Registers of a thread, about: accumulators, fragments of a step and of the next one, and addresses."""
+        fragments = 4 * (self.warp_m + self.warp_n) // 16
+        chunks = self.stage_bytes // (16 * 32 * self.warps)
+        return self.warp_m * self.warp_n // 32 + 2 * fragments + chunks + 36
+
 
 # Tiles the cost model chooses from, largest first.
 MMA_TILES: tuple[MmaSchedule, ...] = (

@@ -67,7 +67,7 @@ from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
-from ingot.cuda_targets import facts
+from ingot.cuda_targets import WHOLE_SM_TFLOPS, facts
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import KernelLaunch, KernelPlan
@@ -97,8 +97,15 @@ class Estimate:
 
 
 def tensor_core_seconds(
-    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float,
-    adding: float | None = None, turns: float = 0.0, reach: float = 0.85,
+    p: GemmProblem,
+    target: Target,
+    tile: tuple[int, int],
+    splits: int,
+    blocks: int,
+    efficiency: float,
+    adding: float | None = None,
+    turns: float = 0.0,
+    reach: float = 0.85,
 ) -> float:
     """Time of a tiled product: waves of tiles at the machine's rate, operands from memory, and the splits' partial sums.
 
@@ -109,7 +116,7 @@ def tensor_core_seconds(
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
     batch = max(1, constant(dims.product(p.batch)))
-    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits) * (PROMOTED_SHARE if promotes(p, target) else 1.0)
+    rate = tensor_core_rate(p, target) * (PROMOTED_SHARE if promotes(p, target) else 1.0)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
     rounds = turns or math.ceil(tiles / f.sms)
@@ -133,6 +140,14 @@ def tensor_core_seconds(
     return max(busy, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + end + extra
 
 
+def tensor_core_rate(p: GemmProblem, target: Target) -> float:
+    """Operations per second that a GPU's tensor cores do of a product's."""
+    f, bits = facts(target), max(p.a.bits, p.b.bits)
+    if p.acc == "i32":
+        return f.peak("i8")
+    return f.peak("4") if bits == 4 else f.tflops * 1e12 * 16 / bits
+
+
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
     """The estimate of a schedule as stream-K with `blocks` on each SM; None where tiles fill whole waves, nearly, or sizes are
     not constant."""
@@ -149,8 +164,12 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
 
 
 def wgmma_schedules(
-    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[WgmmaSchedule] = WgmmaSchedule,
-    plan: Callable[[Any], Any] | None = None, beside: float = 0.82,
+    p: GemmProblem,
+    target: Target,
+    tiles: Sequence[WgmmaTile] = WGMMA_TILES,
+    kind: type[WgmmaSchedule] = WgmmaSchedule,
+    plan: Callable[[Any], Any] | None = None,
+    beside: float = 0.82,
 ) -> Iterator[Estimate]:
     """Estimates of all wgmma schedules of a kind that fit.
 
@@ -209,7 +228,10 @@ def cluster_seconds(cluster: int, rows: int, cols: int) -> float:
 
 
 def cluster_schedules(
-    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[ClusterSchedule] = ClusterSchedule,
+    p: GemmProblem,
+    target: Target,
+    tiles: Sequence[WgmmaTile] = WGMMA_TILES,
+    kind: type[ClusterSchedule] = ClusterSchedule,
     plan_of: Callable[[Any], Any] | None = None,
 ) -> Iterator[Estimate]:
     """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped.
@@ -274,6 +296,9 @@ def mma_estimates(
 ) -> Iterator[Estimate]:
     """Estimates of schedules, each with all splits of K (and as stream-K), for operands of `bits` bits in shared memory."""
     steps = max(1, constant(p.k) * bits // 1024)
+    # Small tiles need more bytes for each product: the slower an SM's tensor cores are, the less they wait for them.
+    need = tensor_core_rate(p, target) / facts(target).sms * bits / 16
+    loss = 0.3 if target.wgmma else 0.3 * min(1.0, max(2 / 3, need / (WHOLE_SM_TFLOPS * 1e12)))
     for s in tiles:
         blocks = min(
             target.shared_bytes // (s.stages * s.stage_bytes),
@@ -281,8 +306,13 @@ def mma_estimates(
             4 if s.warps <= 4 else 2,
         )
         area = s.tile_m * s.tile_n
-        share = 0.75 * min(1.0, (area / (128 * 256)) ** 0.3) * (0.65 if target.wgmma else 1.0)
-        share *= 1.0 if s.k_bytes == 128 else 0.9
+        share = 0.75 * min(1.0, (area / (128 * 256)) ** loss) * (1.0 if s.k_bytes == 128 else 0.9)
+        if target.wgmma:
+            share *= 0.65  # beside instructions that read shared memory by themselves
+        else:
+            blocks = max(1, target.resident_blocks(32 * s.warps, s.registers, s.stages * s.stage_bytes))
+            # A warp to each quarter of an SM waits at every barrier.
+            share *= min(1.0, s.warps * blocks / 8) ** 0.1
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break

@@ -232,12 +232,14 @@ def resolve_slice(node: Node, size: Dim, start: Dim, end: Dim, step: int) -> tup
             length = dims.maximum(length, 0)
         return first, node.defined(dims.ceildiv(length, step))
     # Going down: start within [0, size - 1], end within [-1, size - 1].
-    first = size - 1
+    first = size - 1  # -1 where there is no element
     if dims.has_signed(start):
-        first = dims.minimum(dims.maximum(_from_the_beginning(start, size), 0), size - 1)  # -1 where there is no element
-    elif isinstance(start, int) and start < 0:
-        first = size + start if start == -1 or dims.is_nonnegative(size + start) else dims.maximum(size + start, 0)
-    elif not isinstance(start, int) or start < UNBOUNDED:
+        first = dims.minimum(dims.maximum(_from_the_beginning(start, size), 0), size - 1)
+    elif isinstance(start, int) and start < -1:
+        first = size + start
+        if not dims.is_nonnegative(first):
+            first = dims.minimum(dims.maximum(first, 0), size - 1)
+    elif start != -1 and (not isinstance(start, int) or start < UNBOUNDED):
         first = clamp_position(node, start, size - 1, "start")
     last = -1
     if dims.has_signed(end):

@@ -52,68 +52,244 @@
 
 // -----
 
-// Must not fire: the product is read by something else too; its element enters twice; the scale is an input;
-// the weight is shared.
-// CHECK:      "ingot.weight"() {name = "w"}
+// Fires: the columns of a product's weight and of a transposed convolution's are scaled, and nothing is added. Must not fire: of
+// a transposed convolution in groups, of weights alone.
+// CHECK:      ^bb0(%[[X:.*]]: tensor<?x4x2xf32
+// CHECK-DAG:  %[[V:.*]] = "ingot.weight"() {name = "v#1"} : () -> tensor<2x2xf32>
+// CHECK-DAG:  %[[W:.*]] = "ingot.weight"() {name = "w#1"} : () -> tensor<2x3x2xf32>
+// CHECK-DAG:  %[[U:.*]] = "ingot.weight"() {name = "u"} : () -> tensor<2x3x1xf32>
+// CHECK-DAG:  %[[M:.*]] = "ingot.matmul"(%[[X]], %[[V]])
+// CHECK-DAG:  %[[C:.*]] = "ingot.conv"(%[[X]], %[[W]])
+// CHECK-DAG:  %[[D:.*]] = "ingot.conv"(%[[X]], %[[U]])
+// CHECK-NOT:    "ingot.addf"
+// CHECK:      "ingot.output"(%[[M]])
+// CHECK-NEXT: "ingot.output"(%[[C]])
+// CHECK-NEXT: "ingot.output"(%[[D]])
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x4x2xf32, #ingot.dims<["N"]>>):
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<2x2xf32>
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<2x3x2xf32>
+  %u = "ingot.weight"() {name = "u"} : () -> tensor<2x3x1xf32>
+  %scale = "ingot.weight"() {name = "scale"} : () -> tensor<2xf32>
+  %m = "ingot.matmul"(%x, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x4x2xf32, #ingot.dims<["N"]>>, tensor<2x2xf32>) -> tensor<?x4x2xf32, #ingot.dims<["N"]>>
+  %ms = "ingot.pointwise"() ({
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %e = "ingot.load"(%m) : (tensor<?x4x2xf32, #ingot.dims<["N"]>>) -> f32
+    %g = "ingot.mulf"(%f, %e) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x4x2xf32, #ingot.dims<["N"]>>
+  %c = "ingot.conv"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", strides = array<i64: 1>, dilations = array<i64: 1>, pads = array<i64: 0, 0>, groups = 1, transposed,
+      output_padding = array<i64: 0>}
+    : (tensor<?x4x2xf32, #ingot.dims<["N"]>>, tensor<2x3x2xf32>) -> tensor<?x6x2xf32, #ingot.dims<["N"]>>
+  %cs = "ingot.pointwise"() ({
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %e = "ingot.load"(%c) : (tensor<?x6x2xf32, #ingot.dims<["N"]>>) -> f32
+    %g = "ingot.mulf"(%f, %e) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x6x2xf32, #ingot.dims<["N"]>>
+  %d = "ingot.conv"(%x, %u) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", strides = array<i64: 1>, dilations = array<i64: 1>, pads = array<i64: 0, 0>, groups = 2, transposed,
+      output_padding = array<i64: 0>}
+    : (tensor<?x4x2xf32, #ingot.dims<["N"]>>, tensor<2x3x1xf32>) -> tensor<?x6x2xf32, #ingot.dims<["N"]>>
+  %ds = "ingot.pointwise"() ({
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %e = "ingot.load"(%d) : (tensor<?x6x2xf32, #ingot.dims<["N"]>>) -> f32
+    %g = "ingot.mulf"(%f, %e) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x6x2xf32, #ingot.dims<["N"]>>
+  %sum = "ingot.pointwise"() ({
+    %e = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %f = "ingot.addf"(%e, %e) : (f32, f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<2xf32>
+  "ingot.output"(%ms) {name = "ms", type = "float"} : (tensor<?x4x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%cs) {name = "cs", type = "float"} : (tensor<?x6x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%ds) {name = "ds", type = "float"} : (tensor<?x6x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%sum) {name = "sum", type = "float"} : (tensor<2xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Must not fire: the product's element enters twice; the scale is an input; there is one of each row, as many as columns, or of
+// each element; it follows a maximum; one row of products serves all rows; the weight's elements are integers; the weight is shared.
+// CHECK-DAG:  "ingot.weight"() {name = "w0"}
+// CHECK-DAG:  %[[W1:.*]] = "ingot.weight"() {name = "w1"}
+// CHECK-DAG:  "ingot.weight"() {name = "w2"}
+// CHECK-DAG:  "ingot.weight"() {name = "w3"}
+// CHECK-DAG:  "ingot.weight"() {name = "w4"}
+// CHECK-DAG:  "ingot.weight"() {name = "w5"}
+// CHECK-DAG:  "ingot.weight"() {name = "w6"}
+// CHECK-DAG:  "ingot.weight"() {name = "z"}
+// CHECK-DAG:  "ingot.matmul"(%{{.*}}, %[[W1]])
+// CHECK:      sym_name = "main"
 // CHECK-NOT:  sym_name = "weights"
 "ingot.func"() ({
-^bb0(%x: tensor<4x3xf32>, %t: tensor<2xf32>):
-  %w = "ingot.weight"() {name = "w"} : () -> tensor<3x2xf32>
+^bb0(%x: tensor<2x3xf32>, %row: tensor<1x3xf32>, %t: tensor<2xf32>):
+  %w0 = "ingot.weight"() {name = "w0"} : () -> tensor<3x2xf32>
+  %w1 = "ingot.weight"() {name = "w1"} : () -> tensor<3x2xf32>
+  %w2 = "ingot.weight"() {name = "w2"} : () -> tensor<3x2xf32>
+  %w3 = "ingot.weight"() {name = "w3"} : () -> tensor<3x2xf32>
+  %w4 = "ingot.weight"() {name = "w4"} : () -> tensor<3x2xf32>
+  %w5 = "ingot.weight"() {name = "w5"} : () -> tensor<3x2xf32>
+  %w6 = "ingot.weight"() {name = "w6"} : () -> tensor<3x2xi8>
+  %all = "ingot.weight"() {name = "all"} : () -> tensor<2x2xf32>
+  %z = "ingot.weight"() {name = "z"} : () -> tensor<3x2xf32>
   %scale = "ingot.weight"() {name = "scale"} : () -> tensor<2xf32>
-  %c = "ingot.matmul"(%x, %w) ({
+  %rows = "ingot.weight"() {name = "rows"} : () -> tensor<2x1xf32>
+  %p0 = "ingot.matmul"(%x, %w0) ({
   ^bb0(%a: f32):
     "ingot.yield"(%a) : (f32) -> ()
-  }) {acc = "f32"} : (tensor<4x3xf32>, tensor<3x2xf32>) -> tensor<4x2xf32>
-  %d = "ingot.pointwise"() ({
-    %e = "ingot.load"(%c) : (tensor<4x2xf32>) -> f32
-    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
-    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
-    "ingot.yield"(%g) : (f32) -> ()
-  }) : () -> tensor<4x2xf32>
-  %p = "ingot.matmul"(%x, %w) ({
-  ^bb0(%a: f32):
-    "ingot.yield"(%a) : (f32) -> ()
-  }) {acc = "f32"} : (tensor<4x3xf32>, tensor<3x2xf32>) -> tensor<4x2xf32>
-  %q = "ingot.pointwise"() ({
-    %e = "ingot.load"(%p) : (tensor<4x2xf32>) -> f32
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xf32>) -> tensor<2x2xf32>
+  %q0 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p0) : (tensor<2x2xf32>) -> f32
     %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
     %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
     %h = "ingot.mulf"(%g, %e) : (f32, f32) -> f32
     "ingot.yield"(%h) : (f32) -> ()
-  }) : () -> tensor<4x2xf32>
-  %u = "ingot.matmul"(%x, %w) ({
+  }) : () -> tensor<2x2xf32>
+  %p1 = "ingot.matmul"(%x, %w1) ({
   ^bb0(%a: f32):
     "ingot.yield"(%a) : (f32) -> ()
-  }) {acc = "f32"} : (tensor<4x3xf32>, tensor<3x2xf32>) -> tensor<4x2xf32>
-  %v = "ingot.pointwise"() ({
-    %e = "ingot.load"(%u) : (tensor<4x2xf32>) -> f32
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xf32>) -> tensor<2x2xf32>
+  %q1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p1) : (tensor<2x2xf32>) -> f32
     %f = "ingot.load"(%t) : (tensor<2xf32>) -> f32
     %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
     "ingot.yield"(%g) : (f32) -> ()
-  }) : () -> tensor<4x2xf32>
-  %z = "ingot.weight"() {name = "z"} : () -> tensor<3x2xf32>
-  %z0 = "ingot.matmul"(%x, %z) ({
+  }) : () -> tensor<2x2xf32>
+  %p2 = "ingot.matmul"(%x, %w2) ({
   ^bb0(%a: f32):
     "ingot.yield"(%a) : (f32) -> ()
-  }) {acc = "f32"} : (tensor<4x3xf32>, tensor<3x2xf32>) -> tensor<4x2xf32>
-  %z1 = "ingot.pointwise"() ({
-    %e = "ingot.load"(%z0) : (tensor<4x2xf32>) -> f32
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xf32>) -> tensor<2x2xf32>
+  %q2 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p2) : (tensor<2x2xf32>) -> f32
+    %f = "ingot.load"(%rows) : (tensor<2x1xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<2x2xf32>
+  %p3 = "ingot.matmul"(%x, %w3) ({
+  ^bb0(%a: f32):
+    %zero = "ingot.const"() {value = 0.0 : f32} : () -> f32
+    %m = "ingot.maxf"(%a, %zero) : (f32, f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xf32>) -> tensor<2x2xf32>
+  %q3 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p3) : (tensor<2x2xf32>) -> f32
     %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
     %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
     "ingot.yield"(%g) : (f32) -> ()
-  }) : () -> tensor<4x2xf32>
+  }) : () -> tensor<2x2xf32>
+  %p4 = "ingot.matmul"(%row, %w4) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<1x3xf32>, tensor<3x2xf32>) -> tensor<1x2xf32>
+  %q4 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p4) : (tensor<1x2xf32>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<2x2xf32>
+  %p5 = "ingot.matmul"(%x, %w5) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xf32>) -> tensor<2x2xf32>
+  %q5 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p5) : (tensor<2x2xf32>) -> f32
+    %f = "ingot.load"(%all) : (tensor<2x2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<2x2xf32>
+  %p6 = "ingot.matmul"(%x, %w6) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xi8>) -> tensor<2x2xf32>
+  %q6 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p6) : (tensor<2x2xf32>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<2x2xf32>
+  %z0 = "ingot.matmul"(%x, %z) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xf32>) -> tensor<2x2xf32>
+  %z1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%z0) : (tensor<2x2xf32>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<2x2xf32>
   %z2 = "ingot.matmul"(%x, %z) ({
   ^bb0(%a: f32):
     "ingot.yield"(%a) : (f32) -> ()
-  }) {acc = "f32"} : (tensor<4x3xf32>, tensor<3x2xf32>) -> tensor<4x2xf32>
-  "ingot.output"(%z1) {name = "z1", type = "float"} : (tensor<4x2xf32>) -> ()
-  "ingot.output"(%z2) {name = "z2", type = "float"} : (tensor<4x2xf32>) -> ()
-  "ingot.output"(%c) {name = "c", type = "float"} : (tensor<4x2xf32>) -> ()
-  "ingot.output"(%d) {name = "d", type = "float"} : (tensor<4x2xf32>) -> ()
-  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<4x2xf32>) -> ()
-  "ingot.output"(%v) {name = "v", type = "float"} : (tensor<4x2xf32>) -> ()
+  }) {acc = "f32"} : (tensor<2x3xf32>, tensor<3x2xf32>) -> tensor<2x2xf32>
+  "ingot.output"(%q0) {name = "q0", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%q1) {name = "q1", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%q2) {name = "q2", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%q3) {name = "q3", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%q4) {name = "q4", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%q5) {name = "q5", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%q6) {name = "q6", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%z1) {name = "z1", type = "float"} : (tensor<2x2xf32>) -> ()
+  "ingot.output"(%z2) {name = "z2", type = "float"} : (tensor<2x2xf32>) -> ()
   "ingot.return"() : () -> ()
-}) {sym_name = "main", inputs = ["x", "t"], input_types = ["float", "float"]} : () -> ()
+}) {sym_name = "main", inputs = ["x", "row", "t"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: the product, or what stands between it and the scale, is an output too.
+// CHECK-DAG:  "ingot.weight"() {name = "v"}
+// CHECK-DAG:  "ingot.weight"() {name = "w"}
+// CHECK:      "ingot.matmul"
+// CHECK:      "ingot.matmul"
+// CHECK-NOT:  sym_name = "weights"
+"ingot.func"() ({
+^bb0(%x: tensor<?x3xf32, #ingot.dims<["N"]>>):
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<3x2xf32>
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<3x2xf32>
+  %scale = "ingot.weight"() {name = "scale"} : () -> tensor<2xf32>
+  %c = "ingot.matmul"(%x, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x3xf32, #ingot.dims<["N"]>>, tensor<3x2xf32>) -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %d = "ingot.pointwise"() ({
+    %e = "ingot.load"(%c) : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %p = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x3xf32, #ingot.dims<["N"]>>, tensor<3x2xf32>) -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %q = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  %r = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.load"(%scale) : (tensor<2xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<?x2xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%c) {name = "c", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%d) {name = "d", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%r) {name = "r", type = "float"} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
 
 // -----
 

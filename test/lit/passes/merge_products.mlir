@@ -141,3 +141,273 @@
   "ingot.output"(%o) {name = "o", type = "float"} : (tensor<4x16xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "i", "t"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: epilogues that read the position, an input, a weight of all elements or of each row; columns that are no whole
+// vectors; weights in a batch; two results; products of weights alone.
+// CHECK-NOT:  "ingot.slice"
+// CHECK-COUNT-14: "ingot.matmul"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<4x8xf32>, %t: tensor<1x4x8xf32>, %r: tensor<4xf32>):
+  %h = "ingot.weight"() {name = "h"} : () -> tensor<4x8xf32>
+  %i0 = "ingot.weight"() {name = "i0"} : () -> tensor<8x4xf32>
+  %r0 = "ingot.weight"() {name = "r0"} : () -> tensor<8x4xf32>
+  %f0 = "ingot.weight"() {name = "f0"} : () -> tensor<8x4xf32>
+  %full0 = "ingot.weight"() {name = "full0"} : () -> tensor<4x4xf32>
+  %c0 = "ingot.weight"() {name = "c0"} : () -> tensor<8x4xf32>
+  %col0 = "ingot.weight"() {name = "col0"} : () -> tensor<4x1xf32>
+  %n0 = "ingot.weight"() {name = "n0"} : () -> tensor<8x3xf32>
+  %b0 = "ingot.weight"() {name = "b0"} : () -> tensor<1x8x4xf32>
+  %k0 = "ingot.weight"() {name = "k0"} : () -> tensor<8x4xf32>
+  %i1 = "ingot.weight"() {name = "i1"} : () -> tensor<8x4xf32>
+  %r1 = "ingot.weight"() {name = "r1"} : () -> tensor<8x4xf32>
+  %f1 = "ingot.weight"() {name = "f1"} : () -> tensor<8x4xf32>
+  %full1 = "ingot.weight"() {name = "full1"} : () -> tensor<4x4xf32>
+  %c1 = "ingot.weight"() {name = "c1"} : () -> tensor<8x4xf32>
+  %col1 = "ingot.weight"() {name = "col1"} : () -> tensor<4x1xf32>
+  %n1 = "ingot.weight"() {name = "n1"} : () -> tensor<8x3xf32>
+  %b1 = "ingot.weight"() {name = "b1"} : () -> tensor<1x8x4xf32>
+  %k1 = "ingot.weight"() {name = "k1"} : () -> tensor<8x4xf32>
+  %pi0 = "ingot.matmul"(%x, %i0) ({
+  ^bb0(%a: f32):
+    %i = "ingot.index"() {axis = 1} : () -> i64
+    %e = "ingot.sitofp"(%i) : (i64) -> f32
+    %s = "ingot.addf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pi0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pi0) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pr0 = "ingot.matmul"(%x, %r0) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%r) : (tensor<4xf32>) -> f32
+    %s = "ingot.subf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pr0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pr0) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pf0 = "ingot.matmul"(%x, %f0) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%full0) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.mulf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pf0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pf0) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pc0 = "ingot.matmul"(%x, %c0) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%col0) : (tensor<4x1xf32>) -> f32
+    %s = "ingot.maxf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pc0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pc0) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pn0 = "ingot.matmul"(%x, %n0) ({
+  ^bb0(%a: f32):
+
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x3xf32>) -> tensor<4x3xf32>
+  %pn0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pn0) : (tensor<4x3xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x3xf32>
+  %pb0 = "ingot.matmul"(%t, %b0) ({
+  ^bb0(%a: f32):
+
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<1x4x8xf32>, tensor<1x8x4xf32>) -> tensor<1x4x4xf32>
+  %pb0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pb0) : (tensor<1x4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  %pk0 = "ingot.matmul"(%h, %k0) ({
+  ^bb0(%a: f32):
+
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pk0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pk0) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pi1 = "ingot.matmul"(%x, %i1) ({
+  ^bb0(%a: f32):
+    %i = "ingot.index"() {axis = 1} : () -> i64
+    %e = "ingot.sitofp"(%i) : (i64) -> f32
+    %s = "ingot.addf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pi1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pi1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pr1 = "ingot.matmul"(%x, %r1) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%r) : (tensor<4xf32>) -> f32
+    %s = "ingot.subf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pr1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pr1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pf1 = "ingot.matmul"(%x, %f1) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%full1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.mulf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pf1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pf1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pc1 = "ingot.matmul"(%x, %c1) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%col1) : (tensor<4x1xf32>) -> f32
+    %s = "ingot.maxf"(%a, %e) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pc1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pc1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %pn1 = "ingot.matmul"(%x, %n1) ({
+  ^bb0(%a: f32):
+
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x3xf32>) -> tensor<4x3xf32>
+  %pn1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pn1) : (tensor<4x3xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x3xf32>
+  %pb1 = "ingot.matmul"(%t, %b1) ({
+  ^bb0(%a: f32):
+
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<1x4x8xf32>, tensor<1x8x4xf32>) -> tensor<1x4x4xf32>
+  %pb1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pb1) : (tensor<1x4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  %pk1 = "ingot.matmul"(%h, %k1) ({
+  ^bb0(%a: f32):
+
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pk1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pk1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %m0 = "ingot.weight"() {name = "m0"} : () -> tensor<8x4xf32>
+  %pm0:2 = "ingot.matmul"(%x, %m0) ({
+  ^bb0(%a: f32):
+    %s = "ingot.negf"(%a) : (f32) -> f32
+    "ingot.yield"(%a, %s) : (f32, f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>)
+  %pm0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pm0#0) : (tensor<4x4xf32>) -> f32
+    %f = "ingot.load"(%pm0#1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %m1 = "ingot.weight"() {name = "m1"} : () -> tensor<8x4xf32>
+  %pm1:2 = "ingot.matmul"(%x, %m1) ({
+  ^bb0(%a: f32):
+    %s = "ingot.negf"(%a) : (f32) -> f32
+    "ingot.yield"(%a, %s) : (f32, f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>)
+  %pm1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%pm1#0) : (tensor<4x4xf32>) -> f32
+    %f = "ingot.load"(%pm1#1) : (tensor<4x4xf32>) -> f32
+    %s = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  "ingot.output"(%pm0n) {name = "pm0n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pm1n) {name = "pm1n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pi0n) {name = "pi0n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pr0n) {name = "pr0n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pf0n) {name = "pf0n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pc0n) {name = "pc0n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pn0n) {name = "pn0n", type = "float"} : (tensor<4x3xf32>) -> ()
+  "ingot.output"(%pb0n) {name = "pb0n", type = "float"} : (tensor<1x4x4xf32>) -> ()
+  "ingot.output"(%pk0n) {name = "pk0n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pi1n) {name = "pi1n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pr1n) {name = "pr1n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pf1n) {name = "pf1n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pc1n) {name = "pc1n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%pn1n) {name = "pn1n", type = "float"} : (tensor<4x3xf32>) -> ()
+  "ingot.output"(%pb1n) {name = "pb1n", type = "float"} : (tensor<1x4x4xf32>) -> ()
+  "ingot.output"(%pk1n) {name = "pk1n", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "t", "r"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Fires: one product's scale and shift are the same weight, the other's are two.
+// CHECK:      "ingot.matmul"
+// CHECK-NEXT: ^bb0(%[[A:.*]]: f32):
+// CHECK-NEXT:   %[[E:.*]] = "ingot.load"(%[[S:.*]]) : (tensor<8xf32>) -> f32
+// CHECK-NEXT:   %[[M:.*]] = "ingot.mulf"(%[[A]], %[[E]])
+// CHECK-NEXT:   %[[F:.*]] = "ingot.load"(%[[B:.*]]) : (tensor<8xf32>) -> f32
+// CHECK-NEXT:   "ingot.addf"(%[[M]], %[[F]])
+// CHECK-NOT:  "ingot.matmul"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x8xf32, #ingot.dims<["N"]>>):
+  %w0 = "ingot.weight"() {name = "w0"} : () -> tensor<8x4xf32>
+  %s0 = "ingot.weight"() {name = "s0"} : () -> tensor<4xf32>
+  %w1 = "ingot.weight"() {name = "w1"} : () -> tensor<8x4xf32>
+  %s1 = "ingot.weight"() {name = "s1"} : () -> tensor<4xf32>
+  %b1 = "ingot.weight"() {name = "b1"} : () -> tensor<4xf32>
+  %p0 = "ingot.matmul"(%x, %w0) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%s0) : (tensor<4xf32>) -> f32
+    %m = "ingot.mulf"(%a, %e) : (f32, f32) -> f32
+    %f = "ingot.load"(%s0) : (tensor<4xf32>) -> f32
+    %s = "ingot.addf"(%m, %f) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x8xf32, #ingot.dims<["N"]>>, tensor<8x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %p0n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p0) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %p1 = "ingot.matmul"(%x, %w1) ({
+  ^bb0(%a: f32):
+    %e = "ingot.load"(%s1) : (tensor<4xf32>) -> f32
+    %m = "ingot.mulf"(%a, %e) : (f32, f32) -> f32
+    %f = "ingot.load"(%b1) : (tensor<4xf32>) -> f32
+    %s = "ingot.addf"(%m, %f) : (f32, f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x8xf32, #ingot.dims<["N"]>>, tensor<8x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %p1n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p1) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %s = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%s) : (f32) -> ()
+  }) : () -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%p0n) {name = "p0n", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%p1n) {name = "p1n", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()

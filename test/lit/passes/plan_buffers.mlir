@@ -281,3 +281,147 @@
   "ingot.output"(%r#2) {name = "y2", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires: a row is written into the memory that a loop carries, and nothing is moved beside it. Must not fire: the same tensor given
+// for another argument is moved there.
+// CHECK:      "ingot.loop"
+// CHECK-NEXT: ^bb0(%[[A:.*]]: tensor<3x4xf32>, %[[B:.*]]: tensor<3x4xf32>, %[[X:.*]]: tensor<1x4xf32>
+// CHECK-NEXT: %[[M:.*]] = "ingot.move"(%[[X]], %[[A]])
+// CHECK:      ingot.buffers = ["output:0"], offsets = ["i", "0"]
+// CHECK:      %[[C:.*]] = "ingot.move"(%[[M]])
+// CHECK:      ingot.buffers = ["arena:{{[0-9]+}}"]
+// CHECK:      %[[N:.*]] = "ingot.move"(%[[C]], %[[B]])
+// CHECK:      ingot.buffers = ["output:1"]
+// CHECK:      "ingot.result"(%[[M]])
+// CHECK-NEXT: "ingot.result"(%[[N]])
+#three = array<i32: 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+#two = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<1x4xf32>, %z: tensor<3x4xf32>):
+  %r:2 = "ingot.loop"(%z, %z, %x) ({
+  ^bb0(%a: tensor<3x4xf32>, %b: tensor<3x4xf32>, %row: tensor<1x4xf32>):
+    %m = "ingot.move"(%row, %a) ({
+    ^bb0(%e: f32):
+      "ingot.yield"(%e) : (f32) -> ()
+    }) {offsets = ["i", "0"]} : (tensor<1x4xf32>, tensor<3x4xf32>) -> tensor<3x4xf32>
+    "ingot.result"(%m) : (tensor<3x4xf32>) -> ()
+    "ingot.result"(%m) : (tensor<3x4xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 2, operandSegmentSizes = #three, resultSegmentSizes = #two}
+    : (tensor<3x4xf32>, tensor<3x4xf32>, tensor<1x4xf32>) -> (tensor<3x4xf32>, tensor<3x4xf32>)
+  "ingot.output"(%r#0) {name = "y0", type = "float"} : (tensor<3x4xf32>) -> ()
+  "ingot.output"(%r#1) {name = "y1", type = "float"} : (tensor<3x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "z"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: %a is read element by element, and in another order besides; %c is read backwards; %e is read for every element of
+// a row, although the result has as many bytes.
+// CHECK:       "ingot.reduce"
+// CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["arena:1"]
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["arena:0"]
+// CHECK:       "ingot.reduce"
+// CHECK:       ingot.buffers = ["arena:{{[0-9]+}}"]
+// CHECK:       "ingot.pointwise"
+// CHECK:       ingot.buffers = ["output:1"]
+"ingot.func"() ({
+^bb0(%x: tensor<2x4x4xf32>, %y: tensor<8x1x2xf32>):
+  %a = "ingot.reduce"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = [0], kind = "sum"} : (tensor<2x4x4xf32>) -> tensor<1x4x4xf32>
+  %t = "ingot.transpose"(%a) {perm = [0, 2, 1]} : (tensor<1x4x4xf32>) -> tensor<1x4x4xf32>
+  %c = "ingot.pointwise"() ({
+    %e = "ingot.load"(%a) : (tensor<1x4x4xf32>) -> f32
+    %f = "ingot.load"(%t) : (tensor<1x4x4xf32>) -> f32
+    %g = "ingot.subf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  %back = "ingot.slice"(%c) {starts = ["0", "3", "0"], steps = [1, -1, 1]} : (tensor<1x4x4xf32>) -> tensor<1x4x4xf32>
+  %d = "ingot.pointwise"() ({
+    %e = "ingot.load"(%back) : (tensor<1x4x4xf32>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  %sum = "ingot.pointwise"() ({
+    %e = "ingot.load"(%d) : (tensor<1x4x4xf32>) -> f32
+    %f = "ingot.load"(%back) : (tensor<1x4x4xf32>) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  "ingot.output"(%sum) {name = "sum", type = "float"} : (tensor<1x4x4xf32>) -> ()
+  %e = "ingot.reduce"(%y) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }, {
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {axes = [2], kind = "sum"} : (tensor<8x1x2xf32>) -> tensor<8x1x1xf32>
+  %column = "ingot.reshape"(%e) : (tensor<8x1x1xf32>) -> tensor<8x1xf32>
+  %g = "ingot.pointwise"() ({
+    %v = "ingot.load"(%column) : (tensor<8x1xf32>) -> f32
+    %w = "ingot.fptosi"(%v) : (f32) -> i8
+    "ingot.yield"(%w) : (i8) -> ()
+  }) : () -> tensor<8x4xi8>
+  %h = "ingot.reshape"(%g) : (tensor<8x4xi8>) -> tensor<4x8xi8>
+  %turned = "ingot.transpose"(%h) {perm = [1, 0]} : (tensor<4x8xi8>) -> tensor<8x4xi8>
+  "ingot.output"(%turned) {name = "turned", type = "int8"} : (tensor<8x4xi8>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "y"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Fires: memory that a loop alone is given is what it carries. Must not fire: memory that it is given twice is copied, and of one
+// tensor given for two arguments, the second is moved.
+// CHECK:      %[[ONE:.*]] = "ingot.empty"() {ingot.buffers = ["output:0"]}
+// CHECK:      %[[TWO:.*]] = "ingot.empty"
+// CHECK:      %[[C1:.*]] = "ingot.move"(%[[TWO]])
+// CHECK:      ingot.buffers = ["output:1"]
+// CHECK:      %[[C2:.*]] = "ingot.move"(%[[TWO]])
+// CHECK:      ingot.buffers = ["output:2"]
+// CHECK:      "ingot.loop"(%[[ONE]], %[[C1]], %[[C2]])
+// CHECK-NEXT: ^bb0(%{{.*}}, %{{.*}}, %[[Z:.*]]: tensor<4x6xf32>)
+// CHECK:      %[[P:.*]] = "ingot.pointwise"
+// CHECK:      ingot.buffers = ["output:0"]
+// CHECK:      %[[Q:.*]] = "ingot.pointwise"
+// CHECK:      ingot.buffers = ["output:1"]
+// CHECK:      %[[M:.*]] = "ingot.move"(%[[Q]], %[[Z]])
+// CHECK:      ingot.buffers = ["output:2"]
+// CHECK:      "ingot.result"(%[[P]])
+// CHECK-NEXT: "ingot.result"(%[[Q]])
+// CHECK-NEXT: "ingot.result"(%[[M]])
+#three = array<i32: 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>):
+  %one = "ingot.empty"() : () -> tensor<4x6xf32>
+  %two = "ingot.empty"() : () -> tensor<4x6xf32>
+  %r:3 = "ingot.loop"(%one, %two, %two) ({
+  ^bb0(%a: tensor<4x6xf32>, %b: tensor<4x6xf32>, %c: tensor<4x6xf32>):
+    %p = "ingot.pointwise"() ({
+      %n = "ingot.const"() {value = 1.0 : f32} : () -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    %q = "ingot.pointwise"() ({
+      %n = "ingot.const"() {value = 2.0 : f32} : () -> f32
+      "ingot.yield"(%n) : (f32) -> ()
+    }) : () -> tensor<4x6xf32>
+    "ingot.result"(%p) : (tensor<4x6xf32>) -> ()
+    "ingot.result"(%q) : (tensor<4x6xf32>) -> ()
+    "ingot.result"(%q) : (tensor<4x6xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 3, operandSegmentSizes = #three, resultSegmentSizes = #three}
+    : (tensor<4x6xf32>, tensor<4x6xf32>, tensor<4x6xf32>) -> (tensor<4x6xf32>, tensor<4x6xf32>, tensor<4x6xf32>)
+  "ingot.output"(%r#0) {name = "y0", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.output"(%r#1) {name = "y1", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.output"(%r#2) {name = "y2", type = "float"} : (tensor<4x6xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
