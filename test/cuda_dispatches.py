@@ -313,11 +313,11 @@ def conv(
 def attention(
     batch: Size, heads: int, queries: Size, keys: Size, depth: int, dtype: str = "f16", *, kv_heads: int = 0, depth_v: int = 0,
     causal: bool = False, mask: Sequence[Size] = (), boolean: bool = False, interleaved: bool = False,
-    multiples: Mapping[str, int] | None = None,
+    ragged: str = "", multiples: Mapping[str, int] | None = None,
 ) -> Dispatch:
     """Attention; `mask` is the shape of a mask that is added to scores, or (`boolean`) keeps those where it is true.
 
-    `interleaved`: heads lie within positions, [batch, S, heads, depth].
+    `interleaved`: heads lie within positions, [batch, S, heads, depth]. `ragged`: type of the lengths, operand 3.
     """
     kv_heads, depth_v = kv_heads or heads, depth_v or depth
 
@@ -328,18 +328,19 @@ def attention(
         return TensorArg(dtype, tuple(t.shape[i] for i in (0, 2, 1, 3)), tuple(t.strides[i] for i in (0, 2, 1, 3)), t.align)
 
     operands = [tensor(heads, queries, depth), tensor(kv_heads, keys, depth), tensor(kv_heads, keys, depth_v)]
+    if ragged:
+        operands.append(contiguous(ragged, batch))
     scores = Region("f32")
-    value = 0
+    value, number = 0, len(operands)
     if mask and boolean:
         operands.append(contiguous("i1", *mask))
-        kept = scores.add("load", type="i1", operand=3)
+        kept = scores.add("load", type="i1", operand=number)
         value = scores.add("select", kept, 0, scores.add("const", value=float("-inf")))
     elif mask:
         operands.append(contiguous(dtype, *mask))
-        value = scores.add("addf", 0, scores.load(3, dtype))
+        value = scores.add("addf", 0, scores.load(number, dtype))
     attrs: dict[str, object] = {"scale": depth**-0.5}
-    if causal:
-        attrs["causal"] = True
+    attrs |= {name: True for name, given in (("causal", causal), ("ragged", ragged)) if given}
     return make(
         "attention", operands, [tensor(heads, queries, depth_v)], [scores.end(value), narrow(dtype)], attrs, multiples
     )

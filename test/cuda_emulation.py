@@ -57,6 +57,9 @@ def run_emulated(
     if prepare is not None:
         prepare([o.view for o in operands])
     results = [_memory(t, sizes) for t in d.results]
+    in_place = d.attr("in_place", False)
+    if in_place:
+        results[0] = operands[0].packed().view(np.uint8).copy()
     with kernel_context():
         emitted = emit(d, BY_NAME[target] if isinstance(target, str) else target, schedule)
         plan = emitted.plan
@@ -70,7 +73,7 @@ def run_emulated(
         ends = dict(zip(sorted(starts), [*sorted(starts)[1:], workspace.size], strict=False))
         parts = {start: workspace[start:end] for start, end in ends.items()}
         out = Emulated(plan, [], [o.view for o in operands])
-        begun: set[int] = set()  # results that an earlier launch has written
+        begun = {0} if in_place else set[int]()  # results that an earlier launch has written
         for launch in plan.launches:
             args: list[Any] = []
             for b in launch.buffers:

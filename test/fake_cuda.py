@@ -182,6 +182,7 @@ class FakeCuda:
         self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int, stream: int
     ) -> None:
         assert rows == 1 or min(target_pitch, source_pitch) >= width
+        self.log.append(("copy_rows", width * rows, stream))
         for i in range(rows):
             ctypes.memmove(target + i * target_pitch, source + i * source_pitch, width)
 

@@ -25,7 +25,7 @@ from ingot.launch_program import Binding, Buffer, BufferRef, DispatchStep, Kerne
 from ingot.runtime import cuda_device, cuda_driver, specialization
 from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.cuda_array import CudaArray, as_cuda_array
-from ingot.runtime.cuda_device import CudaContext, CudaExecutable
+from ingot.runtime.cuda_device import CudaContext, CudaExecutable, prepare
 from ingot.runtime.cuda_stream import CudaStream, as_stream
 from ingot.runtime.cuda_upload import WeightUpload
 from ingot.runtime.device import Call
@@ -68,7 +68,8 @@ def make(cuda: FakeCuda, module: str = "") -> tuple[CudaExecutable, ShapeBinder]
     codes = tuple(KernelCode(e.plan, "cubin", b"both" if module else e.key.encode(), module=module) for e in program.kernels)
     weights = {"w": Weight("f32", WEIGHT.shape, lambda: WEIGHT)}
     cuda.on_launch = copy_kernel
-    return CudaExecutable(cuda, LoadedProgram(program, codes), weights), ShapeBinder(program)
+    (executable,) = prepare(cuda, [LoadedProgram(program, codes)], weights)
+    return executable, ShapeBinder(program)
 
 
 def copy_kernel(name: str, grid: tuple, values: list[int]) -> None:
@@ -408,7 +409,7 @@ def test_many_shapes_take_bounded_memory(driver: FakeDriver, monkeypatch: pytest
     cuda.on_launch = copy_kernel
     specializer = Specializer(lambda env, live: LoadedProgram(make_program(), codes), "eager")
     weights = {"w": Weight("f32", WEIGHT.shape, lambda: WEIGHT)}
-    executable = CudaExecutable(cuda, LoadedProgram(program, codes), weights, specializer)
+    (executable,) = prepare(cuda, [LoadedProgram(program, codes)], weights, [specializer])
     context, binder = executable.new_context(), ShapeBinder(program)
     for n in (*range(1, 21), *range(1, 21)):
         for _ in range(2):
