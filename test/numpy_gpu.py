@@ -37,14 +37,15 @@ class NumpyKernels:
 
     Args:
         driver: what the CUDA runtime takes for the driver.
+        machine: name of the target.
 
     Attributes:
         cuda: the GPU.
         target: what programs are drafted for.
     """
 
-    def __init__(self, driver: FakeDriver) -> None:
-        self.cuda, self.target = FakeCuda(), target("sm_90a")
+    def __init__(self, driver: FakeDriver, machine: str = "sm_90a") -> None:
+        self.cuda, self.target = FakeCuda(), target(machine)
         self.dispatches: dict[str, Dispatch] = {}
         self.cuda.function = self._function  # type: ignore[method-assign]
         self._driver = driver
@@ -115,32 +116,15 @@ class NumpyGpu:
         stream: of the calls.
     """
 
-<<<<<<< HEAD
     def __init__(
         self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0, machine: str = "sm_90a"
     ) -> None:
-        self.cuda = FakeCuda()
-        self.dispatches: dict[str, Dispatch] = {}
-        self.cuda.function = self._function  # type: ignore[method-assign]
-        self._driver = driver
-        self.cuda.on_launch = self._launch
-        row = target(machine)
-        passes = machine_passes(row, specialize=check_mode(mode))
-        if engine.header.stages > 1:
-            passes = (f"ingot-select-stage{{number={stage}}}", *passes)
-        self.program = self._linked(draft_program(engine.ir, row, passes=passes).program)
-        build = lambda env, live: self._loaded(self._linked(specialize(self.program, env, live)))  # noqa: E731
-        specializer = Specializer(build, check_mode(mode))
-        self.executable = CudaExecutable(self.cuda, self._loaded(self.program), engine.weights, specializer)  # type: ignore[arg-type]
-=======
-    def __init__(self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0) -> None:
-        self._kernels = kernels = NumpyKernels(driver)
+        self._kernels = kernels = NumpyKernels(driver, machine)
         self.cuda, self.dispatches = kernels.cuda, kernels.dispatches
         self.program = kernels.draft(engine, stage, machine_passes(kernels.target, specialize=check_mode(mode)))
         specializer = Specializer(lambda env, live: kernels.specialize(self.program, env, live), check_mode(mode))
         cuda: Any = self.cuda
         (self.executable,) = prepare(cuda, [kernels.loaded(self.program)], engine.weights, [specializer])
->>>>>>> main
         self.executable.weights.wait()
         self._context: CudaContext = self.executable.new_context()
         self.stream = self._context.stream
