@@ -113,11 +113,6 @@ def from_text(text: str) -> tuple[Dispatch, Target]:
     """What `to_text` wrote. Raises ValueError where the text is something else."""
     try:
         data = json.loads(text)
-        return from_json(data["dispatch"]), target_from_json(data["target"])
-    except (KeyError, TypeError, AssertionError) as e:
+        return from_json(data["dispatch"]), Target.from_json(data["target"])
+    except (KeyError, TypeError, AttributeError, AssertionError) as e:
         raise ValueError(f"no dispatch with its target: {e!r}") from None
-
-
-def target_from_json(data: dict[str, Any]) -> Target:
-    """The target that `dataclasses.asdict` gave."""
-    return Target(**{**data, "mma": tuple(data.get("mma", ()))})

@@ -44,7 +44,6 @@ from typing import IO, Any
 
 from ingot import errors, framing
 from ingot.compiler import warm_up
-from ingot.compiler.compile_kernel import target_from_json
 from ingot.target import Target
 
 IDLE_SECONDS = 60.0
@@ -70,7 +69,7 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
                 return {}, [str(parse(blobs[0])).encode()]
         except (RuntimeError, LookupError, ValueError) as e:
             raise _unreadable(str(e)) from None
-    target = target_from_json(message["target"])
+    target = Target.from_json(message["target"])
     match message["job"]:
         case "draft":
             from ingot import launch_program
@@ -221,7 +220,7 @@ class Server:
         """Plan to warm up for a request's target, where it is the first that names it."""
         if "target" not in message:
             return
-        target = target_from_json(message["target"])
+        target = Target.from_json(message["target"])
         if target not in self.targets:
             self.targets.add(target)
             self.warming += warm_up.target_steps(target)
@@ -302,10 +301,10 @@ def _last_words(status: int, words: IO[bytes]) -> str:
 def _lost(message: dict[str, Any], blobs: list[bytes], text: str) -> errors.Error:
     """The error for a job whose worker is gone."""
     if message["job"] == "kernel":
-        from ingot.compiler.compile_kernel import failure, target_from_json
+        from ingot.compiler.compile_kernel import failure
         from ingot.dispatch import from_json
 
-        return failure(from_json(json.loads(blobs[0])), target_from_json(message["target"]), text)
+        return failure(from_json(json.loads(blobs[0])), Target.from_json(message["target"]), text)
     if message["job"] == "print":
         return _unreadable(text)
     return errors.CompileError(f"{text} (job {message['job']})", cure="report it with the model")

@@ -151,6 +151,12 @@ def packed(d: Dispatch) -> Dispatch:
     return replace(d, attrs=tuple(sorted((*d.attrs, ("b_packed", True)))))
 
 
+def scales_by_columns(d: Dispatch) -> Dispatch:
+    """A quantized matmul whose scales and zero points of neighbouring columns are neighbours in memory."""
+    beside = (contiguous(t.dtype, *t.shape) for t in d.operands[2:])
+    return replace(d, operands=(*d.operands[:2], *beside))
+
+
 def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str, int] | None = None) -> Dispatch:
     """gelu(x + y) of two tensors."""
     r = Region()

@@ -32,17 +32,21 @@ from ingot.target import Target
 
 @dataclass
 class Emulated:
-    """What a dispatch gave: its plan, result views, the views of its operands, and matrix instructions executed, by name."""
+    """What a dispatch gave: its plan, result views, the views of its operands, and matrix instructions executed, by name.
+
+    `bank_conflicts` are cycles, where they were to be counted.
+    """
 
     plan: KernelPlan
     results: list[np.ndarray]
     operands: list[np.ndarray]
     executed: dict[str, int] = field(default_factory=dict)
+    bank_conflicts: int = 0
 
 
 def run_emulated(
     d: Dispatch, target: str | Target, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0,
-    prepare: Callable[[list[np.ndarray]], None] | None = None,
+    prepare: Callable[[list[np.ndarray]], None] | None = None, count_conflicts: bool = False,
 ) -> Emulated:
     """Emit `d` for `target` and run its launches; raises EmulationError on any finding.
 
@@ -92,9 +96,10 @@ def run_emulated(
                 continue
             report = emulate(
                 emitted.module, launch.symbol, grid, launch.block, args, cluster=launch.cluster,
-                dynamic_shared_bytes=launch.shared_bytes,
+                dynamic_shared_bytes=launch.shared_bytes, count_conflicts=count_conflicts,
             ).check()  # fmt: skip
             begun |= {b.index for b in launch.buffers if b.kind == "result"}
+            out.bank_conflicts += report.bank_conflicts or 0
             for name, count in report.executed.items():
                 out.executed[name] = out.executed.get(name, 0) + count
     out.results = [result_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]

@@ -37,14 +37,15 @@ class NumpyKernels:
 
     Args:
         driver: what the CUDA runtime takes for the driver.
+        machine: name of the target.
 
     Attributes:
         cuda: the GPU.
         target: what programs are drafted for.
     """
 
-    def __init__(self, driver: FakeDriver) -> None:
-        self.cuda, self.target = FakeCuda(), target("sm_90a")
+    def __init__(self, driver: FakeDriver, machine: str = "sm_90a") -> None:
+        self.cuda, self.target = FakeCuda(), target(machine)
         self.dispatches: dict[str, Dispatch] = {}
         self.cuda.function = self._function  # type: ignore[method-assign]
         self._driver = driver
@@ -108,14 +109,17 @@ class NumpyGpu:
         driver: what the CUDA runtime takes for the driver.
         mode: see `ingot.runtime.specialization`.
         stage: number of the engine's stage that is loaded.
+        machine: name of the target.
 
     Attributes:
         program: its launch program.
         stream: of the calls.
     """
 
-    def __init__(self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0) -> None:
-        self._kernels = kernels = NumpyKernels(driver)
+    def __init__(
+        self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0, machine: str = "sm_90a"
+    ) -> None:
+        self._kernels = kernels = NumpyKernels(driver, machine)
         self.cuda, self.dispatches = kernels.cuda, kernels.dispatches
         self.program = kernels.draft(engine, stage, machine_passes(kernels.target, specialize=check_mode(mode)))
         specializer = Specializer(lambda env, live: kernels.specialize(self.program, env, live), check_mode(mode))
