@@ -70,6 +70,7 @@ def run_check(case: Check, default: Target) -> str:
     """Compile, run and compare; the error's statistics. Raises AssertionError where they are not good enough."""
     d = case.dispatch
     operands = make.random_operands(d, case.sizes)
+    case.prepare([o.view for o in operands])
     target = as_older(case.target, default)
     if case.row:
         target = replace(target, mma=(case.row,))
@@ -256,6 +257,12 @@ def row_checks() -> list[Check]:
     return checks
 
 
+def different_lengths(views: list[np.ndarray]) -> None:
+    """Of the sequences of a ragged attention: all keys, the queries' own, and half of them and one."""
+    queries, keys = views[0].shape[2], views[1].shape[2]
+    views[3][...] = keys, queries, keys // 2 + 1
+
+
 def attention_checks() -> list[Check]:
     return [
         Check("attention f16 2x4x256x256x64", make.attention(2, 4, 256, 256, 64)),
@@ -296,6 +303,13 @@ def attention_checks() -> list[Check]:
         Check("attention f32 decode", make.attention(1, 8, 1, 1000, 64, "f32", kv_heads=2)),
         Check("attention f16 any", make.attention("b", 4, "s", "t", 64, causal=True), {"b": 2, "s": 90, "t": 150}),
         Check("attention f16 decode any", make.attention(1, 8, 1, "t", 64, kv_heads=2), {"t": 2049}),
+        *(
+            Check(f"attention {dtype} ragged any {s}x{t}", make.attention("b", 8, "s", "t", 64, dtype, causal=True,
+                  ragged="i64", kv_heads=2), {"b": 3, "s": s, "t": t}, prepare=different_lengths)
+            for dtype in ("f16", "f32") for s, t in ((200, 1000), (1, 2049))
+        ),
+        Check("attention f16 ragged decode 3x32x1x2049x64", make.attention(3, 32, 1, 2049, 64, ragged="i32", kv_heads=8),
+              prepare=different_lengths),
         Check("attention f32 2x4x256x256x64", make.attention(2, 4, 256, 256, 64, "f32")),
         Check("attention f32 mask 2x2x77x77x40", make.attention(2, 2, 77, 77, 40, "f32", mask=(2, 1, 1, 77))),
         Check(

@@ -95,8 +95,8 @@ def failure(dispatch: Dispatch, target: Target, error: Exception | str) -> Compi
         message = error.message if error.node is None else f"{error.node}: {error.message}"
     elif isinstance(error, NotImplementedError):
         message = str(error)
-    path = Path(tempfile.gettempdir()) / f"ingot-{name_of(dispatch, target)}.json"
     try:
+        path = Path(tempfile.gettempdir()) / f"ingot-{name_of(dispatch, target)}.json"
         path.write_text(to_text(dispatch, target))
         cure = f"repeat it with: ingot kernel {path}"
     except OSError:
@@ -113,11 +113,6 @@ def from_text(text: str) -> tuple[Dispatch, Target]:
     """What `to_text` wrote. Raises ValueError where the text is something else."""
     try:
         data = json.loads(text)
-        return from_json(data["dispatch"]), target_from_json(data["target"])
-    except (KeyError, TypeError, AssertionError) as e:
+        return from_json(data["dispatch"]), Target.from_json(data["target"])
+    except (KeyError, TypeError, AttributeError, AssertionError) as e:
         raise ValueError(f"no dispatch with its target: {e!r}") from None
-
-
-def target_from_json(data: dict[str, Any]) -> Target:
-    """The target that `dataclasses.asdict` gave."""
-    return Target(**{**data, "mma": tuple(data.get("mma", ()))})

@@ -115,6 +115,9 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
     program = WeightsProgram(buffer.getvalue())
+    made = frozenset(sources.made) if isinstance(sources, WeightStore) else frozenset()
+    # A refit derives others from them, and the model's arrays.
+    used |= {name: (sources[name].dtype, sources[name].shape) for name in made & _read_weights(module)}
     weights = weights_of(program, used, sources)
     names: Any = attribute(func.attributes["inputs"])
     types: Any = attribute(func.attributes["input_types"])
@@ -126,7 +129,6 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
         if op.name == "ingot.output"
     }
     order: Any = attribute(func.attributes["ingot.outputs"]) if len(stages) > 1 else tuple(found)
-    made = frozenset(sources.made) if isinstance(sources, WeightStore) else frozenset()
 
     def is_made(name: str) -> bool:
         return made.issuperset(program.sources_of(name) if name in program.outputs else [name])

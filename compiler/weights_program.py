@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -19,6 +20,7 @@ from ingot.compiler.interpreter import evaluate_value
 from ingot.compiler.weights import WeightSource, WeightStore, reads_as
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context, operation_key
+from ingot.dtypes import ONNX_TYPES
 from ingot.engine import Engine, Weight
 from ingot.errors import EngineError
 
@@ -92,6 +94,11 @@ def _reader(program: WeightsProgram, name: str, sources: Sources) -> Any:
     return partial(program.evaluate, name, sources) if name in program.outputs else partial(_read, sources, name)
 
 
+def _source(weight: Weight) -> WeightSource:
+    onnx_type = next(t for t in ONNX_TYPES if t.storage == weight.dtype)
+    return WeightSource(onnx_type, weight.shape, lambda: np.frombuffer(weight.bytes_view(), np.uint8))
+
+
 def _read(sources: Sources, name: str) -> np.ndarray:
     source = sources[name]
     return (WeightSource.from_array(source) if isinstance(source, np.ndarray) else source).bytes()
@@ -116,8 +123,12 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
     weights = dict(engine.weights)
     infos = dict(engine.header.weights)
     used = _unchanged(engine, store, path)
+    made = {n: _source(w) for n, w in engine.weights.items() if infos[n].made}
+    known = ChainMap(made, store)  # type: ignore[arg-type]
     absent: list[str] = []
     for name, info in engine.header.weights.items():
+        if name in made:
+            continue
         if name in store and name not in program.outputs:
             needed = [name]
         elif name in program.outputs:
@@ -126,18 +137,17 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
             if not given:
                 absent += [name] if needed else []
                 continue
-            if missing := [n for n in needed if n not in store]:
+            if missing := [n for n in needed if n not in known]:
                 cure = "give these arrays too, or refit from the model's file"
                 raise EngineError(f"weight {name!r} also depends on {', '.join(missing)}", node=path, cure=cure)
         else:
             absent.append(name)
             continue
         used.update(needed)
-        fresh = Weight(info.dtype, info.shape, _reader(program, name, store))
+        fresh = Weight(info.dtype, info.shape, _reader(program, name, known))
         _check(name, fresh, store, path)
         weights[name] = fresh
         infos[name] = replace(info, sha256="", stored=True)
-    absent = [name for name in absent if name not in weights or not infos[name].made]
     if from_model and absent:
         cure = "give the model that the engine was compiled from, or one of the same graph"
         raise EngineError(f"{sources} has nothing for weight {absent[0]!r}", node=path, cure=cure)

@@ -11,6 +11,7 @@ behind it by an event, and what the host frees waits for it.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -53,10 +54,10 @@ class CudaDevice:
         self.own_target = with_sms(self.target, self.facts.multiprocessors)
 
     def prepare(
-        self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
-    ) -> CudaExecutable:
-        """Start the upload of the weights; `specializer` builds programs for the shapes that are called."""
-        return CudaExecutable(self.cuda, loaded, weights, specializer, self._priority)
+        self, programs: Sequence[LoadedProgram], weights: Mapping[str, Weight], specializers: Sequence[Specializer] = ()
+    ) -> list[CudaExecutable]:
+        """Start the upload of the weights, each once; specializers build programs for the shapes that are called."""
+        return prepare(self.cuda, programs, weights, specializers, self._priority)
 
 
 class CudaKernels:
@@ -89,33 +90,54 @@ class CudaKernels:
         self._modules, self._functions = {}, {}
 
     def __del__(self) -> None:
-        if getattr(self, "_modules", None) and self._cuda.activate_quietly():
-            self.close()
+        if getattr(self, "_modules", None):
+            with self._cuda.borrowed() as usable:
+                if usable:
+                    self.close()
+
+
+def prepare(
+    cuda: Cuda,
+    programs: Sequence[LoadedProgram],
+    weights: Mapping[str, Weight],
+    specializers: Sequence[Specializer] = (),
+    priority: int = 0,
+) -> list[CudaExecutable]:
+    """An engine's programs, ready to run, with their weights on the way. Raises DeviceError as `CudaWeights` does."""
+    cuda.activate()
+    kernels = [CudaKernels(cuda, loaded) for loaded in programs]
+    shared = CudaWeights(cuda, [(k.program, k.function) for k in kernels], weights)
+    each: Sequence[Specializer | None] = specializers or [None] * len(programs)
+    return [
+        CudaExecutable(cuda, own, shared, addresses, specializer, priority)
+        for own, addresses, specializer in zip(kernels, shared.addresses, each, strict=True)
+    ]
 
 
 class CudaExecutable:
-    """A program's kernels and weights in a GPU's memory.
+    """A program's kernels, and its engine's weights, in a GPU's memory.
 
     Attributes:
         graphs: CUDA graphs made so far, by all contexts.
+        weights: of the engine.
+        addresses: base address of every buffer of the program that is a weight, 0 for others.
     """
 
     def __init__(
         self,
         cuda: Cuda,
-        loaded: LoadedProgram,
-        weights: Mapping[str, Weight],
+        kernels: CudaKernels,
+        weights: CudaWeights,
+        addresses: Sequence[int],
         specializer: Specializer | None = None,
         priority: int = 0,
     ) -> None:
-        self.cuda, self.program, self._priority = cuda, loaded.program, priority
-        cuda.activate()
+        self.cuda, self.program, self._priority = cuda, kernels.program, priority
         self.graphs = 0
-        self.kernels = CudaKernels(cuda, loaded)
+        self.kernels, self.weights, self.addresses = kernels, weights, addresses
         self._specializer = specializer
         self._lock = threading.Lock()
         self._variants: OrderedDict[Hashable, CudaKernels] = OrderedDict()
-        self.weights = CudaWeights(cuda, self.program, weights, self.kernels.function)
 
     def has_variant(self, key: Hashable) -> bool:
         """True where the sizes of a key have a specialized program."""
@@ -227,6 +249,7 @@ class CudaContext:
         self._cuda.activate()
         self._pending = 0  # the user's stream with a call that may be under way
         self._held: Any = None  # what that call reads
+        self._uploaded: list[int] = []  # addresses of the last call's inputs that were numpy's
         self._arena = _Staging(self._cuda)
         self._staged_inputs = [_Staging(self._cuda) for _ in self._program.inputs]
         self._staged_outputs = [_Staging(self._cuda) for _ in self._program.outputs]
@@ -248,7 +271,7 @@ class CudaContext:
 
     def __del__(self) -> None:
         if getattr(self, "stream", 0):
-            with contextlib.suppress(DeviceError):
+            with contextlib.suppress(DeviceError), self._cuda.borrowed():
                 self.close()
 
     def is_free_for(self, call: Call) -> bool:
@@ -257,6 +280,15 @@ class CudaContext:
             return True
         self._cuda.activate()
         return self._cuda.is_past(self._ended)
+
+    def wait_for(self, call: Call) -> None:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        if not self.is_free_for(call):
+            self._settle()
+
+    def uploaded(self, index: int) -> int:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        return self._uploaded[index]
 
     def _settle(self) -> None:
         """Wait for the call that is under way."""
@@ -358,14 +390,17 @@ class CudaContext:
     def _place(self, call: Call, stream: int) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
         """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
         cuda = self._cuda
-        addresses = list(self._executable.weights.addresses)
+        addresses = list(self._executable.addresses)
         inputs = []
+        self._uploaded = [0] * len(call.inputs)
         staged = zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True)
-        for staging, array, t, spec in staged:
-            if isinstance(array, CudaArray):  # checked when it came, or our own
+        for i, (staging, array, t, spec) in enumerate(staged):
+            if i in call.placed:
+                address = call.placed[i]
+            elif isinstance(array, CudaArray):  # checked when it came, or our own
                 address = array.address
             elif isinstance(array, np.ndarray):
-                address = staging.address(array.nbytes, self._settle)
+                address = self._uploaded[i] = staging.address(array.nbytes, self._settle)
                 cuda.upload(address, array.ctypes.data, array.nbytes, stream)
             else:
                 address = as_cuda_array(array, spec.name, cuda, onnx_numpy(t)).address
@@ -374,9 +409,13 @@ class CudaContext:
         results: list[Any] = []
         downloads = []
         wanted = zip(self._staged_outputs, call.outputs, self._output_types, call.sizes.output_shapes, strict=True)
-        for staging, given, t, shape in wanted:
+        for i, (staging, given, t, shape) in enumerate(wanted):
             result: Any = given
-            if given is None:
+            if given is None and i in call.kept:
+                dtype = onnx_numpy(t)
+                place = staging.address(math.prod(shape) * dtype.itemsize, self._settle)
+                result = CudaArray(cuda, staging, place, shape, dtype)
+            elif given is None:
                 stored, dtype = storage_shape(t.storage, shape)
                 result = CudaArray.empty(cuda, stored, dtype, call.stream) if call.on_device else np.empty(stored, dtype)
             if isinstance(result, np.ndarray):

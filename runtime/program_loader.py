@@ -246,5 +246,4 @@ def _json(target: dict[str, Any]) -> bytes:
 def _target(data: bytes) -> Target:
     import json
 
-    raw = json.loads(data)
-    return Target(**{**raw, "mma": tuple(raw.get("mma", ()))})
+    return Target.from_json(json.loads(data))

@@ -493,6 +493,21 @@ def test_attention_grouped_masked_and_dynamic(queries):
     check(d, tol=1e-5, operands=[*arrays, mask, np.zeros(48, np.float32)])
 
 
+@pytest.mark.parametrize("queries", [1, 20])
+@pytest.mark.parametrize("lengths", ["i32", "i64"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_sequences_of_other_lengths(queries, lengths, causal):
+    """Behind a sequence's end lie keys and values that would be seen."""
+    q, k = contiguous("f32", "b", 6, queries, 32), contiguous("f32", "b", 2, "t", 32)
+    d = attention(q, k, k, q, more=(contiguous(lengths, "b"),), ragged=True, **({"causal": True} if causal else {}))
+    rng = np.random.default_rng(0)
+    counts = np.array([600, 20, 301, 700], lengths.replace("i", "int"))  # the last one beyond what there is
+    arrays = [rng.standard_normal(n).astype(np.float32) for n in ((4, 6, queries, 32), (4, 2, 600, 32), (4, 2, 600, 32))]
+    for b, count in enumerate(counts):
+        arrays[1][b, :, count:], arrays[2][b, :, count:] = 3, 300
+    check(d, {"b": 4, "t": 600}, tol=1e-5, operands=[*arrays, counts])
+
+
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_attention_sixteen_bit_and_strided(dtype):
     """q, k and v as [B, S, H, D] in one tensor of three."""

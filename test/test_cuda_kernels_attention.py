@@ -140,6 +140,58 @@ def test_blocks_of_ones(d: Dispatch, target: str, dtype: str, schedule: Any, see
     np.testing.assert_allclose(found.results[0].astype(float), exact.astype(float), rtol=2**-22 if dtype == "f32" else 0)
 
 
+# The emulator runs wgmma only where all blocks of a grid go the same way: through as many whole tiles of 32 keys, and others.
+LENGTHS = {"one way": [80, 70, 65], "several": [95, 33, 20]}
+
+
+def filled(lengths: list[int]) -> Any:
+    """Lengths, and behind them keys and values that would be seen."""
+
+    def prepare(views: list[np.ndarray]) -> None:
+        _, k, v, given = views[:4]
+        given[...] = lengths
+        for b, length in enumerate(lengths):
+            k[b, :, length:], v[b, :, length:] = 3, 300
+
+    return prepare
+
+
+@every_kernel
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_every_batch_has_its_own_length(target: str, dtype: str, schedule: Any, causal: bool, lengths: list[int]) -> None:
+    apart = schedule is WGMMA and lengths is not LENGTHS["one way"]
+    for batch in [[n] for n in lengths] if apart else [lengths]:
+        d = make.attention(len(batch), 1, 20, 80, 64, dtype, causal=causal, ragged="i64")
+        check(d, target, schedule, prepare=filled(batch))
+
+
+@every_kernel
+def test_lengths_beside_masks(target: str, dtype: str, schedule: Any) -> None:
+    """Odd numbers of keys: masks are read in pairs."""
+    d = make.attention(2, 2, 20, 80, 64, dtype, causal=True, ragged="i32", mask=(20, 80), kv_heads=1)
+    check(d, target, schedule, prepare=filled([79, 67]))
+
+
+@pytest.mark.parametrize(("target", "schedule"), [("sm_80", None), ("sm_80", KERNELS["splits"][2]), ("sm_90a", None)])
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+def test_decoding_of_sequences_of_other_lengths(target: str, schedule: Any, dtype: str) -> None:
+    """Splits that have no keys, and sequences of one."""
+    d = make.attention("b", 8, 1, "t", 32, dtype, kv_heads=2, causal=True, ragged="i64")
+    schedule = None if dtype == "f32" else schedule
+    check(d, target, schedule, {"b": 3, "t": 200}, prepare=filled([200, 1, 66]))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_sequence_without_keys_is_nan(causal: bool) -> None:
+    d = make.attention(2, 1, 20, 80, 64, causal=causal, ragged="i32")
+    for target, schedule in (("sm_80", MMA), ("sm_90a", WGMMA)):
+        found = run_emulated(d, target, None, schedule, prepare=filled([7, 0]))
+        want = run_dispatch(d, found.operands)[0]
+        assert np.array_equal(np.isnan(found.results[0]), np.isnan(want))
+        assert np.isnan(want[1]).all()
+
+
 def test_mma_of_turing_goes_through_registers() -> None:
     executed = check(make.attention(1, 1, 33, 50, 40), "sm_75", MMA).executed
     assert executed["mma.m16n8k8.f16.f16"] > 0

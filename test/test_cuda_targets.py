@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import cuda_dispatches as make
+import numpy as np
 import pytest
-from test_cuda_plan import make_program
+from fake_cuda import install
+from numpy_gpu import numpy_session
 
+import ingot
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_matmul import choose
 from ingot.cuda_targets import BY_NAME, facts, target_for, with_sms
-from ingot.launch_program import Binding
-from ingot.runtime.program_loader import LoadedProgram
-from ingot.runtime.stage import Stage
 
 
 def test_targets_of_gpus_that_are_not_typical() -> None:
@@ -45,17 +43,14 @@ def test_rates_of_arithmetic() -> None:
         ada.peak("f64")
 
 
-def test_kernels_of_one_shape_are_for_the_gpu_at_hand() -> None:
+def test_kernels_of_one_shape_are_for_the_gpu_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those for any shape are for its target: what was compiled elsewhere serves."""
-    asked: list[Any] = []
-    loaded = LoadedProgram(replace(make_program(), bindings=(Binding("N", 0, 0),)), ())
-    loader = SimpleNamespace(specialize=lambda program, env, live, target: asked.append(target) or loaded)
-
-    def prepare(loaded: LoadedProgram, weights: Any, specializer: Any) -> Any:
-        specializer.get("shape", {"N": 4}, frozenset(), 0)
-        return SimpleNamespace(new_context=lambda: None)
-
-    small = with_sms(BY_NAME["sm_89"], 24)
-    device: Any = SimpleNamespace(name="cuda:0", target=BY_NAME["sm_89"], own_target=small, prepare=prepare)
-    Stage(loaded, loader, device, SimpleNamespace(weights={}), "eager", 1)  # type: ignore[arg-type]
-    assert asked == [small]
+    b = ingot.Builder()
+    b.output("y", b.input("x", ("N", 4)).relu())
+    session, _ = numpy_session(b.compile(), install(monkeypatch), monkeypatch, specialize="eager")
+    x = np.array([[1, -1, 2, -2]], np.float32)
+    assert np.array_equal(session.run(None, {"x": x})[0], np.maximum(x, 0))
+    loader: Any = session._loader
+    assert loader.loaded == [session.device.target]
+    assert loader.specialized == [with_sms(session.device.target, 24)]
+    session.close()

@@ -201,3 +201,40 @@ def test_what_the_compiler_made_stays_in_an_engine_without_weights(tmp_path: Pat
     refitted = ingot.Engine.load(tmp_path / "again.ingot").refit(file)
     assert not refitted.is_stripped
     np.testing.assert_array_equal(ingot.Session(refitted, "cpu").run(None, {"x": x})[0], expected)
+
+
+def gathered(scale: float = 1.0) -> onnx.ModelProto:
+    """Elements at constant positions, and a product with some of a weight: neither positions nor steps are weights."""
+    weights = {
+        "at": np.array([2, 0, 2]),
+        "to": np.array([1, 4, 9]),
+        "w": (scale * np.random.default_rng(3).standard_normal((3, 4000))).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Gather", ["x", "at"], ["g"], axis=1),
+        helper.make_node("Cast", ["to"], ["steps"], to=F),
+        helper.make_node("Unsqueeze", ["steps", "one"], ["column"]),
+        helper.make_node("Mul", ["w", "column"], ["v"]),
+        helper.make_node("MatMul", ["g", "v"], ["y"]),
+    ]
+    weights["one"] = np.array([1])
+    return model(nodes, {"x": (F, ["N", 4])}, {"y": (F, ["N", 4000])}, weights)
+
+
+def test_what_is_no_weight_stays_in_a_stripped_engine(tmp_path: Path) -> None:
+    files = tmp_path / "m.onnx", tmp_path / "other.onnx"
+    for file, scale in zip(files, (1.0, 2.0), strict=True):
+        onnx.save(gathered(scale), file)
+    ingot.compile(files[0]).save(tmp_path / "full.ingot")
+    ingot.compile(files[0]).save(tmp_path / "bare.ingot", weights=False)
+    ingot.Engine.load(tmp_path / "bare.ingot").refit(files[0]).save(tmp_path / "again.ingot")
+    assert (tmp_path / "again.ingot").read_bytes() == (tmp_path / "full.ingot").read_bytes()
+    ingot.Engine.load(tmp_path / "full.ingot").save(tmp_path / "stripped.ingot", weights=False)
+    assert (tmp_path / "stripped.ingot").read_bytes() == (tmp_path / "bare.ingot").read_bytes()
+    assert (tmp_path / "bare.ingot").stat().st_size < 4000 * 3 * 4
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    w = onnx.numpy_helper.to_array(next(t for t in gathered(2.0).graph.initializer if t.name == "w"))
+    for given in (files[1], {"w": w}):
+        session = ingot.Session(ingot.Engine.load(tmp_path / "stripped.ingot").refit(given), "cpu")
+        expected = x[:, [2, 0, 2]] @ (w * np.array([[1], [4], [9]], np.float32))
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-5)

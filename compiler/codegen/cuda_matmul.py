@@ -9,7 +9,8 @@
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
     cuda_gemm_decoded_registers.py, cuda_gemm_decoded_wgmma.py
-                              the same for quantized weights that registers decode, for mma.sync (sm_80) and wgmma (sm_90a)
+                              the same for quantized weights that registers decode, for mma.sync (sm_80 and later; sm_75 where
+                              they are packed) and wgmma (sm_90a)
     cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
@@ -332,10 +333,8 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
     """Estimates for operands that are decoded, or that an instruction takes with their scales."""
     found = list(mma_estimates(p, target, p.a.bits, block_scale_schedules(p, target)))
     if not found and decoded_row(p, target) is not None:
-        # Decoding takes registers: beside 64 x 64 accumulators they spill.
-        tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32]
-        for e in mma_estimates(p, target, 16, registers_tiles(p, target, tiles)):
-            found.append(replace(e, schedule=DecodedRegistersSchedule(e.schedule)))
+        tiles = list(_decoded_tiles(target))
+        found += registers_schedules(p, target, tiles)
         for e in mma_estimates(p, target, 16, tiles):
             s = e.schedule
             latency = constant(p.k) * 16 / (8 * s.k_bytes * s.splits) * DECODE_SECONDS + (4e-6 if s.splits > 1 else 1e-6)
@@ -343,6 +342,25 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
         if target.wgmma:
             found += decoded_wgmma_schedules(p, target)
     return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
+
+
+def _decoded_tiles(target: Target) -> Iterator[MmaSchedule]:
+    """Tiles that leave registers to decode in: beside 64 x 64 accumulators they spill."""
+    return (s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32)
+
+
+def registers_schedules(p: GemmProblem, target: Target, tiles: Iterable[MmaSchedule]) -> Iterator[Estimate]:
+    """Estimates of schedules of mma.sync whose weights are decoded in registers."""
+    for e in mma_estimates(p, target, 16, registers_tiles(p, target, tiles)):
+        yield replace(e, schedule=DecodedRegistersSchedule(e.schedule))
+
+
+def packed_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates for packed weights, of the one kernel of the target that takes them beside any number of rows."""
+    if target.wgmma:
+        yield from decoded_wgmma_schedules(p, target)
+    else:
+        yield from registers_schedules(p, target, _decoded_tiles(target))
 
 
 def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -428,11 +446,11 @@ def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
     few = isinstance(p.m, int) and p.m <= MAX_ROWS
-    for streamed in streamed_schedules(p, target, columns) if few or not p.packed else ():
+    for streamed in streamed_schedules(p, target, columns) if few or not (p.packed and target.wgmma) else ():
         if few or not list(block_scale_schedules(p, target)):
             return streamed
     if p.packed:
-        packed = list(decoded_wgmma_schedules(p, target))
+        packed = list(packed_schedules(p, target))
         if not packed:
             raise NotImplementedError(f"{target.name} has no kernel for packed {p.b.dtype} and {p.a.dtype} of these strides")
         return min(packed, key=lambda e: e.seconds).schedule
@@ -455,7 +473,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
-    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedWgmmaSchedule):
+    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedRegistersSchedule | DecodedWgmmaSchedule):
         raise NotImplementedError(f"{schedule} reads no packed weights")
     module = KernelModule(target.name, context=ir.Context.current)
     with module:

@@ -26,21 +26,27 @@ _BLACKWELL_CONSUMER = (
     "mma.m16n8k32.mxf8f6f4.e4m3", "mma.m16n8k32.mxf8f6f4.e5m2", "mma.m16n8k32.mxf8f6f4.e2m1",
     "mma.m16n8k64.mxf4", "mma.m16n8k64.mxf4nvf4",
 )  # fmt: skip
+_PACKS = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
 
 
 def _row(
     name: str, ptx: int, shared_kb: int, threads: int, blocks: int, mma: tuple[str, ...], *, cluster: int = 1,
-    wgmma: bool = False,
+    wgmma: bool = False, packs: tuple[str, ...] = _PACKS,
 ) -> Target:  # fmt: skip
     sm = int(name[3:].rstrip("a"))
     return Target(
         name, "cuda", sm=sm, ptx=ptx, shared_bytes=shared_kb * _KB, shared_reserved=_KB if sm >= 80 else 0,
         max_threads=threads, max_blocks=blocks, max_cluster=cluster, mma=mma, cp_async=sm >= 80, tma=sm >= 90, wgmma=wgmma,
+        packs=packs,
     )  # fmt: skip
 
 
 CUDA_TARGETS: tuple[Target, ...] = (
-    _row("sm_75", 88, 64, 1024, 16, ("mma.m16n8k8.f16", "mma.m8n8k16.s8", "mma.m8n8k16.u8")),
+    # Not E4M3: decoding it takes so many instructions that each warp's doing it costs more than a block's doing it once.
+    _row(
+        "sm_75", 88, 64, 1024, 16, ("mma.m16n8k8.f16", "mma.m8n8k16.s8", "mma.m8n8k16.u8"),
+        packs=tuple(t for t in _PACKS if t != "f8E4M3FN"),
+    ),
     _row("sm_80", 88, 163, 2048, 32, _AMPERE),
     _row("sm_86", 88, 99, 1536, 16, _AMPERE),
     _row("sm_87", 88, 163, 1536, 16, _AMPERE),
@@ -56,11 +62,20 @@ BY_NAME = {t.name: t for t in CUDA_TARGETS}
 
 
 def target(name: str) -> Target:
-    """The row named `name`. Raises DeviceError listing the rows where there is none."""
+    """The row named `name`, or the portable part of the row whose name has the suffix `a` besides. Raises DeviceError listing
+    the rows where there is none."""
     found = BY_NAME.get(name)
+    if found is None and name + "a" in BY_NAME:
+        return _portable(BY_NAME[name + "a"])
     if found is None:
         raise DeviceError(f"no target {name!r}", cure=f"targets are {', '.join(BY_NAME)}")
     return found
+
+
+def _portable(row: Target) -> Target:
+    """The part of a row that other GPUs of its family have too: its name without `a`, instructions that need no suffix."""
+    portable = tuple(m for m in row.mma if m.startswith("mma.") and "f8f6f4" not in m and "mxf4" not in m)
+    return replace(row, name=row.name.rstrip("a"), mma=portable, wgmma=False)
 
 
 def target_for(compute_capability: tuple[int, int]) -> Target:
@@ -80,8 +95,7 @@ def target_for(compute_capability: tuple[int, int]) -> Target:
     row = family[-1]
     if row.sm % 10 == minor or not row.name.endswith("a"):
         return row
-    portable = tuple(m for m in row.mma if m.startswith("mma.") and "f8f6f4" not in m and "mxf4" not in m)
-    return replace(row, name=row.name.rstrip("a"), mma=portable, wgmma=False)
+    return _portable(row)
 
 
 @dataclass(frozen=True)

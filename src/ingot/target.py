@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # Of every compute capability here (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
 WARP, PARTS = 32, 4  # threads of a warp; parts of an SM, each with a quarter of its registers
@@ -31,6 +33,7 @@ class Target:
         max_cluster: CUDA: blocks of a portable cluster; 1 where there are no clusters.
         mma: CUDA: names of the tensor-core instruction rows it must use, best first.
         cp_async, tma, wgmma: CUDA: which copy and matrix engines it has.
+        packs: CUDA: types of weights that its kernels take packed beside 16-bit floats (ingot.weight_packing).
     """
 
     name: str
@@ -51,6 +54,18 @@ class Target:
     cp_async: bool = False
     tma: bool = False
     wgmma: bool = False
+    packs: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Target:
+        """The target whose fields are the values of `data`, lists for tuples."""
+        fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in data.items()}
+        return cls(**fields)
+
+    @property
+    def halves(self) -> frozenset[str]:
+        """CUDA: the floats of 16 bits that its tensor cores multiply."""
+        return frozenset(dtype for name in self.mma if (dtype := name.rpartition(".")[2]) in ("f16", "bf16"))
 
     @property
     def overlaps_launches(self) -> bool:

@@ -748,3 +748,179 @@
   "ingot.output"(%y) {name = "o0", type = "float"} : (tensor<?x?x8xf32, #ingot.dims<["B", "S"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "c", "s"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: a product read as it is and transposed; a cast of one that others read; a sum with what comes later than the
+// product, which others read; a position in axes that the product does not have; an exponential that is read as it is and
+// transposed, by a sum over elements and by a reduction.
+// CHECK:      %[[P:.*]] = "ingot.matmul"
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT: "ingot.yield"
+// CHECK:      "ingot.load"(%[[P]])
+// CHECK:      %[[Q:.*]] = "ingot.matmul"
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT: "ingot.yield"
+// CHECK:      "ingot.load"(%[[Q]])
+// CHECK:      %[[R:.*]] = "ingot.matmul"
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT: "ingot.yield"
+// CHECK:      %[[S:.*]] = "ingot.matmul"
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT: "ingot.truncf"
+// CHECK-NEXT: "ingot.yield"
+// CHECK-DAG:  "ingot.load"(%[[R]])
+// CHECK-DAG:  "ingot.load"(%[[S]])
+// CHECK:      %[[T:.*]] = "ingot.matmul"
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT: "ingot.yield"
+// CHECK:      "ingot.index"() {axis = 0
+// CHECK:      %[[E:.*]] = "ingot.pointwise"
+// CHECK:      "ingot.exp"
+// CHECK:      %[[F:.*]] = "ingot.pointwise"
+// CHECK:      "ingot.exp"
+// CHECK:      "ingot.load"(%[[E]])
+// CHECK:      "ingot.reduce"(%[[F]])
+// CHECK-NOT:  "ingot.exp"
+"ingot.func"() ({
+^bb0(%x: tensor<4x8xf32>, %y: tensor<4x4xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<8x4xf32>
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<8x6xf32>
+  %p = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %pt = "ingot.transpose"(%p) {perm = [1, 0]} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  %p1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<4x4xf32>) -> f32
+    %f = "ingot.load"(%pt) : (tensor<4x4xf32>) -> f32
+    %g = "ingot.subf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %q = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %q1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<4x4xf32>) -> f32
+    %g = "ingot.truncf"(%e) : (f32) -> f16
+    "ingot.yield"(%g) : (f16) -> ()
+  }) : () -> tensor<4x4xf16>
+  %r = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %s = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    %h = "ingot.truncf"(%a) : (f32) -> f16
+    "ingot.yield"(%h) : (f16) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf16>
+  %r1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%r) : (tensor<4x4xf32>) -> f32
+    %h = "ingot.load"(%s) : (tensor<4x4xf16>) -> f16
+    %f = "ingot.extf"(%h) : (f16) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %t = "ingot.matmul"(%x, %v) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x6xf32>) -> tensor<4x6xf32>
+  %tr = "ingot.reshape"(%t) : (tensor<4x6xf32>) -> tensor<2x2x6xf32>
+  %t1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%tr) : (tensor<2x2x6xf32>) -> f32
+    %i = "ingot.index"() {axis = 0} : () -> i64
+    %f = "ingot.sitofp"(%i) : (i64) -> f32
+    %g = "ingot.mulf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<2x2x6xf32>
+  %e1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%y) : (tensor<4x4xf32>) -> f32
+    %f = "ingot.exp"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %et = "ingot.transpose"(%e1) {perm = [1, 0]} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  %f1 = "ingot.pointwise"() ({
+    %n = "ingot.load"(%y) : (tensor<4x4xf32>) -> f32
+    %e = "ingot.negf"(%n) : (f32) -> f32
+    %f = "ingot.exp"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %ft = "ingot.transpose"(%f1) {perm = [1, 0]} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  %e2 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%e1) : (tensor<4x4xf32>) -> f32
+    %f = "ingot.load"(%et) : (tensor<4x4xf32>) -> f32
+    %g = "ingot.subf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %f2 = "ingot.reduce"(%f1) ({
+  ^bb0(%e: f32):
+    %f = "ingot.load"(%ft) : (tensor<4x4xf32>) -> f32
+    %g = "ingot.subf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = [1], kind = "sum"} : (tensor<4x4xf32>) -> tensor<4x1xf32>
+  "ingot.output"(%p1) {name = "p1", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%q1) {name = "q1", type = "float16"} : (tensor<4x4xf16>) -> ()
+  "ingot.output"(%r) {name = "r", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%s) {name = "s", type = "float16"} : (tensor<4x4xf16>) -> ()
+  "ingot.output"(%r1) {name = "r1", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%t1) {name = "t1", type = "float"} : (tensor<2x2x6xf32>) -> ()
+  "ingot.output"(%e2) {name = "e2", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%f2) {name = "f2", type = "float"} : (tensor<4x1xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "y"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: a product that is read at another position besides its own; a table read at a position, which two read.
+// CHECK:      %[[P:.*]] = "ingot.matmul"
+// CHECK-NEXT: ^bb0
+// CHECK-NEXT: "ingot.yield"
+// CHECK:      "ingot.load"(%[[P]])
+// CHECK:      "ingot.load_at"(%[[P]]
+// CHECK:      %[[Q:.*]] = "ingot.pointwise"
+// CHECK-COUNT-1: "ingot.load_at"
+// CHECK:      "ingot.load"(%[[Q]])
+// CHECK:      "ingot.load"(%[[Q]])
+// CHECK-NOT:  "ingot.load_at"
+"ingot.func"() ({
+^bb0(%x: tensor<4x8xf32>, %h: tensor<4x4xi64>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<8x4xf32>
+  %p = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  %p1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<4x4xf32>) -> f32
+    %i = "ingot.index"() {axis = 0} : () -> i64
+    %z = "ingot.const"() {value = 0 : i64} : () -> i64
+    %f = "ingot.load_at"(%p, %i, %z) : (tensor<4x4xf32>, i64, i64) -> f32
+    %g = "ingot.subf"(%e, %f) : (f32, f32) -> f32
+    "ingot.yield"(%g) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %q = "ingot.pointwise"() ({
+    %i = "ingot.index"() {axis = 0} : () -> i64
+    %z = "ingot.const"() {value = 1 : i64} : () -> i64
+    %f = "ingot.load_at"(%h, %i, %z) : (tensor<4x4xi64>, i64, i64) -> i64
+    "ingot.yield"(%f) : (i64) -> ()
+  }) : () -> tensor<4x4xi64>
+  %q1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<4x4xi64>) -> i64
+    %f = "ingot.sitofp"(%e) : (i64) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  %q2 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<4x4xi64>) -> i64
+    %f = "ingot.sitofp"(%e) : (i64) -> f32
+    %m = "ingot.negf"(%f) : (f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) : () -> tensor<4x4xf32>
+  "ingot.output"(%p1) {name = "p1", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%q1) {name = "q1", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%q2) {name = "q2", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "h"], input_types = ["float", "int64"]} : () -> ()
