@@ -95,8 +95,8 @@ def failure(dispatch: Dispatch, target: Target, error: Exception | str) -> Compi
         message = error.message if error.node is None else f"{error.node}: {error.message}"
     elif isinstance(error, NotImplementedError):
         message = str(error)
-    path = Path(tempfile.gettempdir()) / f"ingot-{name_of(dispatch, target)}.json"
     try:
+        path = Path(tempfile.gettempdir()) / f"ingot-{name_of(dispatch, target)}.json"
         path.write_text(to_text(dispatch, target))
         cure = f"repeat it with: ingot kernel {path}"
     except OSError:

@@ -162,7 +162,10 @@ class Instrumentation:
         """
         if self._input is None or (expected and self.reproducer is None):
             return None
-        return self._write_reproducer(pipeline, f"{type(error).__name__}: {error}", passes)
+        try:
+            return self._write_reproducer(pipeline, f"{type(error).__name__}: {error}", passes)
+        except OSError:  # no place for it: the failure itself is what must be said
+            return None
 
     def report(self, changes: Counter[tuple[str, str]] | None = None) -> str:
         """A table of the passes' times in the order in which they ran, with each one's share.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from ingot import errors, framing
 from ingot.fingerprint import has_compiler
 from ingot.runtime import platform_posix as platform
 from ingot.target import Target
+
+Answer = tuple[int, dict[str, Any] | errors.Error, list[bytes]]  # the job's number, and what it gave
 
 _JOB_SECONDS = 300.0  # the slowest kernels take a few seconds of one core
 
@@ -110,7 +113,7 @@ class CompileClient:
         """True while there is a server."""
         return self._process is not None and self._process.poll() is None
 
-    def jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any] | errors.Error, list[bytes]]]:
+    def jobs(self, jobs: Sequence[Job]) -> Generator[Answer, None, None]:
         """Send all jobs, and give (number, answer, byte strings) as they are done, in any order.
 
         An answer is the error itself where a job failed. Raises CompileError where the server cannot be started or dies.
@@ -127,12 +130,15 @@ class CompileClient:
                         continue  # it ended for want of work when these jobs were on their way
                     how = f"ended with code {code}" if code else str(e)
                     cure = "run python -m ingot.compiler.compile_server --help to see whether it starts"
+                    if code is not None and code < 0:
+                        how = f"was ended by {signal.Signals(-code).name}"
+                        cure = "try again; where memory ran out, with fewer workers: INGOT_WORKERS=1"
                     raise errors.CompileError(f"the compile server {how}", cure=cure) from e
                 finally:
                     if left:
                         self.close()
 
-    def _answers(self, left: dict[int, Job]) -> Iterator[tuple[int, dict[str, Any] | errors.Error, list[bytes]]]:
+    def _answers(self, left: dict[int, Job]) -> Iterator[Answer]:
         """Send jobs and give their answers; those that are done leave `left`. Raises OSError where the server is gone."""
         if not left:
             return

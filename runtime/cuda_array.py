@@ -34,12 +34,13 @@ class DeviceMemory:
 
     def __del__(self) -> None:
         address, self.address = getattr(self, "address", 0), 0
-        if not address or not self._cuda.activate_quietly():
+        if not address:
             return
-        if self._stream is None:
-            self._cuda.free(address)
-        else:
-            self._cuda.free_async(address, self._stream.handle)
+        with self._cuda.borrowed() as usable:
+            if usable and self._stream is None:
+                self._cuda.free(address)
+            elif usable and self._stream is not None:
+                self._cuda.free_async(address, self._stream.handle)
 
 
 class CudaArray:

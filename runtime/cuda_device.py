@@ -90,8 +90,10 @@ class CudaKernels:
         self._modules, self._functions = {}, {}
 
     def __del__(self) -> None:
-        if getattr(self, "_modules", None) and self._cuda.activate_quietly():
-            self.close()
+        if getattr(self, "_modules", None):
+            with self._cuda.borrowed() as usable:
+                if usable:
+                    self.close()
 
 
 def prepare(
@@ -269,7 +271,7 @@ class CudaContext:
 
     def __del__(self) -> None:
         if getattr(self, "stream", 0):
-            with contextlib.suppress(DeviceError):
+            with contextlib.suppress(DeviceError), self._cuda.borrowed():
                 self.close()
 
     def is_free_for(self, call: Call) -> bool:

@@ -73,7 +73,8 @@ class WeightUpload:
 
     def __del__(self) -> None:
         if getattr(self, "_done", 0):  # the thread has ended: it holds the upload
-            self._free_event()
+            with self._cuda.borrowed():
+                self._free_event()
 
     def _free_event(self) -> None:
         if self._done and self._cuda.activate_quietly():

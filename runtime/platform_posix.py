@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -67,7 +68,9 @@ def cache_directory() -> Path:
     try:
         home = Path.home()
     except RuntimeError:  # a user without an entry in the table of users, as in a container
-        return Path(tempfile.gettempdir()) / f"ingot-{os.getuid()}"
+        with contextlib.suppress(OSError):
+            return Path(tempfile.gettempdir()) / f"ingot-{os.getuid()}"
+        return Path(os.devnull) / "ingot"  # which cannot be made: the cache is kept in memory
     return home / "Library" / "Caches" / "ingot" if sys.platform == "darwin" else home / ".cache" / "ingot"
 
 

@@ -264,6 +264,14 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert default_path() == tmp_path / f"ingot-{os.getuid()}" / "cache.sqlite"
     RuntimeCache().put("kernel", "a", b"code")
     assert RuntimeCache().get("kernel", "a") == b"code"
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "_get_default_tempdir", lambda: open("/nowhere"))
+        cache = RuntimeCache()
+        cache.put("kernel", "a", b"code")
+        assert cache.get("kernel", "a") == b"code"
+        assert cache.problem
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / f"ingot-{os.getuid()}").chmod(0o777)
     (tmp_path / f"ingot-{os.getuid()}" / "planted").write_text("")
     assert RuntimeCache().get("kernel", "a") is None

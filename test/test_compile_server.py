@@ -16,8 +16,10 @@ import pytest
 
 from ingot import framing
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, contiguous
+from ingot.engine import Engine
 from ingot.errors import CompileError, EngineError, Error
 from ingot.kernel_code import KernelCode
+from ingot.runtime import compile_client
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, Job
 from ingot.runtime.load_report import LoadReport
@@ -241,6 +243,11 @@ def test_a_server_that_is_about_to_end_for_want_of_work_is_replaced(target: Targ
     theirs.close()
     with pytest.raises(CompileError, match="the compile server ended with code 3"):
         c.one(kernel(unary("negf"), target))
+    c.start()
+    assert c._process is not None
+    threading.Timer(0.1, c._process.kill).start()  # as the system does where memory runs out
+    with pytest.raises(CompileError, match=r"the compile server was ended by SIGKILL .*INGOT_WORKERS=1"):
+        c.one(kernel(unary("negf"), target))
 
 
 @pytest.mark.parametrize("variable", ["INGOT_WORKERS", "INGOT_JOB_SECONDS"])
@@ -249,3 +256,39 @@ def test_an_environment_that_makes_no_sense(variable: str, monkeypatch: pytest.M
         monkeypatch.setenv(variable, text)
         with pytest.raises(Error, match=rf"the environment has {variable}={text} \(give a number, or unset it\)"):
             CompileClient()
+
+
+def test_no_place_for_temporary_files(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose file system can only be read: kernels compile, and failures say what failed."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\n"
+        "def fail(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile._get_default_tempdir = fail\n"
+    )
+    c = CompileClient(workers=1)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    c.start()
+    c.one(kernel(unary("negf"), target))
+    with pytest.raises(CompileError, match=r"no code for nonesuch on cpu.*the dispatch is"):
+        c.one(kernel(Dispatch("nonesuch", (), ()), target))
+    c.close()
+
+
+def test_bytecode_that_ends_its_reader_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "import ingot.compiler.jit as jit\n"
+        "jit.parse = lambda bytecode: os.abort()\n"
+    )
+    engine = Engine.load(Path(__file__).parent / "data" / "format_1.ingot")
+    c = CompileClient(workers=1)
+    monkeypatch.setattr(compile_client, "shared_client", lambda: c)
+    assert "ingot.func" in engine.ir_text()
+    engine.ir = b"ML\xefR no bytecode"
+    with pytest.raises(EngineError, match="the engine's IR is invalid"):
+        engine.ir_text()
+    c.close()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(EngineError, match=r"the engine's IR cannot be read: the compiler's worker ended with SIGABRT"):
+        engine.ir_text()
+    c.close()

@@ -24,7 +24,7 @@ from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
 from ingot.launch_program import Binding, Buffer, BufferRef, DispatchStep, KernelEntry, LaunchProgram, TensorSpec
 from ingot.runtime import cuda_device, cuda_driver, specialization
 from ingot.runtime.context_pool import ContextPool
-from ingot.runtime.cuda_array import CudaArray, as_cuda_array
+from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array
 from ingot.runtime.cuda_device import CudaContext, CudaExecutable, prepare
 from ingot.runtime.cuda_stream import CudaStream, as_stream
 from ingot.runtime.cuda_upload import WeightUpload
@@ -259,6 +259,34 @@ def test_sticky_errors_end_every_call_on_their_gpu_alone(monkeypatch: pytest.Mon
     gpus[0].activate()
     assert gpus[0].activate_quietly()
     assert calls == ["context 0", "context 0"]
+
+
+def test_finalizers_give_a_thread_its_gpu_back(monkeypatch: pytest.MonkeyPatch):
+    """The garbage collector may free an array of one GPU in the middle of work on another."""
+    calls: list[tuple] = []
+    current = [0]
+
+    def set_current(context: int) -> tuple:
+        current[0] = context
+        return (0,)
+
+    fake = SimpleNamespace(
+        cuCtxGetCurrent=lambda: (0, current[0]),
+        cuCtxSetCurrent=set_current,
+        cuMemFree=lambda address: calls.append((address, current[0])) or (0,),
+    )
+    monkeypatch.setattr(cuda_driver, "driver", lambda: fake)
+    monkeypatch.setattr(cuda_driver, "_lost", {})
+    gpus = [cuda_driver.Cuda.__new__(cuda_driver.Cuda) for _ in range(2)]
+    for ordinal, gpu in enumerate(gpus):
+        gpu.ordinal, gpu._context = ordinal, 100 + ordinal
+        gpu.allocate = lambda nbytes: 0x1000
+    memory = DeviceMemory(gpus[0], 4)
+    gpus[1].activate()
+    del memory
+    assert calls == [(0x1000, 100)]
+    assert current == [101]
+    assert cuda_driver._current.ordinal == 1
 
 
 def test_weights_go_through_pinned_chunks():

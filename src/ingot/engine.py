@@ -308,12 +308,12 @@ class Engine:
         }
 
     def ir_text(self) -> str:
-        """The AOT IR as text; needs the compiler. Raises EngineError where it cannot be read."""
-        from ingot.compiler.jit import parse
-        from ingot.dialects.mlir import context
+        """The AOT IR as text; needs the compiler. Raises EngineError where it cannot be read: it is read by the compile server,
+        since bytecode that is written to harm may end the process that reads it."""
+        from ingot.runtime.compile_client import Job, shared_client
 
-        with context():
-            return str(parse(self.ir))
+        _, (text,) = shared_client().one(Job("print", None, (self.ir,)))
+        return text.decode()
 
 
 def _reader(container: Container, name: str) -> Callable[[], memoryview]:
