@@ -3,7 +3,7 @@
     python benchmarks/packed_weights.py [--target sm_86] [--rows 1 --rows 4096] [--weights i4] [--block 32]
 
 For GPUs that are not here: counts of the innermost loop, each for one instruction of the tensor cores, in PTX and in machine
-code, and of its reads of weights and their scales; registers of a thread, bytes of its stack, cycles that bank conflicts of a
+code, and of its reads of weights and their scales; registers of a thread, bytes that spill, cycles that bank conflicts of a
 small product cost on the emulator. Weights lie [N, K], scales [N, blocks] (`--columns`: [blocks, N]).
 """
 
@@ -17,11 +17,12 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parent.parent / "test")]
 
 import cuda_dispatches as make  # noqa: E402
-from cubin_facts import cubin_facts, innermost_opcodes  # noqa: E402
+from cubin_loops import innermost_opcodes  # noqa: E402
 from cuda_emulation import run_emulated  # noqa: E402
 from ptx_loops import innermost_loops  # noqa: E402
 
 from ingot.compiler.codegen.family import emit  # noqa: E402
+from ingot.compiler.toolchain.cubin_resources import resources  # noqa: E402
 from ingot.compiler.toolchain.stages import compile_kernels  # noqa: E402
 from ingot.cuda_targets import BY_NAME  # noqa: E402
 from ingot.dialects.mlir import kernel_context  # noqa: E402
@@ -29,7 +30,7 @@ from ingot.dispatch import Dispatch  # noqa: E402
 
 _MMA = r"\bmma\.sync"
 _INSTRUCTION = re.compile(r"^(@!?%\w+\s+)?[a-z]\w*[.\s]")
-_COLUMNS = ("PTX", "machine code", "ld.shared", "ld.global", "prmt", "shared bytes", "registers", "stack", "conflicts")
+_COLUMNS = ("PTX", "machine code", "ld.shared", "ld.global", "prmt", "shared bytes", "registers", "local bytes", "conflicts")
 
 
 def counts(d: Dispatch, target: str, smaller: Dispatch) -> list[str]:
@@ -52,11 +53,11 @@ def counts(d: Dispatch, target: str, smaller: Dispatch) -> list[str]:
     for line in loop:
         if found := re.search(r"\bld\.shared(?:\.v(\d))?\.(\w+)", line):
             shared += int(found[1] or 1) * widths[found[2]]
-    facts = cubin_facts(cubin)[launch.symbol]
+    facts = resources(cubin)[launch.symbol]
     machine = innermost_opcodes(cubin, launch.symbol, row.sm)
     conflicts = run_emulated(smaller, target, count_conflicts=True).bank_conflicts
     each = [len(loop), len(machine), of(r"\bld\.shared"), of(r"\bld\.global"), of(r"\bprmt"), shared]
-    return [*(f"{x / mma:.2f}" for x in each), str(facts.registers), str(facts.stack), str(conflicts)]
+    return [*(f"{x / mma:.2f}" for x in each), str(facts.registers), str(facts.local_bytes), str(conflicts)]
 
 
 def main() -> None:

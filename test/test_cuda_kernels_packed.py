@@ -9,7 +9,7 @@ from typing import Any
 import cuda_dispatches as make
 import numpy as np
 import pytest
-from cubin_facts import HMMA, CubinFacts, cubin_facts, innermost_opcodes
+from cubin_loops import HMMA, innermost_opcodes
 from cuda_emulation import run_emulated
 from exact_products import check_every_code, check_exactly, every_code, fill_blocks_of_ones
 from packed_products import check_packed, packing
@@ -23,6 +23,7 @@ from ingot.compiler.codegen.cuda_gemm_streamed import StreamedSchedule, streamed
 from ingot.compiler.codegen.cuda_matmul import choose
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.cubin_resources import Resources, resources
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import kernel_context
@@ -184,13 +185,13 @@ def test_no_instruction() -> None:
         emit(d, BY_NAME["sm_75"])
 
 
-def code(d: Dispatch, target: str, s: object) -> tuple[KernelLaunch, str, CubinFacts, list[int]]:
+def code(d: Dispatch, target: str, s: object) -> tuple[KernelLaunch, str, Resources, list[int]]:
     """A kernel's launch, PTX, facts of its machine code, and opcodes of the main loop there."""
     with kernel_context():
         emitted = emit(d, BY_NAME[target], s)
         text = compile_kernels(emitted.module, target, stop="ptx")
     launch, cubin = emitted.plan.launches[0], compile_kernels(text, target, start="ptx")
-    return launch, text, cubin_facts(cubin)[launch.symbol], innermost_opcodes(cubin, launch.symbol, BY_NAME[target].sm)
+    return launch, text, resources(cubin)[launch.symbol], innermost_opcodes(cubin, launch.symbol, BY_NAME[target].sm)
 
 
 @pytest.mark.parametrize(("target", "weights"), PACKED)
@@ -213,7 +214,7 @@ def test_code(target: str, weights: str) -> None:
     hardware = row.sm >= 89 and weights[:2] == "f8"
     assert bool(re.search(r"cvt\.rn\.f16x2\.e", text)) == hardware
     assert machine.count(HMMA) == count
-    assert facts.stack == 0
+    assert facts.local_bytes == 0
     _, _, before, others = code(plain, target, s if row.cp_async else DecodedMmaSchedule(s.mma))
     assert row.registers // (facts.registers * launch.block[0]) >= row.registers // (before.registers * launch.block[0]) >= 1
     assert len(machine) < len(others) * (1 if row.cp_async else 1.06)
@@ -234,7 +235,7 @@ def test_code_of_few_rows(target: str, weights: str) -> None:
         if rows == 1:  # with more, rows come to shared memory in loops inside this one
             assert s.depth * s.tiles in innermost_counts(text, launch.symbol, r"ld\.global(?:\.nc)?\.v4\.b32")
             assert machine.count(HMMA) == count
-        assert facts.stack == 0
+        assert facts.local_bytes == 0
         assert facts.registers * 32 * s.warps * s.blocks <= row.registers, (facts, s)
 
 
@@ -251,7 +252,7 @@ def test_scales_that_wait_in_registers(options: dict[str, Any], columns: bool) -
             d = make.scales_by_columns(d)
         s = choose(gemm_problem(d), BY_NAME["sm_86"])
         launch, text, facts, _ = code(d, "sm_86", s)
-        assert facts.stack == 0, facts
+        assert facts.local_bytes == 0, facts
         blocks = s.batch_k // wanted["block"]
         # Both columns of a block, or 16 bytes of a column's blocks.
         each = blocks if columns else 2 * -(-blocks * DTYPES[wanted["scale"]].bytes // 16)
