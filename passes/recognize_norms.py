@@ -59,7 +59,7 @@ def _recognize_rms(op: ir.Operation) -> ir.Operation | None:
     if len(op.results) != 1:
         return None
     reduce_ = _sum_behind(root)
-    if reduce_ is None:
+    if reduce_ is None or reduce_.regions[1].args[0] != "f32":  # what a normalization sums in
         return None
     x = _squared_operand(reduce_)
     if x is None or dialect.shape_of(x) != root.domain:

@@ -207,3 +207,34 @@
   "ingot.output"(%r) {name = "y", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["z0", "x", "w"], input_types = ["float", "float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: a normalization computes in f32, and these are doubles.
+// CHECK:      ^bb0(%{{.*}}: tensor<?x8xf64
+// CHECK-NOT:  "ingot.normalize"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x8xf64, #ingot.dims<["N"]>>):
+  %sum = "ingot.reduce"(%x) ({
+  ^bb0(%e: f64):
+    %s = "ingot.mulf"(%e, %e) : (f64, f64) -> f64
+    "ingot.yield"(%s) : (f64) -> ()
+  }, {
+  ^bb0(%e: f64):
+    %n = "ingot.const"() {value = 8.0 : f64} : () -> f64
+    %m = "ingot.divf"(%e, %n) : (f64, f64) -> f64
+    "ingot.yield"(%m) : (f64) -> ()
+  }) {axes = [1], kind = "sum"} : (tensor<?x8xf64, #ingot.dims<["N"]>>) -> tensor<?x1xf64, #ingot.dims<["N"]>>
+  %y = "ingot.pointwise"() ({
+    %e = "ingot.load"(%x) : (tensor<?x8xf64, #ingot.dims<["N"]>>) -> f64
+    %m = "ingot.load"(%sum) : (tensor<?x1xf64, #ingot.dims<["N"]>>) -> f64
+    %c = "ingot.const"() {value = 1.0e-5 : f64} : () -> f64
+    %a = "ingot.addf"(%m, %c) : (f64, f64) -> f64
+    %r = "ingot.sqrt"(%a) : (f64) -> f64
+    %q = "ingot.divf"(%e, %r) : (f64, f64) -> f64
+    "ingot.yield"(%q) : (f64) -> ()
+  }) : () -> tensor<?x8xf64, #ingot.dims<["N"]>>
+  "ingot.output"(%y) {name = "y", type = "double"} : (tensor<?x8xf64, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["double"]} : () -> ()
