@@ -282,7 +282,8 @@ class _Run:
         picks = []
         for start, step, n, size in zip(starts, attribute(op.attributes["steps"]), shape, x.shape, strict=True):
             stop = start + step * n
-            assert 0 <= start < size and 0 <= stop - step < size, f"{op} reads {start} to {stop - step} of {size}"
+            last = stop - step
+            assert 0 <= min(start, last) <= max(start, last) < size, f"{op} reads {start} to {last} of {size}"
             picks.append(slice(start, stop if stop >= 0 else None, step))
         return x[tuple(picks)]
 
