@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from ingot.dispatch import Dispatch
@@ -14,13 +15,21 @@ from ingot.dispatch import Dispatch
 
 @dataclass(frozen=True)
 class Check:
-    """A dispatch whose results are compared with the float64 reference, at given sizes."""
+    """A dispatch whose results are compared with the float64 reference, at given sizes.
+
+    Attributes:
+        target: whose code runs, assembled for the GPU at hand; "" for that GPU's.
+        row: the only tensor-core instruction to use, by its name in `mma_table`; "" for all of the target's.
+        prepare: changes views of the operands, which are random.
+    """
 
     name: str
     dispatch: Dispatch
     sizes: Mapping[str, int] = field(default_factory=dict)
     target: str = ""
     schedule: Any = None
+    row: str = ""
+    prepare: Callable[[list[np.ndarray]], None] = lambda views: None
 
 
 @dataclass(frozen=True)

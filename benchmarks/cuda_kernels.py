@@ -18,7 +18,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,23 +30,22 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 
 import cuda_dispatches as make  # noqa: E402
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
+from cuda_conv_cases import conv_checks, conv_speeds, eight_bit_speeds  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 from cuda_quantized_cases import fp8_checks, fp8_speeds, quantized_checks, quantized_speeds  # noqa: E402
 
 from ingot import dims  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule  # noqa: E402
-from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule  # noqa: E402
-from ingot.compiler.codegen.cuda_conv_im2col import Im2colClusterSchedule, Im2colSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_mma import MmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_simt import SimtSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_gemm_wgmma import WgmmaSchedule  # noqa: E402
 from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule as GroupCluster  # noqa: E402
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule  # noqa: E402
-from ingot.compiler.codegen.mma_table import find_row  # noqa: E402
+from ingot.compiler.codegen.mma_table import MMA_ROWS, find_row  # noqa: E402
 from ingot.compiler.reference import run_dispatch  # noqa: E402
-from ingot.cuda_targets import BY_NAME, target_for  # noqa: E402
+from ingot.cuda_targets import BY_NAME, CUDA_TARGETS, target_for  # noqa: E402
 from ingot.dispatch import Dispatch  # noqa: E402
 from ingot.target import Target  # noqa: E402
 
@@ -71,7 +70,11 @@ def run_check(case: Check, default: Target) -> str:
     """Compile, run and compare; the error's statistics. Raises AssertionError where they are not good enough."""
     d = case.dispatch
     operands = make.random_operands(d, case.sizes)
-    kernel = compile_dispatch(d, as_older(case.target, default), case.schedule)
+    case.prepare([o.view for o in operands])
+    target = as_older(case.target, default)
+    if case.row:
+        target = replace(target, mma=(case.row,))
+    kernel = compile_dispatch(d, target, case.schedule)
     nbytes = [make.extent(r, case.sizes)[2] * r.type.bytes for r in d.results]
     out = [torch.full((n,), 0xFF, dtype=torch.uint8, device="cuda") for n in nbytes]
     kernel.bind([upload(o.packed())[o.start * o.memory.itemsize :] for o in operands], out, case.sizes)()
@@ -80,7 +83,7 @@ def run_check(case: Check, default: Target) -> str:
     if d.results[0].type.kind == "int" and d.attr("acc", "") == "f32":
         (exact,) = run_dispatch(make.before_rounding(d), views, case.sizes, float64=True)
         got = make.result_view(out[0].cpu().numpy(), d.results[0], case.sizes)
-        make.check_rounded(got, exact, sum_bits(d, default))
+        make.check_rounded(got, exact, sum_bits(d, target))
         return f"{np.mean(got != np.clip(np.rint(exact), -128, 127)):.1e} of the integers are another than the nearest"
     reference = run_dispatch(make.unrounded(d), views, case.sizes, float64=True)
     worst = ""
@@ -89,7 +92,7 @@ def run_check(case: Check, default: Target) -> str:
         if r.type.kind != "float":
             assert np.array_equal(got, p), f"{np.sum(got != p)} of {got.size} values differ"
             continue
-        e = make.check_against(got, ref, p)
+        e = make.check_against(got, ref, p, sum_bits(d, target))
         worst = f"bias {e.bias:+.1e} spread {e.spread:.1e} worst {e.worst:.1e}"
     return worst
 
@@ -240,6 +243,26 @@ def mma_checks() -> list[Check]:
     return cases
 
 
+def row_checks() -> list[Check]:
+    """Every instruction that a GPU of compute capability 9.0 runs, alone, by the oldest target that has it."""
+    checks = []
+    for row in MMA_ROWS:
+        older = next(t for t in CUDA_TARGETS if row.name in t.mma)
+        if older.sm > 90:
+            continue
+        d = make.matmul(100, 136, 272, row.dtype, acc=row.acc, out=row.acc, b_transposed=True, tf32=row.ptx == "tf32")
+        if row.ptx == "u8":
+            d = replace(d, attrs=tuple(sorted({**dict(d.attrs), "a_unsigned": True, "b_unsigned": True}.items())))
+        checks.append(Check(f"matmul by {row.name} of {older.name}", d, target=older.name, row=row.name))
+    return checks
+
+
+def different_lengths(views: list[np.ndarray]) -> None:
+    """Of the sequences of a ragged attention: all keys, the queries' own, and half of them and one."""
+    queries, keys = views[0].shape[2], views[1].shape[2]
+    views[3][...] = keys, queries, keys // 2 + 1
+
+
 def attention_checks() -> list[Check]:
     return [
         Check("attention f16 2x4x256x256x64", make.attention(2, 4, 256, 256, 64)),
@@ -253,6 +276,10 @@ def attention_checks() -> list[Check]:
         Check("attention f16 depth 64, 96", make.attention(1, 2, 100, 100, 64, depth_v=96)),
         Check("attention f16 decode gqa 1x32x1x1000x64", make.attention(1, 32, 1, 1000, 64, kv_heads=8)),
         Check("attention f16 decode 2x4x1x515x128", make.attention(2, 4, 1, 515, 128)),
+        Check("attention mma eight warps f16 1x2x200x333x64 causal", make.attention(1, 2, 200, 333, 64, causal=True),
+              schedule=MmaAttentionSchedule(8, 16, 64, blocks=2)),
+        Check("attention mma eight warps bf16 1x2x200x333x160", make.attention(1, 2, 200, 333, 160, "bf16"),
+              schedule=MmaAttentionSchedule(8, 16, 32)),
         Check("attention wgmma f16 1x2x200x333x64", make.attention(1, 2, 200, 333, 64), schedule=WgmmaAttentionSchedule()),
         Check(
             "attention wgmma f16 1x2x200x333x128 causal",
@@ -276,6 +303,13 @@ def attention_checks() -> list[Check]:
         Check("attention f32 decode", make.attention(1, 8, 1, 1000, 64, "f32", kv_heads=2)),
         Check("attention f16 any", make.attention("b", 4, "s", "t", 64, causal=True), {"b": 2, "s": 90, "t": 150}),
         Check("attention f16 decode any", make.attention(1, 8, 1, "t", 64, kv_heads=2), {"t": 2049}),
+        *(
+            Check(f"attention {dtype} ragged any {s}x{t}", make.attention("b", 8, "s", "t", 64, dtype, causal=True,
+                  ragged="i64", kv_heads=2), {"b": 3, "s": s, "t": t}, prepare=different_lengths)
+            for dtype in ("f16", "f32") for s, t in ((200, 1000), (1, 2049))
+        ),
+        Check("attention f16 ragged decode 3x32x1x2049x64", make.attention(3, 32, 1, 2049, 64, ragged="i32", kv_heads=8),
+              prepare=different_lengths),
         Check("attention f32 2x4x256x256x64", make.attention(2, 4, 256, 256, 64, "f32")),
         Check("attention f32 mask 2x2x77x77x40", make.attention(2, 2, 77, 77, 40, "f32", mask=(2, 1, 1, 77))),
         Check(
@@ -343,8 +377,8 @@ def other_checks() -> list[Check]:
 
 def all_checks() -> list[Check]:
     return [
-        *matmul_checks(), *mma_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(), *attention_checks(),
-        *conv_checks(), *other_checks(),
+        *matmul_checks(), *mma_checks(), *row_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(),
+        *attention_checks(), *conv_checks(), *other_checks(),
     ]  # fmt: skip
 
 
@@ -368,72 +402,6 @@ def eight_bit_checks() -> list[Check]:
                 name = f"matmul {dtype} 200x384x512 {'NT' if nt else 'NN'} to {out}"
                 cases.append(Check(name, make.quantized_in_epilogue(d, out)))
     return cases
-
-
-def conv_checks() -> list[Check]:
-    """Convolutions by every kernel; code of sm_80 runs on every later GPU."""
-    same = (1, 1, 1, 1)
-    odd = make.conv(2, (25, 19), 24, 40, (3, 2), strides=(2, 1), dilations=(1, 2), pads=(1, 0, 2, 1))
-    any_size = {"n": 2, "h": 15, "w": 21}
-
-    def wgmma(name: str, d: Dispatch, *tile: int, sizes: Mapping[str, int] | None = None) -> Check:
-        return Check(f"conv wgmma {name}", d, sizes or {}, schedule=WgmmaSchedule(*tile))
-
-    return [
-        Check("conv f16 3x3", make.conv(2, (24, 20), 64, 72, (3, 3), pads=same)),
-        Check("conv bf16 3x3", make.conv(2, (24, 20), 64, 72, (3, 3), pads=same, dtype="bf16")),
-        wgmma("channels 72", make.conv(2, (24, 20), 72, 136, (3, 3), pads=same), 128, 128, 5),
-        wgmma("several tiles a block", make.conv(8, (40, 40), 64, 320, (3, 3), pads=same, dtype="bf16"), 128, 160, 5),
-        wgmma("stored by TMA", make.conv(4, (40, 40), 64, 256, (3, 3), pads=same), 128, 256, 4),
-        wgmma("one consumer", make.conv(1, (14, 14), 64, 64, (3, 3), pads=same), 64, 64, 6),
-        wgmma("odd window", odd, 128, 64, 5),
-        wgmma("groups", make.conv(1, (20, 20), 64, 128, (3, 3), pads=same, groups=2, bias=True), 128, 64, 5),
-        wgmma("split", make.conv(1, (7, 7), 512, 512, (3, 3), pads=same), 64, 128, 6, 8),
-        wgmma("any", make.conv("n", ("h", "w"), 64, 64, (3, 3), pads=same), 128, 64, 5, sizes=any_size),
-        Check("conv mma 3x3", make.conv(2, (24, 20), 64, 72, (3, 3), pads=same, dtype="bf16"), target="sm_80"),
-        Check("conv mma odd window", odd, target="sm_80"),
-        *(Check(f"conv im2col {name}", d, schedule=Im2colSchedule(*tile)) for name, d, tile in (
-            ("3x3", make.conv(2, (40, 40), 64, 128, (3, 3), pads=same), (128, 128, 6)),
-            ("3x3 of 128 channels, stream-K", make.conv(2, (24, 20), 128, 256, (3, 3), pads=same), (128, 128, 6, 1, 7)),
-            ("stride 2", make.conv(2, (25, 29), 64, 72, (3, 3), strides=(2, 2), pads=same, bias=True), (64, 64, 8)),
-            ("odd window", make.conv(2, (25, 19), 64, 40, (3, 2), strides=(2, 1), dilations=(1, 2), pads=(1, 0, 2, 1)),
-             (128, 64, 5)),
-            ("uneven padding", make.conv(1, (20, 26), 64, 64, (2, 5), pads=(1, 3, 0, 1)), (192, 64, 5)),
-            ("1x1 stride 2", make.conv(2, (28, 28), 64, 256, (1, 1), strides=(2, 2)), (128, 256, 4)),
-            ("groups", make.conv(1, (20, 20), 128, 128, (3, 3), pads=same, groups=2), (128, 64, 5)),
-            ("1d stride 2", make.conv(1, (300,), 128, 384, (3,), strides=(2,), pads=(1, 1), bias=True), (128, 192, 4)),
-            ("3d", make.conv(1, (6, 10, 10), 64, 32, (3, 3, 3), pads=(1,) * 6), (64, 32, 8)),
-        )),
-        *(Check(f"conv im2col cluster {name}", d, schedule=Im2colClusterSchedule(*tile)) for name, d, tile in (
-            ("3x3", make.conv(2, (14, 14), 256, 256, (3, 3), pads=same, bias=True), (64, 64, 12, 3)),
-            ("stride 2", make.conv(2, (14, 14), 512, 512, (3, 3), strides=(2, 2), pads=same), (64, 64, 12, 6)),
-            ("128 x 128", make.conv(2, (28, 28), 128, 128, (3, 3), pads=same), (128, 128, 4, 8)),
-        )),
-        Check("conv stem", make.conv(2, (65, 65), 3, 64, (7, 7), strides=(2, 2), pads=(3,) * 4, bias=True)),
-        Check("conv 4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same)),
-        wgmma("4 channels", make.conv(2, (32, 32), 4, 320, (3, 3), pads=same), 128, 160, 5),
-        wgmma("12 channels", make.conv(2, (32, 32), 12, 72, (3, 3), pads=same, dtype="bf16"), 128, 72, 5),
-        Check("conv to 4 channels", make.conv(2, (32, 32), 320, 4, (3, 3), pads=same)),
-        Check("conv patches", make.conv(2, (64, 64), 3, 192, (16, 16), strides=(16, 16), bias=True)),
-        Check("conv 1x1", make.conv(2, (28, 28), 64, 256, (1, 1), bias=True)),
-        Check("conv 1x1 stride 2", make.conv(2, (28, 28), 64, 256, (1, 1), strides=(2, 2))),
-        Check("conv 1d stride 2", make.conv(1, (300,), 80, 384, (3,), strides=(2,), pads=(1, 1), bias=True)),
-        Check("conv 3d", make.conv(1, (6, 10, 10), 16, 32, (3, 3, 3), pads=(1,) * 6)),
-        Check("conv groups 32", make.conv(2, (14, 14), 128, 128, (3, 3), pads=same, groups=32)),
-        Check("conv transposed", make.conv(2, (16, 16), 64, 32, (4, 4), strides=(2, 2), pads=same, transposed=True)),
-        Check("conv transposed f32 groups",
-              make.conv(1, (9, 9), 12, 20, (3, 3), strides=(2, 2), groups=2, dtype="f32", transposed=True)),
-        Check("conv f32 3x3", make.conv(2, (28, 28), 32, 48, (3, 3), pads=same, dtype="f32", bias=True)),
-        Check("conv f32 odd", make.conv(1, (17, 13), 5, 7, (3, 3), pads=same, dtype="f32")),
-        Check("conv depthwise f16", make.conv(2, (28, 28), 96, 96, (3, 3), pads=same, groups=96, bias=True)),
-        Check("conv depthwise 5x5 stride 2 f32",
-              make.conv(2, (29, 29), 40, 40, (5, 5), strides=(2, 2), pads=(2,) * 4, groups=40, dtype="f32")),
-        Check("conv depthwise 7x7", make.conv(1, (30, 30), 33, 33, (7, 7), pads=(3,) * 4, groups=33, dtype="f32")),
-        *(Check(f"conv depthwise 5x5 by {s.rows} x {s.pixels} x {s.lanes}",
-                make.conv(2, (29, 30), 120, 120, (5, 5), pads=(2,) * 4, groups=120, bias=True), schedule=s)
-          for s in (DepthwiseSchedule(4, 30, 4, 3, 2), DepthwiseSchedule(8, 15, 4, 1), DepthwiseSchedule(4, 15, 2, 2, 4))),
-        Check("conv depthwise any", make.conv("n", ("h", "w"), 64, 64, (3, 3), pads=same, groups=64), any_size),
-    ]  # fmt: skip
 
 
 def torch_matmul(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
@@ -467,108 +435,6 @@ def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[t
     return build
 
 
-def torch_conv(*, strides: tuple[int, ...], pads: int, groups: int) -> Callable[..., Callable[[], Any]]:
-    """PyTorch's convolution (cuDNN, its best algorithm) of channels-last tensors."""
-
-    def bound(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = False
-        x, w = (t.permute(0, 3, 1, 2) for t in operands[:2])
-        return lambda: torch.nn.functional.conv2d(x, w, None, strides, pads, 1, groups).permute(0, 2, 3, 1)
-
-    return bound
-
-
-def torch_half_conv(*, strides: tuple[int, ...], pads: int) -> Callable[..., Callable[[], Any]]:
-    """PyTorch's convolution of f16 tensors of the same shapes; its values are others, hence no result is given to compare."""
-
-    def bound(operands: list[torch.Tensor], result: torch.Tensor) -> Callable[[], Any]:
-        torch.backends.cudnn.benchmark = True
-        x, w = (torch.randn(t.shape, device="cuda", dtype=torch.float16).permute(0, 3, 1, 2) for t in operands[:2])
-
-        def call() -> None:
-            torch.nn.functional.conv2d(x, w, None, strides, pads)
-
-        return call
-
-    return bound
-
-
-def conv_speed(
-    n: int,
-    size: int,
-    channels: int,
-    outputs: int,
-    kernel: int,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-    dtype: str = "f16",
-    floor: float = 0.0,
-    target: str = "",
-    pad: int = -1,
-) -> Speed:
-    """A square convolution against cuDNN; `pad` keeps the size by default."""
-    pad = kernel // 2 if pad < 0 else pad
-    d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
-                  groups=groups, dtype=dtype)  # fmt: skip
-    name = f"conv {dtype} {kernel}x{kernel}{f'/{stride}' if stride > 1 else ''} {n}x{size}x{size}x{channels}-{outputs}"
-    name += (f" groups {groups}" if groups > 1 else "") + (f" {target}" if target else "")
-    return Speed(name, d, floor, torch_conv(strides=(stride, stride), pads=pad, groups=groups), target)
-
-
-def conv_speeds() -> list[Speed]:
-    return [
-        conv_speed(2, 96, 320, 320, 3, floor=0.6),
-        conv_speed(2, 96, 320, 320, 3, dtype="bf16", floor=0.6),
-        conv_speed(2, 48, 640, 640, 3),
-        conv_speed(2, 24, 1280, 1280, 3),
-        conv_speed(2, 12, 1280, 1280, 3),
-        conv_speed(2, 96, 320, 320, 3, stride=2),
-        conv_speed(2, 96, 4, 320, 3),
-        conv_speed(2, 96, 320, 4, 3),
-        conv_speed(1, 256, 512, 512, 3),
-        conv_speed(1, 512, 128, 128, 3),
-        conv_speed(32, 224, 3, 64, 7, stride=2),
-        conv_speed(32, 56, 64, 64, 3),
-        conv_speed(32, 28, 128, 128, 3),
-        conv_speed(32, 14, 256, 256, 3),
-        conv_speed(32, 7, 512, 512, 3),
-        conv_speed(1, 56, 64, 64, 3),
-        conv_speed(1, 14, 256, 256, 3),
-        conv_speed(1, 7, 512, 512, 3),
-        conv_speed(32, 56, 64, 256, 1),
-        conv_speed(32, 56, 256, 512, 1, stride=2),
-        conv_speed(32, 224, 3, 768, 16, stride=16, pad=0),
-        conv_speed(32, 56, 96, 96, 3, groups=96),
-        conv_speed(32, 28, 240, 240, 5, groups=240),
-        conv_speed(32, 56, 96, 96, 7, groups=96, dtype="f32"),
-        conv_speed(8, 56, 64, 64, 3, dtype="f32"),
-        conv_speed(8, 14, 256, 256, 3, dtype="f32"),
-        conv_speed(2, 96, 320, 320, 3, target="sm_80"),
-    ]
-
-
-def eight_bit_speed(
-    n: int, size: int, channels: int, outputs: int, kernel: int, dtype: str, stride: int = 1, out: str = "i8"
-) -> Speed:
-    """A square convolution of 8-bit integers or floats against the same convolution of f16."""
-    pad, acc = kernel // 2, "i32" if dtype == "i8" else "f32"
-    d = make.conv(n, (size, size), channels, outputs, (kernel, kernel), strides=(stride, stride), pads=(pad,) * 4,
-                  dtype=dtype, acc=acc, out="f32")  # fmt: skip
-    name = f"conv {dtype} {kernel}x{kernel}/{stride} {n}x{size}x{size}x{channels}-{outputs} to {out}"
-    return Speed(name, make.quantized_in_epilogue(d, out), 0.0, torch_half_conv(strides=(stride, stride), pads=pad))
-
-
-def eight_bit_speeds() -> list[Speed]:
-    """Convolutions of 8-bit integers and floats."""
-    sizes = ((32, 56, 64, 64, 3), (32, 28, 128, 128, 3), (32, 14, 256, 256, 3), (32, 56, 64, 256, 1), (32, 224, 3, 64, 7, 2))
-    return [
-        *(eight_bit_speed(*s[:5], dtype, *s[5:]) for dtype in ("i8", "f8E4M3FN") for s in sizes),
-        *(eight_bit_speed(*s[:5], "i8", out="f16") for s in sizes[:4]),
-    ]
-
-
 def group_speed(n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None) -> Speed:
     """A group normalization of channels-last images against a copy."""
     d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
@@ -586,6 +452,8 @@ def speeds() -> list[Speed]:
               target="sm_80", schedule=MmaSchedule(128, 256, 64, 64)),
         Speed("matmul bf16 4096^3 by mma.sync 128x128", make.matmul(4096, 4096, 4096), 0.0, torch_matmul, target="sm_80",
               schedule=MmaSchedule(128, 128, 64, 64)),
+        Speed("matmul bf16 4096^3 by mma.sync 128x128, eight warps", make.matmul(4096, 4096, 4096), 0.0, torch_matmul,
+              target="sm_80", schedule=MmaSchedule(128, 128, 64, 32)),
         Speed("matmul f32 4096^3", make.matmul(4096, 4096, 4096, "f32"), 0.0, torch_matmul),
         Speed("matmul f32 1024x768x768", make.matmul(1024, 768, 768, "f32"), 0.0, torch_matmul),
         Speed("matmul f16 1x4096x4096", make.matmul(1, 4096, 4096, "f16"), 0.0, torch_matmul),
@@ -607,6 +475,10 @@ def speeds() -> list[Speed]:
               schedule=WgmmaAttentionSchedule(64)),
         Speed("attention f16 1x16x4096x128 by mma.sync", make.attention(1, 16, 4096, 4096, 128), 0.0, torch_attention(),
               schedule=MmaAttentionSchedule(4, 32, 64)),
+        Speed("attention f16 1x16x4096x128 by mma.sync, eight warps", make.attention(1, 16, 4096, 4096, 128), 0.0,
+              torch_attention(), schedule=MmaAttentionSchedule(8, 16, 64)),
+        Speed("attention f16 2x10x9216x64 by mma.sync, eight warps", make.attention(2, 10, 9216, 9216, 64), 0.0,
+              torch_attention(), schedule=MmaAttentionSchedule(8, 16, 64, blocks=2)),
         Speed("attention f16 1x16x4096x128 causal", make.attention(1, 16, 4096, 4096, 128, causal=True), 0.0,
               torch_attention(True)),
         Speed("attention f32 8x12x384x64", make.attention(8, 12, 384, 384, 64, "f32"), 0.0, torch_attention()),

@@ -363,8 +363,8 @@ def jit_cells(row: Row) -> list[str]:
     two_cores = f"{number(two['jit_s'], 2)} + {number(two['specialize_s'], 2)}" if two else "-"
     return [
         row["model"], str(jit["compiled"]), number(jit["jit_s"], 2), number(jit["first_call_s"], 2), str(jit["specialized"]),
-        number(jit["specialize_s"], 2), two_cores, number(row["fp16_load"]["seconds"], 2), shares(jit["steps"]),
-        shares(jit["stages"]),
+        number(jit["specialize_s"], 2), two_cores, f"{number(jit['cached']['seconds'], 2)} ({shares(jit['cached']['steps'])})",
+        shares(jit["steps"]), shares(jit["stages"]),
     ]  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def quantized_checks() -> list[Check]:
         for m in (1, 40, 200):
             d = make.quantized_matmul(m, 336, 512, "f16", weights, scale="f16", block=64, zero=weights[0] == "i")
             cases.append(Check(f"quantized {weights} {m}x336x512 packed", make.packed(d)))
+            cases.append(Check(f"quantized {weights} {m}x336x512 packed by mma.sync", make.packed(d), target="sm_80"))
     any_size = make.quantized_matmul("m", 336, "k", "bf16", "i4", scale="bf16", block=32, multiples={"k": 32})
     return [*cases, Check("quantized i4 any", any_size, {"m": 77, "k": 480})]
 
@@ -158,7 +159,13 @@ def quantized_speeds() -> list[Speed]:
         case("f4E2M1FN", 2048, 4096, 4096, other=torch_half_matmul, **nvfp4),
         *(case("i4", m, 4096, 4096, layout, other=torch_half_matmul) for m in (128, 256, 512) for layout in ("NT", "NN")),
         *(case(w, 2048, 4096, 4096, layout, other=torch_half_matmul, target="sm_80")
-          for w in ("i4", "i8") for layout in ("NT", "NN")),
+          for w in ("i4", "i8", "f8E4M3FN") for layout in ("NT", "NN", "packed")),
+        # Kernels of GPUs without wgmma, packed and not.
+        *(case(w, m, 4096, 4096, layout, target="sm_80") for w in ("i4", "i8", "f8E4M3FN")
+          for m in (1, 8, 16, 64) for layout in ("NT", "packed")),
+        *(case("i4", 1, n, k, layout, target="sm_80") for n, k in sizes[1:] for layout in ("NT", "packed")),
+        *(case(w, m, 4096, 4096, layout, other=torch_half_matmul, target="sm_80") for w in ("i4", "i8", "f8E4M3FN")
+          for m in (128, 512) for layout in ("NT", "packed")),
         *(both(dtype, acc, m, layout) for dtype, acc in (("i8", "i32"), ("f8E4M3FN", "f32"))
           for m in (256, 2048) for layout in ("NT", "NN")),
     ]  # fmt: skip

@@ -32,13 +32,12 @@ import cuda_dispatches as make
 import numpy as np
 import torch
 from cuda.bindings import driver as cu
+from cuda_conv_cases import conv_speed, eight_bit_speed
 from cuda_device import build, check, load, milliseconds
 from cuda_kernels import (
     TORCH,
     Speed,
-    conv_speed,
     copied_bytes,
-    eight_bit_speed,
     group_speed,
     random_tensor,
     torch_matmul,

@@ -1,15 +1,11 @@
 """One dispatch to machine code: emit Kernel IR, run the tool chain, pack plan and code.
 
-As a program it repeats what the compile server did, for a file that a failure's message names:
-
-    python -m ingot.compiler.compile_kernel KERNEL.json --dump-dir stages
+A failure leaves the dispatch in a file, and names the command that repeats it: `ingot kernel FILE.json`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -99,39 +95,24 @@ def failure(dispatch: Dispatch, target: Target, error: Exception | str) -> Compi
         message = error.message if error.node is None else f"{error.node}: {error.message}"
     elif isinstance(error, NotImplementedError):
         message = str(error)
-    path = Path(tempfile.gettempdir()) / f"ingot-{name_of(dispatch, target)}.json"
     try:
-        path.write_text(json.dumps({"dispatch": json.loads(dispatch.text), "target": asdict(target)}, indent=1))
-        cure = f"repeat it with: python -m ingot.compiler.compile_kernel {path}"
+        path = Path(tempfile.gettempdir()) / f"ingot-{name_of(dispatch, target)}.json"
+        path.write_text(to_text(dispatch, target))
+        cure = f"repeat it with: ingot kernel {path}"
     except OSError:
         cure = f"the dispatch is {dispatch.text}"
     return CompileError(f"no code for {dispatch.root} on {target.name}: {message}", cure=cure)
 
 
-def target_from_json(data: dict[str, Any]) -> Target:
-    """The target that `dataclasses.asdict` gave."""
-    return Target(**{**data, "mma": tuple(data.get("mma", ()))})
+def to_text(dispatch: Dispatch, target: Target) -> str:
+    """A dispatch with its target as JSON, which `from_text` reads."""
+    return json.dumps({"dispatch": json.loads(dispatch.text), "target": asdict(target)}, indent=1)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `python -m ingot.compiler.compile_kernel`."""
-    parser = argparse.ArgumentParser(prog="python -m ingot.compiler.compile_kernel", description=__doc__)
-    parser.add_argument("file", help="JSON of a dispatch and a target, as a failure leaves it")
-    parser.add_argument("--dump-dir", help="write the product of each stage there")
-    options = parser.parse_args(arguments)
-    data = json.loads(Path(options.file).read_text())
+def from_text(text: str) -> tuple[Dispatch, Target]:
+    """What `to_text` wrote. Raises ValueError where the text is something else."""
     try:
-        code = compile_kernel(from_json(data["dispatch"]), target_from_json(data["target"]), dump_dir=options.dump_dir)
-    except CompileError as e:
-        print(e, file=sys.stderr)
-        cause = e.__cause__
-        while cause is not None:
-            print(f"caused by {type(cause).__name__}: {cause}", file=sys.stderr)
-            cause = cause.__cause__
-        return 1
-    print(f"{len(code.code)} bytes of {code.kind}; {len(code.plan.launches)} launches")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        data = json.loads(text)
+        return from_json(data["dispatch"]), Target.from_json(data["target"])
+    except (KeyError, TypeError, AttributeError, AssertionError) as e:
+        raise ValueError(f"no dispatch with its target: {e!r}") from None

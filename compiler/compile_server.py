@@ -13,6 +13,7 @@ from before gives its place to a new one.
 Requests, in the form of `ingot.framing` (every one has an `id`, which its answer repeats):
 
     {"job": "target"}                                   -> {"target": {...}}             this machine's CPU
+    {"job": "print"} + [AOT IR]                         -> [text]                        a file's IR may end who reads it
     {"job": "draft", "target": {...}} + [AOT IR]        -> [draft of the launch program]
     {"job": "kernel", "target": {...}} + [dispatch]     -> [KernelCode]
     {"job": "batch", "target": {...}} + [dispatch, ...] -> [cubin, KernelCode, ...]      small kernels that share a module
@@ -43,7 +44,6 @@ from typing import IO, Any
 
 from ingot import errors, framing
 from ingot.compiler import warm_up
-from ingot.compiler.compile_kernel import target_from_json
 from ingot.target import Target
 
 IDLE_SECONDS = 60.0
@@ -60,7 +60,16 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
         from ingot.compiler.cpu_target import host_target
 
         return {"target": asdict(host_target())}, []
-    target = target_from_json(message["target"])
+    if message["job"] == "print":
+        from ingot.compiler.jit import parse
+        from ingot.dialects.mlir import context
+
+        try:
+            with context():
+                return {}, [str(parse(blobs[0])).encode()]
+        except (RuntimeError, LookupError, ValueError) as e:
+            raise _unreadable(str(e)) from None
+    target = Target.from_json(message["target"])
     match message["job"]:
         case "draft":
             from ingot import launch_program
@@ -97,6 +106,10 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
             return {}, [compile_thread_pool(target).dumps()]
         case job:
             raise errors.CompileError(f"the compile server knows no job {job!r}", cure="report it")
+
+
+def _unreadable(text: str) -> errors.EngineError:
+    return errors.EngineError(f"the engine's IR cannot be read: {text}", cure="compile the model again")
 
 
 def _describe(error: Exception) -> dict[str, Any]:
@@ -207,7 +220,7 @@ class Server:
         """Plan to warm up for a request's target, where it is the first that names it."""
         if "target" not in message:
             return
-        target = target_from_json(message["target"])
+        target = Target.from_json(message["target"])
         if target not in self.targets:
             self.targets.add(target)
             self.warming += warm_up.target_steps(target)
@@ -221,7 +234,8 @@ class Server:
 
     def _fork(self) -> _Worker:
         ours, theirs = socket.socketpair()
-        words = tempfile.TemporaryFile()
+        # In memory: a container may have no place for temporary files.
+        words = open(os.memfd_create("ingot-worker"), "w+b") if hasattr(os, "memfd_create") else tempfile.TemporaryFile()
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -284,13 +298,15 @@ def _last_words(status: int, words: IO[bytes]) -> str:
     return f"the compiler's worker ended with {how}" + (f": {said[:500]}" if said else "")
 
 
-def _lost(message: dict[str, Any], blobs: list[bytes], text: str) -> errors.CompileError:
+def _lost(message: dict[str, Any], blobs: list[bytes], text: str) -> errors.Error:
     """The error for a job whose worker is gone."""
     if message["job"] == "kernel":
-        from ingot.compiler.compile_kernel import failure, target_from_json
+        from ingot.compiler.compile_kernel import failure
         from ingot.dispatch import from_json
 
-        return failure(from_json(json.loads(blobs[0])), target_from_json(message["target"]), text)
+        return failure(from_json(json.loads(blobs[0])), Target.from_json(message["target"]), text)
+    if message["job"] == "print":
+        return _unreadable(text)
     return errors.CompileError(f"{text} (job {message['job']})", cure="report it with the model")
 
 

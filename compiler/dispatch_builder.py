@@ -17,7 +17,7 @@ from math import gcd
 from ingot import dims
 from ingot.compiler.general_dispatch import generalize
 from ingot.dialects import ingot as dialect
-from ingot.dialects.layout import base_layout, view_layout
+from ingot.dialects.layout import base_layout, target_of, view_layout
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute, read_regions
 from ingot.dims import Dim
@@ -110,8 +110,8 @@ class PlaceResolver:
             op = owner.operation
             if op.name in dialect.VIEWS:
                 return self._view(op)
-            if op.name == "ingot.move" and len(op.operands) == 2:
-                return self.place(op.operands[1])
+            if (target := target_of(op)) is not None:
+                return self.place(target)
         view = self._memory.get(value) or base_layout(value)
         return Place(value, view, dialect.dtype_of(value))
 

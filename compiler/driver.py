@@ -13,7 +13,7 @@ from ingot import __version__
 from ingot.compiler.aot_pipeline import FROM_ONNX, OPTIMIZE, PLAN
 from ingot.compiler.importer import import_model
 from ingot.compiler.weights import WeightStore
-from ingot.compiler.weights_program import Sources, weights_of
+from ingot.compiler.weights_program import Sources, WeightsProgram, weights_of
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context
 from ingot.dialects.plain import attribute
@@ -114,9 +114,11 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
                 raise ModelError(f"weight {name!r} is read both as {used[name][0]} and as {read[0]}", cure="store it twice")
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
-    made = sources.made if isinstance(sources, WeightStore) else set()
-    used |= {n: (sources[n].dtype, sources[n].shape) for n in made & _read_weights(module)}  # perhaps to derive others from
-    weights = weights_of(buffer.getvalue(), used, sources)
+    program = WeightsProgram(buffer.getvalue())
+    made = frozenset(sources.made) if isinstance(sources, WeightStore) else frozenset()
+    # A refit derives others from them, and the model's arrays.
+    used |= {name: (sources[name].dtype, sources[name].shape) for name in made & _read_weights(module)}
+    weights = weights_of(program, used, sources)
     names: Any = attribute(func.attributes["inputs"])
     types: Any = attribute(func.attributes["input_types"])
     arguments = func.regions[0].blocks[0].arguments
@@ -127,7 +129,11 @@ def engine_of(module: ir.Module, sources: Sources) -> Engine:
         if op.name == "ingot.output"
     }
     order: Any = attribute(func.attributes["ingot.outputs"]) if len(stages) > 1 else tuple(found)
-    infos = {name: WeightInfo(w.dtype, w.shape, "", constant=name in made) for name, w in weights.items()}
+
+    def is_made(name: str) -> bool:
+        return made.issuperset(program.sources_of(name) if name in program.outputs else [name])
+
+    infos = {name: WeightInfo(w.dtype, w.shape, "", made=is_made(name)) for name, w in weights.items()}
     needs = (STAGES,) if len(stages) > 1 else ()
     folded = sources.folded(_read_weights(module)) if isinstance(sources, WeightStore) else {}
     outputs = tuple(found[n] for n in order)

@@ -34,10 +34,9 @@ def write_engine(engine: Engine, path: str | os.PathLike, *, weights: bool = Tru
     Raises:
         EngineError: a weight has no data, or the file cannot be written.
     """
-    kept = [name for name in sorted(engine.weights) if weights or engine.header.weights[name].constant]
+    kept = sorted(name for name in engine.weights if weights or engine.header.weights[name].made)
     infos = {
-        name: replace(w, sha256=w.sha256 or _NO_HASH, stored=name in kept)
-        for name, w in sorted(engine.header.weights.items())
+        name: replace(w, sha256=w.sha256 or _NO_HASH, stored=name in kept) for name, w in sorted(engine.header.weights.items())
     }
     for name in kept:
         if name.startswith((PADDING, "ingot.", "__")):

@@ -43,7 +43,9 @@ def draft_program(
             Pipeline.parse(",".join(passes), OwnPasses()).run(module, instrumentation=unwatched)
         if dump_dir is not None:
             Path(dump_dir).mkdir(parents=True, exist_ok=True)
-            Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(str(module))
+            Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(
+                module.operation.get_asm(enable_debug_info=True)  # locations name ONNX nodes
+            )
         return build_program(module, target.name)
 
 

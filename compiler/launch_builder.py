@@ -102,7 +102,7 @@ class _Builder:
         inputs, bindings = self._inputs()
         self._memory(outputs)
         packing = self._packing()
-        live = frozenset(s for state in self.states for s in dims.symbols(state.kept))
+        live = frozenset(s for state in self.states if state.grows for s in dims.symbols(state.kept))
         self.live = live
         self.copies: dict[int, list[int]] = {}
         self._steps(block)
@@ -227,7 +227,7 @@ class _Builder:
 
         def buffer(kind: str, index: int, value: ir.Value, state: State | None, capacity: str) -> None:
             shape = dialect.shape_of(value)
-            if state is not None:
+            if state is not None and state.grows:
                 room = tuple(dims.symbol(capacity) if a == state.axis else d for a, d in enumerate(shape))
                 views[value] = StridedView(shape, dims.row_major(room))
                 shape = room

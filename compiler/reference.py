@@ -340,6 +340,7 @@ def _attention(call: RootCall) -> list[np.ndarray]:
     group = heads // k.shape[1]
     scale = q.dtype.type(call.attrs["scale"])
     domain = (batch, heads, s, t)
+    lengths = np.clip(call.operands[3], 0, t) if call.attrs.get("ragged") else np.full(batch, t)
     y = np.empty((batch, heads, s, v.shape[-1]), q.dtype)
     rows = max(1, _BLOCK_ELEMENTS // max(1, t))
     for b in range(batch):
@@ -349,9 +350,10 @@ def _attention(call: RootCall) -> list[np.ndarray]:
                 scores = np.matmul(q[block], k[b : b + 1, h // group : h // group + 1].swapaxes(2, 3)) * scale
                 scores = run_region(call, call.regions[0], (scores,), domain, block)[0]
                 scores = np.broadcast_to(scores, (1, 1, block[2].stop - first, t))
+                end = np.full((block[2].stop - first, 1), lengths[b])
                 if call.attrs.get("causal"):
-                    allowed = np.arange(t) <= np.arange(first, block[2].stop)[:, None] + (t - s)
-                    scores = np.where(allowed, scores, scores.dtype.type(-np.inf))
+                    end = np.minimum(end, np.arange(first, block[2].stop)[:, None] + (lengths[b] - s) + 1)
+                scores = np.where(np.arange(t) < end, scores, scores.dtype.type(-np.inf))
                 y[block] = np.matmul(_softmax(scores, (3,)), v[b : b + 1, h // group : h // group + 1])
     return _finish(call, call.regions[1], (y,), y.shape)
 

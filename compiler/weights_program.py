@@ -77,14 +77,16 @@ class WeightsProgram:
         return WeightSource.from_array(np.asarray(array, order="C")).bytes()
 
 
-def weights_of(bytecode: bytes, wanted: Mapping[str, tuple[str, tuple[int, ...]]], sources: Sources) -> dict[str, Weight]:
+def weights_of(
+    program: WeightsProgram, wanted: Mapping[str, tuple[str, tuple[int, ...]]], sources: Sources
+) -> dict[str, Weight]:
     """The weights that an engine's IR reads.
 
     Args:
+        program: the IR's.
         wanted: storage type and sizes by name.
         sources: the model's weights.
     """
-    program = WeightsProgram(bytecode)
     return {name: Weight(dtype, shape, _reader(program, name, sources)) for name, (dtype, shape) in sorted(wanted.items())}
 
 
@@ -110,8 +112,8 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
             same graph.
 
     Raises:
-        EngineError: a name, type or shape is not the engine's, a derived weight needs more sources than are given, or a tensor
-            that was compiled into the IR has other values.
+        EngineError: a name, type or shape is not the engine's, a derived weight needs more sources than are given, the model
+            lacks a weight, or a tensor that was compiled into the IR has other values.
         ModelError: the model cannot be read.
     """
     path = engine.path or None
@@ -121,28 +123,34 @@ def refit(engine: Engine, sources: Sources | str | os.PathLike) -> Engine:
     weights = dict(engine.weights)
     infos = dict(engine.header.weights)
     used = _unchanged(engine, store, path)
-    constants = {n: _source(w) for n, w in engine.weights.items() if engine.header.weights[n].constant}
-    known = ChainMap(constants, store)  # type: ignore[arg-type]
+    made = {n: _source(w) for n, w in engine.weights.items() if infos[n].made}
+    known = ChainMap(made, store)  # type: ignore[arg-type]
+    absent: list[str] = []
     for name, info in engine.header.weights.items():
-        if info.constant:
+        if name in made:
             continue
         if name in store and name not in program.outputs:
             needed = [name]
         elif name in program.outputs:
             needed = program.sources_of(name)
-            missing = [n for n in needed if n not in known]
-            if missing and not any(n in store for n in needed):
+            given = [n for n in needed if n in store]
+            if not given:
+                absent += [name] if needed else []
                 continue
-            if missing:
+            if missing := [n for n in needed if n not in known]:
                 cure = "give these arrays too, or refit from the model's file"
                 raise EngineError(f"weight {name!r} also depends on {', '.join(missing)}", node=path, cure=cure)
         else:
+            absent.append(name)
             continue
         used.update(needed)
         fresh = Weight(info.dtype, info.shape, _reader(program, name, known))
         _check(name, fresh, store, path)
         weights[name] = fresh
         infos[name] = replace(info, sha256="", stored=True)
+    if from_model and absent:
+        cure = "give the model that the engine was compiled from, or one of the same graph"
+        raise EngineError(f"{sources} has nothing for weight {absent[0]!r}", node=path, cure=cure)
     if not from_model and isinstance(sources, Mapping) and (unknown := [n for n in sources if n not in used]):
         raise EngineError(f"no weight is named {unknown[0]!r}", node=path, cure="see Engine.inspect()")
     return Engine(replace(engine.header, weights=infos), engine.ir, weights, "", engine.container)

@@ -147,10 +147,11 @@ OPS: tuple[OpDef, ...] = (
           doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
           "`pads`: all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: "
           "w [C, kernel..., M/groups], and `output_padding`. Integers are signed but with `a_unsigned` (x), `b_unsigned` (w)."),
-    OpDef("attention", ("q", "k", "v"), ("*results",), ("score", "epilogue"), ("scale",),
+    OpDef("attention", ("q", "k", "v", "?lengths"), ("*results",), ("score", "epilogue"), ("scale",),
           doc="softmax over t of score(q[b, h, s, :] . k[b, h/g, t, :] * scale), times v[b, h/g, t, :], where g = heads of q / "
           "heads of k. `score` maps a product (f32) over the domain [B, H, S, T]; `epilogue` the result over [B, H, S, Dv]. "
-          "The unit attribute `causal` states that the score of every t > s + (T - S) is minus infinity."),
+          "The unit attribute `causal` states that the score of every t > s + (T - S) is minus infinity. With the unit "
+          "attribute `ragged`, only the first `lengths[b]` (i32 or i64, at most T) keys of batch b count, instead of T."),
     OpDef("reduce", ("x",), ("*results",), ("map", "finish"), ("axes", "kind"),
           doc="`kind` (sum, max, min, prod) over `axes`, which keep size 1, of `map` (domain: x's shape), then `finish`."),
     OpDef("normalize", ("x",), ("*results",), ("map", "epilogue"), ("axes", "kind", "epsilon"),
@@ -163,7 +164,8 @@ OPS: tuple[OpDef, ...] = (
     OpDef("scatter", ("x", "updates"), ("*results",), ("place", "value"), ("kind", "axes"),
           doc="x with elements replaced (`kind` set) or combined (sum, prod, max, min). Over the domain of `updates`, `place` "
           "gives an i64 index for each axis of x, in range, and `value` what goes there. Only values whose positions in the "
-          "domain differ along `axes` meet in one element; they are combined in the domain's order. Which one is set is open."),
+          "domain differ along `axes` meet in one element; they are combined in the domain's order. Which one is set is open. "
+          "With the unit attribute `in_place` (`ingot-plan-buffers`), the result lies in the memory of x."),
     OpDef("scan", ("x",), ("*results",), ("map", "finish"), ("axis", "kind"),
           doc="`finish` of `kind` (sum, prod) over all `map`ped elements of x along `axis` up to the current one. The unit "
           "attribute `exclusive` leaves out the current one, `reverse` begins at the end."),

@@ -14,13 +14,15 @@ from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute
 from ingot.strided_view import StridedView
 
-__all__ = ["ORDER", "base_layout", "base_of", "layout_of", "view_layout"]
+__all__ = ["IN_PLACE", "ORDER", "base_layout", "base_of", "layout_of", "target_of", "view_layout"]
 
 ORDER = "ingot.order"
+IN_PLACE = "in_place"  # unit attribute of a scatter
 
 
 def base_of(value: ir.Value) -> ir.Value:
-    """The value whose memory a value lies in: itself, or what a chain of views, or of `move ... into`, starts from."""
+    """The value whose memory a value lies in: itself, or what a chain of views, of `move ... into`, or of scatters in place
+    starts from."""
     while True:
         owner = value.owner
         if isinstance(owner, ir.Block):
@@ -28,10 +30,18 @@ def base_of(value: ir.Value) -> ir.Value:
         op = owner.operation
         if op.name in VIEWS:
             value = op.operands[0]
-        elif op.name == "ingot.move" and len(op.operands) == 2:
-            value = op.operands[1]
+        elif (target := target_of(op)) is not None:
+            value = target
         else:
             return value
+
+
+def target_of(op: ir.Operation) -> ir.Value | None:
+    """The operand in whose memory a root writes, with parts replaced: what a `move` writes into, what a scatter in place
+    changes. None for a root whose results have memory of their own."""
+    if op.name == "ingot.move" and len(op.operands) == 2:
+        return op.operands[1]
+    return op.operands[0] if op.name == "ingot.scatter" and IN_PLACE in op.attributes else None
 
 
 def base_layout(base: ir.Value) -> StridedView:

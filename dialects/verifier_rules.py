@@ -514,7 +514,7 @@ def _window_attrs(op: ir.Operation, spatial: int, names: Sequence[str]) -> Fault
 
 
 def _attention(op: ir.Operation) -> Fault:
-    q, k, v = (shape_of(x) for x in op.operands)
+    q, k, v, *rest = (shape_of(x) for x in op.operands)
     if {len(q), len(k), len(v)} != {4}:
         return f"takes q {_show(q)}, k {_show(k)}, v {_show(v)}: each needs four axes"
     pairs = ((q[0], k[0]), (q[3], k[3]), *zip(k[:3], v[:3], strict=True))
@@ -522,10 +522,19 @@ def _attention(op: ir.Operation) -> Fault:
     if heads or any(differ(a, b) for a, b in pairs):
         return f"takes q {_show(q)}, k {_show(k)}, v {_show(v)}, which do not fit"
     return _first(
+        lambda: _lengths(op, q[0], *rest),
         lambda: _results(op, (*q[:3], v[3])),
         lambda: _region(op, 0, ["f32"], (*q[:3], k[2]), ["f32"]),
         lambda: _last_region(op, 1, ["f32"]),
     )
+
+
+def _lengths(op: ir.Operation, batch: Dim, *given: Shape) -> Fault:
+    if ("ragged" in op.attributes) != bool(given):
+        return "has lengths, but is not ragged" if given else "is ragged without lengths"
+    if not given or (len(given[0]) == 1 and not differ(given[0][0], batch) and dtype_of(op.operands[3]) in ("i32", "i64")):
+        return None
+    return f"takes lengths {op.operands[3].type}, expected i32 or i64 [{batch}]"
 
 
 def _axes(op: ir.Operation, rank: int) -> Fault:

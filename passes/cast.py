@@ -161,7 +161,7 @@ class _Choice:
         return f"computed with {large[0]:g}, beyond the narrow type's range" if large else None
 
     def _choose_attention(self, op: ir.Operation) -> None:
-        shared = list(op.operands)[1:]
+        shared = list(op.operands)[1:3]
         if all(self.memory_of(v) in self.narrow or _is_weight(base_of(v)) for v in shared):
             return
         self.wide_products.add(op.results[0])

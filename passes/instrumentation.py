@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from ingot.errors import CompileError
 from ingot.passes.pass_base import Pass
 from ingot.passes.registry import file_to_load
 
@@ -99,7 +100,11 @@ class Instrumentation:
         if self.print_ir == "changed":
             self._printed = str(module)
         if self.dump_dir is not None:
-            self.dump_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                self.dump_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                cure = "name another folder"
+                raise CompileError(f"cannot be made: {e.strerror}", node=str(self.dump_dir), cure=cure) from None
             self._dump("input", str(module))
 
     def before(self, text: str, module: ir.Module) -> None:
@@ -157,7 +162,10 @@ class Instrumentation:
         """
         if self._input is None or (expected and self.reproducer is None):
             return None
-        return self._write_reproducer(pipeline, f"{type(error).__name__}: {error}", passes)
+        try:
+            return self._write_reproducer(pipeline, f"{type(error).__name__}: {error}", passes)
+        except OSError:  # no place for it: the failure itself is what must be said
+            return None
 
     def report(self, changes: Counter[tuple[str, str]] | None = None) -> str:
         """A table of the passes' times in the order in which they ran, with each one's share.

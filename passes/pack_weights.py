@@ -20,24 +20,24 @@ from ingot.passes.rewriting import views
 from ingot.passes.rewriting.ops import Root, defining, erase_dead, readers, replace_root
 from ingot.passes.rewriting.ops import replace as replace_op
 from ingot.strided_view import StridedView
+from ingot.target import Target
 from ingot.weight_packing import AXES, STAGE_K, STEP_K, TILE_COLUMNS, packed_order, split_shape
 
-_WEIGHTS = frozenset({"i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN"})
-_HALF = frozenset({"f16", "bf16"})
 _LEAST_BLOCK = 2 * STEP_K  # k that share a scale: a lane's two instructions
 _TMA_AXES = 5
-_ALIGNMENT = 16  # bytes that lines of the other operand are a multiple of: TMA's
+_ALIGNMENT = 16  # bytes that lines of the other operand are a multiple of: those of a copy, and TMA's
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackWeights(Pass):
-    """Pack the quantized weights of products with 16-bit activations as `ingot.weight_packing` says, for a target whose
-    instructions (wgmma) take them from registers.
+    """Pack the quantized weights of products with 16-bit activations as `ingot.weight_packing` says, where the target's tensor
+    cores multiply those and its kernels decode such weights in the registers from which mma.sync or wgmma takes them
+    (`Target.packs`).
 
     The function `packing`, which the pass appends to the weights program, computes the packed weights from those that the
     engine has; the device runs it once, when they have been uploaded. The products read what it gives, under names of their
     own, and have the attribute `b_packed`. A weight stays as it is where anything else reads it too, where it has no whole
-    tiles, or where TMA cannot read the lines of the other operand.
+    tiles, or where lines of the other operand are not of 16 bytes each, as copies (TMA's among them) want them.
 
     A choice of the machine that runs an engine: the pass belongs to the JIT's pipeline, after buffers were planned.
 
@@ -49,14 +49,13 @@ class PackWeights(Pass):
     target: str = "sm_90a"
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
-        if not cuda_target(self.target).wgmma:
-            return
+        machine = cuda_target(self.target)
         reads: dict[str, list[ir.Operation]] = {}
         for block in dialect.blocks(dialect.main_func(module)):
             for view in block.operations:
                 if view.operation.name == "ingot.weight":
                     reads.setdefault(str(attribute(view.operation.attributes["name"])), []).append(view.operation)
-        wanted = {name: products for name, ops in reads.items() if (products := _products(ops))}
+        wanted = {name: products for name, ops in reads.items() if (products := _products(ops, machine))}
         if not wanted:
             return
         names = set(reads)
@@ -72,23 +71,25 @@ class PackWeights(Pass):
                 ctx.changed("packed")
 
 
-def _products(weights: Iterable[ir.Operation]) -> list[ir.Operation]:
+def _products(weights: Iterable[ir.Operation], target: Target) -> list[ir.Operation]:
     """The products that read a weight, given by its operations; none where one of its readers does not take it packed."""
     found: dict[int, ir.Operation] = {}
     for weight in weights:
         for op in readers(weight.results[0]):
-            if not _takes_packed(op, weight.results[0]):
+            if not _takes_packed(op, weight.results[0], target):
                 return []
             found[operation_key(op)] = op
     shapes = {dialect.shape_of(op.operands[1]) for op in found.values()}
     return list(found.values()) if len(shapes) == 1 else []
 
 
-def _takes_packed(op: ir.Operation, weight: ir.Value) -> bool:
-    """True for a product of 16-bit floats and the weight, which lies [n, k], whole tiles of it."""
-    if op.name != "ingot.matmul" or dialect.dtype_of(op.operands[0]) not in _HALF or attribute(op.attributes["acc"]) != "f32":
+def _takes_packed(op: ir.Operation, weight: ir.Value, target: Target) -> bool:
+    """True for a product of 16-bit floats that the target multiplies and the weight, which lies [n, k], whole tiles of it."""
+    if op.name != "ingot.matmul" or attribute(op.attributes["acc"]) != "f32":
         return False
-    if dialect.dtype_of(weight) not in _WEIGHTS or sum(v == op.operands[1] for v in Root.read(op).tensors) != 1:
+    if dialect.dtype_of(op.operands[0]) not in target.halves or dialect.dtype_of(weight) not in target.packs:
+        return False
+    if sum(v == op.operands[1] for v in Root.read(op).tensors) != 1:
         return False
     shape = dialect.shape_of(op.operands[1])
     if len(shape) != 2 or dims.product(shape) != dims.product(dialect.shape_of(weight)):

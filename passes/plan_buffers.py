@@ -10,8 +10,11 @@ Attributes it leaves
         `ingot.offsets`: each slot's offset in the arena, multiples of 256;
         `ingot.arena_bytes`: the size of the arena;
         `ingot.states`: where there are any, one array `[input, output, axis, kept, length]` for each output that is an input
-        grown along an axis (`ingot.launch_program.State`); sizes are strings.
-    on the `move` that copies the old part of such an input
+        grown along an axis, or with elements replaced (`ingot.launch_program.State`); sizes are strings.
+    on a scatter
+        `in_place`: where nothing reads the memory of its first operand afterwards, which its result then takes over. What it
+        stores is copied first where it lies there too.
+    on the `move` that copies such an input, or the old part of the output
         `ingot.state_copy`: the number of its state: with one donated buffer for both, this dispatch is skipped.
 
 Views take no memory: a value lies in its base's buffer (`ingot.dialects.layout`). After the pass every `output` reads the whole
@@ -35,7 +38,7 @@ from typing import ClassVar
 
 from ingot import dims
 from ingot.dialects import ingot as dialect
-from ingot.dialects.layout import base_of, layout_of
+from ingot.dialects.layout import IN_PLACE, base_of, layout_of, target_of
 from ingot.dialects.mlir import ir
 from ingot.dialects.plain import attribute, create_root, read_regions, to_attribute
 from ingot.dims import Dim
@@ -68,6 +71,9 @@ class PlanBuffers(Pass):
 
     def _plan(self, func: ir.Operation, ctx: PassContext, has_states: bool) -> None:
         block = body(func)
+        if has_states:
+            _copy_replaced_inputs(block)
+        ctx.changed("scatters in place", sum(map(_scatter_in_place, dialect.blocks(func))))
         for loop in [op.operation for b in dialect.blocks(func) for op in b.operations if op.operation.name == "ingot.loop"]:
             _carry_in_place(loop)
         ctx.changed("outputs copied", sum(map(_own_outputs, dialect.blocks(func))))
@@ -121,6 +127,55 @@ def _carry_in_place(loop: ir.Operation) -> None:
         move = create_root("move", tensors, [copy.type], offsets, [identity(dialect.dtype_of(copy))], tensors,
                            loc=loop.location, ip=ir.InsertionPoint(results[0]))  # fmt: skip
         results[n].operands[0] = move.results[0]
+
+
+def _scatter_in_place(block: ir.Block) -> int:
+    """Let scatters replace elements of memory that nothing reads afterwards, rather than of a copy; how many do."""
+    operations = [view.operation for view in block.operations]
+    count = 0
+    for position, op in enumerate(operations):
+        if op.name != "ingot.scatter":
+            continue
+        x, updates = op.operands
+        base = _whole_base(x)
+        writer = None if base is None else defining(base)
+        if writer is None or writer.name not in (*dialect.ROOTS, "ingot.empty") or writer.block != block:
+            continue
+        others = [t for t in dialect.inputs(op)[1:] if t != updates]
+        later = (t for after in operations[position + 1 :] for t in dialect.inputs(after))
+        if _loads_of(op, x) or base in map(base_of, (*others, *later)):
+            continue
+        if base_of(updates) == base:
+            _let_read(op, updates, _copy(updates, op))
+        op.attributes[IN_PLACE] = ir.UnitAttr.get()
+        count += 1
+    return count
+
+
+def _copy_replaced_inputs(block: ir.Block) -> None:
+    """Let a scatter that makes an output of an input, which nothing reads afterwards, be in place in a copy of the input: where
+    the caller donates its memory, the copy is skipped."""
+    operations = [view.operation for view in block.operations]
+    for position, op in enumerate(operations):
+        if op.name != "ingot.scatter" or op.operands[0].owner != block or op.operands[0].type != op.results[0].type:
+            continue
+        x = op.operands[0]
+        is_output = any(use.owner.operation.name == "ingot.output" for use in op.results[0].uses)
+        later = (t for after in operations[position + 1 :] for t in dialect.inputs(after))
+        if is_output and x not in map(base_of, (*dialect.inputs(op)[1:], *later)) and not _loads_of(op, x):
+            op.operands[0] = _copy(x, op)
+
+
+def _loads_of(op: ir.Operation, x: ir.Value) -> bool:
+    return any(inner.operands[0] == x for inner in dialect.loads(op))
+
+
+def _let_read(op: ir.Operation, old: ir.Value, new: ir.Value) -> None:
+    """Let a root and what its regions load read `new` for `old`."""
+    for reader in (op, *dialect.loads(op)):
+        for i, value in enumerate(reader.operands):
+            if value == old:
+                reader.operands[i] = new
 
 
 def _may_be_written(argument: ir.Value, base: ir.Value) -> bool:
@@ -251,8 +306,8 @@ class _Plan:
                 if buffer is not None:
                     buffer.start, buffer.end = min(buffer.start, i), i
             kind = dialect.DEFS[op.name].kind
-            if kind == "view" or (op.name == "ingot.move" and len(op.operands) == 2):
-                source = op.operands[0 if kind == "view" else 1]
+            source = op.operands[0] if kind == "view" else target_of(op)
+            if source is not None:
                 self.base[op.results[0]] = self.base.get(source, source)
             elif kind == "root" or op.name == "ingot.empty":
                 for r in op.results:
@@ -359,12 +414,24 @@ def _estimate(size: Dim) -> int:
 
 
 def _states(block: ir.Block, plan: _Plan) -> list[tuple]:
-    """The outputs that are an input grown along one axis: an `empty`, the input copied to its beginning, and the rest."""
+    """The outputs that are an input grown along one axis: an `empty`, the input copied to its beginning, and the rest; or what
+    scatters made in place of that, or of a copy of an input."""
     numbers = {a: i for i, a in enumerate(block.arguments)}
     claimed: set[int] = set()
     states: list[tuple] = []
     for op in plan.operations:
         if op.name != "ingot.output":
+            continue
+        replaced = defining(_unscattered(op.operands[0]))
+        if replaced is not None and replaced.name == "ingot.move" and len(replaced.operands) == 1:
+            number = numbers.get(replaced.operands[0])
+            _, (region,) = read_regions(replaced)
+            whole = replaced.operands[0].type == op.operands[0].type and region.is_identity
+            if number is not None and number not in claimed and whole and replaced.results[0] != op.operands[0]:
+                size = str(dialect.shape_of(op.operands[0])[0])
+                replaced.attributes["ingot.state_copy"] = to_attribute(len(states))
+                states.append((number, _output_number(plan, op), 0, size, size))
+                claimed.add(number)
             continue
         chain = _moves_into(op.operands[0])
         if len(chain) != 2:
@@ -384,17 +451,29 @@ def _states(block: ir.Block, plan: _Plan) -> list[tuple]:
             complete = all(n == (shape[i] - kept if i == axes[0] else shape[i]) for i, n in enumerate(added))
             if complete and attribute(rest.attributes["offsets"]) == offsets:
                 copy.attributes["ingot.state_copy"] = to_attribute(len(states))
-                output = plan.buffer(op.operands[0]).output
-                assert output is not None
-                states.append((number, output, axes[0], str(kept), str(shape[axes[0]])))
+                states.append((number, _output_number(plan, op), axes[0], str(kept), str(shape[axes[0]])))
                 claimed.add(number)
                 break
     return states
 
 
+def _output_number(plan: _Plan, op: ir.Operation) -> int:
+    number = plan.buffer(op.operands[0]).output
+    assert number is not None
+    return number
+
+
+def _unscattered(value: ir.Value) -> ir.Value:
+    """What scatters changed in place."""
+    while (op := defining(value)) is not None and op.name == "ingot.scatter" and IN_PLACE in op.attributes:
+        value = op.operands[0]
+    return value
+
+
 def _moves_into(value: ir.Value) -> list[ir.Operation]:
-    """The chain of `move ... into` that makes exactly `value`, first to last."""
+    """The chain of `move ... into` that makes exactly `value`, first to last; scatters may have changed it since."""
     chain: list[ir.Operation] = []
+    value = _unscattered(value)
     while (op := defining(value)) is not None and op.name == "ingot.move" and len(op.operands) == 2:
         chain.append(op)
         value = op.operands[1]

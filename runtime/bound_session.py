@@ -1,4 +1,4 @@
-"""Sessions with caller-owned outputs and with states that stay where they are and grow in place.
+"""Sessions with caller-owned outputs and with states that stay where they are, and grow or are changed in place.
 
 bound = session.bind(donate=True, capacity=512)      # past.* / present.* pairs become the session's
 for token in tokens:
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ingot import dims
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
 from ingot.errors import InputError
-from ingot.runtime.arrays import as_array
-from ingot.runtime.device import Call
-from ingot.runtime.shape_binding import shape_text
+from ingot.runtime.arrays import aligned_copy, as_array
 
 if TYPE_CHECKING:
     from ingot.runtime.session import Session
@@ -26,12 +26,14 @@ _GRAIN = 64  # capacities are multiples of it
 
 @dataclass
 class _Grown:
-    """A donated state: its buffer with room for `capacity` along the axis, of which `length` are in use."""
+    """A donated state: its buffer with room for `capacity` along the axis, of which `length` are in use, all where its size is
+    fixed; `begun` once a call has ended."""
 
     number: int
     buffer: Any = None
     length: int = 0
     capacity: int = 0
+    begun: bool = False
 
 
 class BoundSession:
@@ -47,31 +49,43 @@ class BoundSession:
         for name in donated:
             if name not in names:
                 known = ", ".join(names) or "none"
-                raise InputError("this input cannot be donated: no output is it, grown along one axis", node=name,
+                raise InputError("this input cannot be donated: no output is it, grown along one axis or changed", node=name,
                                  cure=f"donatable are: {known}")  # fmt: skip
         self._states = {name: _Grown(names[name]) for name in donated}
         for name in inputs:
             if name not in session._inputs:
                 raise InputError(f"no input is named {name!r}", cure=f"inputs are {', '.join(session._inputs)}")
-        self._outputs: dict[int, Any] = {}
+        self._outputs: dict[str, Any] = {}
         for name, array in outputs.items():
-            index = session._wanted([name])[0]
-            onnx_type = ONNX_TYPE_BY_NAME[program.outputs[index].onnx_type]
+            session._wanted([name])
+            onnx_type = ONNX_TYPE_BY_NAME[session._specs[name].onnx_type]
             if DTYPES[onnx_type.storage].bits < 8:
                 raise InputError("an output of 4-bit elements cannot be bound", node=name, cure="leave it to the session")
             checked = as_array(array, name, onnx_type)
+            if isinstance(array, np.ndarray) and checked is not array:
+                cure = f"give an array of {checked.dtype} in the machine's byte order"
+                raise InputError("has another byte order than the machine", node=name, cure=cure)
+            if not isinstance(array, np.ndarray) and not hasattr(array, "__dlpack__"):
+                raise InputError(f"{type(array).__name__} cannot be written to", node=name, cure="give a numpy array")
             if not checked.flags.c_contiguous or not checked.flags.writeable or checked.ctypes.data % 16:
                 raise InputError("must be contiguous, writable, and aligned to 16 bytes", node=name, cure="copy it")
-            self._outputs[index] = checked
+            if any(np.may_share_memory(checked, other) for other in self._outputs.values()):
+                raise InputError("shares memory with another output", node=name, cure="give each output its own array")
+            self._outputs[name] = checked
 
     @property
     def lengths(self) -> dict[str, int]:
-        """Length in use of every donated state, by input name."""
-        return {name: s.length for name, s in self._states.items()}
+        """Length in use of every donated state that grows, by input name."""
+        return {name: s.length for name, s in self._growing.items()}
+
+    @property
+    def _growing(self) -> dict[str, _Grown]:
+        states = self._session.program.states
+        return {name: s for name, s in self._states.items() if states[s.number].grows}
 
     def reset(self, length: int = 0) -> None:
-        """Forget what donated states hold beyond `length` (to start a new sequence, or go back in one)."""
-        for name, s in self._states.items():
+        """Forget what donated states that grow hold beyond `length` (to start a new sequence, or go back in one)."""
+        for name, s in self._growing.items():
             if not 0 <= length <= s.length:
                 raise ValueError(f"{name} has length {s.length}; it cannot be reset to {length}")
             s.length = length
@@ -85,36 +99,54 @@ class BoundSession:
         wanted = session._wanted(output_names)
         feed = {**self._fixed, **(input_feed or {})}
         session._check_names(feed, list(self._states))
+        for name, s in self._states.items():
+            if name not in (input_feed or {}):
+                if s.begun:
+                    feed.pop(name, None)  # what `bind` gave was its beginning
+            elif s.length and program.states[s.number].grows:
+                cure = "leave it out, or begin a new sequence by reset()"
+                raise InputError(f"this state is the session's, and holds {s.length} already", node=name, cure=cure)
         arrays: list[Any] = []
         for i, spec in enumerate(program.inputs):
-            if spec.name in feed and not (spec.name in self._states and self._states[spec.name].buffer is not None):
-                arrays.append(session._executable.as_input(feed[spec.name], spec.name, session._types[i]))
-            else:
-                arrays.append(None)
+            convert = session._executable.as_input
+            arrays.append(convert(feed[spec.name], spec.name, session._types[i]) if spec.name in feed else None)
         shapes = self._shapes(arrays)
         lengths = session._binder.state_lengths(shapes) if self._states else ()
-        for name, s in self._states.items():
-            self._make_room(s, shapes[program.states[s.number].input], lengths[s.number], feed.get(name))
-        inputs = [a if a is None else session._stored(a, i) for i, a in enumerate(arrays)]
+        before = {name: s.length for name, s in self._states.items()}
+        try:
+            for s in self._states.values():
+                number = program.states[s.number].input
+                self._make_room(s, shapes[number], lengths[s.number], arrays[number])
+            return self._run(wanted, arrays, shapes, lengths)
+        except BaseException:
+            for name, length in before.items():
+                self._states[name].length = length
+            raise
+
+    def _run(
+        self, wanted: Sequence[int], arrays: Sequence[Any], shapes: tuple[tuple[int, ...], ...], lengths: Sequence[int]
+    ) -> list[Any]:
+        session, program = self._session, self._session.program
+        inputs = [a if a is None else self._apart(session._stored(a, i)) for i, a in enumerate(arrays)]
         capacities = {s.number: s.capacity for s in self._states.values()}
-        sizes = session._binder.bind(shapes, capacities, session._elements(inputs, shapes))
-        outputs: list[Any] = [None] * len(program.outputs)
-        for index, array in self._outputs.items():
-            if array.shape != sizes.output_shapes[index]:
-                shape = shape_text(sizes.output_shapes[index])
-                message = f"the bound array is {shape_text(array.shape)}, the output {shape}"
-                raise InputError(message, node=program.outputs[index].name, cure=f"bind an array of shape {shape}")
-            outputs[index] = array
+        outputs = dict(self._outputs)
         for s in self._states.values():
             state = program.states[s.number]
-            inputs[state.input] = outputs[state.output] = s.buffer
-        results = session._call(Call(sizes, inputs, outputs, stream=session._stream))
+            inputs[state.input] = outputs[program.outputs[state.output].name] = s.buffer
+        results = session._call(inputs, shapes, outputs, capacities=capacities, stream=session._stream)
         for s in self._states.values():
-            s.length = lengths[s.number]
+            s.length, s.begun = lengths[s.number], True
             output = program.states[s.number].output
             if output in wanted:
                 results[output] = self._view(s, s.length)
         return [results[i] for i in wanted]
+
+    def _apart(self, array: Any) -> Any:
+        """An input, copied where a bound output would be written over it while it is read."""
+        if isinstance(array, np.ndarray) and any(np.may_share_memory(array, o) for o in self._outputs.values()):
+            self._session.counters.copied_inputs += 1
+            return aligned_copy(array)
+        return array
 
     def _shapes(self, arrays: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
         """The inputs' shapes; those of donated states follow from their lengths and the other inputs."""
@@ -127,38 +159,49 @@ class BoundSession:
         for name, s in self._states.items():
             state = program.states[s.number]
             if arrays[state.input] is not None:
-                s.length = arrays[state.input].shape[state.axis] if arrays[state.input].ndim > state.axis else 0
                 continue
             spec = program.inputs[state.input]
-            if s.buffer is not None:
-                shape = list(s.buffer.shape)
-            else:
+            shape = None if s.buffer is None else list(s.buffer.shape)
+            if not s.length:  # a new sequence may have other sizes, as of the batch
                 try:
-                    shape = [0 if a == state.axis else dims.evaluate(d, env) for a, d in enumerate(spec.shape)]
+                    empty = state.axis if state.grows else -1
+                    shape = [0 if a == empty else dims.evaluate(d, env) for a, d in enumerate(spec.shape)]
                 except KeyError as e:
-                    cure = "give an empty array of the right shape with the first call"
-                    raise InputError(f"the size {e.args[0]} is not known", node=name, cure=cure) from None
-            shape[state.axis] = s.length
+                    if shape is None:
+                        cure = "give an array of the right shape with the first call"
+                        raise InputError(f"the size {e.args[0]} is not known", node=name, cure=cure) from None
+            assert shape is not None, "a state in use has a buffer"
+            if state.grows:
+                shape[state.axis] = s.length
             shapes[state.input] = tuple(shape)
         return tuple(shapes)
 
     def _make_room(self, s: _Grown, shape: tuple[int, ...], length: int, first: Any) -> None:
-        """A buffer for at least `length`, holding what the state has."""
-        if s.buffer is not None and length <= s.capacity:
-            return
+        """A buffer for at least `length`, holding what the state has, or what it begins with."""
         state = self._session.program.states[s.number]
         spec = self._session.program.inputs[state.input]
-        capacity = max(length, self._capacity, 2 * s.capacity)
-        capacity = -(-capacity // _GRAIN) * _GRAIN
-        room = tuple(capacity if a == state.axis else d for a, d in enumerate(shape))
-        dtype = onnx_numpy(ONNX_TYPE_BY_NAME[spec.onnx_type])
-        old, s.buffer = s.buffer, self._session._executable.allocate_state(room, dtype)
-        if old is not None:
-            self._session._executable.copy(self._view(s, s.length), old[self._part(s, s.length)])
-            self._session.counters.state_copies += 1
-        elif first is not None and s.length:
-            self._session._executable.copy(self._view(s, s.length), first)
-        s.capacity = capacity
+        varies = state.axis if state.grows else -1
+        sizes = zip(s.buffer.shape, shape, strict=True) if s.buffer is not None else ()
+        if any(has != wanted for axis, (has, wanted) in enumerate(sizes) if axis != varies):
+            s.buffer, s.capacity = None, 0  # of a sequence before
+        is_new = s.buffer is None
+        if is_new or length > s.capacity:
+            capacity = length
+            if state.grows:
+                capacity = -(-max(length, self._capacity, 2 * s.capacity) // _GRAIN) * _GRAIN
+            room = tuple(capacity if a == state.axis else d for a, d in enumerate(shape))
+            dtype = onnx_numpy(ONNX_TYPE_BY_NAME[spec.onnx_type])
+            old, s.buffer = s.buffer, self._session._executable.allocate_state(room, dtype)
+            s.capacity = capacity
+            if old is not None and s.length:
+                self._session._executable.copy(self._view(s, s.length), old[self._part(s, s.length)])
+                self._session.counters.state_copies += 1
+            if is_new and not state.grows and first is None:
+                self._session._executable.copy(s.buffer, np.zeros(room, dtype))
+        if first is not None:
+            s.length = shape[state.axis]
+            if s.length:
+                self._session._executable.copy(self._view(s, s.length), first)
 
     def _part(self, s: _Grown, length: int) -> tuple[slice, ...]:
         axis = self._session.program.states[s.number].axis

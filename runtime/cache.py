@@ -3,7 +3,8 @@
 A table maps a kind and a key to bytes and their SHA-256. Values are machine code, so the directory is private to its owner, a
 file of somebody else is ignored, and `import_from` must be asked for. Only the process that uses the cache writes to it, and
 reading never does: time stamps of use are collected and written in one transaction with the next value, or at exit. A cache
-that is damaged or of a newer format is set aside and made anew: no trouble with the cache stops a program.
+that is damaged or of a newer format is set aside and made anew: no trouble with the cache stops a program. Any other trouble (a
+full disk, a lock) is waited out, and the file stays as it is.
 
 The file uses SQLite's write-ahead log (https://sqlite.org/wal.html) where the file system allows it, else a rollback journal.
 """
@@ -17,7 +18,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ CREATE TABLE entries (
   PRIMARY KEY (kind, key)) WITHOUT ROWID;
 CREATE INDEX entries_by_use ON entries (used);
 """
+# A value that damage turned into text or a number is bytes again, and its hash tells.
+_VALUES = "CAST(value AS BLOB), CAST(sha256 AS BLOB)"
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def default_path() -> Path:
@@ -58,6 +62,7 @@ class RuntimeCache:
         self._lock = threading.Lock()
         self._used: set[tuple[str, str]] = set()
         self._pid = os.getpid()
+        self._closed = False
         self._db = self._open()
         atexit.register(self.close)
 
@@ -66,7 +71,7 @@ class RuntimeCache:
         """The process' cache at `default_path()`; a forked child gets one of its own."""
         key = str(default_path()), os.getpid()
         with _shared_lock:
-            if key not in _shared:
+            if key not in _shared or _shared[key]._closed:
                 _shared[key] = RuntimeCache()
             return _shared[key]
 
@@ -75,14 +80,15 @@ class RuntimeCache:
     def _open(self) -> sqlite3.Connection:
         try:
             with contextlib.suppress(FileExistsError):
-                platform.make_private(self.path.parent)
-            if self.path.exists() and not platform.owned_by_user(self.path):
-                return self._in_memory(f"{self.path} belongs to somebody else, or others may write to it")
+                platform.make_private(self.path)
+            for place in (self.path.parent, self.path):
+                if place.exists() and not platform.owned_by_user(place):
+                    return self._in_memory(f"{place} belongs to somebody else, or others may write to it")
             try:
                 return self._connect()
-            except (sqlite3.DatabaseError, _UnusableError) as e:
-                if isinstance(e, sqlite3.OperationalError) and "locked" in str(e):
-                    return self._in_memory(f"{self.path}: {e}")
+            except (sqlite3.Error, _UnusableError) as e:
+                if not _is_damage(e):
+                    raise
                 self._set_aside(str(e))
                 return self._connect()
         except (OSError, sqlite3.Error, _UnusableError) as e:
@@ -121,7 +127,9 @@ class RuntimeCache:
                 db.execute("COMMIT")
             elif version != FORMAT:
                 raise _UnusableError(f"the cache has format {version}, this program uses {FORMAT}")
-            db.execute("SELECT kind, key, value, sha256, used FROM entries LIMIT 0")
+            columns = {row[1] for row in db.execute("PRAGMA table_info(entries)")}
+            if not {"kind", "key", "value", "sha256", "used"} <= columns:
+                raise _UnusableError("it is no cache")
         except BaseException:
             db.close()
             raise
@@ -146,18 +154,20 @@ class RuntimeCache:
         """The values found among `keys`."""
         found: dict[str, bytes] = {}
         keys = list(dict.fromkeys(keys))
+        if os.getpid() != self._pid:
+            return found  # SQLite's connections do not survive a fork
         with self._lock:
             for start in range(0, len(keys), 500):
                 part = keys[start : start + 500]
                 marks = ",".join("?" * len(part))
-                query = f"SELECT key, value, sha256 FROM entries WHERE kind = ? AND key IN ({marks})"
+                query = f"SELECT key, {_VALUES} FROM entries WHERE kind = ? AND key IN ({marks})"
                 try:
                     rows = self._db.execute(query, [kind, *part]).fetchall()
                 except sqlite3.DatabaseError as e:
                     self._recover(e)
                     return {}
                 for key, value, digest in rows:
-                    if hashlib.sha256(value).digest() == digest:
+                    if value is not None and hashlib.sha256(value).digest() == digest:
                         found[key] = value
                         self._used.add((kind, key))
         return found
@@ -172,17 +182,23 @@ class RuntimeCache:
             raise ValueError(f"{kind!r} is no kind of entry; they are {', '.join(KINDS)}")
         if not values or not self.writable or os.getpid() != self._pid:
             return
-        now = time.time_ns()
-        rows = [(kind, k, v, hashlib.sha256(v).digest(), now) for k, v in values.items()]
         with self._lock:
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                self._stamp()
-                self._db.executemany("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", rows)
-                self._trim()
-                self._db.execute("COMMIT")
+                self._insert((kind, k, v, hashlib.sha256(v).digest()) for k, v in values.items())
             except sqlite3.DatabaseError as e:
                 self._recover(e)
+
+    def _insert(self, rows: Iterable[tuple[str, str, bytes, bytes]]) -> int:
+        """Store (kind, key, value, hash) rows in one transaction; gives their number."""
+        now, count = time.time_ns(), 0
+        self._db.execute("BEGIN IMMEDIATE")
+        self._stamp()
+        for row in rows:
+            self._db.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", (*row, now))
+            count += 1
+        self._trim()
+        self._db.execute("COMMIT")
+        return count
 
     def _stamp(self) -> None:
         now = time.time_ns()
@@ -201,11 +217,11 @@ class RuntimeCache:
             total -= size
 
     def _recover(self, error: sqlite3.DatabaseError) -> None:
-        """After an error of the file: a full disk or a lock is waited out, a damaged file is set aside."""
-        with contextlib.suppress(sqlite3.Error):
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError):
+        """After an error of the file: a damaged one is set aside; anything else (a full disk, a lock) is waited out."""
+        if self._closed:  # while a background thread compiles on, as the process ends
+            return
+        self._roll_back()
+        if not _is_damage(error):
             self.problem = str(error)
             return
         with contextlib.suppress(sqlite3.Error):
@@ -215,6 +231,11 @@ class RuntimeCache:
             self._db = self._connect()
         except (OSError, sqlite3.Error, _UnusableError) as e:
             self._db = self._in_memory(f"{self.path}: {e}")
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Write the time stamps and close the file; also done at exit."""
@@ -226,13 +247,15 @@ class RuntimeCache:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._stamp()
                 self._db.execute("COMMIT")
+            self._closed = True
             self._db.close()
 
     # Maintenance ------------------------------------------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
-        """The file, entries and bytes of values (by kind, too), whether it can be written, and what is wrong with it."""
-        with self._lock:
+        """The file, entries and bytes of values (by kind, too), whether it can be written, and what is wrong with it. Raises
+        Error where it cannot be read."""
+        with self._lock, _readable(self.path):
             rows = self._db.execute("SELECT kind, count(*), sum(length(value)) FROM entries GROUP BY kind").fetchall()
         return {
             "path": str(self.path),
@@ -244,42 +267,86 @@ class RuntimeCache:
         }
 
     def clear(self) -> int:
-        """Drop every entry and give the space back; gives their number."""
-        with self._lock:
+        """Drop every entry and give the space back; gives their number. Raises Error where the file cannot be written."""
+        self._check_writable()
+        with self._lock, self._written():
             count = self._db.execute("DELETE FROM entries").rowcount
+            self._used.clear()
+        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # who reads it now keeps the space
             self._db.execute("VACUUM")
         return count
 
     def export(self, path: str | os.PathLike) -> int:
-        """Copy every entry into a new cache file at `path`; gives their number. Raises Error where the file exists."""
-        if Path(path).exists():
+        """Copy every entry into a new cache file at `path`; gives their number. Raises Error where the file exists, or cannot
+        be written."""
+        path = Path(path)
+        if path.exists():
             raise Error("the file exists", node=str(path), cure="name another, or delete it")
-        other = RuntimeCache(path)
-        with self._lock:
-            rows = self._db.execute("SELECT kind, key, value FROM entries").fetchall()
-        for kind in KINDS:
-            other.put_many(kind, {key: value for k, key, value in rows if k == kind})
-        other.close()
-        return len(rows)
+        count = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other, self._lock, _readable(self.path):
+                os.chmod(path, 0o600)
+                other.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {FORMAT};")
+                for row in self._db.execute(f"SELECT kind, key, {_VALUES}, used FROM entries"):
+                    other.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
+                    count += 1
+                other.execute("COMMIT")
+        except BaseException as e:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+            if isinstance(e, OSError | sqlite3.Error):
+                raise Error(f"cannot be written: {e}", node=str(path), cure="give a path that can be written") from None
+            raise
+        return count
 
     def import_from(self, path: str | os.PathLike) -> int:
         """Add the entries of another cache file; gives their number. Their contents are code that will be run: import only
-        what you trust. Raises Error where it is no cache of this format."""
+        what you trust. Raises Error where it is no cache of this format, or this one cannot be written."""
         path = Path(path)
         if not path.is_file():
             raise Error("no such file", node=str(path), cure="check the path")
+        self._check_writable()
         try:
             db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
             with contextlib.closing(db):
                 if db.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
                     raise Error("not a cache of this format", node=str(path), cure="export it again with this version")
-                rows = db.execute("SELECT kind, key, value, sha256 FROM entries").fetchall()
+                rows = db.execute(f"SELECT kind, key, {_VALUES} FROM entries").fetchall()
         except sqlite3.Error as e:
             raise Error(f"not a cache: {e}", node=str(path), cure="export it again") from None
-        good = [(kind, key, value) for kind, key, value, digest in rows if hashlib.sha256(value).digest() == digest]
-        for kind in KINDS:
-            self.put_many(kind, {key: value for k, key, value in good if k == kind})
+        known = [r for r in rows if r[0] in KINDS and isinstance(r[1], str) and r[2] is not None]
+        good = [r for r in known if hashlib.sha256(r[2]).digest() == r[3]]
+        with self._lock, self._written():
+            self._insert(good)
         return len(good)
+
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise Error("the cache can only be read", node=str(self.path), cure="set INGOT_CACHE_DIR to another directory")
+
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[None]:
+        """Raise Error for what keeps the file from being written."""
+        try:
+            yield
+        except sqlite3.Error as e:
+            self._roll_back()
+            raise Error(f"the cache cannot be written: {e}", node=str(self.path), cure="try again, or make room") from None
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise Error for what keeps a cache from being read."""
+    try:
+        yield
+    except sqlite3.DatabaseError as e:
+        raise Error(f"the cache cannot be read: {e}", node=str(path), cure="delete the file") from None
+
+
+def _is_damage(error: Exception) -> bool:
+    """True where a file is of no use any more, false for what passes."""
+    return isinstance(error, _UnusableError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 class _UnusableError(Exception):

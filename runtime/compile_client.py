@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +22,21 @@ from ingot.fingerprint import has_compiler
 from ingot.runtime import platform_posix as platform
 from ingot.target import Target
 
+Answer = tuple[int, dict[str, Any] | errors.Error, list[bytes]]  # the job's number, and what it gave
+
 _JOB_SECONDS = 300.0  # the slowest kernels take a few seconds of one core
+
+
+def _number(variable: str) -> float:
+    """The number in an environment variable, 0 where there is none. Raises Error for other text."""
+    text = os.environ.get(variable) or "0"
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise errors.Error(f"the environment has {variable}={text}", cure="give a number, or unset it")
+    return number
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,9 @@ class CompileClient:
     """
 
     def __init__(self, *, workers: int | None = None, dump_dir: str | None = None, job_seconds: float | None = None) -> None:
-        self.workers = workers or int(os.environ.get("INGOT_WORKERS", 0)) or platform.cpu_count()
+        self.workers = workers or int(_number("INGOT_WORKERS")) or platform.cpu_count()
         self.dump_dir = dump_dir if dump_dir is not None else os.environ.get("INGOT_DUMP_DIR")
-        self.job_seconds = job_seconds or float(os.environ.get("INGOT_JOB_SECONDS", 0)) or _JOB_SECONDS
+        self.job_seconds = job_seconds or _number("INGOT_JOB_SECONDS") or _JOB_SECONDS
         self._lock = threading.Lock()  # held while jobs are under way
         self._start_lock = threading.Lock()
         self._process: subprocess.Popen | None = None
@@ -76,63 +91,81 @@ class CompileClient:
     def close(self) -> None:
         """End the server."""
         if self._sock is not None:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)  # a thread that is sending holds the socket open otherwise
             self._sock.close()
             self._sock = None
         if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(2)
-            if self._process.poll() is None:
+            if self._exit_code() is None:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+    def _exit_code(self) -> int | None:
+        """What the server ended with, once it is about to end; None where it goes on."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        return self._process.poll()
 
     @property
     def running(self) -> bool:
         """True while there is a server."""
         return self._process is not None and self._process.poll() is None
 
-    def jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any] | errors.Error, list[bytes]]]:
+    def jobs(self, jobs: Sequence[Job]) -> Generator[Answer, None, None]:
         """Send all jobs, and give (number, answer, byte strings) as they are done, in any order.
 
         An answer is the error itself where a job failed. Raises CompileError where the server cannot be started or dies.
         """
         with self._lock:
-            try:
-                yield from self._jobs(jobs)
-            except (OSError, ConnectionError) as e:
-                code = self._process.poll() if self._process else None
-                self.close()
-                how = f"ended with code {code}" if code else str(e)
-                cure = "run python -m ingot.compiler.compile_server --help to see whether it starts"
-                raise errors.CompileError(f"the compile server {how}", cure=cure) from e
+            left = dict(enumerate(jobs))
+            for last in (False, True):
+                try:
+                    yield from self._answers(left)
+                    return
+                except OSError as e:
+                    code = self._exit_code() if self._process is not None else None
+                    if code == 0 and not last:
+                        continue  # it ended for want of work when these jobs were on their way
+                    how = f"ended with code {code}" if code else str(e)
+                    cure = "run python -m ingot.compiler.compile_server --help to see whether it starts"
+                    if code is not None and code < 0:
+                        how = f"was ended by {signal.Signals(-code).name}"
+                        cure = "try again; where memory ran out, with fewer workers: INGOT_WORKERS=1"
+                    raise errors.CompileError(f"the compile server {how}", cure=cure) from e
+                finally:
+                    if left:
+                        self.close()
 
-    def _jobs(self, jobs: Sequence[Job]) -> Iterator[tuple[int, dict[str, Any] | errors.Error, list[bytes]]]:
+    def _answers(self, left: dict[int, Job]) -> Iterator[Answer]:
+        """Send jobs and give their answers; those that are done leave `left`. Raises OSError where the server is gone."""
+        if not left:
+            return
         self.start()
+        sock = self._sock
+        assert sock is not None
         # One thread sends while this one receives: with both in one, two full sockets would wait for each other.
-        sender = threading.Thread(target=self._send, args=(jobs,), daemon=True)
+        sender = threading.Thread(target=self._send, args=(sock, dict(left)), daemon=True)
         sender.start()
-        done = 0
         try:
-            while done < len(jobs):
-                assert self._sock is not None
-                received = framing.receive(self._sock)
+            while left:
+                received = framing.receive(sock)
                 if received is None:
                     raise ConnectionError("closed its socket")
                 message, blobs = received
-                done += 1
+                del left[message["id"]]
                 fault = message.get("error")
                 yield message["id"], as_error(fault) if fault else message, blobs
-        except GeneratorExit:
-            self.close()  # answers that nobody reads would reach the next caller
-            raise
         finally:
+            if left:  # nobody reads on (an interrupt, say), and answers still to come would reach the next caller
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
             sender.join()
 
-    def _send(self, jobs: Sequence[Job]) -> None:
-        sock = self._sock
-        assert sock is not None
+    def _send(self, sock: socket.socket, jobs: Mapping[int, Job]) -> None:
         with contextlib.suppress(OSError):
-            for number, job in enumerate(jobs):
+            for number, job in jobs.items():
                 message: dict[str, Any] = {"id": number, "job": job.job}
                 if job.target is not None:
                     message["target"] = asdict(job.target)

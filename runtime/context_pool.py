@@ -5,21 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
 
-from ingot.runtime.device import ExecutionContext
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
 
 
-class ContextPool:
+Context = TypeVar("Context", bound=_Closable)
+
+
+class ContextPool(Generic[Context]):
     """At most `limit` contexts, made when needed; a caller that finds none waits for one.
 
     The context used last is given first, since its arena is warm.
     """
 
-    def __init__(self, make: Callable[[], ExecutionContext], limit: int) -> None:
+    def __init__(self, make: Callable[[], Context], limit: int) -> None:
         if limit < 1:
             raise ValueError(f"a session needs at least one execution context, not {limit}")
         self._make, self.limit = make, limit
-        self._free: list[ExecutionContext] = []
+        self._free: list[Context] = []
         self._made = 0
         self._changed = threading.Condition()
 
@@ -29,7 +35,7 @@ class ContextPool:
         return self._made
 
     @contextmanager
-    def lease(self, fits: Callable[[ExecutionContext], bool] = lambda context: True) -> Iterator[ExecutionContext]:
+    def lease(self, fits: Callable[[Context], bool] = lambda context: True) -> Iterator[Context]:
         """A context for one call: one that `fits` where there is such, or can be made, else any."""
         with self._changed:
             while not self._free and self._made == self.limit:
@@ -52,7 +58,7 @@ class ContextPool:
                 self._free.append(context)
                 self._changed.notify()
 
-    def _take(self, fits: Callable[[ExecutionContext], bool]) -> ExecutionContext | None:
+    def _take(self, fits: Callable[[Context], bool]) -> Context | None:
         """A free context; None where a new one is better."""
         for n, context in reversed(list(enumerate(self._free))):
             if fits(context):

@@ -35,19 +35,45 @@ class CpuDevice:
     name = "cpu"
 
     def __init__(self, target: Target, threads: int | None = None) -> None:
-        self.target, self.threads = target, threads
+        self.target = self.own_target = target
+        self.threads = threads
 
     def prepare(
-        self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
-    ) -> CpuExecutable:
+        self, programs: Sequence[LoadedProgram], weights: Mapping[str, Weight], specializers: Sequence[Specializer] = ()
+    ) -> list[CpuExecutable]:
         """Map the kernels; weights are used where they lie. Kernels for any shape serve all shapes."""
-        return CpuExecutable(loaded, weights, self.threads)
+        shared = CpuWeights(weights)
+        return [CpuExecutable(loaded, shared, self.threads) for loaded in programs]
+
+
+class CpuWeights:
+    """Weights where they lie, or copied once where that is not aligned for kernels."""
+
+    def __init__(self, weights: Mapping[str, Weight]) -> None:
+        self._weights = weights
+        self._views: dict[str, np.ndarray] = {}
+
+    def address(self, name: str, nbytes: Any) -> int:
+        """Where a weight lies. Raises DeviceError where it is missing or of another size than a program expects."""
+        view = self._views.get(name)
+        if view is None:
+            if name not in self._weights:
+                raise DeviceError(f"weight {name!r} has no data", cure="refit the engine: it was saved without weights")
+            view = np.frombuffer(self._weights[name].bytes_view(), np.uint8)
+            if view.ctypes.data % 64 and view.nbytes:
+                aligned = allocate(view.nbytes)
+                aligned[:] = view
+                view = aligned
+            self._views[name] = view
+        if view.nbytes != nbytes:
+            raise DeviceError(f"weight {name!r} has {view.nbytes} bytes, the program expects {nbytes}")
+        return view.ctypes.data
 
 
 class CpuExecutable:
     """A program's code and the addresses of its kernels and weights."""
 
-    def __init__(self, loaded: LoadedProgram, weights: Mapping[str, Weight], threads: int | None) -> None:
+    def __init__(self, loaded: LoadedProgram, weights: CpuWeights, threads: int | None) -> None:
         assert loaded.native is not None
         assert loaded.thread_pool is not None
         self.program = loaded.program
@@ -56,24 +82,11 @@ class CpuExecutable:
         addresses = [self.kernel_address(i, symbol) for i, symbol in kernel_symbols(self.program)]
         self.kernels = np.array([*addresses, 0], np.int64)
         self.run = self._images.function(0, RUN, 6)
-        self._views: list[Any] = []
+        self._weights = weights  # keeps the memory
         self.buffers = np.zeros(len(self.program.buffers) + 1, np.int64)
         for number, buffer in enumerate(self.program.buffers):
             if buffer.kind == "weight":
-                self.buffers[number] = self._weight_address(buffer.name, buffer.bytes, weights)
-
-    def _weight_address(self, name: str, nbytes: Any, weights: Mapping[str, Weight]) -> int:
-        if name not in weights:
-            raise DeviceError(f"weight {name!r} has no data", cure="refit the engine: it was saved without weights")
-        view = np.frombuffer(weights[name].bytes_view(), np.uint8)
-        if view.nbytes != nbytes:
-            raise DeviceError(f"weight {name!r} has {view.nbytes} bytes, the program expects {nbytes}")
-        if view.ctypes.data % 64 and view.nbytes:
-            aligned = allocate(view.nbytes)
-            aligned[:] = view
-            view = aligned
-        self._views.append(view)
-        return view.ctypes.data
+                self.buffers[number] = weights.address(buffer.name, buffer.bytes)
 
     def kernel_address(self, number: int, symbol: str) -> int:
         """Address of a function of the program's `number`-th kernel entry."""
@@ -130,6 +143,13 @@ class CpuContext:
     def is_free_for(self, call: Call) -> bool:
         """Always: calls end before they return."""
         return True
+
+    def wait_for(self, call: Call) -> None:
+        """Nothing is under way between calls."""
+
+    def uploaded(self, index: int) -> int:
+        """0: inputs are read where they lie."""
+        return 0
 
     def run(self, call: Call) -> tuple[list[Any], int]:
         """See `ingot.runtime.device.ExecutionContext`."""

@@ -34,12 +34,13 @@ class DeviceMemory:
 
     def __del__(self) -> None:
         address, self.address = getattr(self, "address", 0), 0
-        if not address or not self._cuda.activate_quietly():
+        if not address:
             return
-        if self._stream is None:
-            self._cuda.free(address)
-        else:
-            self._cuda.free_async(address, self._stream.handle)
+        with self._cuda.borrowed() as usable:
+            if usable and self._stream is None:
+                self._cuda.free(address)
+            elif usable and self._stream is not None:
+                self._cuda.free_async(address, self._stream.handle)
 
 
 class CudaArray:
@@ -210,19 +211,27 @@ def as_cuda_array(value: Any, name: str, cuda: Cuda, dtype: np.dtype) -> CudaArr
         InputError: the array is of another type, or on another GPU.
     """
     if isinstance(value, CudaArray):
+        _check_place(value.cuda.ordinal, name, cuda)
         if value.dtype != dtype:
             raise InputError(f"expects {dtype}, got {value.dtype}", node=name, cure="convert it first")
         return value
     interface = _interface(value)
     if interface is None:
         return _from_dlpack(value, name, cuda, dtype)
+    if hasattr(value, "__dlpack_device__"):  # the interface itself does not say where the memory is
+        _check_place(int(value.__dlpack_device__()[1]), name, cuda)
     typestr = interface["typestr"]
-    if np.dtype(typestr) != dtype and typestr != _CARRIERS.get(dtype.itemsize):
+    if np.dtype(typestr) != dtype and not (dtype.isbuiltin != 1 and typestr == _CARRIERS.get(dtype.itemsize)):
         raise InputError(f"expects {dtype}, got an array of type {typestr}", node=name, cure="convert it first")
     address = interface["data"][0]
     # Before version 3 the interface said nothing of streams: the default stream is what such libraries use.
     ready = interface.get("stream") if interface.get("version", 0) >= 3 else LEGACY_DEFAULT
     return CudaArray(cuda, value, address, interface["shape"], dtype, interface.get("strides"), ready)
+
+
+def _check_place(ordinal: int, name: str, cuda: Cuda) -> None:
+    if ordinal != cuda.ordinal:
+        raise InputError(f"lies on cuda:{ordinal}, the session runs on cuda:{cuda.ordinal}", node=name, cure="move it")
 
 
 def _interface(value: Any) -> dict[str, Any] | None:
@@ -235,10 +244,14 @@ def _interface(value: Any) -> dict[str, Any] | None:
 def _from_dlpack(value: Any, name: str, cuda: Cuda, dtype: np.dtype) -> CudaArray:
     from cuda.core.utils import StridedMemoryView
 
-    view = StridedMemoryView.from_dlpack(value, stream_ptr=LEGACY_DEFAULT)  # the producer's stream is made to come before it
-    if view.device_id != cuda.ordinal:
-        raise InputError(f"lies on cuda:{view.device_id}, the session runs on cuda:{cuda.ordinal}", node=name, cure="move it")
-    if np.dtype(view.dtype).itemsize != dtype.itemsize:
+    try:
+        # The producer's stream is made to come before it.
+        view = StridedMemoryView.from_dlpack(value, stream_ptr=LEGACY_DEFAULT)
+        found = np.dtype(view.dtype)
+    except (BufferError, RuntimeError, TypeError, ValueError) as e:
+        raise InputError(f"{type(value).__name__} cannot be read: {e}", node=name, cure="convert it first") from None
+    _check_place(view.device_id, name, cuda)
+    if found != dtype and not (dtype.isbuiltin != 1 and found.str == _CARRIERS.get(dtype.itemsize)):
         raise InputError(f"expects {dtype}, got {view.dtype}", node=name, cure="convert it first")
     strides = None if view.strides is None else [s * dtype.itemsize for s in view.strides]
     return CudaArray(cuda, (value, view), view.ptr, view.shape, dtype, strides, LEGACY_DEFAULT)
@@ -257,17 +270,15 @@ def copy_strided(cuda: Cuda, target: CudaArray, source: CudaArray) -> None:
     for stream in {target.ready, source.ready}:
         if stream is not None:
             cuda.synchronize(stream)
-    rows, width = _rows(target, source)
-    item = target.dtype.itemsize
-    if len(rows) == 0:
-        cuda.copy_rows(target.address, width, source.address, width, width, 1, 0)
-    else:
-        *outer, (count, target_pitch, source_pitch) = rows
-        for index in np.ndindex(*(n for n, _, _ in outer)):
-            t = target.address + sum(i * s for i, (_, s, _) in zip(index, outer, strict=True))
-            f = source.address + sum(i * s for i, (_, _, s) in zip(index, outer, strict=True))
-            cuda.copy_rows(t, max(target_pitch, width), f, max(source_pitch, width), width, count, 0)
-    assert width % item == 0
+    outer, width = _rows(target, source)
+    count, target_pitch, source_pitch = 1, width, width
+    if outer and min(outer[-1][1:]) >= width:  # rows that repeat (stride 0) or run backwards are copied one by one
+        count, target_pitch, source_pitch = outer.pop()
+    for index in np.ndindex(*(n for n, _, _ in outer)):
+        t = target.address + sum(i * s for i, (_, s, _) in zip(index, outer, strict=True))
+        f = source.address + sum(i * s for i, (_, _, s) in zip(index, outer, strict=True))
+        cuda.copy_rows(t, target_pitch, f, source_pitch, width, count, 0)
+    assert width % target.dtype.itemsize == 0
     cuda.synchronize(0)
 
 

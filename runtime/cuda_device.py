@@ -11,7 +11,9 @@ behind it by an event, and what the host frees waits for it.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ingot import dims
-from ingot.cuda_targets import target_for
+from ingot.cuda_targets import target_for, with_sms
 from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType, onnx_numpy
 from ingot.engine import Weight
 from ingot.errors import DeviceError
@@ -36,6 +38,8 @@ from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.specialization import Specializer
 
 _KEPT_PLANS = 32  # of a context; the one used longest ago is closed first
+_KEPT_VARIANTS = 64  # specialized programs of an executable; likewise
+_KEPT_COUNTS = 1024  # shapes whose calls a context counts; likewise
 
 
 class CudaDevice:
@@ -47,33 +51,37 @@ class CudaDevice:
         self.facts = self.cuda.facts()
         self.name = f"cuda:{ordinal}"
         self.target = target_for(self.facts.capability)
+        self.own_target = with_sms(self.target, self.facts.multiprocessors)
 
     def prepare(
-        self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
-    ) -> CudaExecutable:
-        """Start the upload of the weights; `specializer` builds programs for the shapes that are called."""
-        return CudaExecutable(self.cuda, loaded, weights, specializer, self._priority)
+        self, programs: Sequence[LoadedProgram], weights: Mapping[str, Weight], specializers: Sequence[Specializer] = ()
+    ) -> list[CudaExecutable]:
+        """Start the upload of the weights, each once; specializers build programs for the shapes that are called."""
+        return prepare(self.cuda, programs, weights, specializers, self._priority)
 
 
 class CudaKernels:
-    """A program's kernels, loaded when first launched."""
+    """A program's kernels, loaded when first launched, and unloaded when no plan refers to them any more. Threads may share
+    it."""
 
     def __init__(self, cuda: Cuda, loaded: LoadedProgram) -> None:
         self.program = loaded.program
         self._cuda, self._kernels = cuda, loaded.kernels
+        self._lock = threading.Lock()
         self._modules: dict[str | int, Any] = {}
         self._functions: dict[tuple[int, str], Any] = {}
 
     def function(self, kernel: int, symbol: str, shared_bytes: int) -> Any:
         """A loaded kernel; its module is loaded when first used."""
         key = kernel, symbol
-        if key not in self._functions:
-            code = self._kernels[kernel]
-            module = code.module or kernel  # small kernels share modules
-            if module not in self._modules:
-                self._modules[module] = self._cuda.load_module(code.code, symbol)
-            self._functions[key] = self._cuda.function(self._modules[module], symbol, shared_bytes)
-        return self._functions[key]
+        with self._lock:
+            if key not in self._functions:
+                code = self._kernels[kernel]
+                module = code.module or kernel  # small kernels share modules
+                if module not in self._modules:
+                    self._modules[module] = self._cuda.load_module(code.code, symbol)
+                self._functions[key] = self._cuda.function(self._modules[module], symbol, shared_bytes)
+            return self._functions[key]
 
     def close(self) -> None:
         """Unload the modules; the GPU's context must be current."""
@@ -81,29 +89,55 @@ class CudaKernels:
             self._cuda.unload_module(module)
         self._modules, self._functions = {}, {}
 
+    def __del__(self) -> None:
+        if getattr(self, "_modules", None):
+            with self._cuda.borrowed() as usable:
+                if usable:
+                    self.close()
+
+
+def prepare(
+    cuda: Cuda,
+    programs: Sequence[LoadedProgram],
+    weights: Mapping[str, Weight],
+    specializers: Sequence[Specializer] = (),
+    priority: int = 0,
+) -> list[CudaExecutable]:
+    """An engine's programs, ready to run, with their weights on the way. Raises DeviceError as `CudaWeights` does."""
+    cuda.activate()
+    kernels = [CudaKernels(cuda, loaded) for loaded in programs]
+    shared = CudaWeights(cuda, [(k.program, k.function) for k in kernels], weights)
+    each: Sequence[Specializer | None] = specializers or [None] * len(programs)
+    return [
+        CudaExecutable(cuda, own, shared, addresses, specializer, priority)
+        for own, addresses, specializer in zip(kernels, shared.addresses, each, strict=True)
+    ]
+
 
 class CudaExecutable:
-    """A program's kernels and weights in a GPU's memory.
+    """A program's kernels, and its engine's weights, in a GPU's memory.
 
     Attributes:
         graphs: CUDA graphs made so far, by all contexts.
+        weights: of the engine.
+        addresses: base address of every buffer of the program that is a weight, 0 for others.
     """
 
     def __init__(
         self,
         cuda: Cuda,
-        loaded: LoadedProgram,
-        weights: Mapping[str, Weight],
+        kernels: CudaKernels,
+        weights: CudaWeights,
+        addresses: Sequence[int],
         specializer: Specializer | None = None,
         priority: int = 0,
     ) -> None:
-        self.cuda, self.program, self._priority = cuda, loaded.program, priority
-        cuda.activate()
+        self.cuda, self.program, self._priority = cuda, kernels.program, priority
         self.graphs = 0
-        self.kernels = CudaKernels(cuda, loaded)
+        self.kernels, self.weights, self.addresses = kernels, weights, addresses
         self._specializer = specializer
-        self._variants: dict[Hashable, CudaKernels] = {}
-        self.weights = CudaWeights(cuda, self.program, weights, self.kernels.function)
+        self._lock = threading.Lock()
+        self._variants: OrderedDict[Hashable, CudaKernels] = OrderedDict()
 
     def has_variant(self, key: Hashable) -> bool:
         """True where the sizes of a key have a specialized program."""
@@ -113,12 +147,18 @@ class CudaExecutable:
         """The kernels for sizes: those of a specialized program where there is one, else for any shape."""
         if self._specializer is None:
             return self.kernels
-        found = self._variants.get(key)
-        if found is None:
-            loaded = self._specializer.get(key, env, live, calls)
-            if loaded is None:
-                return self.kernels
+        with self._lock:
+            found = self._variants.get(key)
+            if found is not None:
+                self._variants.move_to_end(key)
+                return found
+        loaded = self._specializer.get(key, env, live, calls)
+        if loaded is None:
+            return self.kernels
+        with self._lock:
             found = self._variants.setdefault(key, CudaKernels(self.cuda, loaded))
+            while len(self._variants) > _KEPT_VARIANTS:
+                self._variants.popitem(last=False)  # plans that use it keep it
         return found
 
     def new_context(self) -> CudaContext:
@@ -177,24 +217,28 @@ class CudaExecutable:
         if self.cuda.activate_quietly():
             for kernels in (self.kernels, *self._variants.values()):
                 kernels.close()
-        self._variants = {}
+        self._variants.clear()
 
 
 class _Staging:
     """Device memory that a context keeps for one input or output of callers whose arrays are numpy's."""
 
-    def __init__(self, cuda: Cuda, settle: Callable[[], None]) -> None:
-        self._cuda, self._settle = cuda, settle
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
         self._memory: DeviceMemory | None = None
 
-    def address(self, nbytes: int) -> int:
-        """Memory of at least `nbytes`; its contents do not survive growing. Raises DeviceError where there is too little; a
-        later call may ask for less."""
+    def address(self, nbytes: int, settle: Callable[[], None]) -> int:
+        """Memory of at least `nbytes`; its contents do not survive growing, before which `settle` waits for the call that is
+        under way. Raises DeviceError where there is too little; a later call may ask for less."""
         if self._memory is None or self._memory.nbytes < nbytes:
-            self._settle()
+            settle()
             self._memory = None  # the old one first goes
             self._memory = DeviceMemory(self._cuda, nbytes)
         return self._memory.address
+
+    def free(self) -> None:
+        """Give the memory back; no call is under way."""
+        self._memory = None
 
 
 class CudaContext:
@@ -203,13 +247,12 @@ class CudaContext:
     def __init__(self, executable: CudaExecutable, priority: int = 0) -> None:
         self._executable, self._cuda, self._program = executable, executable.cuda, executable.program
         self._cuda.activate()
-        self.stream = self._cuda.stream(priority)
-        self._ended = self._cuda.event()
         self._pending = 0  # the user's stream with a call that may be under way
         self._held: Any = None  # what that call reads
-        self._arena = _Staging(self._cuda, self._settle)
-        self._staged_inputs = [_Staging(self._cuda, self._settle) for _ in self._program.inputs]
-        self._staged_outputs = [_Staging(self._cuda, self._settle) for _ in self._program.outputs]
+        self._uploaded: list[int] = []  # addresses of the last call's inputs that were numpy's
+        self._arena = _Staging(self._cuda)
+        self._staged_inputs = [_Staging(self._cuda) for _ in self._program.inputs]
+        self._staged_outputs = [_Staging(self._cuda) for _ in self._program.outputs]
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
         self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
         self._guards = entry_guards(self._program, dim_names(self._program))
@@ -223,6 +266,13 @@ class CudaContext:
         self._live_sets: list[_LiveSet] = []
         self._last_env: Mapping[str, int] = {}
         self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
+        self._ended = self._cuda.event()
+        self.stream = self._cuda.stream(priority)
+
+    def __del__(self) -> None:
+        if getattr(self, "stream", 0):
+            with contextlib.suppress(DeviceError), self._cuda.borrowed():
+                self.close()
 
     def is_free_for(self, call: Call) -> bool:
         """See `ingot.runtime.device.ExecutionContext`."""
@@ -230,6 +280,15 @@ class CudaContext:
             return True
         self._cuda.activate()
         return self._cuda.is_past(self._ended)
+
+    def wait_for(self, call: Call) -> None:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        if not self.is_free_for(call):
+            self._settle()
+
+    def uploaded(self, index: int) -> int:
+        """See `ingot.runtime.device.ExecutionContext`."""
+        return self._uploaded[index]
 
     def _settle(self) -> None:
         """Wait for the call that is under way."""
@@ -257,8 +316,9 @@ class CudaContext:
                 return self._refused(check.status)
         try:
             return self._run(call, stream)
-        except DeviceError:
+        except BaseException:  # an interrupt, too
             with contextlib.suppress(DeviceError):
+                self._settle()
                 cuda.synchronize(stream)  # what was enqueued must not run into the next call
             self._drop_plans()  # their parameters may be half written; and the memory may be wanted
             raise
@@ -271,7 +331,7 @@ class CudaContext:
         self._follow(stream, call)
         addresses, results, downloads = self._place(call, stream)
         plan = self._plan(env)
-        memory = Memory(addresses, self._arena.address(plan.arena_bytes), self._in_host_memory(call))
+        memory = Memory(addresses, self._arena.address(plan.arena_bytes, self._settle), self._in_host_memory(call))
         self._executable.weights.before(stream)
         before = plan.graphs
         status = plan.run(memory, env, stream, self._reader, checked=self._checked)
@@ -308,12 +368,14 @@ class CudaContext:
         return rows
 
     def close(self) -> None:
-        """Free the plans and the stream, after the call that is under way. A GPU that is lost has nothing to free."""
+        """Free memory, plans and the stream, after the call that is under way. A GPU that is lost has nothing to free."""
         if not self.stream or not self._cuda.activate_quietly():
             return
         with contextlib.suppress(DeviceError):
             self._settle()
         self._drop_plans()
+        for staging in (self._arena, *self._staged_inputs, *self._staged_outputs):
+            staging.free()
         self._reader.close()
         self._cuda.destroy_event(self._ended)
         self._cuda.destroy_stream(self.stream)
@@ -328,14 +390,17 @@ class CudaContext:
     def _place(self, call: Call, stream: int) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
         """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
         cuda = self._cuda
-        addresses = list(self._executable.weights.addresses)
+        addresses = list(self._executable.addresses)
         inputs = []
+        self._uploaded = [0] * len(call.inputs)
         staged = zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True)
-        for staging, array, t, spec in staged:
-            if isinstance(array, CudaArray):  # checked when it came, or our own
+        for i, (staging, array, t, spec) in enumerate(staged):
+            if i in call.placed:
+                address = call.placed[i]
+            elif isinstance(array, CudaArray):  # checked when it came, or our own
                 address = array.address
             elif isinstance(array, np.ndarray):
-                address = staging.address(array.nbytes)
+                address = self._uploaded[i] = staging.address(array.nbytes, self._settle)
                 cuda.upload(address, array.ctypes.data, array.nbytes, stream)
             else:
                 address = as_cuda_array(array, spec.name, cuda, onnx_numpy(t)).address
@@ -344,13 +409,17 @@ class CudaContext:
         results: list[Any] = []
         downloads = []
         wanted = zip(self._staged_outputs, call.outputs, self._output_types, call.sizes.output_shapes, strict=True)
-        for staging, given, t, shape in wanted:
+        for i, (staging, given, t, shape) in enumerate(wanted):
             result: Any = given
-            if given is None:
+            if given is None and i in call.kept:
+                dtype = onnx_numpy(t)
+                place = staging.address(math.prod(shape) * dtype.itemsize, self._settle)
+                result = CudaArray(cuda, staging, place, shape, dtype)
+            elif given is None:
                 stored, dtype = storage_shape(t.storage, shape)
                 result = CudaArray.empty(cuda, stored, dtype, call.stream) if call.on_device else np.empty(stored, dtype)
             if isinstance(result, np.ndarray):
-                address = staging.address(result.nbytes)
+                address = staging.address(result.nbytes, self._settle)
                 downloads.append((result, address))
             else:
                 array = as_cuda_array(result, "output", cuda, onnx_numpy(t))
@@ -367,7 +436,9 @@ class CudaContext:
         donated = [n for n, name in enumerate(self._donated) if env[name]]
         live = self._live_set(env, donated)
         shape = live.shape(env)
-        self._calls[shape] = calls = self._calls.get(shape, -1) + 1
+        self._calls[shape] = calls = self._calls.pop(shape, -1) + 1
+        if len(self._calls) > _KEPT_COUNTS:
+            del self._calls[next(iter(self._calls))]
         # A state that grows comes back in the same shape at the next call, so its kernels are asked for at once.
         kernels = self._executable.kernels_for(shape, env, live.names, 1 if donated and self._grown else calls)
         key = shape, live.buckets(env)

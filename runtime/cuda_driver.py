@@ -6,10 +6,11 @@ fault of a kernel makes that context useless for good: from then on every call o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -22,7 +23,8 @@ _CURES = {
     "CUDA_ERROR_INSUFFICIENT_DRIVER": "update the NVIDIA driver",
     "CUDA_ERROR_DEVICE_UNAVAILABLE": "another process holds the GPU exclusively",
 }
-# After these the context is unusable: every later call on it fails too.
+# After these the context is unusable: every later call on it fails too (CUDA driver API, CUresult: "leaves the process in an
+# inconsistent state").
 STICKY = (
     "CUDA_ERROR_ILLEGAL_ADDRESS",
     "CUDA_ERROR_LAUNCH_FAILED",
@@ -35,6 +37,11 @@ STICKY = (
     "CUDA_ERROR_INVALID_ADDRESS_SPACE",
     "CUDA_ERROR_INVALID_PC",
     "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_NVLINK_UNCORRECTABLE",
+    "CUDA_ERROR_CONTAINED",
+    "CUDA_ERROR_TENSOR_MEMORY_LEAK",
+    "CUDA_ERROR_EXTERNAL_DEVICE",
+    "CUDA_ERROR_MPS_CLIENT_TERMINATED",
 )
 _OVERLAP_DRIVER = 12030  # the first driver with programmatic edges in graphs (CUDA 12.3)
 _STICKY_CURE = "the GPU's context is lost: start a new process; run once with INGOT_SYNC=1 to name the kernel at fault"
@@ -134,6 +141,20 @@ class Cuda:
         _current.ordinal = self.ordinal
         driver().cuCtxSetCurrent(self._context)
         return True
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[bool]:
+        """As `activate_quietly`, for a finalizer, which may run in the middle of work on another GPU: the thread gets back the
+        context that it had."""
+        d, ordinal = driver(), getattr(_current, "ordinal", None)
+        status, before = d.cuCtxGetCurrent()
+        usable = self.activate_quietly()
+        try:
+            yield usable
+        finally:
+            _current.ordinal = ordinal
+            if usable and int(status) == 0 and int(before) != int(self._context):
+                d.cuCtxSetCurrent(before)
 
     def facts(self) -> DeviceFacts:
         """Name, compute capability and sizes."""

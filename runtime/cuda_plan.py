@@ -14,6 +14,7 @@ import ctypes
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ingot import dims
@@ -407,22 +408,19 @@ def arena_moved(program: LaunchProgram, old: Sequence[int], new: Sequence[int]) 
 
 
 def _arithmetic(dispatch_text: str) -> str:
-    """What a dispatch's flops are: `f32`, `tf32`, `f64`, or the bits of a tensor core's operands."""
+    """What a dispatch's flops are: `f32`, `tf32`, `f64`, `i8`, or the bits of a tensor core's floats."""
     dispatch = from_json(json.loads(dispatch_text))
     if dispatch.root not in ("matmul", "conv", "attention"):
         return "f32"
     bits = max(x.type.bits for x in dispatch.operands[:2])
+    if {x.dtype for x in dispatch.operands[:2]} == {"i8"}:
+        return "i8"
     if bits == 32:
         return "tf32" if dispatch.attr("tf32", False) else "f32"
     return "f64" if bits == 64 else str(bits)
 
 
-_SYMBOLS: dict[str, tuple[str, ...]] = {}
-
-
+@lru_cache(maxsize=4096)
 def dispatch_symbols(dispatch_text: str) -> tuple[str, ...]:
     """The symbols of a kernel's dispatch, in size-table order."""
-    found = _SYMBOLS.get(dispatch_text)
-    if found is None:
-        found = _SYMBOLS[dispatch_text] = tuple(json.loads(dispatch_text)["symbols"]) if dispatch_text else ()
-    return found
+    return tuple(json.loads(dispatch_text)["symbols"]) if dispatch_text else ()

@@ -6,6 +6,8 @@ the next chunk is read from the mapped file.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
@@ -21,6 +23,9 @@ CHUNK = 16 << 20  # bytes of a page-locked buffer
 _BUFFERS = 2
 
 
+def _nothing() -> None: ...
+
+
 class WeightUpload:
     """An upload under way.
 
@@ -32,7 +37,7 @@ class WeightUpload:
     """
 
     def __init__(
-        self, cuda: Cuda, weights: Sequence[Upload], done: Callable[[], None] = lambda: None, chunk: int = CHUNK
+        self, cuda: Cuda, weights: Sequence[Upload], done: Callable[[], None] = _nothing, chunk: int = CHUNK
     ) -> None:
         self._cuda, self._weights, self._ended = cuda, list(weights), done
         self._chunk = min(chunk, max((w.nbytes for _, w, _, _ in self._weights), default=0))
@@ -48,12 +53,13 @@ class WeightUpload:
     def before(self, stream: int) -> None:
         """Work put on `stream` from now on finds the weights. Raises what the upload failed with."""
         thread = self._thread
-        if thread is None:
+        if thread is None and self._fault is None:
             return
         self._enqueued.wait()
         if self._fault is not None:
-            raise self._fault
-        if thread.is_alive():
+            # A copy: whoever keeps it keeps the frames that it went through, and these their arrays.
+            raise copy.copy(self._fault) from self._fault
+        if thread is not None and thread.is_alive():
             self._cuda.wait(stream, self._done)
         else:
             self._thread = None  # all is there: later calls need no order
@@ -63,6 +69,14 @@ class WeightUpload:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._free_event()
+
+    def __del__(self) -> None:
+        if getattr(self, "_done", 0):  # the thread has ended: it holds the upload
+            with self._cuda.borrowed():
+                self._free_event()
+
+    def _free_event(self) -> None:
         if self._done and self._cuda.activate_quietly():
             self._cuda.destroy_event(self._done)
         self._done = 0
@@ -73,18 +87,24 @@ class WeightUpload:
         try:
             cuda.activate()
             stream = cuda.stream()
-            slots = [(cuda.pinned(self._chunk), cuda.event()) for _ in range(_BUFFERS)]
+            for _ in range(_BUFFERS):
+                slots.append((cuda.pinned(self._chunk), cuda.event()))
             self._copy(stream, slots)
             cuda.record(self._done, stream)
             self._enqueued.set()
             cuda.synchronize(stream)
         except BaseException as e:  # the thread that calls `before` raises it
-            self._fault = e
+            self._fault = e.with_traceback(None)
         finally:
             self._enqueued.set()
             if cuda.activate_quietly():
+                if self._fault is not None and stream:
+                    with contextlib.suppress(DeviceError):
+                        cuda.synchronize(stream)  # copies that the failure left under way read what is freed now
                 self._free(stream, slots)
                 self._ended()
+            # What only the upload needed refers to it: without this, memory would wait for the garbage collector.
+            self._weights, self._ended = [], _nothing
 
     def _copy(self, stream: int, slots: Sequence[tuple[int, int]]) -> None:
         cuda, turn = self._cuda, 0

@@ -1,13 +1,14 @@
 """What a session needs of a device: the interface between `Session` and the runtimes of CPU and CUDA.
 
-A `Device` makes an `Executable` of a loaded program and an engine's weights; an executable makes `ExecutionContext`s. A context
-holds what one call at a time needs (an arena; on a GPU also a stream and graphs) and is leased to one thread for each call.
+A `Device` makes an `Executable` of each of an engine's loaded programs and its weights, which they share; an executable makes
+`ExecutionContext`s. A context holds what one call at a time needs (an arena; on a GPU also a stream and graphs) and is leased
+to one thread for each call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +49,8 @@ class Call:
         outputs: for each output an array to write to, or None for a new one. A donated state's output is its input's array.
         on_device: return the device's own arrays rather than numpy's.
         stream: CUDA: the user's stream to run on; where nothing has to reach numpy's arrays, the call does not wait for it.
+        kept: numbers of outputs that may stay in the context's memory until its next call, on the device.
+        placed: addresses at which inputs of numpy's, by number, lie on the device already.
     """
 
     sizes: Sizes
@@ -55,6 +58,8 @@ class Call:
     outputs: Sequence[Any | None]
     on_device: bool = False
     stream: CudaStream | None = None
+    kept: frozenset[int] = frozenset()
+    placed: Mapping[int, int] = field(default_factory=dict)
 
 
 class ExecutionContext(Protocol):
@@ -62,6 +67,14 @@ class ExecutionContext(Protocol):
 
     def is_free_for(self, call: Call) -> bool:
         """True where the call would not wait for an earlier one of this context that is still under way."""
+        ...
+
+    def wait_for(self, call: Call) -> None:
+        """Until what this context has under way has ended, unless all that the call does comes after it anyway."""
+        ...
+
+    def uploaded(self, index: int) -> int:
+        """The address on the device at which the last call's input lies; 0 where it is read where the caller has it."""
         ...
 
     def run(self, call: Call) -> tuple[list[Any], int]:
@@ -121,16 +134,19 @@ class Device(Protocol):
 
     Attributes:
         name: `cpu` or `cuda:N`.
-        target: what kernels are compiled for.
+        target: what kernels for any shape are compiled for: those that `ingot compile --target` made serve all such devices.
+        own_target: the same with what is known of this very device, for kernels of one shape.
     """
 
     name: str
     target: Target
+    own_target: Target
 
     def prepare(
-        self, loaded: LoadedProgram, weights: Mapping[str, Weight], specializer: Specializer | None = None
-    ) -> Executable:
-        """Load kernels and weights; a device that gains from kernels for the shape at hand asks `specializer` for them."""
+        self, programs: Sequence[LoadedProgram], weights: Mapping[str, Weight], specializers: Sequence[Specializer] = ()
+    ) -> Sequence[Executable]:
+        """Load an engine's programs and the weights that they share, each once; a device that gains from kernels for the shape
+        at hand asks the program's specializer for them."""
         ...
 
 
@@ -153,8 +169,8 @@ def open_device(name: str | None, loader: ProgramLoader, *, threads: int | None 
         from ingot.runtime.cpu_device import CpuDevice
 
         return CpuDevice(loader.host_target(), threads)
-    kind, _, ordinal = name.partition(":")
-    if kind == "cuda" and (ordinal or "0").isdigit():
+    kind, _, ordinal = name.partition(":") if isinstance(name, str) else (None, "", "")
+    if kind == "cuda" and (ordinal or "0").isdecimal():
         from ingot.runtime.cuda_device import CudaDevice
 
         return CudaDevice(int(ordinal or "0"), priority)

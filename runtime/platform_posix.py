@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
 import platform
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 # Numbers of the system calls that the thread pool makes (Linux: arch/x86/entry/syscalls/syscall_64.tbl, and
@@ -60,15 +62,26 @@ def cpu_identity() -> str:
 
 def cache_directory() -> Path:
     """Where this user's caches live by the platform's convention (XDG Base Directory Specification; on macOS, Library)."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ingot"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ingot"
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    if chosen and sys.platform != "darwin":
+        return Path(chosen) / "ingot"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without an entry in the table of users, as in a container
+        with contextlib.suppress(OSError):
+            return Path(tempfile.gettempdir()) / f"ingot-{os.getuid()}"
+        return Path(os.devnull) / "ingot"  # which cannot be made: the cache is kept in memory
+    return home / "Library" / "Caches" / "ingot" if sys.platform == "darwin" else home / ".cache" / "ingot"
 
 
-def make_private(directory: Path) -> None:
-    """Create a directory that only its owner may enter. Raises OSError."""
+def make_private(path: Path) -> None:
+    """Create the directory of a file of ours, which only its owner may enter. One that exists is made so where it holds the
+    file and its companions alone; a directory with other things in it is not ours to close. Raises OSError."""
+    directory = path.parent
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if directory.stat().st_mode & 0o077 and directory.stat().st_uid == os.getuid():
+    info = directory.stat()
+    others_things = any(not name.startswith(path.stem) for name in os.listdir(directory))
+    if info.st_mode & 0o077 and info.st_uid == os.getuid() and not others_things:
         directory.chmod(0o700)
 
 

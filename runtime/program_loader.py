@@ -192,20 +192,22 @@ class ProgramLoader:
         while groups:
             jobs = [Job("batch" if len(g) > 1 else "kernel", target, tuple(texts[i] for i in g)) for g in groups]
             again: list[list[int]] = []
-            for number, answer, blobs in self.client.jobs(jobs):
-                group = groups[number]
-                if isinstance(answer, Error):
-                    if len(group) > 1:  # a kernel took its batch along
-                        again += [[i] for i in group]
+            # Closed whatever happens: an exception may be kept, and with it the server's lock.
+            with contextlib.closing(self.client.jobs(jobs)) as answers:
+                for number, answer, blobs in answers:
+                    group = groups[number]
+                    if isinstance(answer, Error):
+                        if len(group) > 1:  # a kernel took its batch along
+                            again += [[i] for i in group]
+                        else:
+                            failures.append(answer)
                     else:
-                        failures.append(answer)
-                else:
-                    report.add_stages(answer)
-                    codes, faults = _unpack(answer, blobs)
-                    failures += faults
-                    fresh |= {keys[group[i]]: code for i, code in codes.items()}
-                if self.progress is not None:
-                    self.progress("kernels", len(fresh) + len(failures), len(keys))
+                        report.add_stages(answer)
+                        codes, faults = _unpack(answer, blobs)
+                        failures += faults
+                        fresh |= {keys[group[i]]: code for i, code in codes.items()}
+                    if self.progress is not None:
+                        self.progress("kernels", len(fresh) + len(failures), len(keys))
             groups = again
         self.cache.put_many("module", {code.module: code.code for code in fresh.values() if code.module})
         self.cache.put_many("kernel", {key: code.dumps() for key, code in fresh.items()})
@@ -244,5 +246,4 @@ def _json(target: dict[str, Any]) -> bytes:
 def _target(data: bytes) -> Target:
     import json
 
-    raw = json.loads(data)
-    return Target(**{**raw, "mma": tuple(raw.get("mma", ()))})
+    return Target.from_json(json.loads(data))

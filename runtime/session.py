@@ -9,23 +9,25 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Engine
 from ingot.errors import EngineError, InputError
 from ingot.launch_program import TensorSpec
 from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
+from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.cuda_stream import CudaStream, as_stream
-from ingot.runtime.device import Call, open_device
+from ingot.runtime.device import Call, ExecutionContext, open_device
+from ingot.runtime.engine_context import EngineContext
 from ingot.runtime.load_report import LoadReport
-from ingot.runtime.program_loader import ProgramLoader, Progress
+from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
 from ingot.runtime.shape_binding import Shapes
-from ingot.runtime.specialization import check_mode, machine_passes
-from ingot.runtime.stage import INNER, Stage
+from ingot.runtime.specialization import Specializer, check_mode, machine_passes
+from ingot.runtime.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,21 @@ class Session:
         loader.expect(self.engine)
         with self._report.step("device"):
             self.device = open_device(device, loader, threads=threads, priority=priority)
+        self._stream = self._as_stream(stream)
         mode = check_mode(specialize)
         loader.passes = machine_passes(
             self.device.target, tf32=tf32, fast_accumulation=fast_accumulation, specialize=mode
         )
-        self._stages: list[Stage] = []
+        programs: list[LoadedProgram] = []
         for number in range(self.engine.header.stages):
-            loaded = loader.load(self.engine, self.device.target, self._report, number)
+            programs.append(loader.load(self.engine, self.device.target, self._report, number))
             self.counters.compiled_kernels += self._report.compiled
-            with self._report.step("prepare"):
-                self._stages.append(Stage(loaded, loader, self.device, self.engine, mode, max_contexts))
+        with self._report.step("prepare"):
+            build = partial(loader.specialize, target=self.device.own_target)
+            specializers = [Specializer(partial(build, loaded.program), mode) for loaded in programs]
+            executables = self.device.prepare(programs, self.engine.weights, specializers)
+            self._stages = [Stage(*both) for both in zip(programs, executables, strict=True)]
+        self._contexts = ContextPool(partial(EngineContext, self._stages), max_contexts)
         first = self._stages[0]
         self.program, self._executable, self._binder = first.program, first.executable, first.binder
         specs = self.program.outputs if len(self._stages) == 1 else self.engine.header.outputs
@@ -124,7 +131,6 @@ class Session:
         self._outputs = {name: i for i, name in enumerate(self._specs)}
         self._types = first.types
         self._lock = threading.Lock()
-        self._stream = self._as_stream(stream)
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs, in order."""
@@ -167,36 +173,8 @@ class Session:
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
         on_device = any(map(self._executable.is_resident, stored))
         on_stream = self._stream if stream is None else self._as_stream(stream)
-        results: list[Any] = []
-        for stage, call in self._calls(stored, shapes, results, on_device, on_stream):
-            results[:] = stage.run(call)
-        with self._lock:
-            self.counters.runs += 1
+        results = self._call(stored, shapes, {}, on_device=on_device, stream=on_stream)
         return [results[i] for i in wanted]
-
-    def _calls(
-        self,
-        stored: Sequence[Any],
-        shapes: Shapes,
-        results: list[Any],
-        on_device: bool = False,
-        stream: CudaStream | None = None,
-    ) -> Iterator[tuple[Stage, Call]]:
-        """The stages, each with its call. Who runs one leaves its outputs in `results`, where the engine's are at the end."""
-        if len(self._stages) == 1:
-            yield self._stages[0], self._stages[0].call_for(stored, shapes, on_device, stream)
-            return
-        given = {name: (stored[i], shapes[i]) for name, i in self._inputs.items()}
-        found: dict[str, Any] = {}
-        for stage in self._stages:
-            inputs = [given[spec.name] for spec in stage.program.inputs]
-            yield stage, stage.call_for([a for a, _ in inputs], tuple(s for _, s in inputs), on_device, stream)
-            for spec, array in zip(stage.program.outputs, results, strict=True):
-                if spec.name.startswith(INNER):
-                    given[spec.name] = stage.executable.to_storage(array, ONNX_TYPE_BY_NAME[spec.onnx_type]), tuple(array.shape)
-                else:
-                    found[spec.name] = array
-        results[:] = [found[name] for name in self._outputs]
 
     def bind(
         self,
@@ -208,17 +186,18 @@ class Session:
     ) -> Any:
         """A `BoundSession`, which calls this one with arrays that are given once.
 
+        An engine of several stages (whose sizes depend on what it computes) has no states; an output array must have the shape
+        that a call turns out to give it.
+
         Args:
             inputs: arrays that every call reads, unless it is given others.
             outputs: arrays that every call writes, of exactly the outputs' shapes.
-            donate: states (inputs whose output is the input grown along an axis) that are kept on the device and updated in
-                place: their names, or True for all.
+            donate: states (inputs whose output is the input grown along an axis, or with elements replaced) that are kept on
+                the device and updated in place: their names, or True for all.
             capacity: length that donated states have room for from the beginning; they double beyond it, by copying.
         """
         from ingot.runtime.bound_session import BoundSession
 
-        if len(self._stages) > 1:
-            raise InputError("an engine whose sizes depend on what it computes cannot be bound", cure="use run")
         return BoundSession(self, dict(inputs or {}), dict(outputs or {}), donate, capacity)
 
     @property
@@ -230,8 +209,8 @@ class Session:
         """The session's counters (see `Counters`), the device's own, and how many execution contexts it has made."""
         own: Counter[str] = Counter()
         for stage in self._stages:
-            own.update({**stage.executable.counters(), "contexts": stage.contexts.made})
-        return {**asdict(self.counters), **own}
+            own.update(stage.executable.counters())
+        return {**asdict(self.counters), **own, "contexts": self._contexts.made}
 
     def load_report(self) -> dict[str, Any]:
         """Where the time of making this session went: the attributes of `LoadReport`, and `seconds`, their sum."""
@@ -254,18 +233,22 @@ class Session:
         """
         arrays = self._arrays(input_feed)
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
-        results: list[Any] = []
+        shapes = tuple(a.shape for a in arrays)
         rows: list[dict[str, Any]] = []
-        for stage, call in self._calls(stored, tuple(a.shape for a in arrays), results):
-            results[:] = stage.run(call)
-            with stage.contexts.lease() as context:
-                rows += context.profile(call, repeats)
+
+        def measured(stage: Stage, call: Call, context: ExecutionContext) -> list[Any]:
+            rows.extend(context.profile(call, repeats))
+            return stage.run(call, context)
+
+        with self._contexts.lease() as context:
+            context.run(self._stages[0].call_for(stored, shapes, {}), shapes, {}, measured)
         return rows
 
     def close(self) -> None:
         """Free contexts and kernels; no call may be running."""
+        self._contexts.close()
         for stage in self._stages:
-            stage.close()
+            stage.executable.close()
 
     def _as_stream(self, stream: Any) -> CudaStream | None:
         if stream is not None and self.device.target.kind != "cuda":
@@ -277,6 +260,8 @@ class Session:
     def _wanted(self, output_names: Sequence[str] | None) -> list[int]:
         if output_names is None:
             return list(range(len(self._outputs)))
+        if isinstance(output_names, str):
+            raise InputError(f"{output_names!r} is one name, not a list of names", cure=f"give [{output_names!r}]")
         for name in output_names:
             if name not in self._outputs:
                 raise InputError(f"no output is named {name!r}", cure=f"outputs are {', '.join(self._outputs)}")
@@ -291,6 +276,9 @@ class Session:
             raise InputError("no array was given for this input", node=missing[0], cure=f"needed are {', '.join(missing)}")
 
     def _arrays(self, feed: Mapping[str, Any]) -> list[Any]:
+        if not isinstance(feed, Mapping):
+            cure = f"give a dictionary: {{{next(iter(self._inputs), 'x')!r}: array}}"
+            raise InputError(f"the inputs are a {type(feed).__name__}", cure=cure)
         self._check_names(feed)
         convert = self._executable.as_input
         return [convert(feed[spec.name], spec.name, t) for spec, t in zip(self.program.inputs, self._types, strict=True)]
@@ -301,15 +289,25 @@ class Session:
             self.counters.copied_inputs += 1
         return stored
 
-    def _elements(self, stored: Sequence[Any], shapes: Shapes) -> list[int]:
-        """See `Stage.elements`."""
-        return self._stages[0].elements(stored, shapes)
-
-    def _call(self, call: Call) -> list[Any]:
-        results = self._stages[0].run(call)
+    def _call(
+        self,
+        stored: Sequence[Any],
+        shapes: Shapes,
+        outputs: Mapping[str, Any],
+        *,
+        capacities: Mapping[int, int] | None = None,
+        on_device: bool = False,
+        stream: CudaStream | None = None,
+    ) -> list[Any]:
+        """The outputs of a call with these inputs, in the engine's order; for the rest see `Stage.call_for`."""
+        call = self._stages[0].call_for(
+            stored, shapes, outputs, capacities=capacities, on_device=on_device, stream=stream
+        )
+        with self._contexts.lease(lambda context: context.is_free_for(call)) as context:
+            found = context.run(call, shapes, outputs)
         with self._lock:
             self.counters.runs += 1
-        return results
+        return [found[name] for name in self._outputs]
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:

@@ -7,14 +7,17 @@ background thread by the compile server, and the next call after that uses it. `
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ingot.errors import Error
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.target import Target
+
+_KEPT = 64  # programs, and failures, that are remembered
+_WAITING = 16  # programs that wait to be built; the one asked for longest ago gives way
 
 Mode = Literal["lazy", "eager", "none"]
 Build = Callable[[Mapping[str, int], frozenset[str]], LoadedProgram]
@@ -43,7 +46,7 @@ def machine_passes(
 
 
 class Specializer:
-    """Builds specialized programs, each once, by key. Threads may share it.
+    """Builds specialized programs, each once, by key, and remembers the last of them. Threads may share it.
 
     Args:
         build: makes the program for sizes and live names.
@@ -57,11 +60,11 @@ class Specializer:
     def __init__(self, build: Build, mode: Mode = "lazy") -> None:
         self._build, self.mode = build, mode
         self._lock = threading.Lock()
-        self._ready: dict[Hashable, LoadedProgram] = {}
-        self._asked: set[Hashable] = set()
-        self._jobs: queue.SimpleQueue[tuple[Hashable, dict[str, int], frozenset[str]] | None] = queue.SimpleQueue()
+        self._ready: OrderedDict[Hashable, LoadedProgram] = OrderedDict()
+        self._asked: set[Hashable] = set()  # those that are ready, failed, wait, or are being built
+        self._waiting: OrderedDict[Hashable, tuple[dict[str, int], frozenset[str]]] = OrderedDict()
         self._thread: threading.Thread | None = None
-        self.failures: dict[Hashable, Error] = {}
+        self.failures: OrderedDict[Hashable, Exception] = OrderedDict()
         self.compiled = 0
 
     def get(self, key: Hashable, env: Mapping[str, int], live: frozenset[str], calls: int) -> LoadedProgram | None:
@@ -74,41 +77,64 @@ class Specializer:
         """
         if self.mode == "none":
             return None
-        found = self._ready.get(key)
-        if found is not None:
-            return found
-        wanted = self.mode == "eager" or calls > 0
         with self._lock:
-            if not wanted or key in self._asked:
-                return self._ready.get(key)
+            found = self._ready.get(key)
+            if found is not None or key in self._asked or (self.mode == "lazy" and calls == 0):
+                return found
             self._asked.add(key)
-        if self.mode == "eager":
+            if self.mode == "lazy":
+                self._waiting[key] = dict(env), live
+                self._forget(self._waiting, _WAITING)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._work, name="ingot-specialize", daemon=True)
+                    self._thread.start()
+                return None
+        try:
             self._make(key, dict(env), live)
-            return self._ready.get(key)
+        except BaseException:
+            with self._lock:
+                self._asked.discard(key)
+            raise
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="ingot-specialize", daemon=True)
-                self._thread.start()
-        self._jobs.put((key, dict(env), live))
-        return None
+            return self._ready.get(key)
 
     def close(self) -> None:
         """End the background thread, after the program it is building."""
         with self._lock:
-            thread, self._thread = self._thread, None
+            thread = self._thread
+            self._forget(self._waiting, 0)
         if thread is not None:
-            self._jobs.put(None)
             thread.join()
 
+    def _forget(self, of: OrderedDict[Hashable, Any], limit: int) -> None:
+        """Drop the oldest entries beyond a limit; they may be asked for again. The lock is held."""
+        while len(of) > limit:
+            self._asked.discard(of.popitem(last=False)[0])
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._make(*job)
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._thread = None  # a thread that waited would keep the session's memory for good
+                    return
+                key, job = self._waiting.popitem(last=False)
+            try:
+                self._make(key, *job)
+            except Exception as e:  # a defect of ours must not end the thread: shapes to come get their kernels
+                self._fail(key, e)
 
     def _make(self, key: Hashable, env: dict[str, int], live: frozenset[str]) -> None:
         try:
             program = self._build(env, live)
         except Error as e:
-            self.failures[key] = e
+            self._fail(key, e)
             return
-        self.compiled += program.report.compiled
-        self._ready[key] = program
+        with self._lock:
+            self.compiled += program.report.compiled
+            self._ready[key] = program
+            self._forget(self._ready, _KEPT)
+
+    def _fail(self, key: Hashable, error: Exception) -> None:
+        with self._lock:
+            self.failures[key] = error.with_traceback(None)
+            self._forget(self.failures, _KEPT)

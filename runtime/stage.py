@@ -5,41 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ingot.dtypes import ONNX_TYPE_BY_NAME, onnx_numpy
-from ingot.engine import Engine
+from ingot.dtypes import ONNX_TYPE_BY_NAME
+from ingot.errors import InputError
 from ingot.launch_program import guards
-from ingot.runtime.context_pool import ContextPool
-from ingot.runtime.device import Call, Device
-from ingot.runtime.program_loader import LoadedProgram, ProgramLoader
-from ingot.runtime.shape_binding import ShapeBinder, Shapes, guard_error
-from ingot.runtime.specialization import Mode, Specializer
+from ingot.runtime.device import Call, Executable, ExecutionContext
+from ingot.runtime.program_loader import LoadedProgram
+from ingot.runtime.shape_binding import ShapeBinder, Shapes, guard_error, shape_text
 
 INNER = "~"  # begins the names of what stages give to later ones (`ingot-split-stages`)
 
 
 class Stage:
-    """A program on a device, with its contexts. Threads may share it.
+    """A program on a device. Threads may share it.
 
     Attributes:
         program: what runs.
         executable: the same on the device.
-        contexts: of the calls that are under way.
         binder: binds shapes to the program's symbols.
-        types: ONNX's element types of the inputs.
+        types, output_types: ONNX's element types of inputs and outputs.
+        input_names, output_names: in order.
+        kept: numbers of the outputs that only later stages read.
     """
 
-    def __init__(
-        self, loaded: LoadedProgram, loader: ProgramLoader, device: Device, engine: Engine, mode: Mode, max_contexts: int
-    ) -> None:
-        self.program = loaded.program
-        self._loader, self._target = loader, device.target
-        self.executable = device.prepare(loaded, engine.weights, Specializer(self._specialize, mode))
-        self.contexts = ContextPool(self.executable.new_context, max_contexts)
+    def __init__(self, loaded: LoadedProgram, executable: Executable) -> None:
+        self.program, self.executable = loaded.program, executable
         self.binder = ShapeBinder(self.program)
         self.types = [ONNX_TYPE_BY_NAME[spec.onnx_type] for spec in self.program.inputs]
-
-    def _specialize(self, env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
-        return self._loader.specialize(self.program, env, live, self._target)
+        self.output_types = [ONNX_TYPE_BY_NAME[spec.onnx_type] for spec in self.program.outputs]
+        self.input_names = [spec.name for spec in self.program.inputs]
+        self.output_names = [spec.name for spec in self.program.outputs]
+        self.kept = frozenset(i for i, name in enumerate(self.output_names) if name.startswith(INNER))
 
     def elements(self, stored: Sequence[Any], shapes: Shapes) -> list[int]:
         """The elements of inputs of these shapes on which sizes depend; what lies in the GPU's memory is waited for.
@@ -53,25 +48,39 @@ class Stage:
         arrays = {i: self.executable.to_host(stored[i]).reshape(-1) for i in {v.input for v in values}}
         return [int(arrays[v.input][v.element]) for v in values]
 
-    def call_for(self, stored: Sequence[Any], shapes: Shapes, on_device: bool = False, stream: Any = None) -> Call:
-        """A call with these inputs, as kernels read them; what later stages read stays on the device. Raises InputError."""
-        sizes = self.binder.bind(shapes, elements=self.elements(stored, shapes))
-        outputs: list[Any] = [None] * len(self.program.outputs)
-        for i, spec in enumerate(self.program.outputs):
-            if spec.name.startswith(INNER) and self._target.kind == "cuda":
-                dtype = onnx_numpy(ONNX_TYPE_BY_NAME[spec.onnx_type])
-                outputs[i] = self.executable.allocate_state(sizes.output_shapes[i], dtype)
-        return Call(sizes, stored, outputs, on_device, stream)
+    def call_for(
+        self,
+        stored: Sequence[Any],
+        shapes: Shapes,
+        outputs: Mapping[str, Any],
+        *,
+        capacities: Mapping[int, int] | None = None,
+        placed: Mapping[int, int] | None = None,
+        on_device: bool = False,
+        stream: Any = None,
+    ) -> Call:
+        """A call with these inputs, as kernels read them.
 
-    def run(self, call: Call) -> list[Any]:
+        Args:
+            outputs: arrays to write to, by name: of the output's shape, or a donated state's buffer.
+            capacities: of donated states, by number.
+            placed, on_device, stream: see `Call`.
+
+        Raises InputError where shapes are impossible, or an array is not of its output's shape.
+        """
+        sizes = self.binder.bind(shapes, capacities, self.elements(stored, shapes))
+        donated = {self.program.states[n].output for n in capacities or ()}
+        given = [outputs.get(name) for name in self.output_names]
+        for i, (array, shape) in enumerate(zip(given, sizes.output_shapes, strict=True)):
+            if array is not None and i not in donated and array.shape != shape:
+                message = f"the bound array is {shape_text(array.shape)}, the output {shape_text(shape)}"
+                cure = f"bind an array of shape {shape_text(shape)}"
+                raise InputError(message, node=self.output_names[i], cure=cure)
+        return Call(sizes, stored, given, on_device, stream, self.kept, placed or {})
+
+    def run(self, call: Call, context: ExecutionContext) -> list[Any]:
         """The outputs of a call. Raises InputError where a guard fails, DeviceError where memory is missing."""
-        with self.contexts.lease(lambda context: context.is_free_for(call)) as context:
-            results, status = context.run(call)
+        results, status = context.run(call)
         if status:
             raise guard_error(self.program, guards(self.program)[status - 1], call.sizes.env)
         return results
-
-    def close(self) -> None:
-        """Free contexts and kernels; no call may be running."""
-        self.contexts.close()
-        self.executable.close()

@@ -151,6 +151,12 @@ def packed(d: Dispatch) -> Dispatch:
     return replace(d, attrs=tuple(sorted((*d.attrs, ("b_packed", True)))))
 
 
+def scales_by_columns(d: Dispatch) -> Dispatch:
+    """A quantized matmul whose scales and zero points of neighbouring columns are neighbours in memory."""
+    beside = (contiguous(t.dtype, *t.shape) for t in d.operands[2:])
+    return replace(d, operands=(*d.operands[:2], *beside))
+
+
 def pointwise_add_gelu(*shape: Size, dtype: str = "bf16", multiples: Mapping[str, int] | None = None) -> Dispatch:
     """gelu(x + y) of two tensors."""
     r = Region()
@@ -307,11 +313,11 @@ def conv(
 def attention(
     batch: Size, heads: int, queries: Size, keys: Size, depth: int, dtype: str = "f16", *, kv_heads: int = 0, depth_v: int = 0,
     causal: bool = False, mask: Sequence[Size] = (), boolean: bool = False, interleaved: bool = False,
-    multiples: Mapping[str, int] | None = None,
+    ragged: str = "", multiples: Mapping[str, int] | None = None,
 ) -> Dispatch:
     """Attention; `mask` is the shape of a mask that is added to scores, or (`boolean`) keeps those where it is true.
 
-    `interleaved`: heads lie within positions, [batch, S, heads, depth].
+    `interleaved`: heads lie within positions, [batch, S, heads, depth]. `ragged`: type of the lengths, operand 3.
     """
     kv_heads, depth_v = kv_heads or heads, depth_v or depth
 
@@ -322,18 +328,19 @@ def attention(
         return TensorArg(dtype, tuple(t.shape[i] for i in (0, 2, 1, 3)), tuple(t.strides[i] for i in (0, 2, 1, 3)), t.align)
 
     operands = [tensor(heads, queries, depth), tensor(kv_heads, keys, depth), tensor(kv_heads, keys, depth_v)]
+    if ragged:
+        operands.append(contiguous(ragged, batch))
     scores = Region("f32")
-    value = 0
+    value, number = 0, len(operands)
     if mask and boolean:
         operands.append(contiguous("i1", *mask))
-        kept = scores.add("load", type="i1", operand=3)
+        kept = scores.add("load", type="i1", operand=number)
         value = scores.add("select", kept, 0, scores.add("const", value=float("-inf")))
     elif mask:
         operands.append(contiguous(dtype, *mask))
-        value = scores.add("addf", 0, scores.load(3, dtype))
+        value = scores.add("addf", 0, scores.load(number, dtype))
     attrs: dict[str, object] = {"scale": depth**-0.5}
-    if causal:
-        attrs["causal"] = True
+    attrs |= {name: True for name, given in (("causal", causal), ("ragged", ragged)) if given}
     return make(
         "attention", operands, [tensor(heads, queries, depth_v)], [scores.end(value), narrow(dtype)], attrs, multiples
     )
@@ -451,11 +458,17 @@ def before_rounding(d: Dispatch) -> Dispatch:
 
 def check_rounded(result: np.ndarray, reference: np.ndarray, sum_bits: int = 0) -> None:
     """Integers that are rounded from sums of floats, against `reference` before rounding: another integer than the nearest only
-    where the sum's error, six times the spread that `check_against` allows, can reach the middle between two."""
-    reference = np.clip(reference.astype(np.float64), *np.array([np.iinfo(result.dtype).min, np.iinfo(result.dtype).max]))
+    where the sum's error, six times the spread that `check_against` allows, can reach the middle between two. Each column has a
+    scale of its own, which its errors share: they are measured by the column's root mean square."""
+    reference = reference.astype(np.float64)
+    size = np.sqrt(np.mean(reference**2, axis=tuple(range(reference.ndim - 1)), keepdims=True))
     error = 1e-5 + 1.2 * (2.0**-sum_bits if sum_bits else 0.0)
-    apart = np.abs(result - reference)
-    assert apart.max() <= 0.5 + 6 * error * np.sqrt(np.mean(reference**2)), f"{apart.max()} from the unrounded result"
+    limits = np.iinfo(result.dtype)
+    apart = np.abs(result - np.clip(reference, limits.min, limits.max))
+    excess = (apart - 0.5) / (error * size)
+    worst = excess.argmax()
+    found = f"{apart.flat[worst]:.4g} from the unrounded result: {excess.flat[worst]:.3g} spreads over 0.5"
+    assert excess.flat[worst] <= 6, found
 
 
 def extent(t: TensorArg, sizes: Mapping[str, int]) -> tuple[list[int], list[int], int]:
@@ -495,8 +508,11 @@ def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int])
     call = RootCall(d.root, operands, dict(d.attrs), d.regions, [], sizes)
     (scores,) = run_region(call, d.regions[0], (scores,), scores.shape)
     s, t = scores.shape[2:]
+    counts = np.minimum(operands[3] if d.attr("ragged", False) else t, t).reshape(-1, 1, 1, 1)
+    seen = np.arange(t) < counts
     if d.attr("causal", False):
-        scores = np.where(np.arange(t) <= np.arange(s)[:, None] + (t - s), scores, np.float32(-np.inf))
+        seen = seen & (np.arange(t) <= np.arange(s)[:, None] + (counts - s))
+    scores = np.where(seen, scores, np.float32(-np.inf))
     with np.errstate(all="ignore"):
         p = np.exp(scores - scores.max(-1, keepdims=True))
         y = np.matmul(p.astype(dtype.np).astype(np.float32), v) / p.sum(-1, keepdims=True)

@@ -32,17 +32,21 @@ from ingot.target import Target
 
 @dataclass
 class Emulated:
-    """What a dispatch gave: its plan, result views, the views of its operands, and matrix instructions executed, by name."""
+    """What a dispatch gave: its plan, result views, the views of its operands, and matrix instructions executed, by name.
+
+    `bank_conflicts` are cycles, where they were to be counted.
+    """
 
     plan: KernelPlan
     results: list[np.ndarray]
     operands: list[np.ndarray]
     executed: dict[str, int] = field(default_factory=dict)
+    bank_conflicts: int = 0
 
 
 def run_emulated(
     d: Dispatch, target: str | Target, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0,
-    prepare: Callable[[list[np.ndarray]], None] | None = None,
+    prepare: Callable[[list[np.ndarray]], None] | None = None, count_conflicts: bool = False,
 ) -> Emulated:
     """Emit `d` for `target` and run its launches; raises EmulationError on any finding.
 
@@ -53,6 +57,9 @@ def run_emulated(
     if prepare is not None:
         prepare([o.view for o in operands])
     results = [_memory(t, sizes) for t in d.results]
+    in_place = d.attr("in_place", False)
+    if in_place:
+        results[0] = operands[0].packed().view(np.uint8).copy()
     with kernel_context():
         emitted = emit(d, BY_NAME[target] if isinstance(target, str) else target, schedule)
         plan = emitted.plan
@@ -66,7 +73,7 @@ def run_emulated(
         ends = dict(zip(sorted(starts), [*sorted(starts)[1:], workspace.size], strict=False))
         parts = {start: workspace[start:end] for start, end in ends.items()}
         out = Emulated(plan, [], [o.view for o in operands])
-        begun: set[int] = set()  # results that an earlier launch has written
+        begun = {0} if in_place else set[int]()  # results that an earlier launch has written
         for launch in plan.launches:
             args: list[Any] = []
             for b in launch.buffers:
@@ -89,9 +96,10 @@ def run_emulated(
                 continue
             report = emulate(
                 emitted.module, launch.symbol, grid, launch.block, args, cluster=launch.cluster,
-                dynamic_shared_bytes=launch.shared_bytes,
+                dynamic_shared_bytes=launch.shared_bytes, count_conflicts=count_conflicts,
             ).check()  # fmt: skip
             begun |= {b.index for b in launch.buffers if b.kind == "result"}
+            out.bank_conflicts += report.bank_conflicts or 0
             for name, count in report.executed.items():
                 out.executed[name] = out.executed.get(name, 0) + count
     out.results = [result_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]

@@ -8,11 +8,13 @@ from typing import Any
 import cuda_dispatches as make
 import numpy as np
 from cuda_emulation import Emulated, run_emulated
+from packed_products import packing
 
 from ingot.compiler.reference import run_dispatch
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
 from ingot.target import Target
+from ingot.weight_packing import unpacked
 
 
 def fill_blocks_of_ones(rng: np.random.Generator, views: Sequence[np.ndarray]) -> None:
@@ -47,8 +49,11 @@ def every_code(dtype: str, weights: str, columns: int = 64, depth: int = 64, **o
     return make.quantized_matmul(1, max(columns, 1 << DTYPES[weights].bits), depth, dtype, weights, **options)
 
 
-def check_every_code(d: Dispatch, target: str | Target, schedule: Any) -> None:
-    """All codes of a weight's type, infinities and NaN among them, come out as they are: each is met alone, by a one."""
+def check_every_code(d: Dispatch, target: str | Target, schedule: Any, *, packs: bool = False) -> None:
+    """All codes of a weight's type, infinities and NaN among them, come out as they are: each is met alone, by a one.
+
+    With `packs`, the weights are put into packed order.
+    """
     t = d.operands[1].type
 
     def fill(views: list[np.ndarray]) -> None:
@@ -62,6 +67,16 @@ def check_every_code(d: Dispatch, target: str | Target, schedule: Any) -> None:
         for i in range(count):  # at another k for each
             b[i % depth, i] = codes[i : i + 1].view(t.np)[0]
 
-    found = run_emulated(d, target, schedule=schedule, prepare=fill)
-    expected = found.operands[1].astype(np.float32).sum(0, keepdims=True)
+    if packs:
+
+        def prepare(views: list[np.ndarray]) -> None:
+            fill(views)
+            packing(d)(views)
+
+        found = run_emulated(make.packed(d), target, schedule=schedule, prepare=prepare)
+        weights = unpacked(found.operands[1].T, t.bits).T
+    else:
+        found = run_emulated(d, target, schedule=schedule, prepare=fill)
+        weights = found.operands[1]
+    expected = weights.astype(np.float32).sum(0, keepdims=True)
     assert np.array_equal(found.results[0], expected, equal_nan=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,13 +36,19 @@ class FakeDriver:
         self.updates: list[Any] = []
         self.edges: list[tuple[int, int, bool]] = []  # (from, to, programmatic)
         self.replays = 0
-        self.graphs = 0
+        self._graphs: dict[int, list] = {}
         self.refuse = ""
         self.on_launch: Callable[[str, tuple, list[int]], None] = lambda name, grid, values: None
 
+    @property
+    def graphs(self) -> int:
+        """Graphs that were made here, and not destroyed."""
+        return len(self._graphs)
+
     def cuGraphCreate(self, flags: int) -> tuple:
-        self.graphs += 1
-        return OK, []
+        graph: list[Any] = []
+        self._graphs[id(graph)] = graph
+        return OK, graph
 
     def cuGraphAddKernelNode(self, graph: list, previous: Any, count: int, params: Any) -> tuple:
         assert count == len(previous or [])
@@ -73,7 +80,7 @@ class FakeDriver:
         return (OK,)
 
     def cuGraphDestroy(self, graph: list) -> tuple:
-        self.graphs -= 1
+        self._graphs.pop(id(graph), None)  # those of tests before may go only now
         return (OK,)
 
 
@@ -104,6 +111,7 @@ class FakeCuda:
         limit: bytes that may be allocated.
         on_launch: called with each launch's (name, grid, parameters).
         early: of each launch, whether it may start before the kernel before it has ended.
+        events: those that exist.
         fault: an error that waiting raises from now on.
     """
 
@@ -118,6 +126,7 @@ class FakeCuda:
         self.fault: DeviceError | None = None
         self.past: set[int] = set()
         self.early: list[bool] = []
+        self.events: set[int] = set()
         self._handles = 100
 
     def named(self, *names: str) -> list[tuple]:
@@ -134,6 +143,10 @@ class FakeCuda:
 
     def activate_quietly(self) -> bool:
         return self.fault is None
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[bool]:
+        yield self.activate_quietly()
 
     def _allocate(self, nbytes: int) -> int:
         if nbytes + sum(map(ctypes.sizeof, list(self.memory.values()))) > self.limit:
@@ -176,6 +189,14 @@ class FakeCuda:
         self.log.append(("download", nbytes, stream))
         ctypes.memmove(host, device, nbytes)
 
+    def copy_rows(
+        self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int, stream: int
+    ) -> None:
+        assert rows == 1 or min(target_pitch, source_pitch) >= width
+        self.log.append(("copy_rows", width * rows, stream))
+        for i in range(rows):
+            ctypes.memmove(target + i * target_pitch, source + i * source_pitch, width)
+
     def stream(self, priority: int = 0) -> int:
         handle = self._handle()
         self.log.append(("stream", handle, priority))
@@ -189,9 +210,12 @@ class FakeCuda:
         self.activate()
 
     def event(self, *, timing: bool = False) -> int:
-        return self._handle()
+        handle = self._handle()
+        self.events.add(handle)
+        return handle
 
-    def destroy_event(self, event: int) -> None: ...
+    def destroy_event(self, event: int) -> None:
+        self.events.remove(event)
 
     def elapsed_ms(self, start: int, end: int) -> float:
         return 0.5

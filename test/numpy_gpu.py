@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 from control_models import Feeds
 from cuda_dispatches import strided
 from fake_cuda import FakeCuda, FakeDriver
@@ -15,46 +17,114 @@ import ingot
 from ingot import dims
 from ingot.compiler.jit import draft_program
 from ingot.compiler.reference import run_dispatch
-from ingot.cuda_targets import target
+from ingot.cuda_targets import target, with_sms
 from ingot.dispatch import Dispatch, TensorArg, from_json
 from ingot.kernel_code import KernelCode
 from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
 from ingot.launch_program import LaunchProgram
 from ingot.program_linking import link, specialize
-from ingot.runtime.cuda_device import CudaContext, CudaExecutable
+from ingot.runtime import session as session_module
+from ingot.runtime.cuda_device import CudaContext, prepare
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.shape_binding import ShapeBinder
 from ingot.runtime.specialization import Specializer, check_mode, machine_passes
+from ingot.target import Target
+
+
+class NumpyKernels:
+    """A GPU that lies in host memory, and kernels of numpy's for all that it is to launch.
+
+    Args:
+        driver: what the CUDA runtime takes for the driver.
+        machine: name of the target.
+
+    Attributes:
+        cuda: the GPU.
+        target: what programs are drafted for.
+    """
+
+    def __init__(self, driver: FakeDriver, machine: str = "sm_90a") -> None:
+        self.cuda, self.target = FakeCuda(), target(machine)
+        self.dispatches: dict[str, Dispatch] = {}
+        self.cuda.function = self._function  # type: ignore[method-assign]
+        self._driver = driver
+        self.cuda.on_launch = self._launch
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the driver's graphs be this GPU's."""
+        self._driver.on_launch = self._launch
+
+    def draft(self, engine: ingot.Engine, stage: int, passes: tuple[str, ...]) -> LaunchProgram:
+        """A stage's program, with its kernels."""
+        if engine.header.stages > 1:
+            passes = (f"ingot-select-stage{{number={stage}}}", *passes)
+        return self._linked(draft_program(engine.ir, self.target, passes=passes).program)
+
+    def specialize(self, program: LaunchProgram, env: Mapping[str, int], live: frozenset[str]) -> LoadedProgram:
+        """See `ProgramLoader.specialize`."""
+        return self.loaded(self._linked(specialize(program, env, live)))
+
+    @staticmethod
+    def loaded(program: LaunchProgram) -> LoadedProgram:
+        """A program as loaders give it."""
+        return LoadedProgram(program, tuple(KernelCode(e.plan, "cubin", e.key.encode()) for e in program.kernels))
+
+    def _linked(self, draft: LaunchProgram) -> LaunchProgram:
+        plans = []
+        for entry in draft.kernels:
+            dispatch = from_json(json.loads(entry.dispatch))
+            symbol = f"k{len(self.dispatches)}"
+            self.dispatches[symbol] = dispatch
+            buffers = [BufferArg("operand", i) for i in range(len(dispatch.operands))]
+            buffers += [BufferArg("result", i) for i in range(len(dispatch.results))]
+            elements = dims.product(dispatch.operands[1].shape if _in_place(dispatch) else dispatch.results[0].shape)
+            plans.append(KernelPlan((KernelLaunch(symbol, (elements, 1, 1), tuple(buffers), (1, 1, 1)),)))
+        return link(draft, [f"key{i}" for i in range(len(plans))], plans)
+
+    def _function(self, module: Any, symbol: str, shared_bytes: int) -> Any:
+        dispatch = self.dispatches[symbol]
+        return {"name": symbol, "params": len(dispatch.operands) + len(dispatch.results) + bool(dispatch.symbols)}
+
+    def _launch(self, name: str, grid: tuple, values: list[int]) -> None:
+        dispatch = self.dispatches[name]
+        sizes: dict[str, int] = {}
+        if dispatch.symbols:
+            table = (ctypes.c_int64 * len(dispatch.symbols)).from_address(values[-1])
+            sizes = dict(zip(dispatch.symbols, table, strict=True))
+        tensors = [
+            _view(address, t, sizes) for address, t in zip(values, (*dispatch.operands, *dispatch.results), strict=False)
+        ]
+        operands, results = tensors[: len(dispatch.operands)], tensors[len(dispatch.operands) :]
+        for result, found in zip(results, run_dispatch(dispatch, [o.copy() for o in operands], sizes), strict=True):
+            assert grid[0] >= (operands[1] if _in_place(dispatch) else found).size
+            result[...] = found
 
 
 class NumpyGpu:
-    """An engine, loaded.
+    """An engine's stage, loaded, and a context of it.
 
     Args:
         driver: what the CUDA runtime takes for the driver.
         mode: see `ingot.runtime.specialization`.
         stage: number of the engine's stage that is loaded.
+        machine: name of the target.
 
     Attributes:
         program: its launch program.
         stream: of the calls.
     """
 
-    def __init__(self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0) -> None:
-        self.cuda = FakeCuda()
-        self.dispatches: dict[str, Dispatch] = {}
-        self.cuda.function = self._function  # type: ignore[method-assign]
-        self._driver = driver
-        self.cuda.on_launch = self._launch
-        machine = target("sm_90a")
-        passes = machine_passes(machine, specialize=check_mode(mode))
-        if engine.header.stages > 1:
-            passes = (f"ingot-select-stage{{number={stage}}}", *passes)
-        self.program = self._linked(draft_program(engine.ir, machine, passes=passes).program)
-        build = lambda env, live: self._loaded(self._linked(specialize(self.program, env, live)))  # noqa: E731
-        specializer = Specializer(build, check_mode(mode))
-        self.executable = CudaExecutable(self.cuda, self._loaded(self.program), engine.weights, specializer)  # type: ignore[arg-type]
+    def __init__(
+        self, engine: ingot.Engine, driver: FakeDriver, mode: str = "none", stage: int = 0, machine: str = "sm_90a"
+    ) -> None:
+        self._kernels = kernels = NumpyKernels(driver, machine)
+        self.cuda, self.dispatches = kernels.cuda, kernels.dispatches
+        self.program = kernels.draft(engine, stage, machine_passes(kernels.target, specialize=check_mode(mode)))
+        specializer = Specializer(lambda env, live: kernels.specialize(self.program, env, live), check_mode(mode))
+        cuda: Any = self.cuda
+        (self.executable,) = prepare(cuda, [kernels.loaded(self.program)], engine.weights, [specializer])
         self.executable.weights.wait()
         self._context: CudaContext = self.executable.new_context()
         self.stream = self._context.stream
@@ -62,7 +132,7 @@ class NumpyGpu:
 
     def run(self, feeds: Feeds, status: int = 0) -> list[np.ndarray | None]:
         """The outputs of one call, which must end with `status`."""
-        self._driver.on_launch = self._launch
+        self._kernels.begin()
         results, found = self._context.run(self._call(feeds))
         assert found == status
         return results
@@ -83,39 +153,58 @@ class NumpyGpu:
         sizes = self._binder.bind(tuple(a.shape for a in arrays), elements=elements)
         return Call(sizes, arrays, [None] * len(self.program.outputs))
 
-    def _linked(self, draft: LaunchProgram) -> LaunchProgram:
-        plans = []
-        for entry in draft.kernels:
-            dispatch = from_json(json.loads(entry.dispatch))
-            symbol = f"k{len(self.dispatches)}"
-            self.dispatches[symbol] = dispatch
-            buffers = [BufferArg("operand", i) for i in range(len(dispatch.operands))]
-            buffers += [BufferArg("result", i) for i in range(len(dispatch.results))]
-            elements = dims.product(dispatch.results[0].shape)
-            plans.append(KernelPlan((KernelLaunch(symbol, (elements, 1, 1), tuple(buffers), (1, 1, 1)),)))
-        return link(draft, [f"key{i}" for i in range(len(plans))], plans)
 
-    @staticmethod
-    def _loaded(program: LaunchProgram) -> LoadedProgram:
-        return LoadedProgram(program, tuple(KernelCode(e.plan, "cubin", e.key.encode()) for e in program.kernels))
+class _Device:
+    """As `CudaDevice`, of a GPU of 24 SMs."""
 
-    def _function(self, module: Any, symbol: str, shared_bytes: int) -> Any:
-        dispatch = self.dispatches[symbol]
-        return {"name": symbol, "params": len(dispatch.operands) + len(dispatch.results) + bool(dispatch.symbols)}
+    name = "cuda:0"
 
-    def _launch(self, name: str, grid: tuple, values: list[int]) -> None:
-        dispatch = self.dispatches[name]
-        sizes: dict[str, int] = {}
-        if dispatch.symbols:
-            table = (ctypes.c_int64 * len(dispatch.symbols)).from_address(values[-1])
-            sizes = dict(zip(dispatch.symbols, table, strict=True))
-        tensors = [
-            _view(address, t, sizes) for address, t in zip(values, (*dispatch.operands, *dispatch.results), strict=False)
-        ]
-        operands, results = tensors[: len(dispatch.operands)], tensors[len(dispatch.operands) :]
-        for result, found in zip(results, run_dispatch(dispatch, [o.copy() for o in operands], sizes), strict=True):
-            assert grid[0] >= found.size
-            result[...] = found
+    def __init__(self, kernels: NumpyKernels) -> None:
+        self.cuda, self.target, self.own_target = kernels.cuda, kernels.target, with_sms(kernels.target, 24)
+
+    def prepare(self, programs: Any, weights: Any, specializers: Any = ()) -> Any:
+        cuda: Any = self.cuda
+        return prepare(cuda, programs, weights, specializers)
+
+
+class _Loader:
+    """As `ProgramLoader`.
+
+    Attributes:
+        loaded, specialized: targets that were asked for.
+    """
+
+    passes: tuple[str, ...] = ()
+
+    def __init__(self, kernels: NumpyKernels) -> None:
+        self._kernels = kernels
+        self.loaded: list[Target] = []
+        self.specialized: list[Target] = []
+
+    def expect(self, engine: ingot.Engine) -> None: ...
+
+    def load(self, engine: ingot.Engine, target: Any, report: Any, stage: int) -> LoadedProgram:
+        self.loaded.append(target)
+        return self._kernels.loaded(self._kernels.draft(engine, stage, self.passes))
+
+    def specialize(self, program: LaunchProgram, env: Any, live: frozenset[str], target: Any) -> LoadedProgram:
+        self.specialized.append(target)
+        return self._kernels.specialize(program, env, live)
+
+
+def numpy_session(
+    engine: ingot.Engine, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[ingot.Session, FakeCuda]:
+    """A session on a GPU that lies in host memory, and that GPU; `options` are the session's."""
+    kernels = NumpyKernels(driver)
+    monkeypatch.setattr(session_module, "open_device", lambda *args, **more: _Device(kernels))
+    monkeypatch.setattr(session_module, "ProgramLoader", lambda *args: _Loader(kernels))
+    nothing: Any = object()
+    return ingot.Session(engine, cache=nothing, client=nothing, **options), kernels.cuda
+
+
+def _in_place(dispatch: Dispatch) -> bool:
+    return bool(dispatch.attr("in_place", False))
 
 
 def _view(address: int, t: TensorArg, sizes: dict[str, int]) -> np.ndarray:

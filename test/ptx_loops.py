@@ -65,18 +65,24 @@ def _start(blocks: list[Block], falls: bool) -> None:
 
 def innermost_counts(ptx: str, kernel: str, instruction: str) -> list[int]:
     """For each innermost loop with matches of the pattern `instruction`, how many it has, sorted."""
+    loops = innermost_loops(ptx, kernel, instruction)
+    return sorted(sum(len(re.findall(instruction, line)) for line in lines) for lines in loops)
+
+
+def innermost_loops(ptx: str, kernel: str, instruction: str) -> list[list[str]]:
+    """The lines of each innermost loop with matches of the pattern `instruction`."""
     blocks = blocks_of(ptx, kernel)
     counts = [sum(len(re.findall(instruction, line)) for line in b.lines) for b in blocks]
-    return sorted(_innermost(blocks, counts, set(range(len(blocks)))))
+    loops = _innermost(blocks, counts, set(range(len(blocks))))
+    return [[line for i in sorted(loop) for line in blocks[i].lines] for loop in loops]
 
 
-def _innermost(blocks: list[Block], counts: list[int], inside: set[int]) -> list[int]:
+def _innermost(blocks: list[Block], counts: list[int], inside: set[int]) -> list[set[int]]:
     out = []
     for loop in _loops(blocks, inside):
-        total = sum(counts[i] for i in loop)
-        if total:
+        if sum(counts[i] for i in loop):
             entry = min(loop, key=lambda i: (not _entered(blocks, loop, i), i))
-            out += _innermost(blocks, counts, loop - {entry}) or [total]
+            out += _innermost(blocks, counts, loop - {entry}) or [loop]
     return out
 
 

@@ -39,10 +39,18 @@ def test_wrong_inputs(session: Session, feeds: dict, message: str) -> None:
 def test_wrong_outputs(session: Session) -> None:
     with pytest.raises(InputError, match=r"no output is named 'nope' \(outputs are y, s\)"):
         session.run(["nope"], {"x": GOOD})
+    with pytest.raises(InputError, match=r"'y' is one name, not a list of names \(give \['y'\]\)"):
+        session.run("y", {"x": GOOD})
     with pytest.raises(InputError, match="y: must be contiguous"):
         session.bind(outputs={"y": np.zeros((3, 2, 24), np.float32).T})
     with pytest.raises(InputError, match=r"y: expects tensor\(float\), got int32"):
         session.bind(outputs={"y": np.zeros((2, 3, 24), np.int32)})
+
+
+@pytest.mark.parametrize("feeds", [GOOD, None, [GOOD]])
+def test_inputs_that_have_no_names(session: Session, feeds: object) -> None:
+    with pytest.raises(InputError, match=r"the inputs are a \w+ \(give a dictionary: {'x': array}\)"):
+        session.run(None, feeds)
 
 
 def test_session_is_usable_after_an_error(session: Session) -> None:
@@ -79,6 +87,10 @@ def test_devices_and_engines_that_are_not_there(tmp_path) -> None:
         ingot.Session(engine, "tpu")
     with pytest.raises(EngineError, match="No such file"):
         ingot.Session(tmp_path / "absent.ingot")
+    with pytest.raises(EngineError, match=r"an ONNX model, not an engine \(compile it first"):
+        ingot.Session(tmp_path / "model.onnx")
+    with pytest.raises(DeviceError, match="no device is named 0"):
+        ingot.Session(engine, 0)
     engine.save(tmp_path / "bare.ingot", weights=False)
     with pytest.raises(EngineError, match=r"bare.ingot: the engine was saved without weights \(refit it first"):
         ingot.Session(tmp_path / "bare.ingot", "cpu")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from ingot.errors import Error
-from ingot.runtime.cache import FORMAT, RuntimeCache
+from ingot.runtime import platform_posix
+from ingot.runtime.cache import FORMAT, RuntimeCache, default_path
 
 
 @pytest.fixture
@@ -40,6 +43,25 @@ def test_private_to_its_owner(path: Path) -> None:
     RuntimeCache(path).put("kernel", "a", b"code")
     assert path.parent.stat().st_mode & 0o077 == 0
     assert path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("how", ["export", "use"])
+def test_a_directory_with_other_things_stays_open(tmp_path: Path, how: str) -> None:
+    """Such as the one where `ingot cache export` is called, or /tmp in a container whose user is root."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (folder / "of.others").write_text("")
+    folder.chmod(0o777)
+    if how == "export":
+        cache = RuntimeCache(tmp_path / "private" / "cache.sqlite")
+        cache.put("kernel", "a", b"code")
+        assert cache.export(folder / "kernels.cache") == 1
+    else:
+        cache = RuntimeCache(folder / "cache.sqlite")
+        assert "others may write" in cache.problem
+        cache.put("kernel", "a", b"code")
+        assert cache.get("kernel", "a") == b"code"
+    assert folder.stat().st_mode & 0o777 == 0o777
 
 
 def test_foreign_file_is_ignored(path: Path) -> None:
@@ -164,3 +186,110 @@ def test_export_and_import(path: Path, tmp_path: Path) -> None:
         other.import_from(tmp_path / "text")
     with pytest.raises(Error, match="no such file"):
         other.import_from(tmp_path / "absent")
+    with sqlite3.connect(tmp_path / "x" / "out.sqlite") as db:
+        db.execute("INSERT INTO entries VALUES ('kernel', 'text', 'text', 5, 0)")
+    assert RuntimeCache(tmp_path / "z" / "cache.sqlite").import_from(tmp_path / "x" / "out.sqlite") == 1
+
+
+def test_an_export_that_cannot_be_written_says_so(path: Path, tmp_path: Path) -> None:
+    cache = RuntimeCache(path)
+    cache.put("kernel", "a", b"code")
+    (tmp_path / "file").write_text("")
+    for bad in ("/proc/nowhere/out.cache", tmp_path / "file" / "out.cache"):
+        with pytest.raises(Error, match="cannot be written"):
+            cache.export(bad)
+
+
+def test_a_cache_that_can_only_be_read_says_so(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = RuntimeCache(path)
+    cache.put("kernel", "a", b"code")
+    exported = path.parent / "exported"
+    cache.export(exported)
+    cache.close()
+    monkeypatch.setattr(os, "access", lambda file, mode: mode != os.W_OK)
+    cache = RuntimeCache(path)
+    with pytest.raises(Error, match="the cache can only be read"):
+        cache.clear()
+    with pytest.raises(Error, match="the cache can only be read"):
+        cache.import_from(exported)
+
+
+def test_a_thread_that_compiles_on_as_the_process_ends_harms_nothing(path: Path) -> None:
+    cache = RuntimeCache(path)
+    cache.put("kernel", "a", b"code")
+    cache.close()  # as at exit
+    cache.put("kernel", "b", b"late")
+    assert cache.get("kernel", "a") is None
+    assert not path.with_suffix(".damaged").exists()
+    assert RuntimeCache(path).get("kernel", "a") == b"code"
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN])
+def test_what_passes_does_not_cost_the_cache(path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = RuntimeCache(path)
+    cache.put("kernel", "a", b"code")
+    cache.close()
+
+    def fail(*arguments: object, **options: object) -> None:
+        error = sqlite3.OperationalError("no room")
+        error.sqlite_errorcode = code
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(platform_posix, "supports_wal", fail)
+        cache = RuntimeCache(path)
+        assert "no room" in cache.problem
+        cache.put("kernel", "b", b"here")
+        assert cache.get("kernel", "b") == b"here"
+    assert not path.with_suffix(".damaged").exists()
+    assert RuntimeCache(path).get("kernel", "a") == b"code"
+
+
+def test_values_of_other_types_are_missing(path: Path) -> None:
+    cache = RuntimeCache(path)
+    cache.put_many("kernel", {"a": b"code", "b": b"code"})
+    cache.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA ignore_check_constraints = 1")
+        db.execute("UPDATE entries SET value = 17 WHERE key = 'a'")
+        db.execute("UPDATE entries SET value = CAST(x'ff' AS TEXT) WHERE key = 'b'")
+    assert RuntimeCache(path).get_many("kernel", ["a", "b"]) == {}
+
+
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("INGOT_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert default_path() == tmp_path / f"ingot-{os.getuid()}" / "cache.sqlite"
+    RuntimeCache().put("kernel", "a", b"code")
+    assert RuntimeCache().get("kernel", "a") == b"code"
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "_get_default_tempdir", lambda: open("/nowhere"))
+        cache = RuntimeCache()
+        cache.put("kernel", "a", b"code")
+        assert cache.get("kernel", "a") == b"code"
+        assert cache.problem
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"ingot-{os.getuid()}").chmod(0o777)
+    (tmp_path / f"ingot-{os.getuid()}" / "planted").write_text("")
+    assert RuntimeCache().get("kernel", "a") is None
+
+
+def test_a_forked_child_leaves_the_connection_alone(path: Path) -> None:
+    cache = RuntimeCache(path)
+    cache.put("kernel", "a", b"code")
+    pid = os.fork()
+    if pid == 0:
+        cache.put("kernel", "b", b"code")
+        os._exit(0 if cache.get("kernel", "a") is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert cache.get("kernel", "a") == b"code"
+
+
+def test_the_shared_cache_opens_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGOT_CACHE_DIR", str(path.parent))
+    RuntimeCache.open_default().put("kernel", "a", b"code")
+    RuntimeCache.open_default().close()
+    assert RuntimeCache.open_default().get("kernel", "a") == b"code"

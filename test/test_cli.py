@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import parser
 
 from ingot.cuda_targets import target
 from ingot.engine import Engine
@@ -252,8 +254,12 @@ def test_check(engine, tmp_path, capsys):
 
 def test_targets(capsys):
     assert main(["targets"]) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
-    assert names == ["cpu", *(f"sm_{n}" for n in "75 80 86 87 88 89 90a 100a 103a 120a 121a".split())]
+    _, *rows, note = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert [r[0] for r in rows] == ["cpu", *(f"sm_{n}" for n in "75 80 86 87 88 89 90a 100a 103a 120a 121a".split())]
+    instructions = {r[0]: r[4:] for r in rows}
+    assert "mma.m16n8k16.f16*" in instructions["sm_86"]  # the same instruction ran on another GPU
+    assert "mma.m16n8k64.mxf4nvf4" in instructions["sm_120a"]
+    assert note[0] == "*"
 
 
 def test_cache(tmp_path, engine, capsys, monkeypatch):
@@ -336,12 +342,19 @@ def test_a_flipped_weight_is_found_by_check_alone(engine, tmp_path, capsys):
         (["compile", "{tmp}/none.onnx"], "No such file"),
         (["compile", "{tmp}/text.onnx"], "is not an ONNX model"),
         (["compile", "{model}", "-o", "{tmp}/none/m.ingot"], "cannot be written"),
-        (["compile", "{model}", "-o", "{tmp}/m.ingot", "--target", "sm_42"], "no target 'sm_42'"),
+        (["compile", "{model}", "-o", "{tmp}"], "cannot be written: it is a directory"),
+        (["compile", "{model}", "-o", "{tmp}/pipe"], "cannot be written: it is no file"),
+        (["compile", "{model}", "-o", "/"], "cannot be written: it is a directory"),
+        (["compile", "{model}", "-o", "{tmp}/m.ingot", "--dump-dir", "{model}/x"], "cannot be made: Not a directory"),
+        (["compile", "{model}", "-o", "{tmp}/m.ingot", "--target", "sm_42"], "no target 'sm_42' (targets are cpu, sm_75"),
         (["compile", "{model}", "-o", "{tmp}/m.ingot", "--pass", "none"], "no pass is named 'none'"),
         (["compile", "{model}", "-o", "{tmp}/m.ingot", "--load", "{tmp}/none.py"], "no such file"),
         (["run", "{engine}", "--device", "tpu"], "no device is named 'tpu'"),
         (["run", "{engine}", "-d", "M=2"], "no input has this dimension (its dimensions are N)"),
         (["run", "{engine}", "-d", "N=two"], "is not NAME=SIZE"),
+        (["run", "{engine}", "-d", "N=\u00b2"], "is not NAME=SIZE (give a number, as in N=3)"),
+        (["run", "{engine}", "-d", "N=1000000000000"], "a random array of shape [1000000000000, 1, 8, 8] is too large"),
+        (["bench", "{engine}", "-d", "N=2", "-i", "{tmp}/shape.npz"], "--dim N=2 is for random inputs"),
         (["run", "{engine}", "-i", "{tmp}/none.npz"], "No such file"),
         (["run", "{engine}", "-i", "{tmp}/text.onnx"], "not an .npz file"),
         (["run", "{engine}", "-i", "{tmp}/one.npy"], "one array, without a name"),
@@ -356,6 +369,7 @@ def test_a_flipped_weight_is_found_by_check_alone(engine, tmp_path, capsys):
 )
 def test_bad_arguments_are_one_line(arguments, words, engine, images, tmp_path, capsys):
     (tmp_path / "text.onnx").write_text("# not a model")
+    os.mkfifo(tmp_path / "pipe")
     np.save(tmp_path / "one.npy", np.zeros(3))
     (tmp_path / "broken.npz").write_bytes(images.read_bytes()[:-40])
     np.savez(tmp_path / "name.npz", x=np.zeros(3))
@@ -375,3 +389,30 @@ def test_wrong_usage_has_its_own_exit_code(capsys):
 def test_outputs_that_cannot_be_written(engine, tmp_path, capsys):
     assert main(["run", str(engine), "--device", "cpu", "-o", str(tmp_path / "none" / "o.npz")]) == 1
     assert "cannot write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["run", "--device", "cpu"]])
+def test_a_full_disk_behind_standard_output_is_one_line(command, engine):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*INGOT, *command, str(engine)], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "ingot: error: No space left on device\n"
+
+
+def test_outputs_of_any_name_go_to_the_file_that_is_named(tmp_path, capsys):
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]>
+        m (float[N] x) => (float[N] file, float[N] arr_0) { file = Neg(x) arr_0 = Identity(x) }""")
+    onnx.save(model, tmp_path / "m.onnx")
+    assert main(["run", str(tmp_path / "m.onnx"), "--device", "cpu", "-d", "N=3", "-o", str(tmp_path / "out")]) == 0
+    assert f"wrote {tmp_path / 'out'}" in capsys.readouterr().out
+    with np.load(tmp_path / "out") as found:
+        np.testing.assert_array_equal(found["file"], -found["arr_0"])
+        assert found["file"].shape == (3,)
+
+
+def test_a_link_to_an_engine_stays_one(tmp_path, capsys):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.ingot").symlink_to(tmp_path / "real" / "m.ingot")
+    assert main(["compile", str(MODEL), "-o", str(tmp_path / "link.ingot")]) == 0
+    assert (tmp_path / "link.ingot").is_symlink()
+    assert [p.name for p in (tmp_path / "real").iterdir()] == ["m.ingot"]

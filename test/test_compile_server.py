@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,10 +14,16 @@ from pathlib import Path
 
 import pytest
 
+from ingot import framing
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, contiguous
-from ingot.errors import CompileError, EngineError
+from ingot.engine import Engine
+from ingot.errors import CompileError, EngineError, Error
 from ingot.kernel_code import KernelCode
+from ingot.runtime import compile_client
+from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, Job
+from ingot.runtime.load_report import LoadReport
+from ingot.runtime.program_loader import ProgramLoader
 from ingot.target import Target
 
 
@@ -59,7 +66,7 @@ def test_failure_names_dispatch_and_repeats(client: CompileClient, target: Targe
     with pytest.raises(CompileError, match="no code for nonesuch on cpu") as e:
         client.one(kernel(bad, target))
     command = str(e.value.cure)
-    assert "python -m ingot.compiler.compile_kernel" in command
+    assert "ingot kernel" in command
     file = Path(command.rpartition(" ")[2])
     assert "nonesuch" in file.read_text()
     file.unlink()
@@ -186,4 +193,102 @@ def test_threads_may_start_one_server(target: Target) -> None:
         t.join()
     assert len(answers) == 4
     assert answers[0] == answers[3]
+    c.close()
+
+
+def test_an_interrupt_leaves_no_answers_to_the_next_caller(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    c = CompileClient(workers=1)
+    expected = c.one(kernel(unary("exp"), target))[1]
+    receive = framing.receive
+    turns = iter([KeyboardInterrupt])
+
+    def interrupted(sock: socket.socket) -> tuple[dict, list[bytes]] | None:
+        for error in turns:
+            raise error
+        return receive(sock)
+
+    monkeypatch.setattr(framing, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        c.one(kernel(unary("negf"), target))
+    assert c.one(kernel(unary("exp"), target))[1] == expected
+    c.close()
+
+
+def test_a_kept_exception_does_not_keep_the_server(target: Target) -> None:
+    """As in a notebook, which keeps the last exception, and so the frames that it went through."""
+    c = CompileClient(workers=1)
+
+    def progress(what: str, done: int, count: int) -> None:
+        raise RuntimeError("enough")
+
+    loader = ProgramLoader(RuntimeCache("/proc/nowhere/cache.sqlite"), c, progress)
+    texts = [unary(name).text for name in ("negf", "exp")]
+    with pytest.raises(RuntimeError, match="enough") as kept:
+        loader._kernels(texts, texts, target, LoadReport())
+    assert not c._lock.locked(), kept
+    c.one(kernel(unary("sqrt"), target))
+    c.close()
+
+
+def test_a_server_that_is_about_to_end_for_want_of_work_is_replaced(target: Target) -> None:
+    c = CompileClient(workers=1)
+    c._process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    c._sock, theirs = socket.socketpair()
+    theirs.close()
+    assert c.running
+    c.one(kernel(unary("negf"), target))
+    c.close()
+    c._process = subprocess.Popen([sys.executable, "-c", "import sys, time; time.sleep(0.3); sys.exit(3)"])
+    c._sock, theirs = socket.socketpair()
+    theirs.close()
+    with pytest.raises(CompileError, match="the compile server ended with code 3"):
+        c.one(kernel(unary("negf"), target))
+    c.start()
+    assert c._process is not None
+    threading.Timer(0.1, c._process.kill).start()  # as the system does where memory runs out
+    with pytest.raises(CompileError, match=r"the compile server was ended by SIGKILL .*INGOT_WORKERS=1"):
+        c.one(kernel(unary("negf"), target))
+
+
+@pytest.mark.parametrize("variable", ["INGOT_WORKERS", "INGOT_JOB_SECONDS"])
+def test_an_environment_that_makes_no_sense(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("many", "-1", "nan"):
+        monkeypatch.setenv(variable, text)
+        with pytest.raises(Error, match=rf"the environment has {variable}={text} \(give a number, or unset it\)"):
+            CompileClient()
+
+
+def test_no_place_for_temporary_files(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose file system can only be read: kernels compile, and failures say what failed."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\n"
+        "def fail(): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile._get_default_tempdir = fail\n"
+    )
+    c = CompileClient(workers=1)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    c.start()
+    c.one(kernel(unary("negf"), target))
+    with pytest.raises(CompileError, match=r"no code for nonesuch on cpu.*the dispatch is"):
+        c.one(kernel(Dispatch("nonesuch", (), ()), target))
+    c.close()
+
+
+def test_bytecode_that_ends_its_reader_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "import ingot.compiler.jit as jit\n"
+        "jit.parse = lambda bytecode: os.abort()\n"
+    )
+    engine = Engine.load(Path(__file__).parent / "data" / "format_1.ingot")
+    c = CompileClient(workers=1)
+    monkeypatch.setattr(compile_client, "shared_client", lambda: c)
+    assert "ingot.func" in engine.ir_text()
+    engine.ir = b"ML\xefR no bytecode"
+    with pytest.raises(EngineError, match="the engine's IR is invalid"):
+        engine.ir_text()
+    c.close()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(EngineError, match=r"the engine's IR cannot be read: the compiler's worker ended with SIGABRT"):
+        engine.ir_text()
     c.close()

@@ -219,6 +219,23 @@ def test_matmul_dynamic():
     check(d, *({"m": m, "k": k, "n": n} for m, k, n in ((1, 1, 1), (50, 300, 77), (14, 64, 33))), tol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_matmul_of_rows_that_may_be_one(dtype):
+    """One row, as in decoding, takes a way of its own through the kernel."""
+    for b in (contiguous(dtype, 301, 1100), transposed(dtype, 301, 1100), strided(dtype, (301, 1100), (3300, 3))):
+        d = matmul(contiguous(dtype, "m", 301), b, contiguous("f32", "m", 1100), body=region("f32", *GELU))
+        check(d, {"m": 1}, {"m": 2}, tol=1e-5)
+    d = matmul(contiguous("f32", "b", "m", 64), contiguous("f32", "b", 64, 90), contiguous("f32", "b", "m", 90))
+    check(d, {"b": 3, "m": 1}, {"b": 2, "m": 3}, tol=1e-5)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_matmul_of_long_rows(m):
+    """Rows of B that lie in pages of their own are read in pieces."""
+    for n in (1025, 2000):
+        check(matmul(contiguous("f32", m, 37), contiguous("f32", 37, n), contiguous("f32", m, n)), tol=1e-5)
+
+
 def test_matmul_batches():
     check(matmul(contiguous("f32", 2, 3, 20, 16), contiguous("f32", 1, 3, 16, 24), contiguous("f32", 2, 3, 20, 24)), tol=1e-5)
     check(matmul(contiguous("f32", 5, 1, 16), contiguous("f32", 5, 16, 24), contiguous("f32", 5, 1, 24)), tol=1e-5)
@@ -474,6 +491,21 @@ def test_attention_grouped_masked_and_dynamic(queries):
     mask = np.where(np.arange(400) < 300, -np.inf, 0).astype(np.float32).reshape(1, 1, 1, 400)
     d = d.specialize({"b": 1, "t": 400})
     check(d, tol=1e-5, operands=[*arrays, mask, np.zeros(48, np.float32)])
+
+
+@pytest.mark.parametrize("queries", [1, 20])
+@pytest.mark.parametrize("lengths", ["i32", "i64"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_sequences_of_other_lengths(queries, lengths, causal):
+    """Behind a sequence's end lie keys and values that would be seen."""
+    q, k = contiguous("f32", "b", 6, queries, 32), contiguous("f32", "b", 2, "t", 32)
+    d = attention(q, k, k, q, more=(contiguous(lengths, "b"),), ragged=True, **({"causal": True} if causal else {}))
+    rng = np.random.default_rng(0)
+    counts = np.array([600, 20, 301, 700], lengths.replace("i", "int"))  # the last one beyond what there is
+    arrays = [rng.standard_normal(n).astype(np.float32) for n in ((4, 6, queries, 32), (4, 2, 600, 32), (4, 2, 600, 32))]
+    for b, count in enumerate(counts):
+        arrays[1][b, :, count:], arrays[2][b, :, count:] = 3, 300
+    check(d, {"b": 4, "t": 600}, tol=1e-5, operands=[*arrays, counts])
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])

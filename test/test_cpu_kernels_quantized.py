@@ -185,3 +185,13 @@ def test_gathers_of_packed_elements() -> None:
     rng = np.random.default_rng(0)
     d = pointwise(body, [contiguous("i4", 11, 45), contiguous("i64", 5, 1)], contiguous("f32", 5, 45))
     check(d, operands=[rng.integers(-8, 8, (11, 45)).astype(DTYPES["i4"].np), rng.integers(0, 11, (5, 1))])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("b", ["i8", "i4", "f4E2M1FN"])
+def test_rows_that_may_be_one(b: str, turned: bool) -> None:
+    d = make.quantized_matmul("m", 150, 96, "f32", b, scale="f32", block=32, zero=b[0] == "i", b_transposed=turned)
+    for m in (1, 5):
+        check_scaled(d, 1e-5, {"m": m})
+    d = matmul(contiguous("i8", "m", 301), contiguous("i8", 301, 75), contiguous("i32", "m", 75), acc="i32")
+    check(d, {"m": 1})

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
+import traceback
 from types import SimpleNamespace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from fake_cuda import FakeCuda, FakeDriver, install
 
 from ingot import dims
 from ingot.dispatch import Dispatch, contiguous
+from ingot.dtypes import ONNX_TYPE_BY_NAME
 from ingot.engine import Weight
 from ingot.errors import DeviceError, InputError
 from ingot.kernel_code import KernelCode
 from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
 from ingot.launch_program import Binding, Buffer, BufferRef, DispatchStep, KernelEntry, LaunchProgram, TensorSpec
-from ingot.runtime import cuda_driver
+from ingot.runtime import cuda_device, cuda_driver, specialization
 from ingot.runtime.context_pool import ContextPool
-from ingot.runtime.cuda_array import CudaArray, as_cuda_array
-from ingot.runtime.cuda_device import CudaContext, CudaExecutable
+from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array
+from ingot.runtime.cuda_device import CudaContext, CudaExecutable, prepare
 from ingot.runtime.cuda_stream import CudaStream, as_stream
 from ingot.runtime.cuda_upload import WeightUpload
 from ingot.runtime.device import Call
 from ingot.runtime.program_loader import LoadedProgram
 from ingot.runtime.shape_binding import ShapeBinder
+from ingot.runtime.specialization import Specializer
 
 N = dims.symbol("N")
 WEIGHT = np.arange(8, dtype=np.float32)
@@ -63,7 +68,8 @@ def make(cuda: FakeCuda, module: str = "") -> tuple[CudaExecutable, ShapeBinder]
     codes = tuple(KernelCode(e.plan, "cubin", b"both" if module else e.key.encode(), module=module) for e in program.kernels)
     weights = {"w": Weight("f32", WEIGHT.shape, lambda: WEIGHT)}
     cuda.on_launch = copy_kernel
-    return CudaExecutable(cuda, LoadedProgram(program, codes), weights), ShapeBinder(program)
+    (executable,) = prepare(cuda, [LoadedProgram(program, codes)], weights)
+    return executable, ShapeBinder(program)
 
 
 def copy_kernel(name: str, grid: tuple, values: list[int]) -> None:
@@ -255,6 +261,34 @@ def test_sticky_errors_end_every_call_on_their_gpu_alone(monkeypatch: pytest.Mon
     assert calls == ["context 0", "context 0"]
 
 
+def test_finalizers_give_a_thread_its_gpu_back(monkeypatch: pytest.MonkeyPatch):
+    """The garbage collector may free an array of one GPU in the middle of work on another."""
+    calls: list[tuple] = []
+    current = [0]
+
+    def set_current(context: int) -> tuple:
+        current[0] = context
+        return (0,)
+
+    fake = SimpleNamespace(
+        cuCtxGetCurrent=lambda: (0, current[0]),
+        cuCtxSetCurrent=set_current,
+        cuMemFree=lambda address: calls.append((address, current[0])) or (0,),
+    )
+    monkeypatch.setattr(cuda_driver, "driver", lambda: fake)
+    monkeypatch.setattr(cuda_driver, "_lost", {})
+    gpus = [cuda_driver.Cuda.__new__(cuda_driver.Cuda) for _ in range(2)]
+    for ordinal, gpu in enumerate(gpus):
+        gpu.ordinal, gpu._context = ordinal, 100 + ordinal
+        gpu.allocate = lambda nbytes: 0x1000
+    memory = DeviceMemory(gpus[0], 4)
+    gpus[1].activate()
+    del memory
+    assert calls == [(0x1000, 100)]
+    assert current == [101]
+    assert cuda_driver._current.ordinal == 1
+
+
 def test_weights_go_through_pinned_chunks():
     cuda = FakeCuda()
     arrays = [np.random.default_rng(i).integers(0, 255, n, dtype=np.uint8) for i, n in enumerate((1000, 7, 256, 2049))]
@@ -340,3 +374,174 @@ def test_priority_reaches_the_streams():
     executable.weights.wait()
     context = CudaContext(executable, -3)
     assert ("stream", context.stream, -3) in cuda.log
+
+
+def test_an_interrupt_leaves_the_context_usable(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch):
+    cuda = FakeCuda()
+    driver.on_launch = copy_kernel
+    executable, binder = make(cuda)
+    context = executable.new_context()
+    first, second = (on_device(cuda, np.full(4, n, np.float32)) for n in (1, 2))
+    for _ in range(3):
+        context.run(call(binder, first))
+    assert driver.replays == 2
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "cuGraphExecKernelNodeSetParams", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            context.run(call(binder, second))
+    for _ in range(3):
+        ((y,), _) = context.run(call(binder, second))
+        np.testing.assert_array_equal(y.numpy(), [4, 4, 4, 4])
+
+
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_memory_waits_for_no_garbage_collector(how: str, driver: FakeDriver):
+    cuda = FakeCuda()
+    driver.on_launch = copy_kernel
+    executable, binder = make(cuda)
+    pool = ContextPool(executable.new_context, 2)
+    gc.disable()
+    try:
+        for _ in range(3):
+            with pool.lease() as context:
+                context.run(call(binder, np.zeros(3, np.float32)))
+        assert cuda.memory
+        assert driver.graphs == 1
+        executable.weights._upload._thread = None  # it has ended: its event was waited for
+        if how == "close":
+            pool.close()
+            executable.close()
+        else:
+            del context, pool, executable
+        assert cuda.memory == {}
+        assert cuda.events == set()
+        assert driver.graphs == 0
+        assert len(cuda.named("destroy_stream")) == len(cuda.named("stream")) == 2
+        assert len(cuda.named("unload_module")) == len(cuda.named("load_module")) == 2
+    finally:
+        gc.enable()
+
+
+def test_many_shapes_take_bounded_memory(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch):
+    for name in ("_KEPT_PLANS", "_KEPT_VARIANTS", "_KEPT_COUNTS"):
+        monkeypatch.setattr(cuda_device, name, 3)
+    monkeypatch.setattr(specialization, "_KEPT", 3)
+    cuda = FakeCuda()
+    driver.on_launch = copy_kernel
+    program = make_program()
+    codes = tuple(KernelCode(e.plan, "cubin", e.key.encode()) for e in program.kernels)
+    cuda.on_launch = copy_kernel
+    specializer = Specializer(lambda env, live: LoadedProgram(make_program(), codes), "eager")
+    weights = {"w": Weight("f32", WEIGHT.shape, lambda: WEIGHT)}
+    (executable,) = prepare(cuda, [LoadedProgram(program, codes)], weights, [specializer])
+    context, binder = executable.new_context(), ShapeBinder(program)
+    for n in (*range(1, 21), *range(1, 21)):
+        for _ in range(2):
+            ((y,), _) = context.run(call(binder, np.zeros(n, np.float32)))
+            np.testing.assert_array_equal(y, np.full(n, 2))
+        assert len(executable._variants) <= 3
+        assert len(cuda.named("load_module")) - len(cuda.named("unload_module")) <= 2 * (3 + 3)
+        assert driver.graphs <= 3
+    assert max(map(len, (context._calls, specializer._ready, specializer._asked))) <= 3
+
+
+def test_threads_load_a_module_once():
+    cuda = FakeCuda()
+    executable, _ = make(cuda, module="hash")
+    load_module = cuda.load_module
+
+    def slow(cubin: bytes, what: str) -> Any:
+        threading.Event().wait(0.05)
+        return load_module(cubin, what)
+
+    cuda.load_module = slow
+    threads = [threading.Thread(target=executable.kernels.function, args=(n % 2, f"k{n % 2 + 1}", 0)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(cuda.named("load_module")) == 1
+
+
+def test_an_upload_without_pinned_memory_frees_what_it_has():
+    cuda = FakeCuda()
+    data = np.zeros(2048, np.uint8)
+    target = cuda.allocate(data.nbytes)
+    cuda.limit = sum(map(ctypes.sizeof, cuda.memory.values())) + 1500
+    upload = WeightUpload(cuda, [("w", Weight("i8", data.shape, lambda: data), target, None)], chunk=1024)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="out of memory") as caught:
+            upload.before(7)
+        assert len(traceback.extract_tb(caught.tb)) == 2
+    upload.close()
+    with pytest.raises(DeviceError, match="out of memory"):
+        upload.before(7)  # and not a call on what was never there
+    assert list(cuda.memory) == [target]
+    assert cuda.events == set()
+
+
+def test_a_failed_upload_waits_for_its_copies_before_it_frees():
+    cuda = FakeCuda()
+    good, bad = np.zeros(16, np.uint8), np.zeros(3, np.uint8)
+    weights = [(n, Weight("i8", (16,), lambda a=a: a), cuda.allocate(16), None) for n, a in (("good", good), ("bad", bad))]
+    upload = WeightUpload(cuda, weights)
+    with pytest.raises(DeviceError, match="weight 'bad' has 3 bytes, not 16"):
+        upload.before(7)
+    upload.close()
+    what = [name for name, *_ in cuda.named("upload", "synchronize", "free_pinned")]
+    assert what[:3] == ["upload", "synchronize", "free_pinned"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
+def test_strided_inputs_on_the_device(dtype):
+    cuda = FakeCuda()
+    executable, _ = make(cuda)
+    base = np.arange(60).reshape(3, 4, 5).astype(dtype)
+    memory = on_device(cuda, base)
+    origin = base.ctypes.data
+    views = [
+        base,
+        base[::-1],
+        base[:, ::-1],
+        base[:, :, ::-1],
+        base[1:, ::2, 1:4],
+        base.T,
+        base[::-2, 1::2],
+        np.broadcast_to(base[0, 0], (6, 5)),
+        np.broadcast_to(base[:, :1], (3, 4, 5)),
+        np.broadcast_to(base[:, :, :1], (3, 4, 5)),
+        np.broadcast_to(base[0, 0, :1], (2, 3)),
+        base[:0],
+    ]
+    for view in views:
+        address = memory.address + view.ctypes.data - origin
+        array = CudaArray(cuda, memory, address, view.shape, view.dtype, view.strides)
+        stored = executable.to_storage(array, ONNX_TYPE_BY_NAME["float" if dtype is np.float32 else "uint8"])
+        assert stored.is_contiguous
+        np.testing.assert_array_equal(stored.numpy(), view)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "float16", "int16"])
+def test_types_of_the_same_width_are_not_taken_for_one_another(dtype):
+    code = "|u1" if np.dtype(dtype).itemsize == 1 else "<u2"
+    interface = {"shape": (4,), "typestr": code, "data": (0x1000, False), "version": 3}
+    foreign = SimpleNamespace(__cuda_array_interface__=interface)
+    with pytest.raises(InputError, match=f"x: expects {dtype}, got an array of type"):
+        as_cuda_array(foreign, "x", FakeCuda(), np.dtype(dtype))
+    if code == "<u2":
+        assert as_cuda_array(foreign, "x", FakeCuda(), np.dtype(ml_dtypes.bfloat16)).dtype == ml_dtypes.bfloat16
+
+
+def test_arrays_of_another_gpu_are_refused():
+    cuda, other = FakeCuda(), FakeCuda()
+    other.ordinal = 1
+    with pytest.raises(InputError, match="x: lies on cuda:1, the session runs on cuda:0"):
+        as_cuda_array(on_device(other, np.zeros(3, np.float32)), "x", cuda, F32)
+    interface = {"shape": (4,), "typestr": "<f4", "data": (0x1000, False), "version": 3}
+    foreign = SimpleNamespace(__cuda_array_interface__=interface, __dlpack_device__=lambda: (2, 1))
+    with pytest.raises(InputError, match="x: lies on cuda:1"):
+        as_cuda_array(foreign, "x", cuda, F32)

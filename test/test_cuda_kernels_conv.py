@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cuda_emulation import check as check_quantized
 from cuda_emulation import run_emulated
+from target_limits import check_limits
 
 from ingot.compiler.codegen.cuda_conv import choose, schedules
 from ingot.compiler.codegen.cuda_conv_depthwise import DepthwiseSchedule, choose_depthwise, depthwise_schedules
@@ -383,6 +384,16 @@ def test_machine_code(d: Dispatch, target: str) -> None:
         emitted = emit(d, BY_NAME[target])
         assert compile_kernels(emitted.module, target)[:4] == b"\x7fELF"
     assert all(launch.shared_bytes <= BY_NAME[target].shared_bytes for launch in emitted.plan.launches)
+
+
+@pytest.mark.parametrize(("target", "dtype"), [("sm_75", "i8"), ("sm_86", "f16"), ("sm_120a", "f16")])
+def test_code_for_any_shape_does_not_spill(target: str, dtype: str) -> None:
+    """Positions of windows beside accumulators, and on sm_75 beside what passes through registers."""
+    acc = "i32" if dtype == "i8" else "f32"
+    d = make.conv("n", ("h", "w"), 64, 64, (3, 3), pads=SAME, dtype=dtype, acc=acc, out="f16")
+    with kernel_context():
+        emitted = emit(d, BY_NAME[target])
+        check_limits(emitted.plan, compile_kernels(emitted.module, target), BY_NAME[target])
 
 
 def test_what_no_kernel_takes_is_named() -> None:

@@ -409,3 +409,12 @@ def test_products_of_eight_bits(m: int, dtype: str, acc: str, out: str, target: 
         check_emulated(make.quantized_in_epilogue(d, out), target)
 
 
+def test_rounded_results_are_judged_by_their_column() -> None:
+    """A column of large values may round to the other integer near the middle, where one of small values may not."""
+    reference = np.array([[1.49, 21.4775], [-1.0, 100.0], [1.25, -75.0]])
+    nearest = np.rint(reference).astype(np.int8)
+    make.check_rounded(nearest, reference, 13)
+    other = nearest + np.array([[0, 1], [0, 0], [0, 0]], np.int8)  # 22 for 21.4775: 0.5225
+    make.check_rounded(other, reference, 13)
+    with pytest.raises(AssertionError, match=r"0\.51 from the unrounded result"):
+        make.check_rounded(nearest + np.array([[1, 0], [0, 0], [0, 0]], np.int8), reference, 13)  # 2 for 1.49

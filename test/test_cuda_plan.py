@@ -171,7 +171,7 @@ def test_closing_frees_the_size_table(driver):
         ("pointwise", ("f16", "f16"), (), "f32"), ("matmul", ("f32", "f32"), (), "f32"),
         ("matmul", ("f32", "f32"), (("tf32", True),), "tf32"), ("conv", ("f16", "f16"), (), "16"),
         ("matmul", ("bf16", "i8"), (), "16"), ("matmul", ("f8E4M3FN", "f8E4M3FN"), (), "8"),
-        ("matmul", ("f64", "f64"), (), "f64"),
+        ("matmul", ("f64", "f64"), (), "f64"), ("conv", ("i8", "i8"), (), "i8"),
     ],
 )  # fmt: skip
 def test_profiles_say_in_which_arithmetic(driver, root, dtypes, attrs, expected):

@@ -91,9 +91,11 @@ def test_every_error_class_is_in_the_guide():
         assert f"`{cls.__name__}`" in text, cls
 
 
-def test_the_code_shown_for_an_operator_is_the_projects():
-    sources = [p.read_text() for folder in ("passes", "test") for p in (ROOT / folder).rglob("*.py")]
-    for _, text in blocks(ROOT / "docs" / "add-an-operator.md"):
+@pytest.mark.parametrize("page", ["add-an-operator.md", "add-a-target.md"])
+def test_code_that_is_shown_is_the_projects(page):
+    folders = ("compiler", "passes", "src", "test")
+    sources = [p.read_text() for folder in folders for p in (ROOT / folder).rglob("*.py")]
+    for _, text in blocks(ROOT / "docs" / page):
         assert any(text in source for source in sources), text
 
 

@@ -7,7 +7,9 @@ import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from ingot import dims
 from ingot.container import Container
 from ingot.dtypes import DTYPES
-from ingot.engine import Engine, EngineHeader, Weight, WeightInfo
+from ingot.engine import KEY, SEAL, Engine, EngineHeader, Weight, WeightInfo
 from ingot.errors import EngineError
 from ingot.launch_program import TensorSpec
 
@@ -158,6 +160,41 @@ def test_mutated_files_never_crash(path: Path) -> None:
             refused += 1
     # Of these mutations only those that change nothing may pass.
     assert refused > 9_900
+
+
+HARMFUL = {
+    "inputs": ["N%0", "N//0", "9" * 3000, "*".join(f"(a{i} + b{i})" for i in range(30)), "a" + "*a" * 1900, "(" * 3000,
+               "-" * 3999 + "1", -1, 10**30, True, None, [1]],
+    "stages": [0, -1, 10**9, True, 1.5, float("inf"), "2", None],
+    "weights": [None, [], {"w": 1}, {"w": {"dtype": "f32", "shape": [10**30], "sha256": "", "stored": 1}}],
+    "needs": [None, 5, [[1]], ["magic"], [None]],
+    "format": [None, 2, "1", []],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in HARMFUL.items() for value in values])
+def test_headers_written_to_harm_are_one_error(path: Path, key: str, value: Any) -> None:
+    """The seal is right, as who writes such a file can compute it."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    described = json.loads(header["__metadata__"][KEY])
+    if key == "inputs":
+        described[key][0]["shape"][0] = value
+    else:
+        described[key] = value
+    header["__metadata__"][KEY] = json.dumps(described)
+    text = json.dumps(header).encode()
+    text = text.ljust(-(-(8 + len(text)) // 4096) * 4096 - 8)
+    head = len(text).to_bytes(8, "little") + text
+    body = bytearray(data[8 + length :])
+    at = header[SEAL]["data_offsets"][0]
+    body[at : at + 32] = hashlib.sha256(head).digest()
+    begin = time.monotonic()
+    with pytest.raises(EngineError) as caught:
+        Engine.load(head + bytes(body))
+    assert len(str(caught.value)) < 600
+    assert time.monotonic() - begin < 20
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import cuda_dispatches as make
 import numpy as np
@@ -13,6 +14,7 @@ from cuda_emulation import run_emulated
 from ingot.compiler.codegen.cuda_scan import ScanSchedule
 from ingot.compiler.codegen.cuda_topk import TopkSchedule
 from ingot.compiler.codegen.family import emit
+from ingot.compiler.cpu_target import baseline
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME
@@ -38,7 +40,8 @@ def on_cpu(d: Dispatch, sizes: Mapping[str, int] | None = None, prepare: Prepare
     if prepare is not None:
         prepare(operands)
     placed = [place(t, a, values) for t, a in zip(d.operands, operands, strict=True)]
-    compare(CompiledDispatch(d).run(placed, values), d, placed, values, tol)
+    into = placed[0] if d.attr("in_place", False) else None
+    compare(CompiledDispatch(d).run(placed, values, into=into), d, placed, values, tol)
 
 
 def emulated(
@@ -97,9 +100,19 @@ def test_scatter_of_symbolic_sizes() -> None:
     on_cpu(make.scatter("set", ("n", 4), ("m", 4), 0), {"n": 5, "m": 0})
 
 
-def test_scatter_from_a_strided_operand() -> None:
-    from dataclasses import replace
+@pytest.mark.parametrize("kind", ["set", "sum"])
+def test_scatter_in_place(kind: str) -> None:
+    """No launch copies; a domain without elements leaves all as it is."""
+    d = make.scatter(kind, (3, 20, 7), ("n", 9, 7), 1)
+    d = replace(d, attrs=tuple(sorted((*d.attrs, ("in_place", True)))))
+    for n in (3, 0):
+        on_both(d, {"n": n}, indices(20, axis=1, distinct=True))
+    with kernel_context():
+        for target in (BY_NAME["sm_90a"], baseline("x86-64-v3")):
+            assert len(emit(d, target).plan.launches) == 1
 
+
+def test_scatter_from_a_strided_operand() -> None:
     d = make.scatter("set", (8, 6), (8, 3), 1)
     operands = (make.swapped(d.operands[0]), *d.operands[1:])
     on_both(replace(d, operands=operands), prepare=indices(6, axis=1, distinct=True))

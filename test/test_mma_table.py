@@ -135,6 +135,7 @@ def test_targets_of_gpus():
     newer = target_for((12, 3))  # no row: the portable part of the nearest older one
     assert newer.name == "sm_121"
     assert not any("mxf" in m or "f8f6f4" in m for m in newer.mma)
+    assert target(newer.name) == newer
     for capability in ((7, 0), (13, 0), (6, 1)):
         with pytest.raises(DeviceError, match=r"is not supported"):
             target_for(capability)

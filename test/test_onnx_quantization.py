@@ -543,16 +543,6 @@ def test_packed_heads() -> None:
     np.testing.assert_allclose(packed_.run({"x": x})["y"], apart.run({"q": q, "k": k, "v": v})["y"], rtol=1e-6, atol=1e-6)
 
 
-def test_a_cache_of_sequences_of_different_lengths_gives_no_number() -> None:
-    """It cannot be appended to in one place; and a number would be wrong."""
-    lowered = Lowered(grouped(f"y, nk, nv = GroupQueryAttention <{HEADS}> (q, k, v, pk, pv, l, t)").model())
-    case = TRANSFORMERS["group_query"]
-    arrays = case.arrays({"B": 2, "S": 1, "P": 3, "D": 16, "l": [3, 2], "t": 4}, 0)
-    y = lowered.run(arrays)["y"]
-    assert np.isfinite(y[0]).all()
-    assert np.isnan(y[1]).all()
-
-
 def test_positions_that_do_not_add_up_are_refused() -> None:
     nodes = f"y, nk, nv = GroupQueryAttention <{HEADS}, do_rotary = 1> (q, k, v, pk, pv, l, t, c, n)"
     lowered = Lowered(grouped(nodes, **ROTARY).model())

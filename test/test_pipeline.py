@@ -162,6 +162,12 @@ def test_without_a_path_the_reproducer_is_a_temporary_file(module):
     file.unlink()
 
 
+def test_a_reproducer_that_cannot_be_written_hides_no_failure(module, tmp_path):
+    with pytest.raises(CompileError, match="pass test-record failed: IndexError: planted") as caught:
+        Pipeline([Record(fail=True)]).run(module, None, Instrumentation(reproducer=tmp_path / "none" / "repro.mlir"))
+    assert caught.value.cure is None
+
+
 def test_a_failing_cpp_pass_is_found_among_those_that_ran_together(context, tmp_path):
     module = ir.Module.parse("""
       func.func @f(%x: tensor<4xf32>) -> tensor<4xf32> {

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from runtime_models import F, model, perceptron, perceptron_reference
+from runtime_models import F, model, perceptron, perceptron_reference, sum_of_two
 
 import ingot
 from ingot.errors import EngineError
@@ -166,6 +166,41 @@ def test_a_constant_may_be_a_source_of_a_derived_weight(tmp_path: Path) -> None:
     ingot.compile(file).save(tmp_path / "bare.ingot", weights=False)
     ingot.Engine.load(tmp_path / "bare.ingot").refit(file).save(tmp_path / "again.ingot")
     assert (tmp_path / "again.ingot").read_bytes() == (tmp_path / "full.ingot").read_bytes()
+
+
+def test_a_model_of_another_graph_is_refused(tmp_path: Path) -> None:
+    """It has none of the engine's weights: nothing would be refitted, and nobody told."""
+    onnx.save(sum_of_two(), tmp_path / "other.onnx")
+    with pytest.raises(EngineError, match=r"other.onnx has nothing for weight '.*' \(give the model that"):
+        ingot.compile(perceptron()).refit(tmp_path / "other.onnx")
+
+
+def test_what_the_compiler_made_stays_in_an_engine_without_weights(tmp_path: Path) -> None:
+    """A table of positions is a constant of the model's, and a weight of the engine's: a refit cannot bring it back."""
+    file = tmp_path / "model.onnx"
+    positions = onnx.numpy_helper.from_array(np.arange(512)[::-1].reshape(1, 512).copy())
+    nodes = [
+        helper.make_node("Constant", [], ["positions"], name="Constant_1", value=positions),
+        helper.make_node("Shape", ["x"], ["length"], start=1, end=2),
+        helper.make_node("Slice", ["positions", "zero", "length", "one"], ["used"]),
+        helper.make_node("Gather", ["table", "used"], ["embedded"]),
+        helper.make_node("Add", ["x", "embedded"], ["y"]),
+    ]
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((512, 8)).astype(np.float32)
+    weights = {"table": table, "zero": np.array([0]), "one": np.array([1])}
+    onnx.save(model(nodes, {"x": (F, ["N", "S", 8])}, {"y": (F, ["N", "S", 8])}, weights), file)
+    engine = ingot.compile(file)
+    x = rng.standard_normal((2, 30, 8)).astype(np.float32)
+    (expected,) = ingot.Session(engine, "cpu").run(None, {"x": x})
+    np.testing.assert_array_equal(expected, x + table[511:481:-1])
+    engine.save(tmp_path / "bare.ingot", weights=False)
+    bare = ingot.Engine.load(tmp_path / "bare.ingot")
+    assert bare.is_stripped
+    bare.save(tmp_path / "again.ingot", weights=False)
+    refitted = ingot.Engine.load(tmp_path / "again.ingot").refit(file)
+    assert not refitted.is_stripped
+    np.testing.assert_array_equal(ingot.Session(refitted, "cpu").run(None, {"x": x})[0], expected)
 
 
 def gathered(scale: float = 1.0) -> onnx.ModelProto:

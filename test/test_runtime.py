@@ -127,7 +127,7 @@ class Runner:
         target = host_target()
         native = compile_program(p, target)
         loaded = LoadedProgram(p, (codes["negf"], codes["exp"]), native, pool_code)
-        self.context = CpuDevice(target, 2).prepare(loaded, {}).new_context()
+        self.context = CpuDevice(target, 2).prepare([loaded], {})[0].new_context()
         self.binder = ShapeBinder(p)
 
     def __call__(self, *arrays: np.ndarray) -> tuple[np.ndarray, int]:

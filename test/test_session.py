@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runtime_models import accumulator, perceptron, perceptron_reference
+from runtime_models import accumulator, perceptron, perceptron_reference, sum_of_two
 
 import ingot
 from ingot.runtime import device
@@ -167,6 +167,30 @@ def test_bound_outputs_are_written(session: Session) -> None:
         bound.run(None, feed(1, 3, 16))
 
 
+def test_an_output_that_lies_on_an_input() -> None:
+    """The input is read as it was."""
+    both = ingot.Session(ingot.compile(sum_of_two()), "cpu")
+    memory = np.empty(64, np.float32)
+    for out in (memory[:12], memory[4:16], memory[16:28]):
+        y, z = memory[:3].reshape(1, 3), out.reshape(4, 3)
+        y[...] = [[1, 2, 3]]
+        x = np.arange(12, dtype=np.float32).reshape(4, 3)
+        before = both.stats()["copied_inputs"]
+        both.bind(outputs={both.get_outputs()[0].name: z}).run(None, {"x": x, "y": y})
+        np.testing.assert_array_equal(z, x + np.float32([1, 2, 3]))
+        assert both.stats()["copied_inputs"] - before == (out.ctypes.data == memory.ctypes.data)
+
+
+def test_outputs_that_cannot_be_bound(session: Session) -> None:
+    memory = np.zeros((2, 3, 24), np.float32)
+    with pytest.raises(ingot.Error, match="s: shares memory with another output"):
+        session.bind(outputs={"y": memory, "s": memory.reshape(-1)[:8].reshape(2, 4)})
+    with pytest.raises(ingot.Error, match="y: has another byte order than the machine"):
+        session.bind(outputs={"y": memory.astype(">f4")})
+    with pytest.raises(ingot.Error, match="y: list cannot be written to"):
+        session.bind(outputs={"y": [np.float32(0)]})
+
+
 @pytest.fixture(scope="module")
 def growing() -> Session:
     return ingot.Session(ingot.compile(accumulator()), "cpu")
@@ -216,6 +240,23 @@ class TestStates:
         present, _ = bound.run(None, {"new": new})
         np.testing.assert_array_equal(present, np.concatenate([past, new, new], 2))
         np.testing.assert_array_equal(past, 1)
+
+    def test_a_state_is_given_at_the_beginning_alone(self, growing: Session) -> None:
+        ones, new = np.ones((1, 2, 3, 4), np.float32), np.zeros((1, 2, 1, 4), np.float32)
+        bound = growing.bind(donate=True)
+        with pytest.raises(ingot.Error):
+            bound.run(None, {"new": np.zeros((2, 2, 1, 4), np.float32), "past": ones})
+        assert bound.lengths == {"past": 0}
+        bound.run(None, {"new": new, "past": ones})
+        with pytest.raises(ingot.Error, match=r"past: this state is the session's, and holds 4 already .*reset"):
+            bound.run(None, {"new": new, "past": ones})
+        bound.reset()
+        present, _ = bound.run(None, {"new": new, "past": 2 * ones})
+        np.testing.assert_array_equal(present, np.concatenate([2 * ones, new], 2))
+        bound.reset()
+        other = np.full((3, 2, 5, 4), 7, np.float32)  # a new sequence, of another batch
+        present, _ = bound.run(None, {"new": other})
+        np.testing.assert_array_equal(present, other)
 
     def test_only_states_can_be_donated(self, growing: Session) -> None:
         with pytest.raises(ingot.Error, match=r"new: this input cannot be donated.*donatable are: past"):

@@ -128,3 +128,61 @@ def test_decoding_settles_on_two_shapes():
             length += count
     assert asked == [0, 1]
     assert len(variants) == 2
+
+
+def test_the_thread_ends_with_its_work_and_a_defect_does_not_end_it():
+    s, built = make_specializer("lazy")
+    build, gate = s._build, threading.Event()
+
+    def fail_first(env, live):
+        gate.wait(10)
+        if env["N"] == 1:
+            raise AssertionError("a defect")
+        return build(env, live)
+
+    s._build = fail_first
+    for n in range(1, 60):
+        assert s.get(n, {"N": n + 20 * (n > 1)}, frozenset(), 1) is None
+        if n == 1:
+            wait_for(lambda: not s._waiting)
+    assert len(s._waiting) <= 16
+    gate.set()
+    wait_for(lambda: s._thread is None)
+    assert isinstance(s.failures[1], AssertionError)
+    assert s.get(59, {"N": 79}, frozenset(), 2) is not None
+    assert len(built) <= 17
+    assert s.get(5, {"N": 25}, frozenset(), 2) is None  # it gave way; now it is asked for again
+    wait_for(lambda: s.get(5, {"N": 25}, frozenset(), 3) is not None)
+    s.close()
+
+
+def test_closing_waits_for_one_program_alone():
+    s, _ = make_specializer("lazy")
+    gate, built = threading.Event(), []
+
+    def slow(env, live):
+        built.append(env)
+        gate.wait(10)
+        return LoadedProgram(make_program(), ())
+
+    s._build = slow
+    for n in range(1, 10):
+        s.get(n, {"N": n}, frozenset(), 1)
+    wait_for(lambda: built)
+    threading.Timer(0.1, gate.set).start()
+    s.close()
+    assert len(built) == 1
+
+
+def test_an_interrupted_program_is_built_again():
+    s, _ = make_specializer("eager")
+    build = s._build
+
+    def interrupted(env, live):
+        raise KeyboardInterrupt
+
+    s._build = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        s.get("a", {"N": 1}, frozenset(), 0)
+    s._build = build
+    assert s.get("a", {"N": 1}, frozenset(), 1) is not None

@@ -121,8 +121,24 @@ def test_outputs_are_chosen_and_launches_measured() -> None:
     (r,) = session.run(["r"], feeds)
     np.testing.assert_array_equal(r, range(5))
     assert {"longest"} < {row["node"] for row in session.profile(feeds, repeats=1)}
-    with pytest.raises(InputError, match="cannot be bound"):
-        session.bind()
+
+
+def test_outputs_are_written_where_the_caller_has_room() -> None:
+    """By whichever stage computes them; a call that turns out to need another shape says so."""
+    made = CASES["products_before_and_after"].model()
+    session = ingot.Session(ingot.compile(made), "cpu")
+    feeds = arrays(made, {"N": 3, "keep": [1, 0, 1]})
+    y, h = np.zeros((2, 4), np.float32), np.zeros((3, 8), np.float32)
+    bound = session.bind({"x": feeds["x"]}, {"y": y, "h": h})
+    results = bound.run(None, {"keep": feeds["keep"]})
+    assert results[0] is y
+    assert results[1] is h
+    for found, expected in zip((y, h), session.run(None, feeds), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(InputError, match=r"y: the bound array is \[2, 4\], the output \[3, 4\] \(bind an array"):
+        bound.run(None, {"keep": np.array([1, 1, 1])})
+    with pytest.raises(InputError, match=r"x: this input cannot be donated.*donatable are: none"):
+        session.bind(donate=["x"])
 
 
 def test_what_is_computed_may_be_impossible() -> None:

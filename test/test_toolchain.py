@@ -220,6 +220,8 @@ def test_the_assembler_is_quoted_and_the_failure_repeatable(tmp_path):
         assemble(ptx, "sm_80", name="bad", reproducer_dir=tmp_path)
     assert f"ptxas -arch=sm_80 -O3 {tmp_path / 'bad.ptx'}" in str(caught.value)
     assert (tmp_path / "bad.ptx").read_text() == ptx
+    with pytest.raises(CompileError, match=r"(?s)frobnicate.*the PTX could not be kept: Not a directory"):
+        assemble(ptx, "sm_80", name="bad", reproducer_dir=tmp_path / "bad.ptx" / "x")
 
 
 def test_kernels_are_batched_into_one_module():

@@ -1,4 +1,7 @@
-"""Packed weights: their order, kernels that read them, and the packing that a launch program runs once."""
+"""Packed weights: their order, kernels of sm_90a that read them, and the packing that a launch program runs once.
+
+Those of the targets that multiply by mma.sync: test_cuda_kernels_packed.py.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from cuda_emulation import run_emulated
 from fake_cuda import FakeDriver, install
 from numpy_gpu import NumpyGpu
 from onnx import TensorProto, helper
+from packed_products import check_packed, packing
 from runtime_models import model
 
 import ingot
@@ -27,7 +31,6 @@ from ingot.compiler.reference import run_dispatch
 from ingot.cuda_targets import BY_NAME
 from ingot.dialects.mlir import context, ir, kernel_context
 from ingot.dispatch import Dispatch
-from ingot.dtypes import DTYPES
 from ingot.errors import DeviceError
 from ingot.passes.pipeline import Pipeline
 from ingot.weight_packing import packed, split_shape, tile_k, unpacked
@@ -38,18 +41,8 @@ SMALL = DecodedWgmmaSchedule(64, 3)
 
 
 def check(d: Dispatch, schedule: Any = None, sizes: dict[str, int] | None = None) -> None:
-    """The same bits as of weights in their own order, and those right by the statistical rule."""
-    plain = check_emulated(d, HOPPER, schedule, sizes)
-    bits = DTYPES[d.operands[1].dtype].bits
-
-    def pack(views: list[np.ndarray]) -> None:
-        views[1][...] = packed(np.ascontiguousarray(views[1].T), bits).T
-
-    found = run_emulated(make.packed(d), HOPPER, sizes, schedule, prepare=pack)
-    assert np.array_equal(found.results[0].view(np.uint8), plain.results[0].view(np.uint8))
-    (peer,) = run_dispatch(make.packed(d), found.operands, sizes)
-    (same,) = run_dispatch(d, plain.operands, sizes)
-    assert np.array_equal(peer, same)
+    """See `check_packed`."""
+    check_packed(d, HOPPER, schedule, sizes=sizes)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -117,12 +110,7 @@ def test_streamed(weights: str, rows: int) -> None:
         assert isinstance(choose(p, HOPPER), StreamedSchedule if rows <= 8 else DecodedWgmmaSchedule)
         (plain,) = streamed_schedules(gemm_problem(d), HOPPER, n)
         found = check_emulated(d, HOPPER, plain)
-        bits = DTYPES[weights].bits
-
-        def pack(views: list[np.ndarray], bits: int = bits) -> None:
-            views[1][...] = packed(np.ascontiguousarray(views[1].T), bits).T
-
-        got = run_emulated(make.packed(d), HOPPER, None, s, prepare=pack)
+        got = run_emulated(make.packed(d), HOPPER, None, s, prepare=packing(d))
         (exact,) = run_dispatch(make.unrounded(d), found.operands, float64=True)
         make.check_against(got.results[0], exact, found.results[0])
 
@@ -153,14 +141,14 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     return install(monkeypatch)
 
 
-@pytest.mark.parametrize("mode", ["none", "eager"])
-def test_a_program_packs_once(mode: str, driver: FakeDriver) -> None:
+@pytest.mark.parametrize(("mode", "machine"), [("none", "sm_90a"), ("eager", "sm_90a"), ("eager", "sm_75"), ("eager", "sm_89")])
+def test_a_program_packs_once(mode: str, machine: str, driver: FakeDriver) -> None:
     """Weights are packed when they are there, through one piece of memory; programs for a shape find them packed."""
-    gpu = NumpyGpu(ingot.compile(quantized_model(0)), driver, mode)
+    gpu = NumpyGpu(ingot.compile(quantized_model(0)), driver, mode, machine=machine)
     assert len(gpu.program.packing) == 2
     assert sorted(b.name for b in gpu.program.buffers if b.kind == "packed") == ["v#1#packed", "w#1#packed"]
     sources = [step.operands[0].buffer for step in gpu.program.packing]
-    assert len({gpu.executable.weights.addresses[n] for n in sources}) == 1
+    assert len({gpu.executable.addresses[n] for n in sources}) == 1
     expected = ingot.Session(ingot.compile(quantized_model(0)), "cpu")
     for rows in (3, 70, 3, 3):
         x = np.random.default_rng(rows).standard_normal((rows, 128)).astype(np.float16)

@@ -16,6 +16,7 @@ COMMANDS = {
     "bench": "Measure latency, throughput, JIT and load times, and memory.",
     "inspect": "Print what an engine holds.",
     "check": "Say whether an engine is intact and valid on this machine.",
+    "kernel": "List a model's kernels, print one's code, go on from an edited stage.",
     "targets": "Print the targets that kernels can be compiled for.",
     "cache": "Show, clear, export or import the runtime cache.",
 }
@@ -44,9 +45,10 @@ def cli() -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool; an `ingot.Error` becomes one line on standard error and exit status 1."""
+    """Run the tool; an `ingot.Error`, or what the system refuses, becomes one line on standard error and exit status 1."""
     try:
         cli.main(args=argv, prog_name="ingot", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as e:
         return e.exit_code
     except click.ClickException as e:
@@ -57,6 +59,13 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     except Error as e:
         click.echo(f"ingot: error: {e}", err=True)
+        return 1
+    except OSError as e:
+        where = f"{e.filename}: " if e.filename else ""
+        click.echo(f"ingot: error: {where}{e.strerror or e}", err=True)
+        return 1
+    except MemoryError as e:
+        click.echo(f"ingot: error: there is too little memory{f': {e}' if str(e) else ''} (use smaller inputs)", err=True)
         return 1
     return 0
 

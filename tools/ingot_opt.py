@@ -62,6 +62,9 @@ def main(
         for note in getattr(error, "__notes__", []):
             err.write(f"{note}\n")
         return 1
+    except OSError as error:
+        err.write(f"ingot-opt: error: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}\n")
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,7 +231,9 @@ class _Run:
             text = source.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ModelError(
-                f"is neither text nor bytecode: {error}", node=self.args.input, cure="give an .mlir file"
+                "is neither text nor bytecode",
+                node=self.args.input,
+                cure="give an .mlir file; `ingot inspect --ir` prints an engine's",
             ) from error
         if _ONNX_MLIR.search(source):
             from ingot.compiler.onnx_mlir_reader import read_onnx_mlir

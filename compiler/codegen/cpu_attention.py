@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingot import dims
-from ingot.compiler.codegen.cpu_attention_rows import RowStatistics, emit_streamed, finish_row, softmax_row
+from ingot.compiler.codegen.cpu_attention_rows import RowStatistics, count_keys, emit_streamed, finish_row, softmax_row
 from ingot.compiler.codegen.cpu_factors import Arithmetic, Factor, Lines
 from ingot.compiler.codegen.cpu_gemm import BlockedGemm, GemmSchedule, MatrixA, MatrixB, block_range, register_tile
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
@@ -122,8 +122,8 @@ class _Block:
         region = RegionEmitter(ck, d.regions[0], 4)
         scale = float(d.attr("scale"))
         zero = k.const(0, "i64")
-        last = ck.dim(keys)
-        shift = ck.dim(keys - queries)  # query s sees keys up to s + shift
+        last = count_keys(ck, b)
+        shift = last - ck.dim(queries)  # query s sees keys up to s + shift
         if d.attr("causal", False):
             last = k.max(zero, k.min(last, q0 + rows + shift))
         self.statistics.reset(rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ingot import dims
 from ingot.compiler.codegen.cpu_kernel import CpuKernel, cpu_kernel
-from ingot.compiler.codegen.cpu_region import Position, RegionEmitter, load_lanes, storage_type, store_lanes
+from ingot.compiler.codegen.cpu_region import Position, RegionEmitter, load_elements, load_lanes, storage_type, store_lanes
 from ingot.compiler.codegen.cpu_space import for_lanes, tail_mask, takes_masks
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
@@ -131,6 +131,16 @@ def finish_row(
     for_lanes(ck, k.const(0, "i64"), ck.dim(width), lanes, vector, masked=takes_masks(ck, dtypes))
 
 
+def count_keys(ck: CpuKernel, batch: Val) -> Val:
+    """How many keys of a batch take part, in i64."""
+    k, stored = ck.k, ck.dim(ck.dispatch.operands[1].shape[2])
+    if not ck.dispatch.attr("ragged", False):
+        return stored
+    t = ck.dispatch.operands[3]
+    length = load_elements(ck, ck.operand(3), [batch], t.strides, t.dtype, Position(()))
+    return k.max(k.min(k.cast(length, "i64"), stored), k.const(0, "i64"))
+
+
 def emit_streamed(dispatch: Dispatch, target: Target) -> Emitted:
     """Write attention whose queries are few: a work item is one query of one head, and keys and values are read once each."""
     q, key, value = dispatch.operands[:3]
@@ -161,9 +171,9 @@ def emit_streamed(dispatch: Dispatch, target: Target) -> Emitted:
                 _load(ck, source, q.dtype, q.strides[3], i, lanes, mask, acc), query.at(i, acc)))  # fmt: skip
             for_vectors(ck, room, lanes, lambda i, mask: k.store(k.const(0, vector), out.at(i, acc)))
             statistics.reset(one)
-            last = ck.dim(key.shape[2])
+            last = count_keys(ck, b)
             if dispatch.attr("causal", False):
-                last = k.max(zero, k.min(last, s + ck.dim(key.shape[2] - queries) + 1))
+                last = k.max(zero, k.min(last, s + (last - ck.dim(queries)) + 1))
             with k.for_(0, last, _KEYS) as over_keys:
                 t0 = over_keys.iv
                 count = k.min(last - t0, k.const(_KEYS, "i64"))

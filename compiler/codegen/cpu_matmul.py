@@ -35,7 +35,7 @@ from ingot.compiler.codegen.cpu_region import (
     store_elements,
 )
 from ingot.compiler.codegen.cpu_space import collapse
-from ingot.compiler.codegen.cpu_vector_product import emit_vector_product, vector_product_suits
+from ingot.compiler.codegen.cpu_vector_product import emit_one_row, emit_vector_product, vector_product_suits
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
@@ -220,8 +220,18 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
                 lane_axis = len(index) - 1 if at.lanes else -1
                 problem.store(ck, emitter, Position(index, lane_axis, at.lanes, at.mask), value)
 
+            def finish_row(m: int, column: Val, mask: Val | None, value: Val) -> None:
+                finish(ck.k.const(m, "i64"), Position((column,), 0, value.t.lanes, mask), value)
+
             m0, rows = block_range(ck, m_block, schedule.mc, problem.m)
             n0, cols = block_range(ck, n_block, schedule.nc, problem.n)
-            gemm.block(m0, rows, n0, cols, finish)
+            if isinstance(problem.m, int):
+                gemm.block(m0, rows, n0, cols, finish)
+            else:  # decoding has one row
+                with ck.k.if_else(ck.dim(problem.m).eq(1)) as one:
+                    with one.then:
+                        emit_one_row(ck, problem, operands, lanes, registers, schedule.nc, n0, cols, finish_row)
+                    with one.else_:
+                        gemm.block(m0, rows, n0, cols, finish)
         return ck.emitted(problem.flops)
 

@@ -1,4 +1,4 @@
-"""The family of `scatter` on the CPU: a copy, then stores at computed places.
+"""The family of `scatter` on the CPU: a copy, unless it is in place, then stores at computed places.
 
 Values that may meet in one place are one work item's, which combines them in order; so results never depend on threads. Values
 that replace each other are stored by whoever comes.
@@ -17,6 +17,7 @@ from ingot.compiler.codegen.cpu_space import clipped
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.scatter_copy import copy_of_operand
 from ingot.compiler.codegen.values import Val
+from ingot.dialects.layout import IN_PLACE
 from ingot.dispatch import Dispatch
 from ingot.dtypes import DTYPES
 from ingot.target import Target
@@ -29,7 +30,9 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     result, updates = dispatch.results[0], dispatch.operands[1]
     if any(t.type.bits < 8 for t in (dispatch.operands[0], result)):
         raise NotImplementedError(f"scatter on cpu has no code for tensors of {result.dtype}: convert them first")
-    copied = emit_elementwise(Elementwise(copy_of_operand(dispatch), result.shape), target)
+    copied = None
+    if not dispatch.attr(IN_PLACE, False):
+        copied = emit_elementwise(Elementwise(copy_of_operand(dispatch), result.shape), target)
     kind, domain = str(dispatch.attr("kind")), updates.shape
     meeting = [] if kind == "set" else [int(a) for a in dispatch.attr("axes")]
     *outer, inner = [a for a in range(len(domain)) if a not in meeting] or [-1]

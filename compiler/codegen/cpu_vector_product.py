@@ -1,9 +1,9 @@
 """Matmuls with few rows on the CPU: every element of B is read once, straight into registers, and nothing is packed.
 
 Such a product is bound by the bandwidth of B. Where B is contiguous along n, vectors of columns are accumulated over k;
-where it is contiguous along k, vectors along k are, and their lanes summed at the end. Rows of narrow elements would be read a
-line of the cache at a time if accumulators were to stay in registers: these take longer pieces of a few rows at once, and keep
-accumulators in the first cache.
+where it is contiguous along k, vectors along k are, and their lanes summed at the end. If accumulators stayed in registers,
+rows of narrow elements would be read a line of the cache at a time, and long rows a few lines of a page: of these longer
+pieces of a few rows are taken at once, and accumulators are kept in the first cache.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ingot.compiler.codegen.cpu_matmul import Operands, Problem
 
 MAX_ROWS = 8
+PAGE = 4096  # bytes
 _STREAM_COLUMNS = (128, 512)  # least and most columns of a work item of narrow elements
 _DOT_COLUMNS = 64  # columns of a work item where B is contiguous along k
 
@@ -46,12 +47,11 @@ def emit_vector_product(
     registers = 32 if target.vector_bits >= 512 else 16
     assert isinstance(problem.m, int)
     rows = max(1, problem.m)
-    narrow = dispatch.operands[1].type.bits <= 8
+    streamed = not along_k and _is_streamed(problem)
     if along_k:
-        group = _power_of_two(min(8, (registers - 4) // (rows + 1)))
-        width = _DOT_COLUMNS
-    elif narrow:
-        group, width = max(1, 8 // rows), _stream_columns(problem.n)
+        group, width = _dot_group(rows, registers), _DOT_COLUMNS
+    elif streamed:
+        group, width = _stream_group(problem, rows), _stream_columns(problem.n)
     else:
         group = min(8, (registers - 2) // (rows + 1))
         if isinstance(problem.n, int):
@@ -71,9 +71,39 @@ def emit_vector_product(
                 at = Position(index, len(index) - 1, value.t.lanes, mask)
                 problem.store(ck, emitter, at, value)
 
-            step = _dot if along_k else _streamed if narrow else _outer
-            step(ck, problem, operands, lanes, group, n0, cols, finish)
+            if along_k:
+                _dot(ck, problem, operands, rows, lanes, group, n0, cols, finish)
+            elif streamed:
+                _streamed(ck, problem, operands, rows, lanes, group, width, n0, cols, finish)
+            else:
+                _outer(ck, problem, operands, rows, lanes, group, n0, cols, finish)
         return ck.emitted(problem.flops)
+
+
+def emit_one_row(
+    ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, registers: int, width: int, n0: Val, cols: Val,
+    finish: Finish,
+) -> None:  # fmt: skip
+    """Write the product of one row with columns [n0, n0 + cols), at most `width`, into a kernel whose rows are not known."""
+    if problem.b[-2] == 1 and problem.b[-1] != 1:
+        _dot(ck, problem, operands, 1, lanes, _dot_group(1, registers), n0, cols, finish)
+    else:
+        _streamed(ck, problem, operands, 1, lanes, _stream_group(problem, 1), width, n0, cols, finish)
+
+
+def _is_streamed(problem: Problem) -> bool:
+    """Whether B's rows are read in long pieces: they are narrow, or each lies in pages of its own."""
+    b = problem.dispatch.operands[1].type
+    return b.bits <= 8 or not isinstance(problem.n, int) or problem.n * b.bits // 8 > PAGE
+
+
+def _dot_group(rows: int, registers: int) -> int:
+    return _power_of_two(min(8, (registers - 4) // (rows + 1)))
+
+
+def _stream_group(problem: Problem, rows: int) -> int:
+    """Units of k at a time; more lines at once of wide elements cost more than loading accumulators less often saves."""
+    return max(1, (8 if problem.dispatch.operands[1].type.bits <= 8 else 4) // rows)
 
 
 Finish = Callable[[int, Val, "Val | None", Val], None]
@@ -94,13 +124,11 @@ def _multiply(
 
 
 def _outer(
-    ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
+    ck: CpuKernel, problem: Problem, operands: Operands, rows: int, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
 ) -> None:
     """`group` vectors of columns, accumulated over k."""
     k, a = ck.k, operands.a
     arithmetic = a.arithmetic
-    rows = problem.m
-    assert isinstance(rows, int)
     zero = k.const(0, "i64")
     whole = isinstance(problem.n, int) and problem.n % (group * lanes) == 0
     masks = [None if whole else tail_mask(ck, k.max(cols - j * lanes, zero), lanes) for j in range(group)]
@@ -126,14 +154,13 @@ def _stream_columns(n: Dim) -> int:
 
 
 def _streamed(
-    ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
-) -> None:
-    """All columns of the item, `group` units of k at a time."""
+    ck: CpuKernel, problem: Problem, operands: Operands, rows: int, lanes: int, group: int, width: int, n0: Val, cols: Val,
+    finish: Finish,
+) -> None:  # fmt: skip
+    """All columns of the item, at most `width`, `group` units of k at a time."""
     k, a, b = ck.k, operands.a, operands.b
     arithmetic = a.arithmetic
-    rows = problem.m
-    assert isinstance(rows, int)
-    acc, vector, width = arithmetic.acc, k.vector_of(arithmetic.acc, lanes), _stream_columns(problem.n)
+    acc, vector = arithmetic.acc, k.vector_of(arithmetic.acc, lanes)
     sums = k.alloca(rows * width * (vector.nbytes // lanes))
     units = ck.dim(arithmetic.units(problem.k))
     zero = k.const(0, "i64")
@@ -173,13 +200,11 @@ def _streamed(
 
 
 def _dot(
-    ck: CpuKernel, problem: Problem, operands: Operands, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
+    ck: CpuKernel, problem: Problem, operands: Operands, rows: int, lanes: int, group: int, n0: Val, cols: Val, finish: Finish
 ) -> None:
     """`group` columns at a time, each the sum of a vector accumulated along k."""
     k, a, b = ck.k, operands.a, operands.b
     arithmetic = a.arithmetic
-    rows = problem.m
-    assert isinstance(rows, int)
     size = ck.dim(arithmetic.units(problem.k))
     with k.for_(0, cols, group) as columns:
         last = ck.dim(problem.n) - 1

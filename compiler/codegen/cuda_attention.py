@@ -1,8 +1,8 @@
 """The attention family for NVIDIA GPUs: which kernel, which schedule, which plan.
 
-    cuda_attention_wgmma.py  16-bit types on sm_90a, by TMA and wgmma
-    cuda_attention_mma.py    16-bit types, by mma.sync: other targets, and decoding
-    cuda_attention_simt.py   float32, exactly, by fused multiply-adds; and types without an instruction row
+cuda_attention_wgmma.py  16-bit types on sm_90a, by TMA and wgmma
+cuda_attention_mma.py    16-bit types, by mma.sync: other targets, and decoding
+cuda_attention_simt.py   float32, exactly, by fused multiply-adds; and types without an instruction row
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
-from ingot.cuda_targets import facts
+from ingot.cuda_targets import WHOLE_SM_TFLOPS, facts
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import KernelPlan
-from ingot.target import Target
+from ingot.target import MAX_REGISTERS, Target
 
 # From the fastest where it fits to the smallest: rows and keys of a tile shrink as heads grow deeper.
 MMA_SCHEDULES: tuple[MmaAttentionSchedule, ...] = (
@@ -46,6 +46,10 @@ MMA_SCHEDULES: tuple[MmaAttentionSchedule, ...] = (
     MmaAttentionSchedule(1, 16, 32),
     MmaAttentionSchedule(1, 16, 16),
 )
+# For SMs whose tensor cores are slow beside shared memory (WHOLE_SM_TFLOPS): warps of 16 rows read each key and value twice as
+# often as those of 32, which costs nothing there, and twice as many of them hide one another's exponentials and waits.
+EIGHT_WARPS: tuple[MmaAttentionSchedule, ...] = (MmaAttentionSchedule(8, 16, 64), MmaAttentionSchedule(8, 16, 32))
+
 
 @dataclass(frozen=True)
 class _Rated:
@@ -75,21 +79,35 @@ def attention_row(p: AttentionProblem, target: Target) -> MmaRow | None:
     return find_row(target, p.q.dtype)
 
 
+def fitting_mma(p: AttentionProblem, target: Target) -> list[MmaAttentionSchedule]:
+    """Schedules that fit the target, the best one first."""
+    slow = facts(target).sm_tflops < WHOLE_SM_TFLOPS
+    fitting: list[MmaAttentionSchedule] = []
+    waiting: list[MmaAttentionSchedule] = []
+    for s in (*(EIGHT_WARPS if slow else ()), *MMA_SCHEDULES):
+        # Accumulators, scores and operands of a thread: beyond this they spill.
+        registers = s.warp_rows // 16 * (p.depth_v // 2 + s.keys // 2) + 64
+        shared = attention_tiles(p, s).nbytes(s.stages)
+        if shared <= target.shared_bytes and (registers <= 260 or s.warp_rows == 16):
+            blocks = target.resident_blocks(32 * s.warps, min(registers, MAX_REGISTERS), shared)
+            (waiting if slow and blocks * s.warps < 8 else fitting).append(s)
+    return fitting + waiting
+
+
 def choose_mma(p: AttentionProblem, target: Target) -> MmaAttentionSchedule:
     """The largest tile that fits and leaves no SM idle; keys are split where rows alone cannot fill the SMs."""
     sms = facts(target).sms
     heads = constant(p.batch * p.heads)
     rows = constant(p.rows)
-    fitting = []
-    for s in MMA_SCHEDULES:
-        # Accumulators, scores and operands of a thread: beyond this they spill.
-        registers = s.warp_rows // 16 * (p.depth_v // 2 + s.keys // 2) + 64
-        if attention_tiles(p, s).nbytes(s.stages) <= target.shared_bytes and (registers <= 260 or s.warp_rows == 16):
-            fitting.append(s)
+    fitting = fitting_mma(p, target)
     if not fitting:
         raise NotImplementedError(f"attention over heads of depth {p.depth} and {p.depth_v} on {target.name}")
     enough = [s for s in fitting if s.rows <= max(16, rows) and -(-rows // s.rows) * heads >= sms]
     chosen = enough[0] if enough else min(fitting, key=lambda s: (abs(s.rows - min(max(16, rows), 64)), -s.keys))
+    # Scores that need nothing but their scale, of constant sizes, leave enough registers for a second block of eight warps.
+    if chosen in EIGHT_WARPS and p.plain_scores and not p.dispatch.symbols and max(p.depth, p.depth_v) <= 64:
+        fits = target.resident_blocks(32 * chosen.warps, 128, attention_tiles(p, chosen).nbytes(chosen.stages))
+        chosen = replace(chosen, blocks=min(2, fits))
     blocks = -(-rows // chosen.rows) * heads
     tiles = constant(p.keys) // chosen.keys
     splits = 1

@@ -11,7 +11,7 @@ weight in the workspace, and a second launch combines them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, tiled_launch
 from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, rescaling, store_pair
@@ -19,7 +19,6 @@ from ingot.compiler.codegen.cuda_gemm_mma import mma_registers
 from ingot.compiler.codegen.cuda_kernel import (
     DispatchKernel,
     dispatch_kernel,
-    divides,
     region_operands,
     symbol_of,
 )
@@ -42,6 +41,7 @@ class MmaAttentionSchedule:
         keys: of a tile, a multiple of 16.
         stages: tiles of keys and values in shared memory.
         splits: blocks that share a head's keys.
+        blocks: of an SM, for which registers are kept.
     """
 
     warps: int = 4
@@ -49,6 +49,7 @@ class MmaAttentionSchedule:
     keys: int = 64
     stages: int = 2
     splits: int = 1
+    blocks: int = field(default=1, kw_only=True)
 
     @property
     def rows(self) -> int:
@@ -89,7 +90,7 @@ def emit_attention_mma(
     module: KernelModule, p: AttentionProblem, row: MmaRow, s: MmaAttentionSchedule, target: Target, launch: KernelLaunch
 ) -> None:
     """Write the kernel of a schedule into `module`."""
-    with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=s.blocks) as dk:
         _Attention(dk, p, row, s, target).emit()
 
 
@@ -116,7 +117,6 @@ class _Attention:
         self.read_q = TileReader(dk, self.tiles.q, self.first_row, self.lane, s.warp_rows)
         self.read_k = TileReader(dk, self.tiles.k, zero, self.lane, s.keys, columns=True)
         self.read_v = TileReader(dk, self.tiles.v, zero, self.lane, self.tiles.v.rows, columns=True)
-        self.n_keys = dk.size(p.keys, "i32")
         self.n_rows = dk.size(p.rows, "i32")
 
     def emit(self) -> None:
@@ -126,21 +126,22 @@ class _Attention:
         batch = z // s.splits if s.splits > 1 else z
         split = z % s.splits if s.splits > 1 else k.const(0, "i32")
         kv = p.kv_head(head)
+        n_keys = p.n_keys(self.dk, batch)
         self.copy_q.start(m0, [batch, head])
         self.bring(self.copy_q, self.shared, k.const(0, "i32"))
         self.copy_v.start(k.const(0, "i32"), [batch, kv])
         self.kv_position = [batch, kv]
         first_row = m0 + self.first_row + (self.lane >> 2)
         self.softmax = SoftmaxRows(
-            self.dk, p, batch, head, first_row, self.blocks, self.columns, self.columns_v, self.lane, s.rows
+            self.dk, p, batch, head, first_row, n_keys, self.blocks, self.columns, self.columns_v, self.lane, s.rows
         )
 
         # Tiles of keys: those of this split, up to what causality leaves for the block's last row; the first of them need no
         # mask.
-        tiles = (self.n_keys + (s.keys - 1)) // s.keys
-        plain = tiles if divides(s.keys, p.keys, p.dispatch) else self.n_keys // s.keys
+        tiles = (n_keys + (s.keys - 1)) // s.keys
+        plain = n_keys // s.keys if p.masks(s.keys) else tiles
         if p.causal:
-            shift = self.n_keys - self.n_rows
+            shift = n_keys - self.n_rows
             tiles = k.min(tiles, k.max((m0 + (s.rows + s.keys - 1) + shift).sdiv(s.keys), 0))
             plain = k.min(plain, k.max((m0 + 1 + shift).sdiv(s.keys), 0))
         begin = k.const(0, "i32")
@@ -151,7 +152,7 @@ class _Attention:
         plain = k.max(k.min(plain, tiles), begin)
         state = self.start(begin, tiles)
         state = self.loop(begin, plain, tiles, state, masked=False)
-        if p.causal or not divides(s.keys, p.keys, p.dispatch):
+        if p.masks(s.keys):
             state = self.loop(plain, tiles, tiles, state, masked=True)
         _, maximum, total, acc = state
         if s.splits > 1:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, region_buffers, region_operands, symbol_of
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, divides, region_buffers, region_operands, symbol_of
 from ingot.compiler.codegen.values import Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch
@@ -34,6 +34,7 @@ class AttentionProblem:
         packed: the rows are `group` heads of one query each.
         scale: factor of the products.
         causal: keys beyond the query's own position, counted from the end, do not take part.
+        ragged: each batch has a number of keys of its own, operand 3.
     """
 
     dispatch: Dispatch
@@ -50,6 +51,25 @@ class AttentionProblem:
     packed: bool
     scale: float
     causal: bool
+    ragged: bool
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """Numbers of the operands that the kernel reads whatever its regions load."""
+        return (0, 1, 2, 3) if self.ragged else (0, 1, 2)
+
+    def masks(self, keys: int) -> bool:
+        """True where tiles of `keys` keys may hold some that take no part."""
+        return self.causal or self.ragged or not divides(keys, self.keys, self.dispatch)
+
+    def n_keys(self, dk: DispatchKernel, batch: Val) -> Val:
+        """How many keys of a batch take part, in i32."""
+        k, stored = dk.k, dk.size(self.keys, "i32")
+        if not self.ragged:
+            return stored
+        t = self.dispatch.operands[3]
+        length = dk.load_raw(dk.address("operand", 3, [batch]), t.dtype, 0, t.type.bytes)
+        return k.max(k.cast(k.min(length, k.cast(stored, t.dtype)), "i32"), 0)
 
     @property
     def domain(self) -> tuple[Dim, ...]:
@@ -106,6 +126,7 @@ def attention_problem(dispatch: Dispatch) -> AttentionProblem:
         matrix(1, keys, depth, k.strides[2], k.strides[3], k.strides[:2]),
         matrix(2, depth_v, keys, v.strides[3], v.strides[2], v.strides[:2]),
         group, packed, float(dispatch.attr("scale")), bool(dispatch.attr("causal", False)) and not packed,
+        bool(dispatch.attr("ragged", False)),
     )  # fmt: skip
 
 
@@ -122,12 +143,12 @@ def score(
 
 def tiled_launch(p: AttentionProblem, rows: int, splits: int, threads: int, shared_bytes: int) -> KernelLaunch:
     """The launch of a kernel whose blocks take tiles of `rows` rows, heads, and batches times splits."""
-    own = tuple(BufferArg("operand", i) for i in range(3))
+    own = tuple(BufferArg("operand", i) for i in p.own)
     if splits > 1:
-        loaded = (BufferArg("operand", i) for i in region_operands(p.dispatch.regions[:1]) if i > 2)
+        loaded = (BufferArg("operand", i) for i in region_operands(p.dispatch.regions[:1]) if i not in p.own)
         rest: tuple[BufferArg, ...] = (*loaded, BufferArg("workspace"))
     else:
-        rest = region_buffers(p.dispatch, skip=(0, 1, 2))
+        rest = region_buffers(p.dispatch, skip=p.own)
     return KernelLaunch(
         symbol_of(p.dispatch),
         (dims.ceildiv(p.rows, rows), p.heads, p.batch * splits),

@@ -231,7 +231,7 @@ class _Attention:
         self.k_lines = Lines(self.tiles.k, self.lane, s.across, self.thread_keys)
         self.chunks_v = self.tiles.v.chunks
         self.thread_chunks = -(-self.chunks_v // s.across)
-        self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
+        self.n_rows = dk.size(p.rows, "i32")
         self.folded = p.plain_scores
 
     def _copy(self, x: Matrix, shape: TileShape, thread: Val) -> TileCopy:
@@ -246,6 +246,7 @@ class _Attention:
         self.head, z = k.block_id(1), k.block_id(2)
         self.batch = z // s.splits if s.splits > 1 else z
         split = z % s.splits if s.splits > 1 else k.const(0, "i32")
+        self.n_keys = p.n_keys(self.dk, self.batch)
         self.rows = [m0 + self.group + i * s.groups for i in range(s.thread_rows)]
         self.positions = [p.position(k, self.batch, self.head, k.min(r, self.n_rows - 1)) for r in self.rows]
         self.kv_position = [self.batch, p.kv_head(self.head)]
@@ -254,8 +255,7 @@ class _Attention:
 
         # Tiles of keys: those of this split, up to what causality leaves for the block's last row; the first ones need no mask.
         tiles = (self.n_keys + (s.keys - 1)) // s.keys
-        exact = divides(s.keys, p.keys, p.dispatch)
-        plain = tiles if exact else self.n_keys // s.keys
+        plain = self.n_keys // s.keys if p.masks(s.keys) else tiles
         if p.causal:
             shift = self.n_keys - self.n_rows
             tiles = k.min(tiles, k.max((m0 + (s.rows + s.keys - 1) + shift).sdiv(s.keys), 0))
@@ -278,7 +278,7 @@ class _Attention:
             [zero] * (s.thread_rows * self.thread_chunks * WIDE),
         ]  # fmt: skip
         state = self.loop(begin, plain, tiles, state, masked=False)
-        if p.causal or not exact:
+        if p.masks(s.keys):
             state = self.loop(plain, tiles, tiles, state, masked=True)
         _, maximum, total, acc = state
         total = [k.warp_reduce(lambda x, y: x + y, t, s.across) for t in total]
@@ -384,7 +384,7 @@ class _Attention:
         """The dispatch's score of products, and minus infinity where a key does not take part."""
         k, p, count = self.k, self.p, self.thread_keys
         low = k.const(float("-inf"), "f32")
-        shift = self.n_keys - self.n_rows
+        shift, stored = self.n_keys - self.n_rows, self.dk.size(p.keys, "i32")
         out = []
         for i, (row, position) in enumerate(zip(self.rows, self.positions, strict=True)):
             last = k.min(self.n_keys - 1, row + shift) if p.causal else self.n_keys - 1
@@ -392,7 +392,7 @@ class _Attention:
                 col = first + self.lane + j * self.s.across
                 x = acc[i * count + j]
                 if not self.folded:
-                    x = score(self.dk, p, x, position, k.min(col, self.n_keys - 1) if masked else col, 0)
+                    x = score(self.dk, p, x, position, k.min(col, stored - 1) if masked else col, 0)
                 out.append(k.select(col <= last, x, low) if masked else x)
         return out
 

@@ -55,6 +55,7 @@ class SoftmaxRows:
         p: the attention.
         batch, head: of the product.
         first: the thread's first row.
+        n_keys: how many keys of the batch take part.
         blocks: of 16 rows.
         columns: keys of a tile, in eights; `columns_v`: elements of a value, in eights.
         lane: of the warp.
@@ -62,14 +63,14 @@ class SoftmaxRows:
     """
 
     def __init__(
-        self, dk: DispatchKernel, p: AttentionProblem, batch: Val, head: Val, first: Val, blocks: int, columns: int,
-        columns_v: int, lane: Val, tile: int,
+        self, dk: DispatchKernel, p: AttentionProblem, batch: Val, head: Val, first: Val, n_keys: Val, blocks: int,
+        columns: int, columns_v: int, lane: Val, tile: int,
     ) -> None:  # fmt: skip
         self.dk, self.k, self.p = dk, dk.k, p
         self.batch, self.head, self.lane = batch, head, lane
         self.blocks, self.columns, self.columns_v, self.tile = blocks, columns, columns_v, tile
         k = self.k
-        self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
+        self.n_keys, self.n_rows = n_keys, dk.size(p.rows, "i32")
         self.rows = [first + 8 * i for i in range(2 * blocks)]
         self.positions = [p.position(k, batch, head, k.min(r, self.n_rows - 1)) for r in self.rows]
 
@@ -83,7 +84,7 @@ class SoftmaxRows:
         k, p = self.k, self.p
         acc = list(acc)
         low = k.const(float("-inf"), "f32")
-        even = divides(2, p.keys, p.dispatch)
+        even, stored = divides(2, p.keys, p.dispatch), self.dk.size(p.keys, "i32")
         shift = self.n_keys - self.n_rows
         for i in range(self.blocks):
             for half in range(2):
@@ -95,10 +96,10 @@ class SoftmaxRows:
                     x = acc[at : at + 2]
                     if not p.plain_scores:
                         if even:
-                            where = k.min(col, self.n_keys - 2) if masked else col
+                            where = k.min(col, stored - 2) if masked else col
                             x = k.elements(score(self.dk, p, k.vector(x), position, where, 2))
                         else:
-                            places = [k.min(col + e, self.n_keys - 1) if masked else col + e for e in range(2)]
+                            places = [k.min(col + e, stored - 1) if masked else col + e for e in range(2)]
                             x = [score(self.dk, p, y, position, c, 0) for y, c in zip(x, places, strict=True)]
                     if masked:
                         x = [k.select(col + e <= last, y, low) for e, y in enumerate(x)]

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from ingot import dims
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem
 from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows
-from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, divides, region_buffers, symbol_of
+from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, region_buffers, symbol_of
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.mma_table import MmaRow, find_row
 from ingot.compiler.codegen.values import Val
-from ingot.kernel_plan import KernelLaunch, TensorMapArg
+from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import Target
 
 SWIZZLE = 128
@@ -88,9 +88,10 @@ def plan_attention_wgmma(p: AttentionProblem, target: Target, s: WgmmaAttentionS
     if shared > target.shared_bytes:
         return None
     buffers: tuple[TensorMapArg, ...] = tuple(m for m in maps if m is not None)
+    lengths = [BufferArg("operand", i) for i in p.own[3:]]
     launch = KernelLaunch(
         symbol_of(p.dispatch), (dims.ceildiv(p.rows, s.rows), p.heads, p.batch),
-        (*buffers, *region_buffers(p.dispatch, skip=(0, 1, 2))), (s.threads, 1, 1),
+        (*buffers, *lengths, *region_buffers(p.dispatch, skip=p.own)), (s.threads, 1, 1),
         shared_bytes=shared, flops=p.flops,
     )  # fmt: skip
     return WgmmaAttentionPlan(s, row, launch)
@@ -129,8 +130,8 @@ class _Attention:
         self.map_q, self.map_k, self.map_v = dk.maps[:3]
         self.shared = k.dynamic_shared(ATOM)
         self.at = _offsets(p, self.s)
-        self.n_keys, self.n_rows = dk.size(p.keys, "i32"), dk.size(p.rows, "i32")
-        self.masks = p.causal or not divides(self.s.keys, p.keys, p.dispatch)
+        self.n_rows = dk.size(p.rows, "i32")
+        self.masks = p.masks(self.s.keys)
 
     def barrier(self, number: int, stage: Val | int = 0) -> Val:
         """Barrier 0: queries have arrived. 1, 2: keys full, empty; 3, 4: values full, empty; one for each stage."""
@@ -158,6 +159,7 @@ class _Attention:
             tile = (k.grid_dim(0) - 1) - tile
         self.m0 = tile * s.rows
         self.head, self.batch = k.block_id(1), k.block_id(2)
+        self.n_keys = p.n_keys(self.dk, self.batch)
         tiles = (self.n_keys + (s.keys - 1)) // s.keys
         plain = self.n_keys // s.keys if self.masks else tiles
         if p.causal:
@@ -218,7 +220,9 @@ class _Attention:
         local = thread & 127
         lane = local & 31
         first = self.m0 + (consumer << 6) + ((local >> 5) << 4) + (lane >> 2)
-        rows = SoftmaxRows(self.dk, p, self.batch, self.head, first, 1, s.keys // 8, p.depth_v // 8, lane, s.rows)
+        rows = SoftmaxRows(
+            self.dk, p, self.batch, self.head, first, self.n_keys, 1, s.keys // 8, p.depth_v // 8, lane, s.rows
+        )
         self.rows, self.local = rows, local
         self.q_descriptor = self.descriptor(self.shared + (consumer << 6) * SWIZZLE, ATOM)
         self.k_descriptor = self.descriptor(self.shared + self.at["k"], ATOM)

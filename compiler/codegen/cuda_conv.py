@@ -148,15 +148,17 @@ def _fetching(c: ConvProblem, target: Target, e: Estimate) -> Estimate:
     return replace(e, seconds=max(e.seconds, cuda_matmul.LAUNCH_SECONDS + nbytes / (1.75 * facts(target).bandwidth)))
 
 
-def _has_registers(s: MmaSchedule) -> bool:
-    """Whether the positions of the windows that a thread gathers fit beside its accumulators: four where a warp has 64 x 64."""
-    return s.tile_m <= 128 and (s.warp_m * s.warp_n < 64 * 64 or s.tile_m <= 16 * s.warps)
+def _has_registers(s: MmaSchedule, target: Target) -> bool:
+    """Whether the positions of the windows that a thread gathers fit beside its accumulators: four where a warp has 64 x 64, or
+    where what is gathered passes through registers."""
+    few = s.tile_m <= 16 * s.warps
+    return s.tile_m <= 128 and (few or (target.cp_async and s.warp_m * s.warp_n < 64 * 64))
 
 
 def estimates(c: ConvProblem, target: Target) -> list[Estimate]:
     """Estimates of all schedules with tensor cores that fit."""
     streams = isinstance(c.gemm.m, int)
-    mma = (e for e in mma_schedules(typical(c.gemm), target, streams) if _has_registers(e.schedule))
+    mma = (e for e in mma_schedules(typical(c.gemm), target, streams) if _has_registers(e.schedule, target))
     return [*im2col_schedules(c, target), *wgmma_schedules(c, target), *mma]
 
 

@@ -40,6 +40,7 @@ from ingot.compiler.codegen.cuda_staged_weights import (
     PackedWeights,
     StagedWeights,
     TransposedBytes,
+    packed_bytes,
     raw_matrix,
     raw_shape,
     suits_stages,
@@ -51,7 +52,7 @@ from ingot.compiler.codegen.values import Val
 from ingot.cuda_targets import facts
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.target import Target
-from ingot.weight_packing import TILE_BYTES, TILE_COLUMNS, tile_k
+from ingot.weight_packing import LANE_BYTES, TILE_BYTES, TILE_COLUMNS, tile_k
 
 _Weights = StagedWeights | PackedWeights | TransposedBytes
 CONSUMERS = 2
@@ -291,8 +292,8 @@ class _Kernel:
             return TransposedBytes(self.k, shape, first, lane & 3), first
         elements, columns = elements_of(self.dk, self.p)[1], [first, first + 1]
         if self.p.packed:
-            tile = consumer * 4 + (local >> 5)
-            return PackedWeights(self.dk, elements, self.row.dtype, columns, tile, lane), first
+            start = (consumer * 4 + (local >> 5)) * packed_bytes(self.p.b.bits) + lane * LANE_BYTES
+            return PackedWeights(self.dk, elements, self.row.dtype, columns[:1], [start]), first
         return StagedWeights(self.dk, elements, self.row.dtype, shape, columns, lane & 3), first
 
     def consume(self, consumer: Val, local: Val) -> None:

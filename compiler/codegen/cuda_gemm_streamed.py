@@ -156,13 +156,19 @@ def streamed_schedules(p: GemmProblem, target: Target, columns: int) -> Iterator
     per_step = lanes.step_bytes
     # Registers hold a batch and the one before it, beside accumulators and, for N-major weights, scales of each column.
     scales = p.b_scales
-    many = not k_major and scales is not None and scales.zero is not None and 0 < scales.block < 2 * lanes.step_k
+    many = False
+    if scales is not None and 0 < scales.block < 2 * lanes.step_k:
+        if lanes.packed:
+            many = (scales.zero is not None or scales.scale.bits > 16) and not target.wgmma  # sm_90a's were timed without
+        else:
+            many = not k_major and scales.zero is not None
     in_flight = 128 if blocks_n == 1 and not many else 64
     depth = max(1, min(in_flight // per_step, p.k // lanes.step_k))
     # Rows are read again by every block: the more there are, the more columns share them.
     across = 1 if not k_major else 1 if p.m <= 2 else 2 if p.m <= 8 else 4
     f = facts(target)
-    while depth:
+    least = 2 if lanes.packed and depth > 1 else 1  # vectors of a column in flight: two, as without packing
+    while depth >= least:
         for parts in (1, 2, 4, 8):
             split = {"cluster": parts} if parts <= target.max_cluster else {"splits": parts}
             s = StreamedSchedule(p.m, lanes, tiles, across, WARPS // across, depth, 1, **split)
@@ -196,16 +202,18 @@ def emit_streamed(module: KernelModule, p: GemmProblem, s: StreamedSchedule, tar
         raise NotImplementedError(f"{s} does not suit {p.a.dtype} and {p.b.dtype} on {target.name}")
     launch = streamed_launch(p, s)
     with dispatch_kernel(module, p.dispatch, launch, min_blocks=s.blocks) as dk:
-        _StreamedKernel(dk, p, s, row).emit()
+        _StreamedKernel(dk, p, s, row, target).emit()
     return launch
 
 
 class _StreamedKernel:
-    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: StreamedSchedule, row: MmaRow) -> None:
+    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: StreamedSchedule, row: MmaRow, target: Target) -> None:
         assert isinstance(p.k, int), p.k
         self.dk, self.k, self.p, self.s, self.row, self.size_k = dk, dk.k, p, s, row, p.k
         self.rows, weights = elements_of(dk, p)
-        self.weights = WeightFragments(dk, weights, s.lanes, row.dtype, s.tiles, s.depth, p.k)
+        # Wider reads of scales and writes of sums: not on sm_90a, whose kernels were timed without.
+        self.wide = s.lanes.packed and not target.wgmma
+        self.weights = WeightFragments(dk, weights, s.lanes, row.dtype, s.tiles, s.depth, p.k, self.wide)
         self.blocks_n = -(-s.rows // 8)
         self.shared = dk.k.dynamic_shared(128)
         self.batches = s.batches(p.k)
@@ -325,7 +333,7 @@ class _StreamedKernel:
                     b = [k.elements(k.load(x + offset, k.vector_of("i32", 4), align=16)) for x in starts]
                 group = self.weights.groups()[step, chunk]
                 if read and group not in prepared:  # at its use: a scale takes two registers for each column
-                    prepared = {group: self.weights.prepare([read[group]])[0]}
+                    prepared = {group: self.weights.prepared(read, group)}
                 registers = self.weights.chunk(words[step], prepared, step, chunk)
                 for half in range(2):
                     for t in range(s.tiles):
@@ -353,8 +361,13 @@ class _StreamedKernel:
                         line = 8 * n + 2 * quad + e
                         with k.if_(True if s.rows % 8 == 0 else line < s.rows):
                             for t in range(s.tiles):
-                                for half in range(2):
-                                    x = acc[4 * (t * self.blocks_n + n) + 2 * half + e]
+                                two = [acc[4 * (t * self.blocks_n + n) + 2 * half + e] for half in range(2)]
+                                if self.wide:  # neighbours
+                                    place = mine + ((line * pitch + s.lanes.column(t, 0, group)) << 2)
+                                    both = k.vector(two)
+                                    k.store(both if turn == 0 else k.load(place, both.t, align=8) + both, place, align=8)
+                                    continue
+                                for half, x in enumerate(two):
                                     place = mine + ((line * pitch + s.lanes.column(t, half, group)) << 2)
                                     k.store(x if turn == 0 else k.load(place, "f32") + x, place)
         k.barrier()

@@ -9,7 +9,8 @@
     cuda_gemm_block_scale.py  mma.sync with block scales (sm_120a): NVFP4, MXFP4, MXFP8
     cuda_gemm_decoded.py      quantized operands without an instruction, decoded to 16 bits or f32
     cuda_gemm_decoded_registers.py, cuda_gemm_decoded_wgmma.py
-                              the same for quantized weights that registers decode, for mma.sync (sm_80) and wgmma (sm_90a)
+                              the same for quantized weights that registers decode, for mma.sync (sm_80 and later; sm_75 where
+                              they are packed) and wgmma (sm_90a)
     cuda_gemm_streamed.py     few rows and quantized weights: decoded in registers, streamed once
     cuda_gemm_simt.py         fused multiply-adds: exact float32 and float64, and any type
     cuda_gemv.py              few rows: streams B once, from all SMs
@@ -66,7 +67,7 @@ from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
-from ingot.cuda_targets import facts
+from ingot.cuda_targets import WHOLE_SM_TFLOPS, facts
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import KernelLaunch, KernelPlan
@@ -96,8 +97,15 @@ class Estimate:
 
 
 def tensor_core_seconds(
-    p: GemmProblem, target: Target, tile: tuple[int, int], splits: int, blocks: int, efficiency: float,
-    adding: float | None = None, turns: float = 0.0, reach: float = 0.85,
+    p: GemmProblem,
+    target: Target,
+    tile: tuple[int, int],
+    splits: int,
+    blocks: int,
+    efficiency: float,
+    adding: float | None = None,
+    turns: float = 0.0,
+    reach: float = 0.85,
 ) -> float:
     """Time of a tiled product: waves of tiles at the machine's rate, operands from memory, and the splits' partial sums.
 
@@ -108,7 +116,7 @@ def tensor_core_seconds(
     f = facts(target)
     m, n, k = (max(1, constant(d)) for d in (p.m, p.n, p.k))
     batch = max(1, constant(dims.product(p.batch)))
-    rate = f.tflops * 1e12 * 16 / max(p.a.bits, p.b.bits) * (PROMOTED_SHARE if promotes(p, target) else 1.0)
+    rate = tensor_core_rate(p, target) * (PROMOTED_SHARE if promotes(p, target) else 1.0)
     tiles = math.ceil(m / tile[0]) * math.ceil(n / tile[1]) * batch * splits
     # Tiles of one SM at once share its rate; a lone one does not fill it.
     rounds = turns or math.ceil(tiles / f.sms)
@@ -132,6 +140,14 @@ def tensor_core_seconds(
     return max(busy, memory) + 0.1 * min(compute, memory) + LAUNCH_SECONDS + end + extra
 
 
+def tensor_core_rate(p: GemmProblem, target: Target) -> float:
+    """Operations per second that a GPU's tensor cores do of a product's."""
+    f, bits = facts(target), max(p.a.bits, p.b.bits)
+    if p.acc == "i32":
+        return f.peak("i8")
+    return f.peak("4") if bits == 4 else f.tflops * 1e12 * 16 / bits
+
+
 def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, efficiency: float) -> Estimate | None:
     """The estimate of a schedule as stream-K with `blocks` on each SM; None where tiles fill whole waves, nearly, or sizes are
     not constant."""
@@ -148,8 +164,12 @@ def stream_k_estimate(p: GemmProblem, target: Target, s: Any, blocks: int, effic
 
 
 def wgmma_schedules(
-    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[WgmmaSchedule] = WgmmaSchedule,
-    plan: Callable[[Any], Any] | None = None, beside: float = 0.82,
+    p: GemmProblem,
+    target: Target,
+    tiles: Sequence[WgmmaTile] = WGMMA_TILES,
+    kind: type[WgmmaSchedule] = WgmmaSchedule,
+    plan: Callable[[Any], Any] | None = None,
+    beside: float = 0.82,
 ) -> Iterator[Estimate]:
     """Estimates of all wgmma schedules of a kind that fit.
 
@@ -208,7 +228,10 @@ def cluster_seconds(cluster: int, rows: int, cols: int) -> float:
 
 
 def cluster_schedules(
-    p: GemmProblem, target: Target, tiles: Sequence[WgmmaTile] = WGMMA_TILES, kind: type[ClusterSchedule] = ClusterSchedule,
+    p: GemmProblem,
+    target: Target,
+    tiles: Sequence[WgmmaTile] = WGMMA_TILES,
+    kind: type[ClusterSchedule] = ClusterSchedule,
     plan_of: Callable[[Any], Any] | None = None,
 ) -> Iterator[Estimate]:
     """Estimates of schedules whose clusters share tiles: products of few tiles, as they are and, of few rows, swapped.
@@ -273,6 +296,9 @@ def mma_estimates(
 ) -> Iterator[Estimate]:
     """Estimates of schedules, each with all splits of K (and as stream-K), for operands of `bits` bits in shared memory."""
     steps = max(1, constant(p.k) * bits // 1024)
+    # Small tiles need more bytes for each product: the slower an SM's tensor cores are, the less they wait for them.
+    need = tensor_core_rate(p, target) / facts(target).sms * bits / 16
+    loss = 0.3 if target.wgmma else 0.3 * min(1.0, max(2 / 3, need / (WHOLE_SM_TFLOPS * 1e12)))
     for s in tiles:
         blocks = min(
             target.shared_bytes // (s.stages * s.stage_bytes),
@@ -280,8 +306,17 @@ def mma_estimates(
             4 if s.warps <= 4 else 2,
         )
         area = s.tile_m * s.tile_n
-        share = 0.75 * min(1.0, (area / (128 * 256)) ** 0.3) * (0.65 if target.wgmma else 1.0)
-        share *= 1.0 if s.k_bytes == 128 else 0.9
+        share = 0.75 * min(1.0, (area / (128 * 256)) ** loss) * (1.0 if s.k_bytes == 128 else 0.9)
+        if target.wgmma:
+            share *= 0.65  # beside instructions that read shared memory by themselves
+        else:
+            clamped = not (isinstance(p.m, int) and isinstance(p.n, int))
+            registers = s.registers(clamped=clamped, fetched=not target.cp_async)
+            blocks = target.resident_blocks(32 * s.warps, registers, s.stages * s.stage_bytes)
+            if blocks == 0:  # its registers would spill
+                continue
+            # A warp to each quarter of an SM waits at every barrier.
+            share *= min(1.0, s.warps * blocks / 8) ** 0.1
         for splits in SPLITS:
             if splits > max(1, steps // 4) or (splits > 1 and not isinstance(p.k, int)):
                 break
@@ -298,10 +333,8 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
     """Estimates for operands that are decoded, or that an instruction takes with their scales."""
     found = list(mma_estimates(p, target, p.a.bits, block_scale_schedules(p, target)))
     if not found and decoded_row(p, target) is not None:
-        # Decoding takes registers: beside 64 x 64 accumulators they spill.
-        tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32]
-        for e in mma_estimates(p, target, 16, registers_tiles(p, target, tiles)):
-            found.append(replace(e, schedule=DecodedRegistersSchedule(e.schedule)))
+        tiles = list(_decoded_tiles(target))
+        found += registers_schedules(p, target, tiles)
         for e in mma_estimates(p, target, 16, tiles):
             s = e.schedule
             latency = constant(p.k) * 16 / (8 * s.k_bytes * s.splits) * DECODE_SECONDS + (4e-6 if s.splits > 1 else 1e-6)
@@ -309,6 +342,25 @@ def quantized_schedules(p: GemmProblem, target: Target) -> list[Estimate]:
         if target.wgmma:
             found += decoded_wgmma_schedules(p, target)
     return found or [replace(e, schedule=DecodedSimtSchedule(e.schedule)) for e in simt_schedules(p, target)]
+
+
+def _decoded_tiles(target: Target) -> Iterator[MmaSchedule]:
+    """Tiles that leave registers to decode in: beside 64 x 64 accumulators they spill."""
+    return (s for s in mma_tiles(target) if s.warp_m * s.warp_n <= 64 * 32)
+
+
+def registers_schedules(p: GemmProblem, target: Target, tiles: Iterable[MmaSchedule]) -> Iterator[Estimate]:
+    """Estimates of schedules of mma.sync whose weights are decoded in registers."""
+    for e in mma_estimates(p, target, 16, registers_tiles(p, target, tiles)):
+        yield replace(e, schedule=DecodedRegistersSchedule(e.schedule))
+
+
+def packed_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
+    """Estimates for packed weights, of the one kernel of the target that takes them beside any number of rows."""
+    if target.wgmma:
+        yield from decoded_wgmma_schedules(p, target)
+    else:
+        yield from registers_schedules(p, target, _decoded_tiles(target))
 
 
 def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -394,11 +446,11 @@ def choose(p: GemmProblem, target: Target) -> Any:
     """The schedule with the least estimated time, tensor cores first where they give what the dispatch asks for."""
     columns = constant(p.n) * max(1, constant(dims.product(p.batch)))
     few = isinstance(p.m, int) and p.m <= MAX_ROWS
-    for streamed in streamed_schedules(p, target, columns) if few or not p.packed else ():
+    for streamed in streamed_schedules(p, target, columns) if few or not (p.packed and target.wgmma) else ():
         if few or not list(block_scale_schedules(p, target)):
             return streamed
     if p.packed:
-        packed = list(decoded_wgmma_schedules(p, target))
+        packed = list(packed_schedules(p, target))
         if not packed:
             raise NotImplementedError(f"{target.name} has no kernel for packed {p.b.dtype} and {p.a.dtype} of these strides")
         return min(packed, key=lambda e: e.seconds).schedule
@@ -421,7 +473,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if not decodes(p) and (p.a_scales or p.b_scales or min(p.a.bits, p.b.bits) < 8):
         raise NotImplementedError(f"matmul of {p.a.dtype} and {p.b.dtype} on {target.name}")
     schedule = schedule or choose(p, target)
-    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedWgmmaSchedule):
+    if p.packed and not isinstance(schedule, StreamedSchedule | DecodedRegistersSchedule | DecodedWgmmaSchedule):
         raise NotImplementedError(f"{schedule} reads no packed weights")
     module = KernelModule(target.name, context=ir.Context.current)
     with module:

@@ -1,4 +1,4 @@
-"""The family of `scatter` on NVIDIA GPUs: a copy, then stores at computed places.
+"""The family of `scatter` on NVIDIA GPUs: a copy, unless it is in place, then stores at computed places.
 
 Values that may meet in one place are one thread's, which combines them in order: no atomics, so that sums of floats are the
 same in every run. Values that replace each other are stored by a thread each.
@@ -16,6 +16,7 @@ from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
 from ingot.compiler.codegen.scatter_copy import copy_of_operand
 from ingot.compiler.codegen.values import Val
+from ingot.dialects.layout import IN_PLACE
 from ingot.dialects.mlir import ir
 from ingot.dispatch import Dispatch
 from ingot.kernel_plan import KernelLaunch, KernelPlan
@@ -32,7 +33,9 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     meeting = [] if kind == "set" else [int(a) for a in dispatch.attr("axes")]
     own = [a for a in range(len(domain)) if a not in meeting]
     module = KernelModule(target.name, context=ir.Context.current)
-    copied = cuda_pointwise.emit(copy_of_operand(dispatch), target, module=module)
+    before: tuple[KernelLaunch, ...] = ()
+    if not dispatch.attr(IN_PLACE, False):
+        before = cuda_pointwise.emit(copy_of_operand(dispatch), target, module=module).plan.launches
     count = dims.product(domain[a] for a in own)
     element = dispatch.results[0].type.bytes
     launch = KernelLaunch(
@@ -52,7 +55,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
                 position = [at[a] for a in range(len(domain))]
                 place, value = (dk.region(r, [], position, domain) for r in dispatch.regions)
                 _store(dk, kind, place, value[0])
-    return Emitted(KernelPlan((*copied.plan.launches, launch)), module.module)
+    return Emitted(KernelPlan((*before, launch)), module.module)
 
 
 def _store(dk: DispatchKernel, kind: str, index: list[Val], value: Val) -> None:

@@ -7,7 +7,8 @@ neighbours of the first eight, two of the others, by lane % 4. The order of k is
 - K-major weights of 4 bits: the lanes of a quad read the same eight bytes of a column, and each takes one byte of each word;
 - K-major weights of 8 bits: a lane reads two bytes for each half of an instruction's k;
 - N-major weights: a lane reads neighbouring columns at each of its four k;
-- packed weights (ingot.weight_packing): a lane reads 16 bytes, of all of the tile's k or half of it, and needs no shuffles.
+- packed weights (ingot.weight_packing): a lane reads 16 bytes of two columns, of all of the tile's k or half of it, and needs
+  no shuffles.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from ingot.compiler.codegen.cuda_decode import QuantizedElements
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix, Scales
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel
 from ingot.compiler.codegen.cuda_shared_tile import TileShape, swizzle
-from ingot.compiler.codegen.cuda_weight_fragments import WeightDecoder
+from ingot.compiler.codegen.cuda_weight_decoder import WeightDecoder
 from ingot.compiler.codegen.values import Val
-from ingot.weight_packing import LANE_BYTES, TILE_BYTES, tile_k
+from ingot.weight_packing import LANE_BYTES, TILE_BYTES, TILE_COLUMNS, tile_k
 
 TILE_K = 64  # k of a tile: 128 bytes of the other operand
 STEP_K = 16  # of an instruction
@@ -51,6 +52,18 @@ def raw_shape(x: Matrix, columns: int) -> TileShape:
     return TileShape(columns * x.bits // 8, TILE_K, 8, False)
 
 
+def packed_matrix(x: Matrix) -> Matrix:
+    """Packed weights as bytes: a line is 16 columns, whose tiles follow one another along k."""
+    assert not any(x.batch_strides), x
+    line = x.cols * (TILE_COLUMNS * x.bits // 8)
+    return replace(x, dtype="i8", bits=8, rows=dims.floordiv(x.rows, TILE_COLUMNS), cols=line, row_stride=line)
+
+
+def packed_shape(x: Matrix, columns: int) -> TileShape:
+    """The tile of `columns` columns of packed weights in bytes, as an operand whose rows are lines of `packed_matrix`."""
+    return TileShape(columns // TILE_COLUMNS, TILE_K * TILE_COLUMNS * x.bits // 8, 8, True)
+
+
 def suits_stages(scales: Scales | None) -> bool:
     """True where an instruction's k share their scales, and a tile's are whole blocks, or part of one."""
     block = scales.block if scales is not None else 0
@@ -64,15 +77,20 @@ class _TileDecoder(WeightDecoder):
         dk: the kernel.
         elements: the weights.
         dtype: the 16-bit type to decode to.
-        columns: of this lane, in the tile.
-        together: they are neighbours, whose scales are read together.
+        columns: of this lane, in the tile: the first of each `count` neighbours.
+        count: neighbours, whose scales are read together.
     """
 
     def __init__(
-        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, columns: Sequence[Val], together: bool
+        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, columns: Sequence[Val], count: int
     ) -> None:
-        super().__init__(dk, elements, dtype, len(columns) if together else 1)
-        self.columns = columns[:1] if together else columns
+        super().__init__(dk, elements, dtype, count)
+        self.columns = columns
+
+    def read_runs(self) -> None:
+        """Let scales of a tile's blocks that are neighbours in memory be read at once."""
+        if self.scales is not None:
+            self.run = self.longest_run(self.blocks)
 
     def begin(self, batch: Sequence[Val], first: Val) -> None:
         """Begin with tiles whose first column is `first`, of a batch."""
@@ -90,45 +108,64 @@ class _TileDecoder(WeightDecoder):
         """What `prepare` takes of a tile; of the last k for what lies beyond."""
         if self.scales is None:
             return []
-        last = self.dk.size(self.x.cols, "i32") - 1
         each = TILE_K // self.blocks
-        return [self.read_scales(self.k.min(step * TILE_K + i * each, last)) for i in range(self.blocks)]
+        last = self.dk.size(self.x.cols, "i32") - 1
+        if self.run > 1:
+            last = (self.dk.size(self.scales.scale.cols, "i32") - self.run) * each
+        return [self.read_scales(self.k.min(step * TILE_K + i * each, last)) for i in range(0, self.blocks, self.run)]
 
     def of_step(self, step: int, prepared: Sequence[Any]) -> Any:
         """What `prepare` gave for an instruction's k, or None."""
         return prepared[step * STEP_K * self.blocks // TILE_K] if prepared else None
 
 
+def packed_bytes(bits: int) -> int:
+    """Bytes of a stage's packed weights of 16 columns."""
+    return TILE_BYTES * TILE_K // tile_k(bits)
+
+
 class PackedWeights(_TileDecoder):
-    """A lane's packed weights of tiles that follow one another in shared memory, those of 16 columns first.
+    """A lane's packed weights of stages in shared memory, where the tiles of 16 columns follow one another along k.
 
     Args:
         dk: the kernel.
         elements: the weights.
         dtype: the 16-bit type to decode to.
-        columns: the lane's two, which are neighbours.
-        tile: the number of this warp's 16 columns.
-        lane: of the warp.
+        columns: the first of the lane's two, of each 16 of the warp.
+        starts: where the lane's bytes of their first tiles lie in a stage.
     """
 
     def __init__(
-        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, columns: Sequence[Val], tile: Val, lane: Val
+        self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, columns: Sequence[Val], starts: Sequence[Val]
     ) -> None:
-        super().__init__(dk, elements, dtype, columns, together=True)
+        super().__init__(dk, elements, dtype, columns, 2)
+        self.starts = starts
         self.steps = tile_k(elements.x.bits) // STEP_K  # of a packed tile
-        self.start = tile * (TILE_BYTES * STEPS // self.steps) + lane * LANE_BYTES
+        self.words: list[list[Val]] = []
 
     def registers(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[Val]:
-        """See `StagedWeights.registers`."""
+        """See `StagedWeights.registers`; of the first 16 columns."""
+        return self._registers(tile, step, prepared)[0]
+
+    def pairs_of(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[tuple[Val, Val]]:
+        """See `StagedWeights.pairs_of`."""
+        return [(x[c], x[2 + c]) for x in self._registers(tile, step, prepared) for c in range(2)]
+
+    def _registers(self, tile: Val, step: int, prepared: Sequence[Any]) -> list[list[Val]]:
+        """For each 16 columns the pairs of an instruction's k: of both columns for its first half, then for the other."""
         k = self.k
         if step % self.steps == 0:
-            at = tile + (self.start + step // self.steps * TILE_BYTES)
-            self.words = k.elements(k.load(at, k.vector_of("i32", LANE_BYTES // 4), align=LANE_BYTES))
+            places = [tile + (start + step // self.steps * TILE_BYTES) for start in self.starts]
+            kind = k.vector_of("i32", LANE_BYTES // 4)
+            self.words = [k.elements(k.load(at, kind, align=LANE_BYTES)) for at in places]
         each = LANE_BYTES // (4 * self.steps)
-        mine = self.words[step % self.steps * each :][:each]
         of = self.of_step(step, prepared)
-        scales = list(of[0]) if of else [None, None]
-        return [pair for word in mine for pair in self.pairs(word, scales * (2 // each))]
+        out = []
+        for i, words in enumerate(self.words):
+            scales = list(of[i]) if of else [None, None]
+            mine = words[step % self.steps * each :][:each]
+            out.append([pair for word in mine for pair in self.pairs(word, scales * (2 // each))])
+        return out
 
 
 class StagedWeights(_TileDecoder):
@@ -147,7 +184,10 @@ class StagedWeights(_TileDecoder):
         self, dk: DispatchKernel, elements: QuantizedElements, dtype: str, shape: TileShape, columns: Sequence[Val], quad: Val
     ) -> None:
         self.k_major = elements.x.major == "col"
-        super().__init__(dk, elements, dtype, columns, together=not self.k_major)
+        if self.k_major:
+            super().__init__(dk, elements, dtype, columns, 1)
+        else:
+            super().__init__(dk, elements, dtype, columns[:1], len(columns))
         self.shape = shape
         k, bits = self.k, elements.x.bits
         if self.k_major:

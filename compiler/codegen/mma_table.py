@@ -191,7 +191,7 @@ MMA_ROWS: tuple[MmaRow, ...] = (
     MmaRow("wgmma.m64k32.s8", "wgmma", 64, 256, 32, "i8", "s8", "i32", 90, 8, tag="IGMMA", on_hardware=True),
     MmaRow("wgmma.m64k32.u8", "wgmma", 64, 256, 32, "i8", "u8", "i32", 90, 8, tag="IGMMA"),
     MmaRow("wgmma.m64k32.e4m3", "wgmma", 64, 256, 32, "f8E4M3FN", "e4m3", min_sm=90, tag="QGMMA", on_hardware=True, **_F8),
-    MmaRow("wgmma.m64k32.e5m2", "wgmma", 64, 256, 32, "f8E5M2", "e5m2", min_sm=90, tag="QGMMA", **_F8),
+    MmaRow("wgmma.m64k32.e5m2", "wgmma", 64, 256, 32, "f8E5M2", "e5m2", min_sm=90, tag="QGMMA", on_hardware=True, **_F8),
 )  # fmt: skip
 MMA_BY_NAME = {row.name: row for row in MMA_ROWS}
 

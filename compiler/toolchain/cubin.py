@@ -50,12 +50,12 @@ def assemble(
             log = bytearray(nvjitlink.get_error_log_size(handle))
             nvjitlink.get_error_log(handle, log)
             text = log.rstrip(b"\0").decode(errors="replace").strip() or str(error)
-            path = _leave_reproducer(ptx, name, reproducer_dir)
-            raise CompileError(
-                f"nvJitLink refused the PTX: {text}",
-                node=name,
-                cure=f"repeat with: ptxas -arch={target} -O{level} {path} -o /dev/null",
-            ) from error
+            try:
+                path = _leave_reproducer(ptx, name, reproducer_dir)
+                cure = f"repeat with: ptxas -arch={target} -O{level} {path} -o /dev/null"
+            except OSError as e:  # no place for it
+                cure = f"report it; the PTX could not be kept: {e.strerror}"
+            raise CompileError(f"nvJitLink refused the PTX: {text}", node=name, cure=cure) from error
         cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
         nvjitlink.get_linked_cubin(handle, cubin)
         return bytes(cubin)

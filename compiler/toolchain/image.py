@@ -6,8 +6,7 @@ Nothing outside the image is
 referenced: an undefined symbol other than the three that LLVM inserts by itself (`memcpy`, `memmove`, `memset`), which
     are linked in, is an error.
 
-ELF structures follow the System V ABI, AMD64 supplement: https://gitlab.com/x86-psABIs/x86-64-ABI (Elf64_Ehdr,
-Elf64_Shdr, Elf64_Sym, Elf64_Rela).
+Relocations follow the System V ABI, AMD64 supplement: https://gitlab.com/x86-psABIs/x86-64-ABI (Elf64_Rela).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import struct
 from dataclasses import dataclass
 from functools import cache
 
+from ingot.compiler.toolchain.elf import SHT_NOBITS, SHT_PROGBITS, SHT_RELA, ElfFile, Section
 from ingot.errors import CompileError
 
 
@@ -31,64 +31,29 @@ class Image:
 
 # Elf64_Rela types that do not depend on where the image is mapped.
 _R_PC64, _R_PC32, _R_PLT32 = 24, 2, 4
-_SHT_PROGBITS, _SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS = 1, 2, 4, 8
 _SHF_ALLOC, _SHF_WRITE = 2, 1
 _SKIPPED_SECTIONS = (".eh_frame", ".note", ".comment")  # unwinding and notes: nothing here throws
 
 
-@dataclass
-class _Section:
-    name: str
-    type: int
-    flags: int
-    offset: int
-    size: int
-    link: int
-    info: int
-    align: int
-    address: int = -1
-
-
-@dataclass(frozen=True)
-class _Symbol:
-    name: str
-    section: int
-    value: int
-    binding: int
-    kind: int
-
-
-class _Object:
+class _Object(ElfFile):
     """The parts of an ELF64 relocatable object that linking needs."""
 
     def __init__(self, data: bytes) -> None:
-        if data[:6] != b"\x7fELF\x02\x01" or struct.unpack_from("<HH", data, 16) != (1, 62):
+        try:
+            super().__init__(data)
+        except ValueError:
+            self.machine = 0
+        if (self.machine, self.type) != (62, 1):
             raise CompileError("the code generator's output is not an x86-64 ELF object")
-        self.data = data
-        (table,) = struct.unpack_from("<Q", data, 40)
-        size, count, names = struct.unpack_from("<HHH", data, 58)
-        rows = [struct.unpack_from("<IIQQQQIIQQ", data, table + i * size) for i in range(count)]
-        strings = rows[names][4]
-        self.sections = [_Section(self._string(strings + r[0]), r[1], r[2], r[4], r[5], r[6], r[7], max(1, r[8])) for r in rows]
-        self.symbols: list[_Symbol] = []
-        for section in self.sections:
-            if section.type == _SHT_SYMTAB:
-                base = self.sections[section.link].offset
-                for i in range(section.size // 24):
-                    name, info, _, index, value, _ = struct.unpack_from("<IBBHQQ", data, section.offset + 24 * i)
-                    self.symbols.append(_Symbol(self._string(base + name), index, value, info >> 4, info & 15))
 
-    def _string(self, offset: int) -> str:
-        return self.data[offset : self.data.index(b"\0", offset)].decode()
-
-    def kept(self) -> list[_Section]:
+    def kept(self) -> list[Section]:
         """Sections that go into the image."""
         return [
             s
             for s in self.sections
             if s.flags & _SHF_ALLOC
             and s.size
-            and s.type in (_SHT_PROGBITS, _SHT_NOBITS)
+            and s.type in (SHT_PROGBITS, SHT_NOBITS)
             and not s.name.startswith(_SKIPPED_SECTIONS)
         ]
 
@@ -169,25 +134,20 @@ def link(data: bytes) -> Image:
     exported: dict[str, int] = {}
     for o in objects:
         for section in o.kept():
-            if section.type == _SHT_PROGBITS:
-                out[section.address : section.address + section.size] = data_of(o, section)
+            if section.type == SHT_PROGBITS:
+                out[section.address : section.address + section.size] = o.contents(section)
         for symbol in o.symbols:
             if symbol.section and symbol.section < 0xFF00 and symbol.binding == 1 and symbol.kind == 2:
                 exported[symbol.name] = o.sections[symbol.section].address + symbol.value
     for o in objects:
         for section in o.sections:
-            if section.type == _SHT_RELA and o.sections[section.info].address >= 0:
+            if section.type == SHT_RELA and o.sections[section.info].address >= 0:
                 _relocate(o, section, out, exported)
     own = {s.name for s in objects[0].symbols if s.section and s.binding == 1 and s.kind == 2}
     return Image(bytes(out), {name: offset for name, offset in sorted(exported.items()) if name in own})
 
 
-def data_of(o: _Object, section: _Section) -> bytes:
-    """A section's bytes in the object file."""
-    return o.data[section.offset : section.offset + section.size]
-
-
-def _relocate(o: _Object, table: _Section, out: bytearray, exported: dict[str, int]) -> None:
+def _relocate(o: _Object, table: Section, out: bytearray, exported: dict[str, int]) -> None:
     target = o.sections[table.info]
     for i in range(table.size // 24):
         offset, info, addend = struct.unpack_from("<QQq", o.data, table.offset + 24 * i)

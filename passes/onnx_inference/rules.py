@@ -162,7 +162,8 @@ class Node:
         try:
             size, guard = self.facts.equal(a, b, self._message(what))
         except ShapeConflict as e:
-            raise self.fail(f"{what}: {e}", "correct the model's shapes") from None
+            text = what if str(e) in what else f"{what}: {e}"
+            raise self.fail(text, "correct the model's shapes") from None
         self.guards += [guard] if guard else []
         return size
 
@@ -174,7 +175,8 @@ class Node:
         try:
             guard = self.facts.at_most(a, b, self._message(what))
         except ShapeConflict as e:
-            raise self.fail(f"{what}: {e}", "correct the model's shapes") from None
+            text = what if str(e) in what else f"{what}: {e}"
+            raise self.fail(text, "correct the model's shapes") from None
         self.guards += [guard] if guard else []
 
     def reads(self, size: Dim, count: int, result: Sequence[Dim], what: str) -> None:

@@ -33,6 +33,10 @@ def _attention(node: Node) -> list[Tensor]:
     if node.has(4):
         past = node.input(4).shape[2]
     total = past + steps
+    if node.has(6):
+        if node.has(4):
+            raise node.fail("nonpad_kv_seqlen beside past_key is not supported", "append by TensorScatter, or leave out one")
+        node.equal(node.input(6).shape[0], batch, "nonpad_kv_seqlen is not one number a sequence")
     if node.has(3):
         mask = node.input(3).shape
         if is_short(mask, total):

@@ -31,7 +31,7 @@ class GraphBuilder:
 
     Args:
         block: the function's body.
-        weights: a weight store (`add_constant(name, array) -> name`), or None where there is none.
+        weights: a weight store (`add_array(name, array, made=True) -> name`), or None where there is none.
     """
 
     def __init__(self, block: ir.Block, weights: Any) -> None:
@@ -147,10 +147,10 @@ class GraphBuilder:
         return TypedValue(op.results[0], type, shape)
 
     def array(self, array: np.ndarray, type: OnnxType) -> TypedValue:
-        """A constant array, added to the weight store under the node's name; no parameter of the model."""
+        """A constant array, added to the weight store under the node's name."""
         if self._weights is None:
             raise CompileError("a constant tensor needs a weight store", node=self.node, cure="compile from an ONNX model")
-        name = self._weights.add_constant(self.node or "constant", array)
+        name = self._weights.add_array(self.node or "constant", array, made=True)
         return self.weight(name, type, array.shape)
 
     def reinterpreted(self, x: Source, type: OnnxType, shape: Sequence[Dim]) -> TypedValue:

@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ingot import dims
 from ingot.dims import Dim
 from ingot.passes.onnx_inference.microsoft_attention import group_query_sizes, qkv_sizes
+from ingot.passes.onnx_lowering.graph_builder import INT64
 from ingot.passes.onnx_lowering.linear import matmul
 from ingot.passes.onnx_lowering.lowering import Lowering, lowering
 from ingot.passes.onnx_lowering.reductions import affine
@@ -30,7 +32,9 @@ class _Score:
         mask: holds for keys that count; others get `filter` added.
         causal: later positions than the query's own are not seen.
         window: nor are those this many and more before it; none where None.
-        past: keys before the first query's own.
+        past: keys before the first query's own, where `lengths` does not say.
+        lengths: [B], how many keys of each batch count, of which the queries' own are the last; all where None.
+        queries: how many there are, where `lengths` are given.
     """
 
     low: Lowering
@@ -41,6 +45,8 @@ class _Score:
     causal: bool = False
     window: int | None = None
     past: Dim = 0
+    lengths: TypedValue | None = None
+    queries: Dim = 0
 
     def __call__(self, b: RegionBuilder, s: Scalar) -> Scalar:
         s = capped(b, s, self.softcap)
@@ -49,7 +55,8 @@ class _Score:
         for counts in self.mask:
             s = b.select(counts(b), s, b.addf(s, b.like(self.filter, s)))
         if self.causal or self.window is not None:
-            ahead = b.subi(b.index(3), b.addi(b.index(2), b.dim(self.past)))
+            own = b.addi(b.index(2), first_position(b, self.past, self.lengths, self.queries))
+            ahead = b.subi(b.index(3), own)
             if self.causal:
                 s = b.select(b.cmpi_sle(ahead, b.const(0, "i64")), s, b.like(-math.inf, s))
             if self.window is not None:
@@ -67,7 +74,12 @@ class _Score:
             scale = 1 / math.sqrt(size)
         at_end = self.causal and self.past == k.shape[2] - q.shape[2]
         self.causal = self.causal and not at_end
-        return attention(self.low, q, k, v, scale, self, causal=at_end, finish=finish)
+        return attention(self.low, q, k, v, scale, self, causal=at_end, lengths=self.lengths, finish=finish)
+
+
+def first_position(b: RegionBuilder, past: Dim, lengths: TypedValue | None, length: Dim) -> Scalar:
+    """Where a batch's (axis 0 of the domain) first of `length` queries stands among its keys; see `_Score`."""
+    return b.dim(past) if lengths is None else b.subi(b.load_at(lengths, [b.index(0)]), b.dim(length))
 
 
 def _padding(low: Lowering, i: int, batch: Dim) -> list[Condition]:
@@ -174,12 +186,13 @@ def _unpacked(low: Lowering, x: TypedValue, count: int) -> list[TypedValue]:
 
 @lowering("com.microsoft.GroupQueryAttention")
 def _group_query_attention(low: Lowering) -> list[Source | None]:
-    """Sequences of a batch have one length once there is a cache: where `seqlens_k` says otherwise, the result is NaN.
+    """The new positions of sequence b are those from seqlens_k[b] + 1 - S on, or from 0 where that is negative: a first call,
+    in which causality hides the padding of shorter sequences (gqa_attention_base.h of ONNX Runtime, ConcatStateChunkGQA).
 
-    (ONNX Runtime writes the new positions of sequence b from seqlens_k[b] + 1 - S on, lets its queries see keys up to their own
-    position there, and leaves zeros behind the sequence's end: gqa_attention_base.h, ConcatStateChunkGQA. A cache that is
-    appended to in place would need a store at rows that data decide, which no operation has. In a first call all begin at 0,
-    and the ends of shorter sequences are hidden by causality.)
+    All are appended behind the cache first, where most belong, and where a cache that grows in place has them at no cost. In a
+    batch of several sequences they are then copied to where each ends; what stays behind a sequence's end is copies of its new
+    positions, which nothing reads (ONNX Runtime leaves zeros there). A length that does not fit the cache, or one that is
+    shorter than it in a batch of one, gives NaN.
     """
     if len(low.used) > 3 and low.used[3]:
         raise low.fail("output output_qk is not supported", "export the model without it")
@@ -194,12 +207,18 @@ def _group_query_attention(low: Lowering) -> list[Source | None]:
         starts: list[Dim] = [0, counts[0], counts[0] + counts[1]]
         parts = [low.build.slice_axis(q, 2, s, n) for s, n in zip(starts, counts, strict=True)]
     q, k, v = (split_heads(low, x, h) for x, h in zip(parts, (heads, kv_heads, kv_heads), strict=True))
+    batch, length = q.shape[0], q.shape[2]
+    stated = low.tensor(5)
+    lengths = None if past == 0 or batch == 1 else _lengths_within(low, stated, length, past + length)
     if low.attr("do_rotary"):
         cos, sin = low.tensor(7), low.tensor(8)
         ids = low.source(9) if low.has(9) else None
 
         def place(b: RegionBuilder) -> list[Scalar]:
-            at = b.addi(b.index(2), b.dim(past)) if ids is None else b.load_at(ids, [b.index(0), b.index(2)])
+            if ids is None:
+                at = b.addi(b.index(2), first_position(b, past, lengths, length))
+            else:
+                at = b.load_at(ids, [b.index(0), b.index(2)])
             return [b.wrapped_index(at, cos.shape[0])]
 
         turned = _rotated_elements(low, cos)
@@ -207,20 +226,51 @@ def _group_query_attention(low: Lowering) -> list[Source | None]:
         q, k = (rotary(low, x, cos, sin, turned, place, interleaved=interleaved) for x in (q, k))
     if low.has(3):
         k, v = appended(low, low.tensor(3), k), appended(low, low.tensor(4), v)
+    if lengths is not None:
+        k, v = _at_their_ends(low, k, past, lengths), _at_their_ends(low, v, past, lengths)
     window = low.attr("local_window_size")
     score = _Score(
         low, softcap=low.attr("softcap"), bias=low.optional(10), causal=True,
-        window=window if window > 0 else None, past=past,
+        window=window if window > 0 else None, past=past, lengths=lengths, queries=length,
     )  # fmt: skip
-    lengths = low.build.reshape(low.source(5), (q.shape[0], 1, 1, 1))
+    ends = low.build.reshape(stated, (batch, 1, 1, 1))
 
     def finish(b: RegionBuilder, y: Scalar) -> Scalar:
-        before = b.dim(past)
-        whole = b.cmpi_eq(b.addi(b.to_index(b.load(lengths)), b.const(1, "i64")), b.dim(k.shape[2]))
-        fits = b.ori(whole, b.cmpi_eq(before, b.const(0, "i64")))
+        end, stored = b.addi(b.to_index(b.load(ends)), b.const(1, "i64")), b.dim(k.shape[2])
+        fits = b.ori(b.cmpi_eq(end, stored), b.cmpi_eq(b.dim(past), b.const(0, "i64")))
+        if batch != 1:
+            fits = b.ori(fits, b.andi(b.cmpi_slt(end, stored), b.cmpi_ne(b.dim(batch), b.const(1, "i64"))))
         return b.select(fits, y, b.like(math.nan, y))
 
     return [merge_heads(low, score.attend(q, k, v, None if past == 0 else finish)), k, v]
+
+
+def _lengths_within(low: Lowering, stated: TypedValue, least: Dim, most: Dim) -> TypedValue:
+    """The lengths [B] of sequences, new positions included, of `seqlens_k`, which is one less; at least the new positions, and
+    at most what is stored."""
+    ends = low.build.reshaped(stated, (stated.shape[0],))
+
+    def body(b: RegionBuilder) -> Scalar:
+        end = b.addi(b.to_index(b.load(ends)), b.const(1, "i64"))
+        return b.maxsi(b.minsi(end, b.dim(most)), b.dim(least))
+
+    return low.build.pointwise(INT64, ends.shape, body)
+
+
+def _at_their_ends(low: Lowering, cache: TypedValue, past: Dim, lengths: TypedValue) -> TypedValue:
+    """A cache [B, H, T, D] whose positions from `past` on are copied to each sequence's last ones, where there are several.
+
+    (In a batch of one they lie there: the copy has no elements then, and is not launched.)
+    """
+    batch, heads, stored, size = cache.shape
+    steps = stored - past
+    new = low.build.slice(cache, [0, 0, past, 0], (dims.select(batch, 1, 0, batch), heads, steps, size))
+
+    def place(b: RegionBuilder) -> list[Scalar]:
+        at = b.addi(first_position(b, past, lengths, steps), b.index(2))
+        return [b.index(0), b.index(1), at, b.index(3)]
+
+    return low.build.scatter(cache, new, "set", [2], place)
 
 
 def _rotated_elements(low: Lowering, cos: TypedValue) -> int:

@@ -46,24 +46,26 @@ def _attention(low: Lowering) -> list[Source | None]:
         if not isinstance(size, int):
             raise low.fail(f"a head of {size} elements needs the attribute scale", "give the attribute")
         scale = 1 / math.sqrt(size)
-    bounds = _Bounds(low, length, total - new if low.has(4) else 0)
-    causal_at_end = low.attr("is_causal") and not low.has(6) and bounds.past == total - length
+    lengths = low.tensor(6) if low.has(6) else None
+    bounds = _Bounds(low, length, total - new if low.has(4) else 0, lengths)
+    causal_at_end = low.attr("is_causal") and (lengths is not None or bounds.past == total - length)
 
     mask = low.optional(3)
 
-    def scored(b: RegionBuilder, s: Scalar, *, causal: bool) -> Scalar:
+    def scored(b: RegionBuilder, s: Scalar, *, causal: bool, counted: bool) -> Scalar:
         s = capped(b, s, low.attr("softcap"))
-        s = bounds.apply(b, s, causal=causal)
+        s = bounds.apply(b, s, causal=causal, counted=counted)
         return s if mask is None else _masked(low, b, s, mask, total)
 
     def score(b: RegionBuilder, s: Scalar) -> Scalar:
-        return scored(b, s, causal=bool(low.attr("is_causal")) and not causal_at_end)
+        return scored(b, s, causal=bool(low.attr("is_causal")) and not causal_at_end, counted=True)
 
     excludes = mask is not None or bounds.may_exclude_all
-    out = attention(low, q, k, v, scale, score, causal=causal_at_end, finish=zero_where_empty if excludes else None)
+    finish = zero_where_empty if excludes else None
+    out = attention(low, q, k, v, scale, score, causal=causal_at_end, lengths=lengths, finish=finish)
     scores: Source | None = None
     if len(low.used) > 3 and low.used[3]:
-        full = functools.partial(scored, causal=bool(low.attr("is_causal")))
+        full = functools.partial(scored, causal=bool(low.attr("is_causal")), counted=False)
         scores = _exposed_scores(low, q, k, scale, full, zero_rows=excludes)
     return [merge_heads(low, out) if three else out, k, v, scores]
 
@@ -104,6 +106,7 @@ def attention(
     score: Function,
     *,
     causal: bool = False,
+    lengths: TypedValue | None = None,
     finish: Function | None = None,
 ) -> TypedValue:
     """An `attention` of [B, heads, S, D] over [B, heads or a divisor, T, D], for the first output's type.
@@ -111,9 +114,11 @@ def attention(
     Args:
         score: of a scaled product, over [B, H, S, T].
         causal: it is minus infinity for every t > s + (T - S), whatever `score` gives.
+        lengths: [B], instead of T what counts of the keys of each batch.
         finish: of an element of the result, in f32.
     """
-    tensors = [q.value, k.value, v.value]
+    operands = [q.value, k.value, v.value] if lengths is None else [q.value, k.value, v.value, lengths.value]
+    tensors = list(operands)
     first = low.build.region(tensors, ["f32"])
     scored = first.finish(score(first, first.arg()))
     last = low.build.region(tensors, ["f32"])
@@ -121,9 +126,11 @@ def attention(
     attrs: dict[str, ir.Attribute] = {"scale": ir.FloatAttr.get(ir.F64Type.get(), scale)}
     if causal:
         attrs["causal"] = ir.UnitAttr.get()
+    if lengths is not None:
+        attrs["ragged"] = ir.UnitAttr.get()
     shape = (*q.shape[:3], v.shape[3])
     regions = [scored, last.finish(last.store(y, low.type))]
-    return low.build.root("attention", tensors[:3], low.type, shape, attrs, regions, tensors)
+    return low.build.root("attention", operands, low.type, shape, attrs, regions, tensors)
 
 
 def capped(b: RegionBuilder, s: Scalar, cap: float | None) -> Scalar:
@@ -160,27 +167,30 @@ class _Bounds:
 
     Args:
         length: number of queries.
-        past: keys before the first query's own, where `nonpad_kv_seqlen` does not say.
+        past: keys before the first query's own, where `lengths` does not say.
+        lengths: [B], how many keys of each batch count, of which the queries are the last; all where None.
     """
 
-    def __init__(self, low: Lowering, length: Dim, past: Dim) -> None:
+    def __init__(self, low: Lowering, length: Dim, past: Dim, lengths: TypedValue | None) -> None:
         self.past = past
         self._length = length
         self._left = low.attr("left_window_size")
         self._right = low.attr("right_window_size")
-        valid = low.optional(6)
-        self._valid = None if valid is None else low.build.reshape(valid, (*valid.shape, 1, 1, 1))
+        self._valid = None if lengths is None else low.build.reshape(lengths, (*lengths.shape, 1, 1, 1))
 
     @property
     def may_exclude_all(self) -> bool:
         """True where a query may have no key at all."""
         return self._valid is not None or self._left >= 0 or self._right >= 0
 
-    def apply(self, b: RegionBuilder, s: Scalar, *, causal: bool) -> Scalar:
-        """The score of query axis 2 and key axis 3, minus infinity where the query may not see the key."""
+    def apply(self, b: RegionBuilder, s: Scalar, *, causal: bool, counted: bool) -> Scalar:
+        """The score of query axis 2 and key axis 3, minus infinity where the query may not see the key; `counted`: keys beyond
+        the lengths have been left out."""
         allowed: list[Scalar] = []
-        valid = None if self._valid is None else b.to_index(b.load(self._valid))
-        if valid is not None:
+        valid = None
+        if self._valid is not None and (causal or not counted or self._left >= 0 or self._right >= 0):
+            valid = b.to_index(b.load(self._valid))
+        if valid is not None and not counted:
             allowed.append(b.cmpi_slt(b.index(3), valid))
         if causal or self._left >= 0 or self._right >= 0:
             offset = b.dim(self.past) if valid is None else b.subi(valid, b.dim(self._length))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,9 @@ ELEMENT_BYTES = {
 
 # The container's element type of each storage type; bytes where it has none that every reader knows.
 ELEMENT_TYPES = {
-    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8E4M3FN": "F8_E4M3", "f8E5M2": "F8_E5M2", "f8E8M0FNU": "U8",
-    "f4E2M1FN": "U8", "i64": "I64", "i32": "I32", "i16": "I16", "i8": "I8", "i4": "U8", "i1": "BOOL",
+    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8E4M3FN": "F8_E4M3", "f8E5M2": "F8_E5M2",
+    "f8E4M3FNUZ": "U8", "f8E5M2FNUZ": "U8", "f8E8M0FNU": "U8", "f4E2M1FN": "U8", "i64": "I64", "i32": "I32", "i16": "I16",
+    "i8": "I8", "i4": "U8", "i1": "BOOL",
 }  # fmt: skip
 
 
@@ -222,24 +224,35 @@ def header_bytes(entries: Mapping[str, Any], metadata: Mapping[str, str], length
 
 
 class AtomicFile:
-    """A file that appears under its name only when it is complete: written beside it, then renamed."""
+    """A file that appears under its name only when it is complete: written beside it, then renamed. A link stays one: what it
+    leads to is replaced. Raises EngineError where it cannot be written, or is something else than a file."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
-        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        self._named, self.path = os.fspath(path), Path(os.path.realpath(path))
         self._file: BinaryIO | None = None
 
+    def _fail(self, reason: str) -> EngineError:
+        return EngineError(f"cannot be written: {reason}", node=str(self._named), cure="check the path")
+
     def __enter__(self) -> BinaryIO:
+        if self.path.exists() and not self.path.is_file():
+            raise self._fail("it is a directory" if self.path.is_dir() else "it is no file")  # a device's would be replaced
+        self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
         try:
             self._file = open(self._temporary, "w+b")
         except OSError as e:
-            raise EngineError(f"cannot be written: {e.strerror}", node=str(self.path), cure="check the path") from None
+            raise self._fail(e.strerror or str(e)) from None
         return self._file
 
-    def __exit__(self, kind: Any, *exc: Any) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, *exc: Any) -> None:
         assert self._file is not None
-        self._file.close()
-        if kind is None:
-            os.replace(self._temporary, self.path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+        try:
+            self._file.close()
+            if kind is None:
+                os.replace(self._temporary, self.path)
+                return
+        except OSError as e:  # no room for the last bytes, say
+            error = error or e
+        self._temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise self._fail(error.strerror or str(error)) from None

@@ -148,11 +148,19 @@ def _combine(a: Dim, b: Dim, sign: int) -> Dim:
     return _make(terms)
 
 
+_MOST_PRODUCTS = 1 << 16  # of terms: expressions of no model, but a text may spell such
+_MOST_FACTORS = 256  # of a term
+
+
 @lru_cache(maxsize=65536)
 def _multiply(a: Dim, b: Dim) -> Dim:
     terms: dict[Monomial, int] = {}
+    if len(_terms(a)) * len(_terms(b)) > _MOST_PRODUCTS:
+        raise ValueError(f"a product of {len(_terms(a))} by {len(_terms(b))} terms")
     for ma, ca in _terms(a):
         for mb, cb in _terms(b):
+            if len(ma) + len(mb) > _MOST_FACTORS:
+                raise ValueError(f"a term of {len(ma) + len(mb)} factors")
             monomial = tuple(sorted(ma + mb))
             terms[monomial] = terms.get(monomial, 0) + ca * cb
     return _make(terms)
@@ -392,8 +400,8 @@ def parse_over(text: str, env: Mapping[str, Dim]) -> Dim:
         if reader.at < len(tokens):
             raise ValueError(f"unexpected {tokens[reader.at]!r}")
         return d
-    except (ValueError, TypeError, RecursionError) as e:
-        raise ValueError(f"{text!r} is not a shape expression: {e}") from None
+    except (ValueError, TypeError, RecursionError, ZeroDivisionError) as e:
+        raise ValueError(f"{text[:200]!r} is not a shape expression: {e}") from None
 
 
 _TOKEN = re.compile(r"[A-Za-z0-9_]+|//|\S")

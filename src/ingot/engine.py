@@ -30,21 +30,21 @@ from ingot.launch_program import TensorSpec
 FORMAT = 1
 KEY, SEAL, IR = "ingot", "ingot.seal", "ingot.ir"
 STAGES = "stages"
+MAX_STAGES = 10_000
+MADE = "made"
 NEEDS: frozenset[str] = frozenset({STAGES})  # features that an engine may ask for and this version has
 
 
 @dataclass(frozen=True)
 class WeightInfo:
-    """A stored tensor of an engine: storage type, sizes, SHA-256 of its bytes, and whether this file holds it.
-
-    A `constant` is a part of the IR rather than a weight of the model: every file of the engine holds it.
-    """
+    """A stored tensor of an engine: storage type, sizes, SHA-256 of its bytes, whether this file holds it, and whether the
+    compiler made it: then no model has it, and files without weights hold it, too."""
 
     dtype: str
     shape: tuple[int, ...]
     sha256: str
     stored: bool = True
-    constant: bool = False
+    made: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -87,8 +87,8 @@ class EngineHeader:
             return {"name": t.name, "type": t.onnx_type, "shape": [d if isinstance(d, int) else str(d) for d in t.shape]}
 
         def weight(w: WeightInfo) -> dict[str, Any]:
-            data = {"dtype": w.dtype, "shape": list(w.shape), "sha256": w.sha256, "stored": w.stored}
-            return data | {"constant": True} if w.constant else data
+            described = {"dtype": w.dtype, "shape": list(w.shape), "sha256": w.sha256, "stored": w.stored}
+            return {**described, MADE: True} if w.made else described
 
         data = {
             "format": self.format_version,
@@ -124,8 +124,12 @@ class EngineHeader:
             def weight(w: dict[str, Any]) -> WeightInfo:
                 if w["dtype"] not in DTYPES or not all(type(d) is int and d >= 0 for d in w["shape"]):
                     raise ValueError(f"a weight of type {w['dtype']!r} and shape {w['shape']!r}")
-                return WeightInfo(w["dtype"], tuple(w["shape"]), str(w["sha256"]), bool(w["stored"]), bool(w.get("constant")))
+                made = bool(w.get(MADE, False))
+                return WeightInfo(w["dtype"], tuple(w["shape"]), str(w["sha256"]), bool(w["stored"]), made)
 
+            stages = raw.get(STAGES, 1)
+            if type(stages) is not int or not 0 < stages <= MAX_STAGES:
+                raise ValueError(f"it has {stages!r} stages")
             return EngineHeader(
                 str(raw["producer"]),
                 tuple(map(spec, raw["inputs"])),
@@ -135,18 +139,18 @@ class EngineHeader:
                 tuple(raw["needs"]),
                 version,
                 {str(name): str(digest) for name, digest in raw.get("folded", {}).items()},
-                int(raw.get(STAGES, 1)),
+                stages,
             )
         except (KeyError, TypeError, AttributeError, RecursionError) as e:
             raise ValueError(f"its description is damaged: {e!r}") from None
 
 
 def _size(d: Any) -> dims.Dim:
-    if type(d) is int and d >= 0:
+    if isinstance(d, str) and len(d) < 4000:  # so that no number in it has more digits than Python prints
+        d = dims.parse(d)
+    if isinstance(d, dims.Expr) or (type(d) is int and 0 <= d < 1 << 63):
         return d
-    if isinstance(d, str) and len(d) < 10_000:
-        return dims.parse(d)
-    raise ValueError(f"{d!r} is not a size")
+    raise ValueError(f"{str(d)[:40]!r} is not a size")
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,9 @@ class Engine:
         Raises:
             EngineError: it is damaged, foreign, or of a newer format.
         """
+        if not isinstance(path, bytes) and os.fspath(path).endswith(".onnx"):
+            cure = "compile it first: ingot.compile(path).save('model.ingot'), or ingot compile"
+            raise EngineError("an ONNX model, not an engine", node=os.fspath(path), cure=cure)
         container = Container(path)
         try:
             return cls._from(container)
@@ -301,12 +308,12 @@ class Engine:
         }
 
     def ir_text(self) -> str:
-        """The AOT IR as text; needs the compiler. Raises EngineError where it cannot be read."""
-        from ingot.compiler.jit import parse
-        from ingot.dialects.mlir import context
+        """The AOT IR as text; needs the compiler. Raises EngineError where it cannot be read: it is read by the compile server,
+        since bytecode that is written to harm may end the process that reads it."""
+        from ingot.runtime.compile_client import Job, shared_client
 
-        with context():
-            return str(parse(self.ir))
+        _, (text,) = shared_client().one(Job("print", None, (self.ir,)))
+        return text.decode()
 
 
 def _reader(container: Container, name: str) -> Callable[[], memoryview]:

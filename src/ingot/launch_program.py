@@ -146,12 +146,12 @@ class KernelEntry:
 
 @dataclass(frozen=True)
 class State:
-    """Output `output` is input `input` grown along `axis` (a KV cache): with one donated buffer for both, only the new part
-    is written.
+    """Output `output` is input `input` grown along `axis` (a KV cache), or, where `kept` and `length` are equal, with elements
+    replaced: with one donated buffer for both, only the new part is written.
 
-    In memory the axis may have room for more: strides of the axes before it are computed from symbols of their own, which a
-    plain run binds to the sizes themselves and a donated buffer to its capacity. Steps named in `copies` copy the old part and
-    are skipped where input and output are one buffer.
+    In memory an axis that grows may have room for more: strides of the axes before it are computed from symbols of their own,
+    which a plain run binds to the sizes themselves and a donated buffer to its capacity. Steps named in `copies` copy the old
+    part and are skipped where input and output are one buffer.
 
     Attributes:
         kept, length: old and new size of the axis, as expressions of the program's symbols.
@@ -167,6 +167,11 @@ class State:
     kept_capacity: str = ""
     capacity: str = ""
     copies: tuple[int, ...] = ()
+
+    @property
+    def grows(self) -> bool:
+        """False where elements are replaced."""
+        return self.kept != self.length
 
 
 @dataclass(frozen=True)

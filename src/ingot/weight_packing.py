@@ -4,7 +4,8 @@ A weight of n columns and k rows, of 4 or 8 bits, is a sequence of tiles of `TIL
 another along k. A tile holds 16 columns by 64 k (4 bits) or 32 k (8 bits), and each of 32 lanes `LANE_BYTES` bytes of it: lane
 4 g + q has the columns 2 g and 2 g + 1, at those k that the fragments of an instruction of 16 k give it (PTX ISA, "Matrix
 Fragments for mma.m16n8k16" and "wgmma.mma_async", A in registers): 2 q, 2 q + 1, 2 q + 8 and 2 q + 9, of one instruction after
-the other. So a lane reads 16 bytes at once, and a word is
+the other (of mma.m16n8k8, of its halves). As the B operand of mma.sync they are the columns of two instructions. So a lane
+reads 16 bytes at once, and a word is
 
 - of 4 bits, an instruction's k of both columns: nibbles j and j + 4, which lie 16 bits apart, are neighbouring k of one column,
   of 2 q (j = 0, 1: both columns) and of 2 q + 8 (j = 2, 3);

@@ -32,7 +32,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"
@@ -133,7 +133,31 @@ def _fill_weights(recipe: Recipe, model: onnx.ModelProto, out: Path, seed: int) 
         data.close()
 
 
-def _draw_inputs(recipe: Recipe, model: onnx.ModelProto, seed: int) -> list[dict[str, np.ndarray]]:
+def outline(name: str, out: Path) -> Path:
+    """Write model `name` to `out`/`name` with a file of holes for its weights: enough for what types and shapes decide."""
+    folder = Path(out) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = read(name)
+    model = onnx.ModelProto.FromString(recipe.graph)
+    listed, offset = {w[0] for w in recipe.weights}, 0
+    for tensor in model.graph.initializer:
+        if tensor.name not in listed:
+            continue
+        length = int(np.prod(tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        del tensor.external_data[:]
+        for key, value in {"location": "model.onnx.data", "offset": offset, "length": length}.items():
+            tensor.external_data.add(key=key, value=str(value))
+        offset += -(-length // 4096) * 4096
+    with (folder / "model.onnx.data").open("wb") as data:
+        data.truncate(offset)
+    onnx.save(model, folder / "model.onnx")
+    return folder
+
+
+def draw_inputs(recipe: Recipe, model: onnx.ModelProto, seed: int = SEED) -> list[dict[str, np.ndarray]]:
+    """The input sets of a recipe, by name. Those of fp16 and bf16 models are f32, rounded to the model's type."""
     codes = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
     sets = []
     for k, entries in enumerate(recipe.inputs):
@@ -239,7 +263,7 @@ def fill(name: str, out: Path, *, with_reference: bool = True, seed: int = SEED)
     _fill_weights(recipe, model, folder, seed)
     onnx.save(model, folder / "model.onnx")
     (folder / "meta.json").write_text(json.dumps(recipe.meta, indent=1))
-    sets = _draw_inputs(recipe, model, seed)
+    sets = draw_inputs(recipe, model, seed)
     for k, feeds in enumerate(sets):
         np.savez(folder / f"inputs_{k}.npz", **feeds)
     if with_reference:

@@ -66,7 +66,7 @@ def measure(
     """Load, warm up and time an engine; times in ms, memory in MB."""
     from ingot.runtime.session import Session
     from ingot.tools.commands.engines import open_engine
-    from ingot.tools.commands.feeds import parse_dims, random_feeds, read_npz
+    from ingot.tools.commands.feeds import choose_feeds
     from ingot.tools.commands.progress import progress
 
     start = time.perf_counter()
@@ -75,8 +75,7 @@ def measure(
         opened_at = time.perf_counter()
         session = Session(opened, progress=update, **session_arguments)
         loaded = time.perf_counter()
-        specs = session.get_inputs()
-        feeds = read_npz(inputs, specs) if inputs else random_feeds(session, parse_dims(dims))
+        feeds = choose_feeds(session, inputs, dims)
         session.run(None, feeds)
     first = time.perf_counter()
     for _ in range(warmup):

@@ -39,12 +39,14 @@ def command(
     dump_dir: Path | None,
 ) -> None:
     from ingot.compiler.driver import compile_model
-    from ingot.cuda_targets import target
+    from ingot.cuda_targets import BY_NAME
+    from ingot.errors import DeviceError
     from ingot.tools.commands.progress import progress
 
-    for name in targets:
-        if name != "cpu":
-            target(name)  # a wrong name is found before the work
+    known = ("cpu", *BY_NAME)
+    for name in targets:  # a wrong name is found before the work
+        if name not in known:
+            raise DeviceError(f"no target {name!r}", cure=f"targets are {', '.join(known)}")
     start = time.perf_counter()
     with progress() as update:
         engine = compile_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ingot.runtime.session import Session
 
 DEFAULT_DIM = 1
+_MOST_ELEMENTS = 1 << 36  # of a random input
 
 
 def parse_dims(texts: Sequence[str]) -> dict[str, int]:
@@ -24,8 +26,8 @@ def parse_dims(texts: Sequence[str]) -> dict[str, int]:
     dims = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        if not equals or not value.isdigit():
-            raise InputError(f"--dim {text!r} is not NAME=SIZE")
+        if not equals or not value.isdecimal() or len(value) > 18:
+            raise InputError(f"--dim {text!r} is not NAME=SIZE", cure="give a number, as in N=3")
         dims[name] = int(value)
     return dims
 
@@ -61,10 +63,23 @@ def _numpy_type(text: str) -> np.dtype:
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an .npz file; types that numpy's files do not have (bfloat16) as float32. Raises Error where that fails."""
     try:
-        stored: dict[str, Any] = {n: a.astype(np.float32) if a.dtype.kind == "V" else a for n, a in arrays.items()}
-        np.savez(path, **stored)
+        # `np.savez` adds a suffix to the path, and takes no array named `file`.
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as file:
+            for name, array in arrays.items():
+                with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    stored = array.astype(np.float32) if array.dtype.kind == "V" else array
+                    np.lib.format.write_array(member, np.asanyarray(stored), allow_pickle=False)
     except OSError as e:
         raise Error(f"cannot write: {e.strerror or e}", node=str(path), cure="give a writable path") from e
+
+
+def choose_feeds(session: Session, inputs: Path | None, dims: Sequence[str], seed: int = 0) -> dict[str, np.ndarray]:
+    """The arrays of the file `inputs` where it is given, else random ones of sizes `dims`. Raises InputError."""
+    if inputs is None:
+        return random_feeds(session, parse_dims(dims), seed)
+    if dims:
+        raise InputError(f"--dim {dims[0]} is for random inputs, and --inputs gives a file", cure="leave one of them out")
+    return read_npz(inputs, session.get_inputs())
 
 
 def random_feeds(session: Session, dims: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
@@ -89,6 +104,11 @@ def random_feeds(session: Session, dims: dict[str, int], seed: int = 0) -> dict[
     for spec, sizes in zip(inputs, shapes, strict=True):
         shape = [expressions.evaluate(d, env) for d in sizes]
         dtype = _numpy_type(spec.type)
+        described = f"a random array of shape {shape}"
+        if min(shape, default=0) < 0:
+            raise InputError(f"{described} is impossible", node=spec.name, cure="give larger sizes by --dim")
+        if math.prod(shape) > _MOST_ELEMENTS:
+            raise InputError(f"{described} is too large", node=spec.name, cure="give smaller sizes by --dim")
         if dtype.kind in "iub":
             feeds[spec.name] = rng.integers(0, 2, shape).astype(dtype)
             for number, name in elements.get(spec.name, {}).items():

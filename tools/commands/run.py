@@ -23,13 +23,12 @@ def command(
 ) -> None:
     from ingot.runtime.session import Session
     from ingot.tools.commands.engines import open_engine
-    from ingot.tools.commands.feeds import parse_dims, random_feeds, read_npz, write_npz
+    from ingot.tools.commands.feeds import choose_feeds, write_npz
     from ingot.tools.commands.progress import progress
 
     with progress() as update:
         session = Session(open_engine(engine, update), progress=update, **session_arguments)
-        specs = session.get_inputs()
-        feeds = read_npz(inputs, specs) if inputs else random_feeds(session, parse_dims(dims), seed)
+        feeds = choose_feeds(session, inputs, dims, seed)
         results = session.run(None, feeds)
     named = {spec.name: np.asarray(value) for spec, value in zip(session.get_outputs(), results, strict=True)}
     for name, value in named.items():

@@ -526,6 +526,70 @@
 
 // -----
 
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %i: tensor<4xi64>, %f: tensor<1xf32>):
+  %q = "ingot.reshape"(%x) : (tensor<4x6xf32>) -> tensor<1x4x3x2xf32>
+  // expected-error @+1 {{takes lengths tensor<4xi64>, expected i32 or i64 [1]}}
+  %r = "ingot.attention"(%q, %q, %q, %i) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {scale = 1.0, ragged} : (tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>, tensor<4xi64>) -> tensor<1x4x3x2xf32>
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i", "f"], input_types = ["float", "int64", "float"]} : () -> ()
+
+// -----
+
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %i: tensor<4xi64>, %f: tensor<1xf32>):
+  %q = "ingot.reshape"(%x) : (tensor<4x6xf32>) -> tensor<1x4x3x2xf32>
+  // expected-error @+1 {{takes lengths tensor<1xf32>, expected i32 or i64 [1]}}
+  %r = "ingot.attention"(%q, %q, %q, %f) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {scale = 1.0, ragged} : (tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>, tensor<1xf32>) -> tensor<1x4x3x2xf32>
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i", "f"], input_types = ["float", "int64", "float"]} : () -> ()
+
+// -----
+
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %i: tensor<4xi64>, %f: tensor<1xf32>):
+  %q = "ingot.reshape"(%x) : (tensor<4x6xf32>) -> tensor<1x4x3x2xf32>
+  // expected-error @+1 {{is ragged without lengths}}
+  %r = "ingot.attention"(%q, %q, %q) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {scale = 1.0, ragged} : (tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>) -> tensor<1x4x3x2xf32>
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i", "f"], input_types = ["float", "int64", "float"]} : () -> ()
+
+// -----
+
+"ingot.func"() ({
+^bb0(%x: tensor<4x6xf32>, %i: tensor<4xi64>, %f: tensor<1xf32>):
+  %q = "ingot.reshape"(%x) : (tensor<4x6xf32>) -> tensor<1x4x3x2xf32>
+  // expected-error @+1 {{has lengths, but is not ragged}}
+  %r = "ingot.attention"(%q, %q, %q, %f) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }, {
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {scale = 1.0} : (tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>, tensor<1x4x3x2xf32>, tensor<1xf32>) -> tensor<1x4x3x2xf32>
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i", "f"], input_types = ["float", "int64", "float"]} : () -> ()
+
+// -----
+
 // expected-error @+1 {{has 1 arguments, 0 names and 0 types of inputs}}
 "ingot.func"() ({
 ^bb0(%x: tensor<4xf32>):

@@ -1,9 +1,13 @@
 // RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-pack-weights{target=sm_90a})' --split-input-file | filecheck %s
-// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-pack-weights{target=sm_80})' --split-input-file | filecheck %s --check-prefix=OTHER
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-pack-weights{target=sm_89})' --split-input-file | filecheck %s
+// RUN: ingot-opt %s --pass-pipeline='builtin.module(ingot-pack-weights{target=sm_75})' --split-input-file | filecheck %s --check-prefix=TURING
 
-// Targets whose instructions do not take weights from registers in this order.
-// OTHER-NOT: b_packed
-// OTHER-NOT: sym_name = "packing"
+// A target whose tensor cores multiply f16 and no bf16, and whose kernels decode E4M3 otherwise.
+// TURING: {acc = "f32", b_block = 32 : i64, b_packed}
+// TURING: sym_name = "packing"
+// TURING: // -----
+// TURING-NOT: b_packed
+// TURING-NOT: sym_name = "packing"
 
 // Fires: 4-bit weights that lie [n, k], in both products that read them, one of them of dynamic rows.
 // CHECK:      ^bb0(%[[X:[^:]*]]: tensor<?x64xf16
@@ -63,8 +67,27 @@
 
 // -----
 
+// Fires: floats of 8 bits, as bytes.
+// CHECK:      {name = "w#packed"} : () -> tensor<32x64xf8E4M3FN>
+// CHECK:      {acc = "f32", b_packed}
+// CHECK:      -> tensor<2x2x8x4x2x2x2x2xi8>
+// CHECK:      sym_name = "packing"
+"ingot.func"() ({
+^bb0(%x: tensor<?x64xf16, #ingot.dims<["N"]>>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<32x64xf8E4M3FN>
+  %b = "ingot.transpose"(%w) {perm = array<i64: 1, 0>} : (tensor<32x64xf8E4M3FN>) -> tensor<64x32xf8E4M3FN>
+  %p = "ingot.matmul"(%x, %b) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x32xf8E4M3FN>) -> tensor<?x32xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%p) {name = "p", type = "float"} : (tensor<?x32xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float16"]} : () -> ()
+
+// -----
+
 // Must not fire: rows that are not whole tiles, weights that something else reads too, activations of f32, lines of
-// activations that TMA cannot read, and scales that change within a lane's chunk.
+// activations that copies of 16 bytes cannot read, and scales that change within a lane's chunk.
 // CHECK-NOT: b_packed
 // CHECK-NOT: sym_name = "packing"
 "ingot.func"() ({

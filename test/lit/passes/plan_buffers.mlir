@@ -425,3 +425,106 @@
   "ingot.output"(%r#2) {name = "y2", type = "float"} : (tensor<4x6xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Fires: nothing reads the grown cache afterwards, so that a scatter replaces rows where they lie. What it stores lies there too, and
+// is copied before. The output is still the input `past` grown, and no other copy of it is made.
+// CHECK:      %[[E:.*]] = "ingot.empty"() {ingot.buffers = ["output:0"]}
+// CHECK:      %[[OLD:.*]] = "ingot.move"(%arg0, %[[E]])
+// CHECK:      ingot.buffers = ["output:0"], ingot.state_copy = 0
+// CHECK:      %[[ALL:.*]] = "ingot.move"(%arg1, %[[OLD]])
+// CHECK:      ingot.buffers = ["output:0"]
+// CHECK:      %[[OWN:.*]] = "ingot.slice"(%[[ALL]])
+// CHECK-NEXT: %[[COPY:.*]] = "ingot.move"(%[[OWN]])
+// CHECK:      ingot.buffers = ["arena:0"]
+// CHECK:      %[[S:.*]] = "ingot.scatter"(%[[ALL]], %[[COPY]])
+// CHECK:      "ingot.load"(%[[COPY]])
+// CHECK:      in_place, ingot.buffers = ["output:0"]
+// CHECK:      "ingot.output"(%[[S]])
+// CHECK:      ingot.slots = ["16*B"], ingot.states = {{\[}}[0, 0, 1, "P", "P + 1"]]
+"ingot.func"() ({
+^bb0(%past: tensor<?x?x4xf32, #ingot.dims<["B", "P"]>>, %new: tensor<?x1x4xf32, #ingot.dims<["B"]>>, %at: tensor<?xi64, #ingot.dims<["B"]>>):
+  %e = "ingot.empty"() : () -> tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>
+  %old = "ingot.move"(%past, %e) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {offsets = ["0", "0", "0"]} : (tensor<?x?x4xf32, #ingot.dims<["B", "P"]>>, tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>)
+     -> tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>
+  %all = "ingot.move"(%new, %old) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {offsets = ["0", "P", "0"]} : (tensor<?x1x4xf32, #ingot.dims<["B"]>>, tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>)
+     -> tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>
+  %own = "ingot.slice"(%all) {starts = ["0", "P", "0"], steps = array<i64: 1, 1, 1>}
+    : (tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>) -> tensor<?x1x4xf32, #ingot.dims<["B"]>>
+  %s = "ingot.scatter"(%all, %own) ({
+    %b = "ingot.index"() {axis = 0} : () -> i64
+    %row = "ingot.load_at"(%at, %b) : (tensor<?xi64, #ingot.dims<["B"]>>, i64) -> i64
+    %c = "ingot.index"() {axis = 2} : () -> i64
+    "ingot.yield"(%b, %row, %c) : (i64, i64, i64) -> ()
+  }, {
+    %v = "ingot.load"(%own) : (tensor<?x1x4xf32, #ingot.dims<["B"]>>) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "set", axes = [1]} : (tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>, tensor<?x1x4xf32, #ingot.dims<["B"]>>)
+    -> tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>
+  "ingot.output"(%s) {name = "present", type = "float"} : (tensor<?x?x4xf32, #ingot.dims<["B", "P + 1"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["past", "new", "at"], input_types = ["float", "float", "int64"]} : () -> ()
+
+// -----
+
+// Must not fire: one scatter replaces rows of an input that is read afterwards, the other of what is an output besides.
+// CHECK-NOT:   in_place
+// CHECK:       "ingot.output"(%{{.*}}) {name = "n"
+"ingot.func"() ({
+^bb0(%x: tensor<4x8xf32>, %u: tensor<2x8xf32>):
+  %n = "ingot.pointwise"() ({
+    %e = "ingot.load"(%x) : (tensor<4x8xf32>) -> f32
+    %m = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%m) : (f32) -> ()
+  }) : () -> tensor<4x8xf32>
+  %s = "ingot.scatter"(%x, %u) ({
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %c = "ingot.index"() {axis = 1} : () -> i64
+    "ingot.yield"(%r, %c) : (i64, i64) -> ()
+  }, {
+    %v = "ingot.load"(%u) : (tensor<2x8xf32>) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "set", axes = [0]} : (tensor<4x8xf32>, tensor<2x8xf32>) -> tensor<4x8xf32>
+  %t = "ingot.scatter"(%n, %u) ({
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %c = "ingot.index"() {axis = 1} : () -> i64
+    "ingot.yield"(%r, %c) : (i64, i64) -> ()
+  }, {
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %v = "ingot.load_at"(%x, %r, %r) : (tensor<4x8xf32>, i64, i64) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "sum", axes = [0]} : (tensor<4x8xf32>, tensor<2x8xf32>) -> tensor<4x8xf32>
+  "ingot.output"(%s) {name = "s", type = "float"} : (tensor<4x8xf32>) -> ()
+  "ingot.output"(%t) {name = "t", type = "float"} : (tensor<4x8xf32>) -> ()
+  "ingot.output"(%n) {name = "n", type = "float"} : (tensor<4x8xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Fires: an output is an input with rows replaced, which nothing reads afterwards. A copy is made, which a donated buffer saves.
+// CHECK:      %[[C:.*]] = "ingot.move"(%arg0)
+// CHECK:      ingot.buffers = ["output:0"], ingot.state_copy = 0
+// CHECK:      "ingot.scatter"(%[[C]], %arg1)
+// CHECK:      in_place, ingot.buffers = ["output:0"]
+// CHECK:      ingot.states = {{\[}}[0, 0, 0, "N", "N"]]
+"ingot.func"() ({
+^bb0(%x: tensor<?x8xf32, #ingot.dims<["N"]>>, %u: tensor<2x8xf32>):
+  %s = "ingot.scatter"(%x, %u) ({
+    %r = "ingot.index"() {axis = 0} : () -> i64
+    %c = "ingot.index"() {axis = 1} : () -> i64
+    "ingot.yield"(%r, %c) : (i64, i64) -> ()
+  }, {
+    %v = "ingot.load"(%u) : (tensor<2x8xf32>) -> f32
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {kind = "set", axes = [0]} : (tensor<?x8xf32, #ingot.dims<["N"]>>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%s) {name = "s", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()
