@@ -566,6 +566,7 @@ def test_positions_that_do_not_add_up_are_refused() -> None:
         (dequantize(codes(np.int8, 5, 12), s=scales(5)), "scales are not one for each element of axis 1"),
         (Case("y = DequantizeLinear <block_size = 16> (x, s)", {"x": ("b", ["N", 32])}, [], {"s": scales(2)}, opset=21),
          "a scale of rank 1 for blocks of a tensor of rank 2"),
+        (Case("y = DequantizeLinear (x, s)", {"x": ("b", ["N"])}, [], {"s": np.float64(2)}), "a scale of type double"),
         (Case("y = MatMulInteger (x, w)", {"x": ("i", ["N", 4])}, [], {"w": codes(np.int8, 4, 3)}),
          "of type int32 is not supported"),
         (grouped(f"y, nk, nv = GroupQueryAttention <{HEADS}, smooth_softmax = 1> (q, k, v, pk, pv, l, t)"), "smooth_softmax=1"),

@@ -21,7 +21,8 @@ QUANTIZED = frozenset({
     "int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16", "float8e4m3fn", "float8e5m2", "float4e2m1",
 })  # fmt: skip
 DEQUANTIZED = QUANTIZED | {"int32"}
-SCALES = FLOAT_NAMES | {"float8e8m0", "float8e4m3fn"}
+FLOATS = FLOAT_NAMES - {"double"}  # which ONNX does not quantize
+SCALES = FLOATS | {"float8e8m0", "float8e4m3fn"}
 
 
 def _type_of_code(node: Node, name: str) -> OnnxType | None:
@@ -97,14 +98,14 @@ def _dequantize(node: Node) -> Tensor:
     _check_grid(node, x)
     to = _type_of_code(node, "output_dtype") if node.op in _BLOCKED else None
     to = to or scale.type
-    if to.name not in FLOAT_NAMES:
+    if to.name not in FLOATS:
         raise node.fail(f"results of type {to.name} are not supported", "give the attribute output_dtype")
     return Tensor(to, x.shape)
 
 
 @rule("QuantizeLinear", "com.microsoft.QuantizeLinear", "trt.QuantizeLinear")
 def _quantize(node: Node) -> Tensor:
-    x = check_type(node, 0, FLOAT_NAMES | {"int32"}, "an operand")
+    x = check_type(node, 0, FLOATS | {"int32"}, "an operand")
     check_type(node, 1, SCALES, "a scale")
     _check_grid(node, x)
     to = _type_of_code(node, "output_dtype") if node.op in _BLOCKED else None
