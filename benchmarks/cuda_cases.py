@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from ingot.dispatch import Dispatch
@@ -19,6 +20,7 @@ class Check:
     Attributes:
         target: whose code runs, assembled for the GPU at hand; "" for that GPU's.
         row: the only tensor-core instruction to use, by its name in `mma_table`; "" for all of the target's.
+        prepare: changes views of the operands, which are random.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Check:
     target: str = ""
     schedule: Any = None
     row: str = ""
+    prepare: Callable[[list[np.ndarray]], None] = lambda views: None
 
 
 @dataclass(frozen=True)

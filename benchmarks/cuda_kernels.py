@@ -70,6 +70,7 @@ def run_check(case: Check, default: Target) -> str:
     """Compile, run and compare; the error's statistics. Raises AssertionError where they are not good enough."""
     d = case.dispatch
     operands = make.random_operands(d, case.sizes)
+    case.prepare([o.view for o in operands])
     target = as_older(case.target, default)
     if case.row:
         target = replace(target, mma=(case.row,))
@@ -256,6 +257,12 @@ def row_checks() -> list[Check]:
     return checks
 
 
+def different_lengths(views: list[np.ndarray]) -> None:
+    """Of the sequences of a ragged attention: all keys, the queries' own, and half of them and one."""
+    queries, keys = views[0].shape[2], views[1].shape[2]
+    views[3][...] = keys, queries, keys // 2 + 1
+
+
 def attention_checks() -> list[Check]:
     return [
         Check("attention f16 2x4x256x256x64", make.attention(2, 4, 256, 256, 64)),
@@ -269,6 +276,10 @@ def attention_checks() -> list[Check]:
         Check("attention f16 depth 64, 96", make.attention(1, 2, 100, 100, 64, depth_v=96)),
         Check("attention f16 decode gqa 1x32x1x1000x64", make.attention(1, 32, 1, 1000, 64, kv_heads=8)),
         Check("attention f16 decode 2x4x1x515x128", make.attention(2, 4, 1, 515, 128)),
+        Check("attention mma eight warps f16 1x2x200x333x64 causal", make.attention(1, 2, 200, 333, 64, causal=True),
+              schedule=MmaAttentionSchedule(8, 16, 64, blocks=2)),
+        Check("attention mma eight warps bf16 1x2x200x333x160", make.attention(1, 2, 200, 333, 160, "bf16"),
+              schedule=MmaAttentionSchedule(8, 16, 32)),
         Check("attention wgmma f16 1x2x200x333x64", make.attention(1, 2, 200, 333, 64), schedule=WgmmaAttentionSchedule()),
         Check(
             "attention wgmma f16 1x2x200x333x128 causal",
@@ -292,6 +303,13 @@ def attention_checks() -> list[Check]:
         Check("attention f32 decode", make.attention(1, 8, 1, 1000, 64, "f32", kv_heads=2)),
         Check("attention f16 any", make.attention("b", 4, "s", "t", 64, causal=True), {"b": 2, "s": 90, "t": 150}),
         Check("attention f16 decode any", make.attention(1, 8, 1, "t", 64, kv_heads=2), {"t": 2049}),
+        *(
+            Check(f"attention {dtype} ragged any {s}x{t}", make.attention("b", 8, "s", "t", 64, dtype, causal=True,
+                  ragged="i64", kv_heads=2), {"b": 3, "s": s, "t": t}, prepare=different_lengths)
+            for dtype in ("f16", "f32") for s, t in ((200, 1000), (1, 2049))
+        ),
+        Check("attention f16 ragged decode 3x32x1x2049x64", make.attention(3, 32, 1, 2049, 64, ragged="i32", kv_heads=8),
+              prepare=different_lengths),
         Check("attention f32 2x4x256x256x64", make.attention(2, 4, 256, 256, 64, "f32")),
         Check("attention f32 mask 2x2x77x77x40", make.attention(2, 2, 77, 77, 40, "f32", mask=(2, 1, 1, 77))),
         Check(
@@ -434,6 +452,8 @@ def speeds() -> list[Speed]:
               target="sm_80", schedule=MmaSchedule(128, 256, 64, 64)),
         Speed("matmul bf16 4096^3 by mma.sync 128x128", make.matmul(4096, 4096, 4096), 0.0, torch_matmul, target="sm_80",
               schedule=MmaSchedule(128, 128, 64, 64)),
+        Speed("matmul bf16 4096^3 by mma.sync 128x128, eight warps", make.matmul(4096, 4096, 4096), 0.0, torch_matmul,
+              target="sm_80", schedule=MmaSchedule(128, 128, 64, 32)),
         Speed("matmul f32 4096^3", make.matmul(4096, 4096, 4096, "f32"), 0.0, torch_matmul),
         Speed("matmul f32 1024x768x768", make.matmul(1024, 768, 768, "f32"), 0.0, torch_matmul),
         Speed("matmul f16 1x4096x4096", make.matmul(1, 4096, 4096, "f16"), 0.0, torch_matmul),
@@ -455,6 +475,10 @@ def speeds() -> list[Speed]:
               schedule=WgmmaAttentionSchedule(64)),
         Speed("attention f16 1x16x4096x128 by mma.sync", make.attention(1, 16, 4096, 4096, 128), 0.0, torch_attention(),
               schedule=MmaAttentionSchedule(4, 32, 64)),
+        Speed("attention f16 1x16x4096x128 by mma.sync, eight warps", make.attention(1, 16, 4096, 4096, 128), 0.0,
+              torch_attention(), schedule=MmaAttentionSchedule(8, 16, 64)),
+        Speed("attention f16 2x10x9216x64 by mma.sync, eight warps", make.attention(2, 10, 9216, 9216, 64), 0.0,
+              torch_attention(), schedule=MmaAttentionSchedule(8, 16, 64, blocks=2)),
         Speed("attention f16 1x16x4096x128 causal", make.attention(1, 16, 4096, 4096, 128, causal=True), 0.0,
               torch_attention(True)),
         Speed("attention f32 8x12x384x64", make.attention(8, 12, 384, 384, 64, "f32"), 0.0, torch_attention()),

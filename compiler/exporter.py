@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from ingot.compiler import onnx_versions
-from ingot.compiler.weights import WeightSource, WeightStore
+from ingot.compiler.weights import WeightSource, WeightStore, to_onnx_bytes
 from ingot.dialects import onnx as dialect
 from ingot.dialects import onnx_types as types
 from ingot.dialects.mlir import ir
@@ -54,7 +54,7 @@ def save_model(module: ir.Module, weights: WeightStore, path: str | os.PathLike,
         with open(path.parent / exporter.location, "wb") as f:
             for offset, source in exporter.external:
                 f.seek(offset)
-                f.write(source.bytes().data)
+                f.write(to_onnx_bytes(source).data)
     path.write_bytes(model.SerializeToString())
 
 
@@ -202,8 +202,8 @@ class _Exporter:
             return onnx.TensorProto(name=name, data_type=types.STRING_CODE, dims=value.shape, string_data=strings)
         source = value if isinstance(value, WeightSource) else WeightSource.from_array(value)
         proto = onnx.TensorProto(name=name, data_type=source.onnx_type.code, dims=source.shape)
-        if self.external_bytes is None or source.nbytes < self.external_bytes:
-            proto.raw_data = source.bytes().tobytes()
+        if self.external_bytes is None or source.nbytes < self.external_bytes or source.onnx_type.narrow:
+            proto.raw_data = to_onnx_bytes(source).tobytes()
             return proto
         offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
         self._end = offset + source.nbytes

@@ -20,7 +20,7 @@ from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, operation_key
 from ingot.dialects.plain import attribute, attributes, read_regions
 from ingot.dims import Dim
-from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
+from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, OnnxType, onnx_numpy
 from ingot.errors import InputError
 
 __all__ = ["Weights", "bind_symbols", "evaluate_weights", "interpret", "run_dispatch"]
@@ -218,7 +218,7 @@ class _Run:
         elif name == "output":
             array = np.asarray(self.values[op.operands[0]], order="C")
             onnx_type = ONNX_TYPE_BY_NAME[op.attributes["type"].value]
-            self.outputs[op.attributes["name"].value] = array.view(onnx_numpy(onnx_type))
+            self.outputs[op.attributes["name"].value] = _as_onnx(array, onnx_type)
 
     def _loop(self, op: ir.Operation) -> None:
         count = op.attributes["carried"].value
@@ -304,6 +304,14 @@ def _as_storage(array: np.ndarray, dtype: str) -> np.ndarray:
     storage = DTYPES[dtype].np
     if array.dtype == storage:
         return array
+    if array.dtype.name in ("int2", "uint2"):
+        return array.astype(storage)
     if array.dtype.itemsize == storage.itemsize:
         return array.view(storage)
     raise InputError(f"array has dtype {array.dtype}, expected {storage}", cure=f"cast it to {storage}")
+
+
+def _as_onnx(array: np.ndarray, onnx_type: OnnxType) -> np.ndarray:
+    """An array of a storage type as an ONNX type that is stored so."""
+    dtype = onnx_numpy(onnx_type)
+    return array.astype(dtype) if onnx_type.narrow else array.view(dtype)

@@ -7,6 +7,7 @@ parses fast whatever the model's size, and no weight is copied: 2 GB, protobuf's
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import onnx
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
-from ingot.compiler.weights import FileRegion, WeightSource
+from ingot.compiler.weights import FileRegion, WeightSource, from_onnx_bytes
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_CODE, onnx_numpy
 from ingot.errors import ModelError
 
@@ -70,18 +71,25 @@ class ModelFile:
         shape = tuple(tensor.dims)
         if any(d < 0 for d in shape):
             raise ModelError(f"tensor {tensor.name!r} has shape {list(shape)}", node=name, cure="re-export the model")
-        source = WeightSource(onnx_type, shape, lambda: _inline_bytes(tensor))
+        elements = math.prod(shape)
+        nbytes = (elements * onnx_type.bits + 7) // 8
+        data, region = None, None
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            data, region = self._external(tensor, name, source.nbytes)
-            source = WeightSource(onnx_type, shape, lambda: data, region)
-        elif (size := _inline_size(tensor)) != (expected := _stored_size(source, tensor)):
+            data, region = self._external(tensor, name, nbytes)
+        elif (size := _inline_size(tensor)) != (
+            expected := nbytes if tensor.HasField("raw_data") or onnx_type.bits < 8 else elements
+        ):
             raise ModelError(
                 f"tensor {tensor.name!r} holds {size} {'bytes' if tensor.HasField('raw_data') else 'values'}, but "
                 f"{onnx_type.name}{list(shape)} takes {expected}",
                 node=name,
                 cure="the file is damaged or was written wrongly: export it again",
             )
-        return source
+
+        def read() -> np.ndarray:
+            return from_onnx_bytes(_inline_bytes(tensor) if data is None else data, onnx_type, elements)
+
+        return WeightSource(onnx_type, shape, read, None if onnx_type.narrow else region)
 
     def _external(self, tensor: onnx.TensorProto, name: str, nbytes: int) -> tuple[np.ndarray, FileRegion | None]:
         entries = {e.key: e.value for e in tensor.external_data}
@@ -291,12 +299,6 @@ def _inline_size(tensor: onnx.TensorProto) -> int:
     if tensor.HasField("raw_data"):
         return len(tensor.raw_data)
     return len(getattr(tensor, _typed_field(tensor)))
-
-
-def _stored_size(source: WeightSource, tensor: onnx.TensorProto) -> int:
-    if tensor.HasField("raw_data") or DTYPES[source.dtype].bits == 4:
-        return source.nbytes
-    return source.elements
 
 
 def _inline_bytes(tensor: onnx.TensorProto) -> np.ndarray:

@@ -16,7 +16,7 @@ import onnx
 
 from ingot.compiler.exporter import fill_type
 from ingot.compiler.importer import ImportedModel, import_model
-from ingot.compiler.weights import WeightSource
+from ingot.compiler.weights import WeightSource, to_onnx_bytes
 from ingot.dialects.mlir import ir
 from ingot.dialects.onnx import location_name
 from ingot.dialects.onnx_types import onnx_type_of
@@ -286,4 +286,4 @@ def _tensor(value: ir.DenseElementsAttr) -> onnx.TensorProto:
         text = str(value).replace(f"x{t.element_type}>", f"x{wide}>").replace(f"tensor<{t.element_type}>", f"tensor<{wide}>")
         array = np.array(ir.Attribute.parse(text)).astype(onnx_numpy(onnx_type))
     source = WeightSource.from_array(array)
-    return onnx.TensorProto(data_type=onnx_type.code, dims=t.shape, raw_data=source.bytes().tobytes())
+    return onnx.TensorProto(data_type=onnx_type.code, dims=t.shape, raw_data=to_onnx_bytes(source).tobytes())

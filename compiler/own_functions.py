@@ -1,7 +1,9 @@
-"""Operators whose results have sizes that depend on data, as functions of others, in ONNX's textual syntax.
+"""Operators that are computed as functions of others, in ONNX's textual syntax: those whose results have sizes that depend on
+data, and a determinant.
 
-What is computed has sizes known before; only in the end is as much of it taken as a number, read by the host, says. Counts are
-taken in double: integers of small tensors are shape arithmetic, of which every element would be read.
+Where a size depends on data, what is computed has sizes known before; only in the end is as much of it taken as a number, read
+by the host, says. Counts are taken in double: integers of small tensors are shape arithmetic, of which every element would be
+read.
 """
 
 from __future__ import annotations
@@ -162,6 +164,175 @@ _CENTERS = """a, b, c, d = Split <axis = 3, num_outputs = 4> (sorted)
     bottom = Add (y, half_h)
     right = Add (x, half_w)"""
 
+# `ids` numbers the classes of equal elements: in ascending order, and where that is not wanted by their first elements.
+_UNIQUE = """Unique (X) => (Y, indices, inverse_indices, counts) {
+    minus_one = Constant <value_ints = [-1]> ()
+    zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    two = Constant <value_ints = [2]> ()
+    first = Constant <value_int = 0> ()
+    step = Constant <value_int = 1> ()
+    {ids}
+    beyond = Add (zeros, size)
+    first_of = ScatterElements <axis = 0, reduction = "min"> (beyond, ids, positions)
+    first_of_mine = Gather (first_of, ids)
+    is_first = Equal (first_of_mine, positions)
+    numbers = Cast <to = 11> (is_first)
+    total = ReduceSum (numbers, zero)
+    count = Cast <to = 7> (total)
+    {order}
+    indices = Slice (chosen, zero, count, zero)
+    Y = Gather <axis = {axis}> (taken, indices)
+    ones = Add (zeros, step)
+    all_counts = ScatterElements <axis = 0, reduction = "add"> (zeros, inverse_indices, ones)
+    counts = Slice (all_counts, zero, count, zero)
+}"""
+
+_UNIQUE_ELEMENTS = """size = Size (X)
+    length = Reshape (size, one)
+    zeros = ConstantOfShape <value = int64[1] {0}> (length)
+    positions = Range (first, size, step)
+    taken = Reshape (X, minus_one)
+    values, sorted = TopK <largest = 0> (taken, length)
+    back = Sub (positions, step)
+    before = Max (back, first)
+    value_before = Gather (values, before)
+    repeats = Equal (values, value_before)
+    differs = Not (repeats)
+    at_start = Equal (positions, first)
+    begins = Or (differs, at_start)
+    begun = Cast <to = 7> (begins)
+    until = CumSum (begun, first)
+    number = Sub (until, step)
+    ids = ScatterElements <axis = 0> (zeros, sorted, number)"""
+
+# Each part along the axis is a row; of each pair of rows the first elements that differ decide. Time and memory grow with the
+# square of the number of rows.
+_UNIQUE_PARTS = """length = Shape <{part}> (X)
+    size = Squeeze (length, zero)
+    zeros = ConstantOfShape <value = int64[1] {0}> (length)
+    positions = Range (first, size, step)
+    taken = Identity (X)
+    shape_before = Shape <end = {axis}> (X)
+    some_before = Concat <axis = 0> (one, shape_before)
+    outer = ReduceProd (some_before)
+    {after}
+    some_after = Concat <axis = 0> (one, shape_after)
+    inner = ReduceProd (some_after)
+    cube_shape = Concat <axis = 0> (outer, length, inner)
+    cube = Reshape (X, cube_shape)
+    turned = Transpose <perm = [1, 0, 2]> (cube)
+    width = Mul (outer, inner)
+    table_shape = Concat <axis = 0> (length, width)
+    table = Reshape (turned, table_shape)
+    mine = Unsqueeze (table, one)
+    other = Unsqueeze (table, zero)
+    same = Equal (mine, other)
+    unlike = Not (same)
+    unlike_numbers = Cast <to = 6> (unlike)
+    column = ArgMax <axis = 2> (unlike_numbers)
+    smaller = Less (other, mine)
+    decides = GatherElements <axis = 2> (smaller, column)
+    is_smaller = Squeeze (decides, two)
+    any_unlike = ReduceMax <keepdims = 0> (unlike_numbers, two)
+    no = Constant <value_int = 0> ()
+    none = Cast <to = 6> (no)
+    alike = Equal (any_unlike, none)
+    my_position = Unsqueeze (positions, one)
+    is_earlier = Less (positions, my_position)
+    repeats = And (alike, is_earlier)
+    repeats_numbers = Cast <to = 6> (repeats)
+    is_repeated = ReduceMax <keepdims = 0> (repeats_numbers, one)
+    is_new = Equal (is_repeated, none)
+    before = And (is_smaller, is_new)
+    before_numbers = Cast <to = 7> (before)
+    ids = ReduceSum <keepdims = 0> (before_numbers, one)"""
+
+_UNIQUE_ORDERS = {
+    True: """chosen = Identity (first_of)
+    inverse_indices = Identity (ids)""",
+    False: """new = Cast <to = 7> (is_first)
+    new_until = CumSum (new, first)
+    new_number = Sub (new_until, step)
+    inverse_indices = Gather (new_number, first_of_mine)
+    chosen = ScatterElements <axis = 0, reduction = "min"> (beyond, inverse_indices, positions)""",
+}
+
+
+def _unique(node: onnx.NodeProto) -> str:
+    given = {a.name: a.i for a in node.attribute}
+    axis = given.get("axis")
+    ids = _UNIQUE_ELEMENTS
+    if axis is not None:
+        is_last = axis == -1
+        part = f"start = {axis}" + ("" if is_last else f", end = {axis + 1}")
+        after = "shape_after = Identity (one)" if is_last else f"shape_after = Shape <start = {axis + 1}> (X)"
+        ids = _UNIQUE_PARTS.replace("{part}", part).replace("{after}", after)
+    text = _UNIQUE.replace("{ids}", ids).replace("{order}", _UNIQUE_ORDERS[bool(given.get("sorted", 1))])
+    return text.replace("{axis}", str(axis or 0))
+
+
+# Gaussian elimination: iteration k moves the row with the largest element of column k to place k, and takes multiples of it
+# from those below.
+_DET = """Det (X) => (Y) {
+    minus_one = Constant <value_ints = [-1]> ()
+    zero = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    two = Constant <value_ints = [2]> ()
+    last_two = Constant <value_ints = [1, 2]> ()
+    first = Constant <value_int = 0> ()
+    step = Constant <value_int = 1> ()
+    length = Shape <start = -1> (X)
+    trips = Squeeze (length, zero)
+    shape = Shape <end = -2> (X)
+    matrices_shape = Concat <axis = 0> (minus_one, length, length)
+    matrices = Reshape (X, matrices_shape)
+    batch = Shape <end = 1> (matrices)
+    number = Constant <value_float = 1.0> ()
+    unit = CastLike (number, X)
+    minus_unit = Neg (unit)
+    nothing = Sub (unit, unit)
+    units = Expand (unit, batch)
+    positions = Range (first, trips, step)
+    rest, product = Loop <body = eliminate (int64 k, bool going, float[B, N, N] now, float[B] factors)
+        => (bool go, float[B, N, N] next, float[B] more) {
+        go = Identity (going)
+        at = Reshape (k, one)
+        column = Gather <axis = 2> (now, k)
+        sizes = Abs (column)
+        waits = GreaterOrEqual (positions, k)
+        candidates = Where (waits, sizes, minus_unit)
+        pivot_place = ArgMax <axis = 1> (candidates)
+        is_here = Equal (positions, k)
+        is_there = Equal (positions, pivot_place)
+        from_here = Where (is_there, k, positions)
+        order = Where (is_here, pivot_place, from_here)
+        order_column = Unsqueeze (order, two)
+        whole = Shape (now)
+        order_table = Expand (order_column, whole)
+        sorted = GatherElements <axis = 1> (now, order_table)
+        row = Gather <axis = 1> (sorted, at)
+        pivot = Gather <axis = 2> (row, at)
+        heads = Gather <axis = 2> (sorted, at)
+        quotients = Div (heads, pivot)
+        is_nothing = Equal (pivot, nothing)
+        is_something = Not (is_nothing)
+        is_below = Greater (positions, k)
+        is_below_column = Unsqueeze (is_below, one)
+        counts = And (is_below_column, is_something)
+        multiples = Where (counts, quotients, nothing)
+        change = Mul (multiples, row)
+        next = Sub (sorted, change)
+        stays = Equal (pivot_place, k)
+        sign_column = Where (stays, unit, minus_unit)
+        sign = Squeeze (sign_column, one)
+        factor = Squeeze (pivot, last_two)
+        signed = Mul (factor, sign)
+        more = Mul (factors, signed)
+    }> (trips, , matrices, units)
+    Y = Reshape (product, shape)
+}"""
+
 # What stands for the operands 2 to 4 where they are left out: no box, any overlap, any score.
 _LIMITS = {"most": "<value_int = 0>", "overlap": "<value_float = 0.0>", "least": "<value_float = -3.4e38>"}
 
@@ -185,6 +356,8 @@ _TEXTS: dict[str, Callable[[onnx.NodeProto], str]] = {
     "NonZero": lambda node: _NON_ZERO,
     "Compress": _compress,
     "NonMaxSuppression": _non_max_suppression,
+    "Unique": _unique,
+    "Det": lambda node: _DET,
 }
 
 

@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 
-from ingot.dtypes import DTYPES, ONNX_TYPES, OnnxType, onnx_numpy
+from ingot.dtypes import DTYPES, ONNX_TYPES, OnnxType, nibbles, onnx_numpy
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class WeightSource:
         dtype = onnx_numpy(self.onnx_type)
         if DTYPES[self.onnx_type.storage].bits != 4:
             return data.view(dtype).reshape(self.shape)
-        nibbles = np.empty(data.size * 2, np.uint8)
-        np.bitwise_and(data, 15, out=nibbles[0::2])
-        np.right_shift(data, 4, out=nibbles[1::2])
-        nibbles = nibbles[: self.elements].reshape(self.shape)
+        codes = np.empty(data.size * 2, np.uint8)
+        np.bitwise_and(data, 15, out=codes[0::2])
+        np.right_shift(data, 4, out=codes[1::2])
+        codes = codes[: self.elements].reshape(self.shape)
         if self.onnx_type.storage == "i4":
             if self.onnx_type.signed:  # sign-extend
-                return ((nibbles.view(np.int8) ^ 8) - 8).astype(dtype)
-            return nibbles.astype(dtype)
-        return nibbles.view(dtype)
+                return ((codes.view(np.int8) ^ 8) - 8).astype(dtype)
+            return codes.astype(dtype)
+        return codes.view(dtype)
 
     def digest(self) -> str:
         """A hash (of SHA-256 the first 64 bits) of its type, sizes and bytes."""
@@ -104,7 +104,7 @@ def read_as(source: WeightSource | np.ndarray, dtype: str, shape: tuple[int, ...
     found = WeightSource.from_array(source) if isinstance(source, np.ndarray) else source
     if not reads_as((found.dtype, found.shape), dtype, shape):
         return None
-    if isinstance(source, np.ndarray) and found.dtype == dtype:
+    if isinstance(source, np.ndarray) and found.dtype == dtype and not found.onnx_type.narrow:
         return source.view(DTYPES[dtype].np)
     onnx_type = next(t for t in ONNX_TYPES if t.storage == dtype and (t.signed or dtype == "i1"))
     return WeightSource(onnx_type, shape, found.bytes).array().view(DTYPES[dtype].np)
@@ -128,11 +128,27 @@ def onnx_type_of_numpy(dtype: np.dtype) -> OnnxType:
 
 def pack_nibbles(array: np.ndarray) -> np.ndarray:
     """The elements of a 4-bit array in C order, two a byte, low nibble first: uint8 [ceil(elements / 2)]."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    nibbles = flat.view(np.uint8) & 15  # ml_dtypes keeps one element a byte
-    if nibbles.size % 2:
-        nibbles = np.append(nibbles, np.uint8(0))
-    return nibbles[0::2] | (nibbles[1::2] << 4)
+    codes = nibbles(array)
+    if codes.size % 2:
+        codes = np.append(codes, np.uint8(0))
+    return codes[0::2] | (codes[1::2] << 4)
+
+
+def from_onnx_bytes(data: np.ndarray, onnx_type: OnnxType, elements: int) -> np.ndarray:
+    """The bytes of a tensor of ONNX as those of its storage type: of 2-bit elements, which ONNX packs four a byte, nibbles."""
+    if onnx_type.narrow is None:
+        return data
+    codes = np.stack([(data >> shift) & 3 for shift in range(0, 8, 2)], -1).reshape(-1)[:elements]
+    return pack_nibbles(codes.view(onnx_numpy(onnx_type)))
+
+
+def to_onnx_bytes(source: WeightSource) -> np.ndarray:
+    """The bytes of a tensor as ONNX packs them, low bits first."""
+    if source.onnx_type.narrow is None:
+        return source.bytes()
+    codes = source.array().reshape(-1).astype(np.int8).view(np.uint8) & 3
+    quarters = np.append(codes, np.zeros(-codes.size % 4, np.uint8)).reshape(-1, 4) << np.arange(0, 8, 2, dtype=np.uint8)
+    return np.bitwise_or.reduce(quarters, axis=1, dtype=np.uint8)
 
 
 class WeightStore:

@@ -19,7 +19,9 @@ from ingot.dialects.onnx_types import STRING, element_name, onnx_type_of
 from ingot.dtypes import ONNX_TYPES, onnx_numpy
 
 # The bindings build DenseElementsAttr of these and return object arrays for them.
-UNREADABLE = frozenset({"bf16", "f8E4M3FN", "f8E5M2", "f8E8M0FNU", "f4E2M1FN", "i4", "ui4"})
+UNREADABLE = frozenset(
+    {"bf16", "f8E4M3FN", "f8E5M2", "f8E4M3FNUZ", "f8E5M2FNUZ", "f8E8M0FNU", "f4E2M1FN", "i4", "ui4", "i2", "ui2"}
+)
 
 
 def element_of_numpy(dtype: np.dtype) -> str:

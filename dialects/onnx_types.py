@@ -27,8 +27,8 @@ UNKNOWN = "!onnx.Unknown"
 @cache
 def element_name(onnx_type: OnnxType) -> str:
     """The spelling of an ONNX type as element type: `ui8` for uint8."""
-    unsigned = not onnx_type.signed and onnx_type.storage != "i1"
-    return f"u{onnx_type.storage}" if unsigned else onnx_type.storage
+    spelled = f"i{onnx_type.narrow}" if onnx_type.narrow else onnx_type.storage
+    return f"u{spelled}" if not onnx_type.signed and spelled != "i1" else spelled
 
 
 _BY_ELEMENT = {element_name(t): t for t in ONNX_TYPES}

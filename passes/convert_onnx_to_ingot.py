@@ -36,6 +36,7 @@ from ingot.passes.onnx_lowering import (
     quantized_products,
     recurrent,
     reductions,
+    resize,
     sampling,
     scatter,
     spectral,
@@ -50,7 +51,8 @@ from ingot.passes.pass_base import Pass, PassContext
 
 _RULE_FILES = (  # importing them fills RULES
     elementwise, indexing, inverse_functions, linear, losses, microsoft_attention, ordering, quantization,
-    quantized_elementwise, quantized_products, recurrent, reductions, sampling, scatter, spectral, transformers, views, windows,
+    quantized_elementwise, quantized_products, recurrent, reductions, resize, sampling, scatter, spectral, transformers, views,
+    windows,
 )  # fmt: skip
 _KNOWN = frozenset({"Constant", "Shape", "Size"})  # always known after inference
 

@@ -40,6 +40,7 @@ from ingot.passes.onnx_inference.annotations import (
 )
 from ingot.passes.onnx_inference.facts import Facts
 from ingot.passes.onnx_inference.rules import RULES, Node, UnknownElements, Unsupported
+from ingot.passes.onnx_inference.sequences import Sequences
 from ingot.passes.onnx_inference.tensors import Comparison, Tensor, constant_elements
 from ingot.passes.pass_base import Pass, PassContext
 
@@ -49,6 +50,12 @@ _RULE_FILES = (  # importing them fills RULES
 )  # fmt: skip
 _WEIGHT_ELEMENTS = 16  # weights up to this size may be scales or sizes
 _SHOWN = 20  # problems that an error spells out
+# Inputs that are no tensors of numbers: what stands in their type, what they are called, and the cure.
+_INPUTS = (
+    ("!onnx.Seq", "a sequence", "make each of its tensors an input of its own"),
+    ("!onnx.Opt", "an optional value", "make it a tensor"),
+    ("!onnx.String", "of strings", "let the program around the model work on text, and give the model numbers"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +91,7 @@ class _Inference:
     mendable: int = 0  # problems that these would mend
     types: dict[tuple[str, tuple[Dim, ...]], ir.Type] = field(default_factory=dict)
     loops: int = 0
+    sequences: Sequences = field(default_factory=Sequences)
 
     def run(self, graph: ir.Operation) -> None:
         block = graph.regions[0].blocks[0]
@@ -94,8 +102,12 @@ class _Inference:
         if not self.problems and self.facts.has_equalities:
             # Once more, so that values before a guard's node get the simpler of two equal sizes too.
             self._nodes(block)
+        if not self.problems:
+            for op, message, cure in self.sequences.remaining(block):
+                self._problem(op, message, cure)
         if self.problems:
             raise model_error(self.problems, self.constants if self.mendable == len(self.problems) else ())
+        self.sequences.erase(block)
         if self.reads:
             reads.write_reads(graph, [reads.elements(self.reads.get(a, []), self.facts.names.sizes) for a in block.arguments])
         for view in block.operations:
@@ -138,7 +150,8 @@ class _Inference:
         try:
             shape, onnx_type = shape_of(argument), onnx_type_of(argument)
         except ValueError:
-            self.problems.append((name, f"the input's type {argument.type} is not supported", "use a tensor of numbers"))
+            what, cure = next(((w, c) for t, w, c in _INPUTS if t in str(argument.type)), (str(argument.type), "use numbers"))
+            self.problems.append((name, f"an input that is {what} is not supported", cure))
             return None
         if shape is None:
             self.problems.append((name, f"the input's type {argument.type} has no shape", "declare the input's shape"))
@@ -161,8 +174,27 @@ class _Inference:
                 self._loop(op)
             elif op.name == "onnx.Scan":
                 self._scan(op)
+            elif onnx.is_onnx(op) and self.sequences.takes(op):
+                self._sequence(op)
             elif onnx.is_onnx(op):
                 self._node(op)
+
+    def _sequence(self, op: ir.Operation) -> None:
+        """Resolve an operator of sequences or optional values."""
+        kind, held = onnx.op_type(op), self.sequences.held
+        operands = onnx.onnx_operands(op)
+        self.tensors.update((r, None) for r in op.results)
+        if any(v is not None and (held[v] if v in held else self.tensors[v]) is None for v in operands):
+            held.update(dict.fromkeys(op.results))
+            return
+        inputs = [None if v is None or v in held else self.tensors[v] for v in operands]
+        node = Node(kind, node_label(op), inputs, len(op.results), functools.partial(onnx.attr, op), self.facts)
+        try:
+            self._operations(self.sequences.resolve(op, node))
+        except UnknownElements as e:
+            self._unknown(op, kind, e)
+        except Unsupported as e:
+            self._problem(op, f"{kind}: {e.message}", e.cure)
 
     def _loop(self, op: ir.Operation) -> None:
         """Infer the body once: what a loop carries keeps its type."""

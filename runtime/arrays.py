@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ingot.dtypes import DTYPES, OnnxType, onnx_numpy
+from ingot.dtypes import DTYPES, OnnxType, nibbles, onnx_numpy
 from ingot.errors import DeviceError, InputError
 
 CALLER_ALIGNMENT = 16  # what kernels assume of inputs and outputs (`ingot.compiler.dispatch_builder`)
@@ -57,10 +57,10 @@ def as_array(value: Any, name: str, onnx_type: OnnxType) -> np.ndarray:
 def to_storage(array: np.ndarray, onnx_type: OnnxType) -> np.ndarray:
     """The array as kernels read it: contiguous, aligned, 4-bit elements two a byte. Itself where it is so already."""
     if DTYPES[onnx_type.storage].bits < 8:
-        nibbles = np.ascontiguousarray(array).reshape(-1).view(np.uint8) & 15
-        packed = allocate((nibbles.size + 1) // 2)
-        packed[:] = nibbles[0::2]
-        packed[: nibbles.size // 2] |= nibbles[1::2] << 4
+        codes = nibbles(array)
+        packed = allocate((codes.size + 1) // 2)
+        packed[:] = codes[0::2]
+        packed[: codes.size // 2] |= codes[1::2] << 4
         return packed
     if array.flags.c_contiguous and array.ctypes.data % CALLER_ALIGNMENT == 0:
         return array
@@ -79,10 +79,10 @@ def from_storage(array: np.ndarray, onnx_type: OnnxType, shape: tuple[int, ...])
     dtype = onnx_numpy(onnx_type)
     if DTYPES[onnx_type.storage].bits >= 8:
         return array.view(dtype) if array.dtype != dtype else array
-    nibbles = np.empty(array.size * 2, np.uint8)
-    nibbles[0::2] = array & 15
-    nibbles[1::2] = array >> 4
-    nibbles = nibbles[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
+    codes = np.empty(array.size * 2, np.uint8)
+    codes[0::2] = array & 15
+    codes[1::2] = array >> 4
+    codes = codes[: int(np.prod(shape, dtype=np.int64))].reshape(shape)
     if onnx_type.storage == "i4" and onnx_type.signed:
-        return ((nibbles.view(np.int8) ^ 8) - 8).astype(dtype)
-    return nibbles.astype(dtype) if onnx_type.storage == "i4" else nibbles.view(dtype)
+        return ((codes.view(np.int8) ^ 8) - 8).astype(dtype)
+    return codes.astype(dtype) if onnx_type.storage == "i4" else codes.view(dtype)

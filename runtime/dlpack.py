@@ -14,7 +14,9 @@ import numpy as np
 CPU, CUDA = 1, 2  # DLDeviceType
 # DLDataTypeCode by numpy's kind, and by name for types that numpy lacks.
 _KINDS = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
-_NAMES = {"bfloat16": 4, "float8_e4m3fn": 10, "float8_e5m2": 12, "float8_e8m0fnu": 14}
+_NAMES = {
+    "bfloat16": 4, "float8_e4m3fn": 10, "float8_e4m3fnuz": 11, "float8_e5m2": 12, "float8_e5m2fnuz": 13, "float8_e8m0fnu": 14,
+}  # fmt: skip
 
 
 class DLDevice(ctypes.Structure):

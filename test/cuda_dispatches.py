@@ -502,8 +502,11 @@ def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int])
     call = RootCall(d.root, operands, dict(d.attrs), d.regions, [], sizes)
     (scores,) = run_region(call, d.regions[0], (scores,), scores.shape)
     s, t = scores.shape[2:]
+    counts = np.minimum(operands[3] if d.attr("ragged", False) else t, t).reshape(-1, 1, 1, 1)
+    seen = np.arange(t) < counts
     if d.attr("causal", False):
-        scores = np.where(np.arange(t) <= np.arange(s)[:, None] + (t - s), scores, np.float32(-np.inf))
+        seen = seen & (np.arange(t) <= np.arange(s)[:, None] + (counts - s))
+    scores = np.where(seen, scores, np.float32(-np.inf))
     with np.errstate(all="ignore"):
         p = np.exp(scores - scores.max(-1, keepdims=True))
         y = np.matmul(p.astype(dtype.np).astype(np.float32), v) / p.sum(-1, keepdims=True)

@@ -36,13 +36,19 @@ class FakeDriver:
         self.updates: list[Any] = []
         self.edges: list[tuple[int, int, bool]] = []  # (from, to, programmatic)
         self.replays = 0
-        self.graphs = 0
+        self._graphs: dict[int, list] = {}
         self.refuse = ""
         self.on_launch: Callable[[str, tuple, list[int]], None] = lambda name, grid, values: None
 
+    @property
+    def graphs(self) -> int:
+        """Graphs that were made here, and not destroyed."""
+        return len(self._graphs)
+
     def cuGraphCreate(self, flags: int) -> tuple:
-        self.graphs += 1
-        return OK, []
+        graph: list[Any] = []
+        self._graphs[id(graph)] = graph
+        return OK, graph
 
     def cuGraphAddKernelNode(self, graph: list, previous: Any, count: int, params: Any) -> tuple:
         assert count == len(previous or [])
@@ -74,7 +80,7 @@ class FakeDriver:
         return (OK,)
 
     def cuGraphDestroy(self, graph: list) -> tuple:
-        self.graphs -= 1
+        self._graphs.pop(id(graph), None)  # those of tests before may go only now
         return (OK,)
 
 

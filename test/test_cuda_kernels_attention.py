@@ -274,11 +274,13 @@ def test_assembles_for_every_target(target: str) -> None:
         assert found % per_tile == 0
 
 
-@pytest.mark.parametrize("target", ["sm_75", "sm_86", "sm_89", "sm_120a"])
-@pytest.mark.parametrize("depth", [64, 128])
-def test_an_sm_of_a_geforce_card_holds_eight_warps(target: str, depth: int) -> None:
-    """Of any shape, with a mask: four warps of 32 rows each would spill."""
-    d = make.attention("b", 16, "q", "k", depth, mask=("b", 1, "q", "k"))
+@pytest.mark.parametrize(
+    ("target", "depth", "warps"),
+    [*((t, depth, 8) for t in ("sm_75", "sm_86", "sm_89", "sm_120a") for depth in (64, 128)), ("sm_86", 0, 16)],
+)
+def test_warps_that_an_sm_of_a_geforce_card_holds(target: str, depth: int, warps: int) -> None:
+    """Of any shape, with a mask: four warps of 32 rows each would spill. Of a constant shape (0): twice as many."""
+    d = make.attention("b", 16, "q", "k", depth, mask=("b", 1, "q", "k")) if depth else make.attention(1, 16, 4096, 4096, 64)
     with kernel_context():
         emitted = emit(d, BY_NAME[target])
         cubin = compile_kernels(emitted.module, target)
@@ -286,7 +288,7 @@ def test_an_sm_of_a_geforce_card_holds_eight_warps(target: str, depth: int) -> N
     launch = emitted.plan.launches[0]
     found = resources(cubin)[launch.symbol]
     blocks = BY_NAME[target].resident_blocks(launch.block[0], found.registers, launch.shared_bytes + found.shared_bytes)
-    assert blocks * launch.block[0] >= 8 * 32
+    assert blocks * launch.block[0] >= 32 * warps
 
 
 def test_nothing_keeps_wgmma_from_overlapping() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_ragged_caches
 import test_sizes_from_inputs
 import test_stages
 import zoo
@@ -73,6 +74,36 @@ def test_sizes_that_depend_on_elements(name, where):
                 assert result.dtype == wanted.dtype
                 assert result.shape == wanted.shape, feed
                 np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-5)
+    session.close()
+
+
+@pytest.mark.parametrize("name", test_ragged_caches.VARIANTS)
+def test_sequences_of_different_lengths_in_one_cache(name):
+    variant = test_ragged_caches.VARIANTS[name]
+    session = ingot.Session(ingot.compile(variant.model()), device=DEVICE)
+    test_ragged_caches.check_donated(session, variant)
+    session.close()
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_caches_of_a_fixed_size(given):
+    made = test_ragged_caches.fixed(test_ragged_caches.ATTENTIONS["causal"]).model()
+    session = ingot.Session(ingot.compile(made), device=DEVICE)
+    test_ragged_caches.check_donated_of_a_fixed_size(session, given)
+    session.close()
+
+
+def test_outputs_of_stages_are_bound():
+    made = test_stages.CASES["products_before_and_after"].model()
+    session = ingot.Session(ingot.compile(made), device=DEVICE)
+    feeds = test_sizes_from_inputs.arrays(made, {"N": 3, "keep": [1, 0, 1]})
+    y, h = np.zeros((2, 4), np.float32), np.zeros((3, 8), np.float32)
+    bound = session.bind({"x": feeds["x"]}, {"y": y, "h": h})
+    for _ in range(3):
+        y[...] = h[...] = 0
+        bound.run([], {"keep": feeds["keep"]})
+        for found, wanted in zip((y, h), reference(made, feeds), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     session.close()
 
 

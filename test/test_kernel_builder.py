@@ -11,9 +11,11 @@ from kernel_testing import LoadedImage
 
 from ingot.compiler.codegen.kernel_builder import KernelModule, Param
 from ingot.compiler.codegen.scalar_lowering import ScalarEmitter, emit_region
+from ingot.compiler.codegen.small_floats import SMALL_FLOATS
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.dialects.scalar_table import ROWS
 from ingot.dispatch import ScalarInst, ScalarRegion
+from ingot.dtypes import DTYPES
 
 
 def run(build, *arrays, params=None):
@@ -157,10 +159,10 @@ def sample(n=4096):
 
 
 @pytest.mark.parametrize("lanes", [0, 8])
-@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"])
-def test_small_floats_round_as_ml_dtypes(name, lanes):
-    dtype = np.dtype(getattr(ml_dtypes, name))
-    mlir = {"float8_e4m3fn": "f8E4M3FN", "float8_e5m2": "f8E5M2", "float4_e2m1fn": "f4E2M1FN"}[name]
+@pytest.mark.parametrize("mlir", SMALL_FLOATS)
+def test_small_floats_round_as_ml_dtypes(mlir, lanes):
+    name = DTYPES[mlir].numpy
+    dtype = DTYPES[mlir].np
     x = sample()
     codes, back = np.zeros(x.size, np.uint8), np.zeros_like(x)
 
@@ -180,11 +182,9 @@ def test_small_floats_round_as_ml_dtypes(name, lanes):
     assert np.array_equal(back, expected.astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    ("mlir", "name"),
-    [("f8E4M3FN", "float8_e4m3fn"), ("f8E5M2", "float8_e5m2"), ("f8E8M0FNU", "float8_e8m0fnu"), ("f4E2M1FN", "float4_e2m1fn")],
-)
-def test_every_code_of_a_small_float_decodes(mlir, name):
+@pytest.mark.parametrize("mlir", [*SMALL_FLOATS, "f8E8M0FNU"])
+def test_every_code_of_a_small_float_decodes(mlir):
+    name = DTYPES[mlir].numpy
     codes = np.arange(16 if name == "float4_e2m1fn" else 256, dtype=np.uint8)
     out = np.zeros(codes.size, np.float32)
 

@@ -163,6 +163,20 @@ def test_samples_that_depend_on_regions() -> None:
         Lowered(case.model())
 
 
+DETERMINANTS = {
+    "det": Case("y = Det (x)", {"x": ("f", ["N", "M", "M"])}, [{"N": 3, "M": 4}, {"N": 2, "M": 1}, {"N": 1, "M": 7}],
+                tolerance=1e-5),
+    "det_of_two_axes": Case("y = Det (x)", {"x": ("f", [3, 3])}, [{}, {"x": [[0, 2, 1], [0, 4, 2], [1, 0, 3]]},
+                                                                  {"x": [[0, 2, 1], [3, 4, 2], [1, 0, 3]]}]),
+    "det_double": Case("y = Det (x)", {"x": ("d", ["N", 2, 4, 4])}, ROWS, opset=24, tolerance=1e-12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DETERMINANTS.values(), ids=DETERMINANTS)
+def test_determinants(case: Case) -> None:
+    check(case)
+
+
 LABELS = {"x": ("f", ["N", 5, "D"]), "t": ("l", ["N", "D"])}
 LABEL_FEEDS = [{"N": 2, "D": 3, "t": [[0, 4, 2], [1, 1, 3]]}]
 CLASS_WEIGHTS = {"w": np.array([0.5, 1.0, 2.0, 0.25, 1.5], np.float32)}

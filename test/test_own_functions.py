@@ -57,6 +57,31 @@ def test_compress() -> None:
     check("g (float[N, 6] x, bool[C] c) => (float[K] y) { y = Compress (x, c) }", feeds)
 
 
+UNIQUE = "(float[N] x) => (float[A] y, int64[A] i, int64[N] j, int64[A] c)"
+
+
+@pytest.mark.parametrize("is_sorted", [0, 1], ids=["unsorted", "sorted"])
+def test_unique(is_sorted: int) -> None:
+    check(f"g {UNIQUE} {{ y, i, j, c = Unique <sorted = {is_sorted}> (x) }}", [
+        {"x": np.float32([2, 1, 1, 3, 4, 3])}, {"x": np.float32([7])}, {"x": sparse(300, share=0.3)},
+        {"x": np.zeros(5, np.float32)}, {"x": np.arange(9, 0, -1).astype(np.float32)},
+    ])  # fmt: skip
+
+
+def test_unique_of_several_axes_and_integers() -> None:
+    check("g (int64[N, 3] x) => (int64[A] y, int64[B] j) { y, z, j = Unique (x) }", [
+        {"x": sparse(4, 3, dtype="int64") - 50}, {"x": sparse(1, 3, dtype="int64")},
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, -2])
+@pytest.mark.parametrize("is_sorted", [0, 1], ids=["unsorted", "sorted"])
+def test_unique_along_an_axis(axis: int, is_sorted: int) -> None:
+    feeds = [{"x": np.sign(sparse(n, m, 2, share=0.3))} for n, m in ((5, 7), (3, 1), (1, 6))]
+    check(f"""g (float[N, M, 2] x) => (float[A, B, C] y, int64[U] i, int64[V] j, int64[U] c) {{
+        y, i, j, c = Unique <axis = {axis}, sorted = {is_sorted}> (x) }}""", feeds)  # fmt: skip
+
+
 def boxes(batch: int, count: int, classes: int, *, centers: bool) -> dict[str, np.ndarray]:
     """Random boxes, as opposite corners in any order or as centers and sizes, and their scores."""
     rng = np.random.default_rng(count)

@@ -235,6 +235,19 @@ def test_lengths_that_cannot_be_give_no_number() -> None:
     session.close()
 
 
+def check_donated(session: ingot.Session, variant: Variant) -> None:
+    """Generate with caches that stay where they are."""
+    bound = session.bind(donate=True, capacity=64)
+    sequences, first = Sequences(variant), empty_cache()
+    for feeds, counts, _ in calls(variant):
+        expected = sequences.append(feeds, counts)
+        (y,) = bound.run(["y"], {**feeds, **first})
+        first = {}
+        check_rows(y, expected)
+    assert set(bound.lengths.values()) == {sum(max(step.counts) for step in STEPS)}
+    assert session.stats()["state_copies"] == 0
+
+
 @pytest.mark.parametrize("name", ["rotary", "window"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_donated_caches_are_never_copied(name: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,17 +256,8 @@ def test_donated_caches_are_never_copied(name: str, device: str, monkeypatch: py
     if device == "cpu":
         session = ingot.Session(engine, "cpu")
     else:
-        session, _ = numpy_session(engine, install(monkeypatch), monkeypatch)
-    bound = session.bind(donate=True, capacity=64)
-    sequences, first = Sequences(variant), empty_cache()
-    for feeds, counts, _ in calls(variant):
-        expected = sequences.append(feeds, counts)
-        (y,) = bound.run(["y"], {**feeds, **first})
-        first = {}
-        check_rows(y, expected)
-    stats = session.stats()
-    assert set(bound.lengths.values()) == {sum(max(step.counts) for step in STEPS)}
-    assert stats["state_copies"] == 0
+        session, _ = numpy_session(engine, install(monkeypatch), monkeypatch, specialize="none")
+    check_donated(session, variant)
     session.close()
 
 
@@ -262,7 +266,9 @@ def test_a_batch_of_one_launches_no_copies(monkeypatch: pytest.MonkeyPatch) -> N
     sequences take two copies and two scatters besides. As many graphs serve all lengths of a bucket."""
 
     def generate(variant: Variant, batch: int) -> tuple[int, int]:
-        session, cuda = numpy_session(ingot.compile(variant.model()), install(monkeypatch), monkeypatch)
+        session, cuda = numpy_session(
+            ingot.compile(variant.model()), install(monkeypatch), monkeypatch, specialize="none"
+        )
         bound = session.bind(donate=True, capacity=64)
         first = {name: np.zeros((batch, KV_HEADS, 0, SIZE), np.float32) for name in ("pk", "pv")}
         launches, length = [], 0
@@ -348,12 +354,23 @@ def test_lengths_beside_a_past_are_refused() -> None:
 @pytest.mark.parametrize("given", [True, False])
 def test_donated_caches_of_a_fixed_size(device: str, given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stay where they are; zeros where the first call gives none."""
-    made = fixed(ATTENTIONS["causal"]).model()
-    oracle, engine = reference(made), ingot.compile(made)
+    engine = ingot.compile(fixed(ATTENTIONS["causal"]).model())
     if device == "cpu":
         session = ingot.Session(engine, "cpu")
     else:
-        session, cuda = numpy_session(engine, install(monkeypatch), monkeypatch)
+        session, cuda = numpy_session(engine, install(monkeypatch), monkeypatch, specialize="none")
+    bound, feeds = check_donated_of_a_fixed_size(session, given)
+    if device == "cuda":
+        cuda.log.clear()
+        bound.run(["y"], {**feeds, "w": np.array([9, 9, 9]), "n": np.array([10, 10, 10])})
+        assert {entry[1] for entry in cuda.named("upload")} == {feeds[n].nbytes for n in ("q", "k", "w")}
+        assert cuda.named("allocate", "allocate_async") == []
+    session.close()
+
+
+def check_donated_of_a_fixed_size(session: ingot.Session, given: bool) -> tuple[Any, dict[str, np.ndarray]]:
+    """Generate by `fixed(ATTENTIONS["causal"])`; the bound session, and what was last fed."""
+    oracle = reference(fixed(ATTENTIONS["causal"]).model())
     bound = session.bind(donate=True)
     rng = np.random.default_rng(1)
     cache = {n: given * rng.standard_normal((3, KV_HEADS, STORED, SIZE)).astype(np.float32) for n in ("pk", "pv")}
@@ -367,12 +384,7 @@ def test_donated_caches_of_a_fixed_size(device: str, given: bool, monkeypatch: p
     bound.reset()
     assert bound.lengths == {}
     assert session.stats()["state_copies"] == 0
-    if device == "cuda":
-        cuda.log.clear()
-        bound.run(["y"], {**feeds, "w": np.array([9, 9, 9]), "n": np.array([10, 10, 10])})
-        assert {entry[1] for entry in cuda.named("upload")} == {feeds[n].nbytes for n in ("q", "k", "w")}
-        assert cuda.named("allocate", "allocate_async") == []
-    session.close()
+    return bound, feeds
 
 
 def test_an_input_that_is_read_again_is_not_donated() -> None:

@@ -82,7 +82,8 @@ def attention_row(p: AttentionProblem, target: Target) -> MmaRow | None:
 def fitting_mma(p: AttentionProblem, target: Target) -> list[MmaAttentionSchedule]:
     """Schedules that fit the target, the best one first."""
     slow = facts(target).sm_tflops < WHOLE_SM_TFLOPS
-    fitting, waiting = [], []
+    fitting: list[MmaAttentionSchedule] = []
+    waiting: list[MmaAttentionSchedule] = []
     for s in (*(EIGHT_WARPS if slow else ()), *MMA_SCHEDULES):
         # Accumulators, scores and operands of a thread: beyond this they spill.
         registers = s.warp_rows // 16 * (p.depth_v // 2 + s.keys // 2) + 64
@@ -103,6 +104,10 @@ def choose_mma(p: AttentionProblem, target: Target) -> MmaAttentionSchedule:
         raise NotImplementedError(f"attention over heads of depth {p.depth} and {p.depth_v} on {target.name}")
     enough = [s for s in fitting if s.rows <= max(16, rows) and -(-rows // s.rows) * heads >= sms]
     chosen = enough[0] if enough else min(fitting, key=lambda s: (abs(s.rows - min(max(16, rows), 64)), -s.keys))
+    # Scores that need nothing but their scale, of constant sizes, leave enough registers for a second block of eight warps.
+    if chosen in EIGHT_WARPS and p.plain_scores and not p.dispatch.symbols and max(p.depth, p.depth_v) <= 64:
+        fits = target.resident_blocks(32 * chosen.warps, 128, attention_tiles(p, chosen).nbytes(chosen.stages))
+        chosen = replace(chosen, blocks=min(2, fits))
     blocks = -(-rows // chosen.rows) * heads
     tiles = constant(p.keys) // chosen.keys
     splits = 1

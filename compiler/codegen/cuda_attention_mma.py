@@ -11,7 +11,7 @@ weight in the workspace, and a second launch combines them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, tiled_launch
 from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, rescaling, store_pair
@@ -41,6 +41,7 @@ class MmaAttentionSchedule:
         keys: of a tile, a multiple of 16.
         stages: tiles of keys and values in shared memory.
         splits: blocks that share a head's keys.
+        blocks: of an SM, for which registers are kept.
     """
 
     warps: int = 4
@@ -48,6 +49,7 @@ class MmaAttentionSchedule:
     keys: int = 64
     stages: int = 2
     splits: int = 1
+    blocks: int = field(default=1, kw_only=True)
 
     @property
     def rows(self) -> int:
@@ -88,7 +90,7 @@ def emit_attention_mma(
     module: KernelModule, p: AttentionProblem, row: MmaRow, s: MmaAttentionSchedule, target: Target, launch: KernelLaunch
 ) -> None:
     """Write the kernel of a schedule into `module`."""
-    with dispatch_kernel(module, p.dispatch, launch, min_blocks=1) as dk:
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=s.blocks) as dk:
         _Attention(dk, p, row, s, target).emit()
 
 

@@ -57,11 +57,15 @@ class MmaSchedule:
     def stage_bytes(self) -> int:
         return (self.tile_m + self.tile_n) * self.k_bytes
 
-    @property
-    def registers(self) -> int:
-        """Registers of a thread, about: accumulators, fragments of a step and of the next one, and addresses."""
+    def registers(self, *, clamped: bool = False, fetched: bool = False) -> int:
+        """Registers of a thread, about: accumulators, fragments of a step and of the next one, and addresses.
+
+        Args:
+            clamped: each chunk that a thread copies has an address of its own, as rows may end anywhere.
+            fetched: chunks pass through registers.
+        """
         fragments = 4 * (self.warp_m + self.warp_n) // 16
-        chunks = self.stage_bytes // (16 * 32 * self.warps)
+        chunks = self.stage_bytes // (16 * 32 * self.warps) * (1 + 2 * clamped + 4 * fetched)
         return self.warp_m * self.warp_n // 32 + 2 * fragments + chunks + 36
 
 

@@ -309,7 +309,11 @@ def mma_estimates(
         if target.wgmma:
             share *= 0.65  # beside instructions that read shared memory by themselves
         else:
-            blocks = max(1, target.resident_blocks(32 * s.warps, s.registers, s.stages * s.stage_bytes))
+            clamped = not (isinstance(p.m, int) and isinstance(p.n, int))
+            registers = s.registers(clamped=clamped, fetched=not target.cp_async)
+            blocks = target.resident_blocks(32 * s.warps, registers, s.stages * s.stage_bytes)
+            if blocks == 0:  # its registers would spill
+                continue
             # A warp to each quarter of an SM waits at every barrier.
             share *= min(1.0, s.warps * blocks / 8) ** 0.1
         for splits in SPLITS:

@@ -1,6 +1,7 @@
 """8-bit and 4-bit floats by bit arithmetic: a layer of `KernelBuilder`.
 
-The formats are OCP's (OFP8 E4M3 and E5M2; MX E2M1 and E8M0), stored in the low bits of an i8. The tricks:
+The formats are OCP's (OFP8 E4M3 and E5M2; MX E2M1 and E8M0) and the two of ONNX named FNUZ (Noune et al., "8-bit Numerical
+Formats for Deep Neural Networks", 2022), stored in the low bits of an i8. The tricks:
 
 - decode: place exponent and mantissa in a float's fields and multiply by 2^(127 - bias); subnormals come out right
   because the product of a subnormal f32 is exact (this needs denormals not to be flushed, which neither target does);
@@ -18,7 +19,10 @@ from ingot.compiler.codegen.vector_ops import VectorOps
 
 @dataclass(frozen=True)
 class SmallFloat:
-    """A float format below 16 bits: field widths, exponent bias, the largest finite code, the code of NaN (None: has none)."""
+    """A float format below 16 bits: field widths, exponent bias, the largest finite code, the code of NaN (None: has none).
+
+    With `has_negative_zero` false, what would be -0 is NaN.
+    """
 
     name: str
     exponent: int
@@ -27,6 +31,7 @@ class SmallFloat:
     max_code: int
     nan_code: int | None
     has_inf: bool = False
+    has_negative_zero: bool = True
 
     @property
     def max_value(self) -> float:
@@ -40,6 +45,8 @@ SMALL_FLOATS = {
     for f in (
         SmallFloat("f8E4M3FN", 4, 3, 7, 0x7E, 0x7F),
         SmallFloat("f8E5M2", 5, 2, 15, 0x7B, 0x7E, has_inf=True),
+        SmallFloat("f8E4M3FNUZ", 4, 3, 8, 0x7F, 0x80, has_negative_zero=False),
+        SmallFloat("f8E5M2FNUZ", 5, 2, 16, 0x7F, 0x80, has_negative_zero=False),
         SmallFloat("f4E2M1FN", 2, 1, 1, 0x7, None),
     )
 }
@@ -71,14 +78,14 @@ class SmallFloatOps(VectorOps):
             payload = magnitude & ((1 << f.mantissa) - 1)
             bits = self.select(special, (payload << (23 - f.mantissa)) | 0x7F800000, bits)
         elif f.nan_code is not None:
-            bits = self.select(magnitude.eq(f.nan_code), 0x7FC00000, bits)
+            bits = self.select((magnitude if f.has_negative_zero else code).eq(f.nan_code), 0x7FC00000, bits)
         return self.bitcast(bits | sign, f32)
 
     def encode_float(self, x: Val, dtype: str, saturate: bool = True) -> Val:
         """Floats (any type, scalar or vector) as i8 codes of `dtype`, rounded to nearest even.
 
         With `saturate`, what exceeds the largest finite number (infinities too) becomes that number, as ONNX's Cast and
-        `cvt.satfinite` do; without, infinity (E5M2) or NaN (E4M3). E2M1 always saturates, and its NaN becomes the
+        `cvt.satfinite` do; without, infinity (E5M2) or NaN (the others). E2M1 always saturates, and its NaN becomes the
         largest number. E8M0 takes the exponent of a positive number, rounded up to the next power of two (`cvt.rp`).
         """
         wide = self._shaped(x.t, "i32")
@@ -106,8 +113,10 @@ class SmallFloatOps(VectorOps):
         if saturate or f.nan_code is None:
             code = self.select(magnitude >= 0x7F800000, f.max_code, self.min(code, f.max_code))
         else:
-            overflow = f.max_code + 1  # infinity of E5M2, NaN of E4M3
+            overflow = f.max_code + 1  # infinity of E5M2, else NaN
             code = self.select(magnitude >= 0x7F800000, overflow, self.min(code, overflow))
         if f.nan_code is not None:
             code = self.select(nan, f.nan_code, code)
+        if not f.has_negative_zero:
+            sign = self.select(code.eq(0), 0, sign)
         return self.cast(code | sign, self._shaped(x.t, "i8"))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ingot import dims
 from ingot.dims import Dim, Expr
-from ingot.dtypes import DTYPES, ONNX_TYPE_BY_CODE, OnnxType, onnx_numpy
+from ingot.dtypes import ONNX_TYPE_BY_CODE, OnnxType, onnx_numpy
 from ingot.passes.onnx_inference.rules import Node, rule
 from ingot.passes.onnx_inference.tensors import BOOL, FLOAT_NAMES, MAX_ELEMENTS, Comparison, Tensor, with_value
 
@@ -332,8 +332,9 @@ def _bit_cast(node: Node) -> Tensor:
     x, to = node.input(0), ONNX_TYPE_BY_CODE.get(node.attr("to"))
     if to is None:
         raise node.fail(f"attribute to={node.attr('to')} is no element type that Ingot knows", "cast to another type")
-    bits = [DTYPES[t.storage].bits for t in (x.type, to)]
-    if bits[0] != bits[1]:
+    if x.type.narrow or to.narrow:
+        raise node.fail(f"reinterpreting {x.type.name} as {to.name} is not supported", "cast to int8 or uint8 before")
+    if x.type.bits != to.bits:
         raise node.fail(f"{x.type.name} and {to.name} are not as wide", "correct the attribute to")
     return Tensor(to, x.shape)
 

@@ -143,6 +143,11 @@ def _resize(node: Node) -> Tensor:
     axes = node.attr("axes")
     axes = list(range(x.rank)) if axes is None else [node.axis(a, x.rank) for a in axes]
     shape = list(x.shape)
+    if node.attr("coordinate_transformation_mode") == "tf_crop_and_resize":
+        node.equal(node.input(1).shape[0], 2 * len(axes), "roi does not have a start and an end for each axis")
+        if not node.has(3):
+            # By ONNX's text sizes depend on roi; its evaluator and ONNX Runtime leave roi out.
+            raise node.fail("scales beside tf_crop_and_resize are not supported", "give sizes")
     if node.has(3):
         sizes = node.sizes(3)
         if node.attr("keep_aspect_ratio_policy") not in (None, "stretch"):

@@ -18,7 +18,7 @@ FLOAT4 = ONNX_TYPE_BY_NAME["float4e2m1"]
 EXPONENT8 = ONNX_TYPE_BY_NAME["float8e8m0"]
 
 QUANTIZED = frozenset({
-    "int4", "uint4", "int8", "uint8", "int16", "uint16", "float8e4m3fn", "float8e5m2", "float4e2m1",
+    "int2", "uint2", "int4", "uint4", "int8", "uint8", "int16", "uint16", "float8e4m3fn", "float8e5m2", "float4e2m1",
 })  # fmt: skip
 DEQUANTIZED = QUANTIZED | {"int32"}
 SCALES = FLOAT_NAMES | {"float8e8m0", "float8e4m3fn"}

@@ -402,7 +402,11 @@ def _cast(low: Lowering) -> Source:
     source = low.source(0)
     if source.type == low.type:
         return source
-    if low.type.storage == "f8E8M0FNU":
-        raise low.fail(f"rounding to {low.type.name} (round_mode) is not supported", "keep scales of this type as constants")
-    saturate = low.attr("saturate") != 0
-    return low.build.stored(low.type, low.shape, lambda b: b.cast(b.load(source), low.type, saturate=saturate))
+    saturate, round_mode = low.attr("saturate") != 0, low.attr("round_mode")
+    if round_mode not in ("up", "down", "nearest"):
+        raise low.fail(f"round_mode {round_mode!r} is not supported", "use up, down or nearest")
+
+    def body(b: RegionBuilder) -> Scalar:
+        return b.cast(b.load(source), low.type, saturate=saturate, round_mode=round_mode)
+
+    return low.build.stored(low.type, low.shape, body)

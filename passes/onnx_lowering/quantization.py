@@ -70,7 +70,7 @@ class Grid:
 
 def integer_range(type: OnnxType) -> tuple[float, float]:
     """The smallest and the largest number of an integer type."""
-    bits = DTYPES[type.storage].bits
+    bits = type.bits
     return (-float(1 << (bits - 1)), float((1 << (bits - 1)) - 1)) if type.signed else (0.0, float((1 << bits) - 1))
 
 

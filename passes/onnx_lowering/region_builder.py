@@ -38,7 +38,14 @@ class Scalar:
 
 # What is half a step above the largest finite number of a type, whether that itself overflows (a tie goes to even), and what
 # overflow becomes where a cast does not saturate (ONNX's Cast, table of "Float 8 types").
-_OVERFLOWS = {"f8E4M3FN": (464.0, False, float("nan")), "f8E5M2": (61440.0, True, float("inf"))}
+_OVERFLOWS = {
+    "f8E4M3FN": (464.0, False, float("nan")),
+    "f8E5M2": (61440.0, True, float("inf")),
+    "f8E4M3FNUZ": (248.0, True, float("nan")),
+    "f8E5M2FNUZ": (61440.0, True, float("nan")),
+}
+# What is added to the bits of an f32 whose exponent is wanted (ONNX's Cast, `round_mode`).
+_ROUNDED_UP = {"up": 0x7FFFFF, "nearest": 0x400000, "down": 0}
 
 
 class RegionBuilder:
@@ -180,9 +187,11 @@ class RegionBuilder:
         """An i64 as an integer of another scalar's type."""
         return x if like.type == "i64" else self.emit("trunci", (x,), like.type, unsigned=like.unsigned)
 
-    def cast(self, x: Scalar, to: OnnxType, *, saturate: bool = True) -> Scalar:
-        """A value of a computing type as a value of `to`'s storage type, as ONNX's Cast says."""
+    def cast(self, x: Scalar, to: OnnxType, *, saturate: bool = True, round_mode: str = "up") -> Scalar:
+        """A value of a computing type as a value of `to`'s storage type, as ONNX's Cast says; `round_mode` is that of E8M0."""
         storage, unsigned = to.storage, not to.signed
+        if storage == "f8E8M0FNU":
+            return self._exponent(self.to_float(x), round_mode, saturate=saturate)
         if storage == "i1":
             zero = self.like(0, x)
             return self.cmpf_une(x, zero) if x.is_float else x if x.type == "i1" else self.cmpi_ne(x, zero)
@@ -194,6 +203,8 @@ class RegionBuilder:
                 y = self.select(self.cmpf_uno(y, y), self.like(-0.0, y), y)
             narrow = self.emit("truncf", (y,), storage)
             return narrow if saturate or storage not in _OVERFLOWS else self._unsaturated(y, narrow)
+        if to.narrow:
+            return self._lowest_bits(x, to)
         if x.is_float:
             return self.emit("fptoui" if unsigned else "fptosi", (x,), storage, unsigned=unsigned)
         have, want = DTYPES[x.type].bits if x.type != "i1" else 1, DTYPES[storage].bits
@@ -201,6 +212,30 @@ class RegionBuilder:
             return Scalar(x.number, x.type, unsigned)
         op = "trunci" if have > want else "extui" if x.unsigned or x.type == "i1" else "extsi"
         return self.emit(op, (x,), storage, unsigned=unsigned)
+
+    def _exponent(self, x: Scalar, round_mode: str, *, saturate: bool) -> Scalar:
+        """The power of two next to the magnitude of an f32, as the f32's exponent field; NaN for infinities, too."""
+        magnitude = self.andi(self.emit("bitcast", (x,), "i32"), self.const(0x7FFFFFFF, "i32"))
+        code = self.shrui(self.addi(magnitude, self.const(_ROUNDED_UP[round_mode], "i32")), self.const(23, "i32"))
+        if saturate:
+            code = self.minsi(code, self.const(254, "i32"))
+        if round_mode == "nearest":  # 2^-127, a subnormal f32, is the only tie that is not rounded up
+            code = self.select(self.cmpi_eq(magnitude, self.const(0x400000, "i32")), self.const(0, "i32"), code)
+        special = self.cmpi_sge(magnitude, self.const(0x7F800000, "i32"))
+        code = self.select(special, self.const(255, "i32"), code)
+        return self.emit("bitcast", (self.emit("trunci", (code,), "i8"),), "f8E8M0FNU")
+
+    def _lowest_bits(self, x: Scalar, to: OnnxType) -> Scalar:
+        """A value as an element of a type that is narrower than its storage type."""
+        assert to.narrow is not None
+        if x.is_float:
+            x = self.emit("fptosi", (x,), "i8")
+        elif x.type == "i1" or DTYPES[x.type].bits < 8:
+            x = self.emit("extui" if x.unsigned or x.type == "i1" else "extsi", (x,), "i8")
+        unused = self.const(DTYPES[x.type].bits - to.narrow, x.type)
+        x = self.shli(x, unused)
+        x = self.shrsi(x, unused) if to.signed else self.shrui(x, unused)
+        return self.emit("trunci", (x,), to.storage, unsigned=not to.signed)
 
     def _unsaturated(self, x: Scalar, narrow: Scalar) -> Scalar:
         """`x` as an 8-bit float that overflows; `narrow` is the one that saturates."""

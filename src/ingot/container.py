@@ -35,8 +35,9 @@ ELEMENT_BYTES = {
 
 # The container's element type of each storage type; bytes where it has none that every reader knows.
 ELEMENT_TYPES = {
-    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8E4M3FN": "F8_E4M3", "f8E5M2": "F8_E5M2", "f8E8M0FNU": "U8",
-    "f4E2M1FN": "U8", "i64": "I64", "i32": "I32", "i16": "I16", "i8": "I8", "i4": "U8", "i1": "BOOL",
+    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8E4M3FN": "F8_E4M3", "f8E5M2": "F8_E5M2",
+    "f8E4M3FNUZ": "U8", "f8E5M2FNUZ": "U8", "f8E8M0FNU": "U8", "f4E2M1FN": "U8", "i64": "I64", "i32": "I32", "i16": "I16",
+    "i8": "I8", "i4": "U8", "i1": "BOOL",
 }  # fmt: skip
 
 

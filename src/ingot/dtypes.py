@@ -53,6 +53,8 @@ DTYPES = {
         DType("bf16", 16, "bfloat16", "float"),
         DType("f8E4M3FN", 8, "float8_e4m3fn", "float"),
         DType("f8E5M2", 8, "float8_e5m2", "float"),
+        DType("f8E4M3FNUZ", 8, "float8_e4m3fnuz", "float"),
+        DType("f8E5M2FNUZ", 8, "float8_e5m2fnuz", "float"),
         DType("f8E8M0FNU", 8, "float8_e8m0fnu", "float"),
         DType("f4E2M1FN", 4, "float4_e2m1fn", "float"),
         DType("i64", 64, "int64", "int"),
@@ -67,13 +69,22 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class OnnxType:
-    """A row of ONNX's TensorProto.DataType: its code, the spelling in `onnx.defs`, storage type, signedness, numpy name."""
+    """A row of ONNX's TensorProto.DataType: its code, the spelling in `onnx.defs`, storage type, signedness, numpy name.
+
+    `narrow`: bits of an element where those of the storage type are more. They repeat its sign then, or are 0.
+    """
 
     code: int
     name: str
     storage: str
     signed: bool
     numpy: str
+    narrow: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element, as ONNX packs it."""
+        return self.narrow or DTYPES[self.storage].bits
 
 
 ONNX_TYPES = (
@@ -91,11 +102,15 @@ ONNX_TYPES = (
     OnnxType(13, "uint64", "i64", False, "uint64"),
     OnnxType(16, "bfloat16", "bf16", True, "bfloat16"),
     OnnxType(17, "float8e4m3fn", "f8E4M3FN", True, "float8_e4m3fn"),
+    OnnxType(18, "float8e4m3fnuz", "f8E4M3FNUZ", True, "float8_e4m3fnuz"),
     OnnxType(19, "float8e5m2", "f8E5M2", True, "float8_e5m2"),
+    OnnxType(20, "float8e5m2fnuz", "f8E5M2FNUZ", True, "float8_e5m2fnuz"),
     OnnxType(21, "uint4", "i4", False, "uint4"),
     OnnxType(22, "int4", "i4", True, "int4"),
     OnnxType(23, "float4e2m1", "f4E2M1FN", True, "float4_e2m1fn"),
     OnnxType(24, "float8e8m0", "f8E8M0FNU", True, "float8_e8m0fnu"),
+    OnnxType(25, "uint2", "i4", False, "uint2", narrow=2),
+    OnnxType(26, "int2", "i4", True, "int2", narrow=2),
 )
 ONNX_TYPE_BY_CODE = {t.code: t for t in ONNX_TYPES}
 ONNX_TYPE_BY_NAME = {t.name: t for t in ONNX_TYPES}
@@ -104,3 +119,11 @@ ONNX_TYPE_BY_NAME = {t.name: t for t in ONNX_TYPES}
 def onnx_numpy(t: OnnxType) -> np.dtype:
     """The numpy dtype of an ONNX type (sub-byte types: ml_dtypes' one-element-a-byte types)."""
     return _numpy_dtype(t.numpy)
+
+
+def nibbles(array: np.ndarray) -> np.ndarray:
+    """The elements of an array of a type that is stored in 4 bits, in C order: uint8 [elements], each below 16."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if flat.dtype.name in ("int2", "uint2"):
+        flat = flat.astype(np.int8)
+    return flat.view(np.uint8) & 15  # ml_dtypes keeps one element a byte

@@ -219,3 +219,34 @@
   "onnx.Output"(%r) {name = "y"} : (tensor<*xf32>) -> ()
   "onnx.Return"() : () -> ()
 }) {input_names = ["x", "v"], sym_name = "main"} : () -> ()
+
+// -----
+
+// Fires: a sequence disappears; one of its tensors is what it was split into, another that is not read stays dead.
+// CHECK:      %[[PARTS:.*]]:2 = "onnx.Split"
+// CHECK-SAME: -> (tensor<?x2xf32, #ingot.dims<["N"]>>, tensor<?x1xf32, #ingot.dims<["N"]>>)
+// CHECK-NOT:  Sequence
+// CHECK:      "onnx.Output"(%[[PARTS]]#1) {name = "y"
+// CHECK-NOT:  Sequence
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x3xf32, #ingot.dims<["N"]>>):
+  %two = "onnx.Constant"() {value = dense<2> : tensor<i64>} : () -> tensor<i64>
+  %last = "onnx.Constant"() {value = dense<-1> : tensor<i64>} : () -> tensor<i64>
+  %s = "onnx.SplitToSequence"(%x, %two) {axis = 1 : i64} : (tensor<?x3xf32, #ingot.dims<["N"]>>, tensor<i64>) -> !onnx.Seq<tensor<*xf32>>
+  %y = "onnx.SequenceAt"(%s, %last) : (!onnx.Seq<tensor<*xf32>>, tensor<i64>) -> tensor<*xf32>
+  "onnx.Output"(%y) {name = "y"} : (tensor<*xf32>) -> ()
+  "onnx.Return"() : () -> ()
+}) {input_names = ["x"], sym_name = "main"} : () -> ()
+
+// -----
+
+// Must not fire: where in a sequence is computed.
+"onnx.Graph"() ({
+^bb0(%x: tensor<?x2xf32, #ingot.dims<["N"]>>, %v: tensor<4xf32>):
+  %i = "onnx.ArgMax"(%v) {keepdims = 0 : i64} : (tensor<4xf32>) -> tensor<i64>
+  %s = "onnx.SplitToSequence"(%x) {axis = 1 : i64} : (tensor<?x2xf32, #ingot.dims<["N"]>>) -> !onnx.Seq<tensor<*xf32>>
+  // expected-error @+1 {{SequenceAt: input 1, which decides what is computed, is not constant}}
+  %y = "onnx.SequenceAt"(%s, %i) : (!onnx.Seq<tensor<*xf32>>, tensor<i64>) -> tensor<*xf32>
+  "onnx.Output"(%y) {name = "y"} : (tensor<*xf32>) -> ()
+  "onnx.Return"() : () -> ()
+}) {input_names = ["x", "v"], sym_name = "main"} : () -> ()
