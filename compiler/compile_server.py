@@ -115,6 +115,9 @@ def _unreadable(text: str) -> errors.EngineError:
 def _describe(error: Exception) -> dict[str, Any]:
     if isinstance(error, errors.Error):
         return {"type": type(error).__name__, "message": error.message, "node": error.node, "cure": error.cure}
+    if isinstance(error, OSError):
+        message, cure = error.strerror or str(error), "check INGOT_DUMP_DIR, and whether the disk is full"
+        return {"type": "CompileError", "message": f"the compiler: {message}", "node": error.filename, "cure": cure}
     return {"type": "CompileError", "message": f"{type(error).__name__}: {error}", "node": None, "cure": "report it"}
 
 

@@ -183,6 +183,16 @@ def test_stages_are_dumped(target: Target, tmp_path: Path) -> None:
     assert {".mlir", ".llvm.mlir", ".ll", ".o", ".img"} <= suffixes
 
 
+def test_stages_that_cannot_be_dumped(target: Target, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    c = CompileClient(workers=1, dump_dir=str(tmp_path / "file" / "dump"))
+    with pytest.raises(CompileError, match=r"Not a directory"):
+        c.one(kernel(unary("negf"), target))
+    with pytest.raises(CompileError, match=r"/file/dump: the compiler: Not a directory \(check INGOT_DUMP_DIR"):
+        c.one(Job("draft", target, (Engine.load(Path(__file__).parent / "data" / "format_1.ingot").ir,)))
+    c.close()
+
+
 def test_threads_may_start_one_server(target: Target) -> None:
     c = CompileClient(workers=1)
     answers = []
