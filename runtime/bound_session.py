@@ -178,6 +178,8 @@ class BoundSession:
 
     def _make_room(self, s: _Grown, shape: tuple[int, ...], length: int, first: Any) -> None:
         """A buffer for at least `length`, holding what the state has, or what it begins with."""
+        if first is None and s.length and length <= s.capacity:
+            return  # as in most calls: its shape is the buffer's
         state = self._session.program.states[s.number]
         spec = self._session.program.inputs[state.input]
         varies = state.axis if state.grows else -1
