@@ -102,8 +102,8 @@ def _dot_group(rows: int, registers: int) -> int:
 
 
 def _stream_group(problem: Problem, rows: int) -> int:
-    """Units of k at a time; more lines at once of wide elements cost more than loading accumulators less often saves."""
-    return max(1, (8 if problem.dispatch.operands[1].type.bits <= 8 else 4) // rows)
+    """Units of k at a time: more load accumulators less often, and fewer keep fewer lines of wide elements under way."""
+    return max(1, min(8 if problem.dispatch.operands[1].type.bits <= 8 else 4, 8 // rows))
 
 
 Finish = Callable[[int, Val, "Val | None", Val], None]
