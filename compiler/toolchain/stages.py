@@ -20,6 +20,7 @@ from ingot.compiler.toolchain.cubin import assemble
 from ingot.compiler.toolchain.image import Image
 from ingot.compiler.toolchain.ptx import compile_ptx
 from ingot.dialects.mlir import ir, kernel_context
+from ingot.errors import CompileError
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,18 @@ class Stage:
 
 
 def _parse(text: Any) -> Any:
-    """A module from text, or from bytecode, in a context of its own; modules pass through."""
+    """A module from text, or from bytecode, in a context of its own; modules pass through. Raises CompileError."""
     if not isinstance(text, (str, bytes)):
         return text
-    return ir.Module.parse(text, kernel_context())
+    with kernel_context() as context:
+        try:
+            return ir.Module.parse(text, context)
+        except ir.MLIRError as e:
+            from ingot.passes.diagnostics import describe
+
+            message, node = describe(e)
+            cure = "correct it, or dump the stage again"
+            raise CompileError(f"this is no IR of a kernel: {message}", node=node, cure=cure) from None
 
 
 def _lower_to_llvm_dialect(source: Any, target: str, options: Options) -> Any:

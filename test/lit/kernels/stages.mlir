@@ -28,6 +28,9 @@
 // RUN: ingot kernel %t.json --target cpu | filecheck %s --check-prefix=CPU
 // CPU: pointwise_{{[0-9a-f]+}}: {{[0-9]+}} B
 
+// RUN: sed 's/arith.negf/arith.negative/' %t.dir/pointwise_*[0-9a-f].mlir > %t.wrong.mlir
+// RUN: not ingot kernel %t.wrong.mlir --target sm_86 2>&1 | filecheck %s --check-prefix=WRONG
+// WRONG: error: -:{{[0-9]+}}:{{[0-9]+}}: this is no IR of a kernel: {{.*}}arith.negative{{.*}} (correct it, or dump the stage again)
 // RUN: not ingot kernel %t.resumed.ll --target sm_86 --stop kernel-ir 2>&1 | filecheck %s --check-prefix=BACK
 // BACK: resumed.ll holds llvm-ir: no way leads to kernel-ir (give an earlier stage's file)
 // RUN: not ingot kernel %t.none.ptx --target sm_86 2>&1 | filecheck %s --check-prefix=NONE
