@@ -528,3 +528,84 @@
   "ingot.output"(%s) {name = "s", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "u"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: what a pointwise operation reads backwards, for every element of a row, or at places of its own is not replaced,
+// although nothing reads it afterwards and the result has as many bytes.
+// CHECK:      "ingot.reduce"
+// CHECK:      ingot.buffers = ["arena:0"]
+// CHECK:      "ingot.pointwise"
+// CHECK:      ingot.buffers = ["arena:1"]
+// CHECK:      "ingot.output"(%{{.*}}) {name = "backwards"
+// CHECK:      "ingot.reduce"
+// CHECK:      ingot.buffers = ["arena:0"]
+// CHECK:      "ingot.pointwise"
+// CHECK:      ingot.buffers = ["arena:1"]
+// CHECK:      "ingot.output"(%{{.*}}) {name = "repeated"
+// CHECK:      "ingot.reduce"
+// CHECK:      ingot.buffers = ["arena:0"]
+// CHECK:      "ingot.pointwise"
+// CHECK:      ingot.buffers = ["arena:1"]
+// CHECK:      "ingot.output"(%{{.*}}) {name = "turned"
+"ingot.func"() ({
+^bb0(%x: tensor<2x4x4xf32>, %y: tensor<8x2xf32>):
+  %a = "ingot.reduce"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = [0], kind = "sum"} : (tensor<2x4x4xf32>) -> tensor<1x4x4xf32>
+  %back = "ingot.slice"(%a) {starts = ["0", "3", "0"], steps = [1, -1, 1]} : (tensor<1x4x4xf32>) -> tensor<1x4x4xf32>
+  %b = "ingot.pointwise"() ({
+    %e = "ingot.load"(%back) : (tensor<1x4x4xf32>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  %c = "ingot.pointwise"() ({
+    %e = "ingot.load"(%b) : (tensor<1x4x4xf32>) -> f32
+    %f = "ingot.sqrt"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  "ingot.output"(%c) {name = "backwards", type = "float"} : (tensor<1x4x4xf32>) -> ()
+  %d = "ingot.reduce"(%y) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = [1], kind = "sum"} : (tensor<8x2xf32>) -> tensor<8x1xf32>
+  %g = "ingot.pointwise"() ({
+    %e = "ingot.load"(%d) : (tensor<8x1xf32>) -> f32
+    %f = "ingot.fptosi"(%e) : (f32) -> i8
+    "ingot.yield"(%f) : (i8) -> ()
+  }) : () -> tensor<8x4xi8>
+  %h = "ingot.pointwise"() ({
+    %e = "ingot.load"(%g) : (tensor<8x4xi8>) -> i8
+    %f = "ingot.sitofp"(%e) : (i8) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<8x4xf32>
+  "ingot.output"(%h) {name = "repeated", type = "float"} : (tensor<8x4xf32>) -> ()
+  %m = "ingot.reduce"(%x) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }, {
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {axes = [0], kind = "max"} : (tensor<2x4x4xf32>) -> tensor<1x4x4xf32>
+  %n = "ingot.pointwise"() ({
+    %zero = "ingot.index"() {axis = 0} : () -> i64
+    %i = "ingot.index"() {axis = 1} : () -> i64
+    %j = "ingot.index"() {axis = 2} : () -> i64
+    %e = "ingot.load_at"(%m, %zero, %j, %i) : (tensor<1x4x4xf32>, i64, i64, i64) -> f32
+    "ingot.yield"(%e) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  %o = "ingot.pointwise"() ({
+    %e = "ingot.load"(%n) : (tensor<1x4x4xf32>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<1x4x4xf32>
+  "ingot.output"(%o) {name = "turned", type = "float"} : (tensor<1x4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "y"], input_types = ["float", "float"]} : () -> ()
