@@ -95,7 +95,9 @@ def test_every_error_class_is_in_the_guide():
 def test_code_that_is_shown_is_the_projects(page):
     folders = ("compiler", "passes", "src", "test")
     sources = [p.read_text() for folder in folders for p in (ROOT / folder).rglob("*.py")]
-    for _, text in blocks(ROOT / "docs" / page):
+    found = blocks(ROOT / "docs" / page)
+    assert found, page
+    for _, text in found:
         assert any(text in source for source in sources), text
 
 
