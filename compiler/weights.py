@@ -106,8 +106,7 @@ def read_as(source: WeightSource | np.ndarray, dtype: str, shape: tuple[int, ...
         return None
     if isinstance(source, np.ndarray) and found.dtype == dtype and not found.onnx_type.narrow:
         return source.view(DTYPES[dtype].np)
-    onnx_type = next(t for t in ONNX_TYPES if t.storage == dtype and (t.signed or dtype == "i1"))
-    return WeightSource(onnx_type, shape, found.bytes).array().view(DTYPES[dtype].np)
+    return WeightSource(type_of_storage(dtype), shape, found.bytes).array().view(DTYPES[dtype].np)
 
 
 def reads_as(stored: tuple[str, tuple[int, ...]], dtype: str, shape: tuple[int, ...]) -> bool:
@@ -116,6 +115,11 @@ def reads_as(stored: tuple[str, tuple[int, ...]], dtype: str, shape: tuple[int, 
         return True
     bits = DTYPES[dtype].bits
     return stored[0] == "i8" and dtype != "i8" and bits <= 8 and prod(stored[1]) == DTYPES[dtype].nbytes(prod(shape))
+
+
+def type_of_storage(dtype: str) -> OnnxType:
+    """The ONNX type whose elements are stored as `dtype`: of integers the signed one."""
+    return next(t for t in ONNX_TYPES if t.storage == dtype and (t.signed or dtype == "i1"))
 
 
 def onnx_type_of_numpy(dtype: np.dtype) -> OnnxType:

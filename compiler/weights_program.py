@@ -17,10 +17,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ingot.compiler.interpreter import evaluate_value
-from ingot.compiler.weights import WeightSource, WeightStore, reads_as
+from ingot.compiler.weights import WeightSource, WeightStore, reads_as, type_of_storage
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir, new_context, operation_key
-from ingot.dtypes import ONNX_TYPES
 from ingot.engine import Engine, Weight
 from ingot.errors import EngineError
 
@@ -95,8 +94,7 @@ def _reader(program: WeightsProgram, name: str, sources: Sources) -> Any:
 
 
 def _source(weight: Weight) -> WeightSource:
-    onnx_type = next(t for t in ONNX_TYPES if t.storage == weight.dtype)
-    return WeightSource(onnx_type, weight.shape, lambda: np.frombuffer(weight.bytes_view(), np.uint8))
+    return WeightSource(type_of_storage(weight.dtype), weight.shape, lambda: np.frombuffer(weight.bytes_view(), np.uint8))
 
 
 def _read(sources: Sources, name: str) -> np.ndarray:
