@@ -202,7 +202,7 @@ def normalize(
 ) -> Dispatch:
     """A normalization of a contiguous tensor; `affine` multiplies by and adds vectors along the last axis."""
     t = contiguous(dtype, *shape)
-    operands, r = [t], Region("f32")
+    operands, r = [t], Region("f64" if dtype == "f64" else "f32")
     y = 0
     if affine:
         vector = contiguous(dtype, shape[-1])

@@ -174,6 +174,13 @@ def test_pools_of_one_axis_and_of_large_windows() -> None:
     check(make.pool("average", (1, 12, 12, 8), (1, 1, 1, 8), (12, 12), (1, 1), (0,) * 4, "f32"))
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pools_of_few_channels(channels: int) -> None:
+    """Rows of results that are whole vectors although channels alone are none."""
+    check(make.pool("average", (1, 4, 4, channels), (1, 2, 2, channels), (3, 3), (1, 1), (0,) * 4, "f32"))
+    check(make.pool("max", (2, 8, 16, channels), (2, 4, 8, channels), (2, 2), (2, 2), (0,) * 4))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_machine_code(target: str) -> None:
     for d in (

@@ -73,6 +73,15 @@ def test_rows_of_one_and_of_two(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_f64(kind: str) -> None:
+    check(make.normalize(kind, 5, 77, dtype="f64"))
+    check(make.normalize(kind, 2, 1100, dtype="f64"))
+    check(make.normalize(kind, "r", "c", dtype="f64"), sizes={"r": 3, "c": 300})
+    if kind in ("layer", "rms"):
+        check(make.normalize(kind, 2, 16, 4, 6, axes=(1, 3), dtype="f64"))  # groups of channels
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("axes", [(1,), (0,), (1, 2), (0, 2)], ids=str)
 def test_axes_that_are_not_the_last(kind: str, axes: tuple[int, ...]) -> None:
     check(make.normalize(kind, 5, 37, 12, axes=axes, dtype="f32"))

@@ -78,7 +78,8 @@ def group_problem(dispatch: Dispatch) -> GroupProblem | None:
     if axes[-1] != x.rank - 1 or kept[-1] != x.rank - 2 or any(a > kept[-1] for a in axes[:-1]):
         return None
     groups, per_group = x.shape[-2], x.shape[-1]
-    if not isinstance(groups, int) or not isinstance(per_group, int):
+    first = dispatch.regions[0]
+    if not isinstance(groups, int) or not isinstance(per_group, int) or first.type_of(first.results[0]) != "f32":
         return None
     domain = parted_domain(dispatch, x.shape, (kept[:-1], axes[:-1], (x.rank - 2, x.rank - 1)))
     if len(domain.shapes[2]) != 1 or domain.dispatch.operands[0].strides[-1] != 1:

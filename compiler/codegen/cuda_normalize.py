@@ -34,10 +34,12 @@ from ingot.compiler.codegen.cuda_kernel import (
 from ingot.compiler.codegen.cuda_rows import Element, RowWalk, inner_lanes, widest
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.kernel_builder import KernelModule
+from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
 from ingot.compiler.codegen.values import Val
 from ingot.dialects.mlir import ir
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch
+from ingot.dtypes import DTYPES
 from ingot.kernel_plan import BufferArg, KernelLaunch, KernelPlan
 from ingot.target import Target
 
@@ -165,6 +167,8 @@ def _add(a: Val, b: Val) -> Val:
 
 def exp_shifted(k: object, x: Val, shift: Val) -> Val:
     """e**(x - shift) for x <= shift, by ex2.approx. Subtracting first keeps the error relative to the difference."""
+    if x.t.element.name == "f64":  # which ex2 does not take
+        return ScalarEmitter(k).exp(x - shift)  # type: ignore[arg-type]
     return k.ex2((x - shift) * 1.4426950408889634)  # type: ignore[attr-defined]
 
 
@@ -188,7 +192,7 @@ def _statistics(walk: RowWalk, elements: Sequence[Element], cols: Val) -> list[V
             shift = _finite(k, m)
             return [m, walk.reduce(elements, lambda x: exp_shifted(k, x, _wide(k, x, shift)), _add, 0.0)]
         case "layer":
-            count = k.cast(cols, "f32")
+            count = k.cast(cols, elements[0].value.t.element)
             mean = walk.reduce(elements, lambda x: x, _add, 0.0) / count
             return [mean, walk.reduce(elements, lambda x: _square(x - _wide(k, x, mean)), _add, 0.0)]
         case _:
@@ -204,15 +208,13 @@ def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count:
     k = walk.k
     if count is None:
         count = walk.dk.size(dims.product(walk.domain.shapes[1]), "i32")
-    n = k.cast(count, "f32")
+    n = k.cast(count, stats[0].t)
     epsilon = float(walk.dk.d.attr("epsilon", 0.0))
     match _kind(walk):
         case "softmax":
             shift, scale = _finite(k, stats[0]), 1.0 / stats[1]
             walk.store(elements, lambda x: exp_shifted(k, x, _wide(k, x, shift)) * _wide(k, x, scale))
         case "log_softmax":
-            from ingot.compiler.codegen.scalar_lowering import ScalarEmitter
-
             shift = stats[0] + ScalarEmitter(k).log(stats[1])
             walk.store(elements, lambda x: x - _wide(k, x, shift))
         case "layer":
@@ -243,7 +245,13 @@ def _chunked(module: KernelModule, dispatch: Dispatch, domain: PartedDomain, s: 
     for launch in (first, second):
         with dispatch_kernel(module, d, launch) as dk:
             _Chunk(dk, domain, s, chunk, count).emit(write=launch is second)
-    return KernelPlan((first, second), rows * chunks * count * 4)
+    return KernelPlan((first, second), rows * chunks * count * DTYPES[_accumulator(d)].bytes)
+
+
+def _accumulator(d: Dispatch) -> str:
+    """The type of statistics: what the first region makes of an element."""
+    region = d.regions[0]
+    return region.type_of(region.results[0])
 
 
 class _Chunk:
@@ -255,11 +263,12 @@ class _Chunk:
         cols = dims.product(domain.shapes[1])
         self.cols = dk.size(cols, "i32")
         self.chunks = dk.size(dims.ceildiv(cols, chunk), "i32")
+        self.acc = _accumulator(dk.d)
 
     def emit(self, write: bool) -> None:
         k = self.k
         row, part = k.block_id(0), k.block_id(1)
-        at = self.dk.pointer("workspace").at(k.cast(row, "i64") * k.cast(self.chunks, "i64") * self.count, "f32")
+        at = self.dk.pointer("workspace").at(k.cast(row, "i64") * k.cast(self.chunks, "i64") * self.count, self.acc)
         elements = self.walk.load(self.dk.split(row, self.domain.shapes[0]), part * self.chunk, self.cols)
         if write:
             _finish(self.walk, elements, self.combined(at), self.cols)
@@ -267,17 +276,18 @@ class _Chunk:
         stats = _statistics(self.walk, elements, k.min(self.cols - part * self.chunk, self.chunk))
         with k.if_(k.thread_id().eq(0)):
             for i, x in enumerate(stats):
-                k.store(x, at.at(part * self.count + i, "f32"))
+                k.store(x, at.at(part * self.count + i, self.acc))
 
     def combined(self, at: Val) -> list[Val]:
         """The row's statistics from its chunks', in order; every thread does the same."""
         k = self.k
         kind = _kind(self.walk)
-        start = [k.const(float("-inf") if "softmax" in kind else 0.0, "f32"), *[k.const(0.0, "f32")] * (self.count - 1)]
-        with k.for_(0, self.chunks, carry=[*start, k.const(0.0, "f32")]) as loop:
+        zero = k.const(0.0, self.acc)
+        start = [k.const(float("-inf"), self.acc) if "softmax" in kind else zero, *[zero] * (self.count - 1)]
+        with k.for_(0, self.chunks, carry=[*start, zero]) as loop:
             *have, seen = loop.carry
-            new = [k.load(at.at(loop.iv * self.count + i, "f32"), "f32") for i in range(self.count)]
-            size = k.cast(k.min(self.cols - loop.iv * self.chunk, self.chunk), "f32")
+            new = [k.load(at.at(loop.iv * self.count + i, self.acc), self.acc) for i in range(self.count)]
+            size = k.cast(k.min(self.cols - loop.iv * self.chunk, self.chunk), self.acc)
             total = seen + size
             if kind == "rms":
                 merged = [have[0] + new[0]]

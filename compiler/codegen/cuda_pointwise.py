@@ -46,8 +46,11 @@ class PointwiseSchedule:
     axes: int = 1
 
 
-def choose(d: Dispatch) -> PointwiseSchedule:
-    """Vectors of 16 bytes of the narrowest result, as far as the results' rows allow; one vector a thread in small domains."""
+def choose(d: Dispatch, across: bool = True) -> PointwiseSchedule:
+    """Vectors of 16 bytes of the narrowest result, as far as the results' rows allow; one vector a thread in small domains.
+
+    Vectors run over the last axis alone unless `across`, which is for kernels that read operands at the position they write.
+    """
     domain = d.results[0].shape
     lanes = min(16 // t.type.bytes for t in d.results)
     # Wide vectors of a long region only cost registers.
@@ -56,9 +59,8 @@ def choose(d: Dispatch) -> PointwiseSchedule:
         lanes = math.gcd(lanes, whole_vectors(d, t, lanes))
     elements = dims.product(domain)
     small = isinstance(elements, int) and elements < SMALL
-    across = lanes_across(d, d.results, domain, widest)
-    lanes, axes = across if across[0] > lanes else (lanes, 1)
-    return PointwiseSchedule(lanes, 1 if small else 2, axes=axes)
+    wider, axes = lanes_across(d, d.results, domain, widest) if across else (lanes, 1)
+    return PointwiseSchedule(max(lanes, wider), 1 if small else 2, axes=axes if wider > lanes else 1)
 
 
 def whole_vectors(d: Dispatch, t: TensorArg, lanes: int) -> int:

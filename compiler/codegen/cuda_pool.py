@@ -23,7 +23,8 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     kind = str(dispatch.attr("kind"))
     if kind not in ("max", "sum", "average"):
         raise NotImplementedError(f"pool of kind {kind!r}")
-    s = schedule or choose(dispatch)
+    # Lanes are channels alone: neighbouring windows do not lie as neighbouring results do.
+    s = schedule or choose(dispatch, across=False)
     body = _Window(dispatch, kind).value
     return emit_domain(dispatch, dispatch, target, s, body, (BufferArg("operand", 0),))
 
