@@ -100,7 +100,7 @@ class MmaRow:
         kind: PTX's `.kind` of unscaled rows, or "".
         scale: block scales, or None.
         tag: the opcode in machine code that shows it was used, on the targets that list it.
-        on_hardware: True where the row has run on a real GPU with its results checked.
+        on_hardware: True where the row has run on a real GPU, of its own or a later generation, with its results checked.
         sum_bits: fraction bits of its sums, where they are less than an f32's; 0: they are not.
     """
 
@@ -162,14 +162,15 @@ class MmaRow:
 _S8: dict[str, Any] = {"acc": "i32", "tag": "IMMA"}
 _F8: dict[str, Any] = {"acc": "f32", "bits": 8, "sum_bits": 13}
 MMA_ROWS: tuple[MmaRow, ...] = (
-    MmaRow("mma.m16n8k8.f16", "mma", 16, 8, 8, "f16", "f16", "f32", 75, 16),
-    MmaRow("mma.m8n8k16.s8", "mma", 8, 8, 16, "i8", "s8", min_sm=75, bits=8, **_S8),
-    MmaRow("mma.m8n8k16.u8", "mma", 8, 8, 16, "i8", "u8", min_sm=75, bits=8, **_S8),
+    MmaRow("mma.m16n8k8.f16", "mma", 16, 8, 8, "f16", "f16", "f32", 75, 16, on_hardware=True),
+    MmaRow("mma.m8n8k16.s8", "mma", 8, 8, 16, "i8", "s8", min_sm=75, bits=8, on_hardware=True, **_S8),
+    MmaRow("mma.m8n8k16.u8", "mma", 8, 8, 16, "i8", "u8", min_sm=75, bits=8, on_hardware=True, **_S8),
     MmaRow("mma.m16n8k16.f16", "mma", 16, 8, 16, "f16", "f16", "f32", 80, 16, on_hardware=True),
     MmaRow("mma.m16n8k16.bf16", "mma", 16, 8, 16, "bf16", "bf16", "f32", 80, 16, on_hardware=True),
     MmaRow("mma.m16n8k8.tf32", "mma", 16, 8, 8, "f32", "tf32", "f32", 80, 32, on_hardware=True),
     MmaRow("mma.m16n8k32.s8", "mma", 16, 8, 32, "i8", "s8", min_sm=80, bits=8, on_hardware=True, **_S8),
-    MmaRow("mma.m16n8k32.u8", "mma", 16, 8, 32, "i8", "u8", min_sm=80, bits=8, **_S8),
+    MmaRow("mma.m16n8k32.u8", "mma", 16, 8, 32, "i8", "u8", min_sm=80, bits=8, on_hardware=True, **_S8),
+    # On sm_90, which has no QMMA, these two run as conversions and HMMA: right results there prove layouts, not sums.
     MmaRow("mma.m16n8k32.e4m3", "mma", 16, 8, 32, "f8E4M3FN", "e4m3", min_sm=89, tag="QMMA", **_F8),
     MmaRow("mma.m16n8k32.e5m2", "mma", 16, 8, 32, "f8E5M2", "e5m2", min_sm=89, tag="QMMA", **_F8),
     *(
@@ -187,9 +188,9 @@ MMA_ROWS: tuple[MmaRow, ...] = (
            scale=BlockScale("mxf4nvf4", "f8E4M3FN", 16, 4), tag="OMMA"),
     MmaRow("wgmma.m64k16.f16", "wgmma", 64, 256, 16, "f16", "f16", "f32", 90, 16, tag="HGMMA", on_hardware=True),
     MmaRow("wgmma.m64k16.bf16", "wgmma", 64, 256, 16, "bf16", "bf16", "f32", 90, 16, tag="HGMMA", on_hardware=True),
-    MmaRow("wgmma.m64k8.tf32", "wgmma", 64, 256, 8, "f32", "tf32", "f32", 90, 32, tag="HGMMA"),
+    MmaRow("wgmma.m64k8.tf32", "wgmma", 64, 256, 8, "f32", "tf32", "f32", 90, 32, tag="HGMMA", on_hardware=True),
     MmaRow("wgmma.m64k32.s8", "wgmma", 64, 256, 32, "i8", "s8", "i32", 90, 8, tag="IGMMA", on_hardware=True),
-    MmaRow("wgmma.m64k32.u8", "wgmma", 64, 256, 32, "i8", "u8", "i32", 90, 8, tag="IGMMA"),
+    MmaRow("wgmma.m64k32.u8", "wgmma", 64, 256, 32, "i8", "u8", "i32", 90, 8, tag="IGMMA", on_hardware=True),
     MmaRow("wgmma.m64k32.e4m3", "wgmma", 64, 256, 32, "f8E4M3FN", "e4m3", min_sm=90, tag="QGMMA", on_hardware=True, **_F8),
     MmaRow("wgmma.m64k32.e5m2", "wgmma", 64, 256, 32, "f8E5M2", "e5m2", min_sm=90, tag="QGMMA", on_hardware=True, **_F8),
 )  # fmt: skip
