@@ -77,7 +77,7 @@ def test_wgmma_schedules(schedule: WgmmaAttentionSchedule) -> None:
 def test_the_polynomial_of_powers() -> None:
     x = np.linspace(-0.5, 0.5, 10001)
     error = np.polynomial.polynomial.polyval(x, POWER) / 2**x - 1
-    assert np.abs(error).max() < 7.6e-5 and abs(error.mean()) < 1e-6
+    assert np.abs(error).max() < 7.6e-5 and abs(error.mean()) < 6e-6
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])

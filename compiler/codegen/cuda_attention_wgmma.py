@@ -39,8 +39,8 @@ class WgmmaAttentionSchedule:
         keys: of a tile, a multiple of 16, at most 256.
         groups: warpgroups of a block.
         blocks: of an SM, for which registers are kept.
-        polynomial: one in so many exponentials is computed by multiply-adds; 0: none. Over heads of 64, exponentials take the unit
-            of `ex2.approx` as long as products take the tensor core.
+        polynomial: one in so many exponentials is computed by multiply-adds; 0: none. Over heads of 64, exponentials take the
+            unit of `ex2.approx` as long as products take the tensor core.
     """
 
     keys: int = 128
