@@ -77,13 +77,14 @@ def test_wgmma_schedules(schedule: WgmmaAttentionSchedule) -> None:
 def test_the_polynomial_of_powers() -> None:
     x = np.linspace(-0.5, 0.5, 10001)
     error = np.polynomial.polynomial.polyval(x, POWER) / 2**x - 1
-    assert np.abs(error).max() < 7.6e-5 and abs(error.mean()) < 6e-6
+    assert np.abs(error).max() < 7.6e-5
+    assert abs(error.mean()) < 6e-6
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 def test_polynomial_exponentials(dtype: str) -> None:
     """Also beside NaN, infinities and scores far below the largest, and where a row has no key."""
-    schedule = WgmmaAttentionSchedule(32, polynomial=2)
+    schedule = WgmmaAttentionSchedule(32, polynomial=2, slack=8)
     check(make.attention(1, 2, 70, 96, 64, dtype), "sm_90a", schedule)
 
     def far_apart(views: list[np.ndarray]) -> None:

@@ -84,16 +84,19 @@ class SoftmaxRows:
         lane: of the warp.
         tile: rows of a block: where it divides the rows, none needs a predicate.
         polynomial: one in so many exponentials is a polynomial; 0: none.
+        slack: a row's maximum, to which its probabilities are relative, follows where scores pass it by a factor of more than
+            2**slack.
     """
 
     def __init__(
         self, dk: DispatchKernel, p: AttentionProblem, batch: Val, head: Val, first: Val, n_keys: Val, blocks: int,
         columns: int, columns_v: int, lane: Val, tile: int, polynomial: int = 0,
+        slack: int = 0,
     ) -> None:  # fmt: skip
         self.dk, self.k, self.p = dk, dk.k, p
         self.batch, self.head, self.lane = batch, head, lane
         self.blocks, self.columns, self.columns_v, self.tile = blocks, columns, columns_v, tile
-        self.polynomial = polynomial
+        self.polynomial, self.slack = polynomial, slack
         k = self.k
         self.n_keys, self.n_rows = n_keys, dk.size(p.rows, "i32")
         self.rows = [first + 8 * i for i in range(2 * blocks)]
@@ -142,6 +145,8 @@ class SoftmaxRows:
             at = [4 * (i * self.columns + j) + 2 * half + e for j in range(self.columns) for e in range(2)]
             m = self._fold(k.max, [scores[x] for x in at])
             m = k.max(maximum[r], k.warp_reduce(k.max, m, 4))
+            if self.slack:
+                m = k.select((m - maximum[r]) * exponent_factor(self.p) > float(self.slack), m, maximum[r])
             shift = k.select(m.eq(float("-inf")), 0.0, m)
             rescale = rescaling(k, self.p, maximum[r], shift)
             powers = exponentials(k, self.p, [scores[x] for x in at], shift, self.polynomial)
@@ -165,7 +170,21 @@ class SoftmaxRows:
         return total
 
     def rescale(self, acc: list[Val], factors: Sequence[Val]) -> list[Val]:
-        """Accumulated values times their rows' factors."""
+        """Accumulated values times their rows' factors; where maxima have slack, only in warps that have a factor but 1."""
+        if not self.slack:
+            return self._rescaled(acc, factors)
+        k = self.k
+        changed = factors[0].ne(1.0)
+        for factor in factors[1:]:
+            changed = changed | factor.ne(1.0)
+        with k.if_else(k.vote("any", changed), results=list(acc)) as branch:
+            with branch.then:
+                branch.yield_(self._rescaled(acc, factors))
+            with branch.else_:
+                branch.yield_(list(acc))
+        return branch.results
+
+    def _rescaled(self, acc: Sequence[Val], factors: Sequence[Val]) -> list[Val]:
         out = list(acc)
         for r, factor in enumerate(factors):
             i, half = divmod(r, 2)

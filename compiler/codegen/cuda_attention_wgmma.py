@@ -41,12 +41,15 @@ class WgmmaAttentionSchedule:
         blocks: of an SM, for which registers are kept.
         polynomial: one in so many exponentials is computed by multiply-adds; 0: none. Over heads of 64, exponentials take the
             unit of `ex2.approx` as long as products take the tensor core.
+        slack: maxima of rows follow scores that pass them by a factor of more than 2**slack, at most 8 (FlashAttention-4), so
+            that most tiles rescale nothing; 0: always.
     """
 
     keys: int = 128
     groups: int = 2
     blocks: int = 1
     polynomial: int = 0
+    slack: int = 0
 
     @property
     def rows(self) -> int:
@@ -224,7 +227,8 @@ class _Attention:
         lane = local & 31
         first = self.m0 + (consumer << 6) + ((local >> 5) << 4) + (lane >> 2)
         rows = SoftmaxRows(
-            self.dk, p, self.batch, self.head, first, self.n_keys, 1, s.keys // 8, p.depth_v // 8, lane, s.rows, s.polynomial
+            self.dk, p, self.batch, self.head, first, self.n_keys, 1, s.keys // 8, p.depth_v // 8, lane, s.rows, s.polynomial,
+            s.slack,
         )
         self.rows, self.local = rows, local
         self.q_descriptor = self.descriptor(self.shared + (consumer << 6) * SWIZZLE, ATOM)
