@@ -489,6 +489,12 @@ def speeds() -> list[Speed]:
                 schedule=WgmmaAttentionSchedule(128, groups=3 if depth == 64 else 2, polynomial=each, slack=slack))
           for b, h, n, depth in ((1, 32, 6144, 64), (2, 10, 9216, 64), (1, 16, 4096, 128))
           for each, slack in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 0), (4, 8), (3, 8))),
+        *(Speed(f"attention f16 {b}x{h}x{n}x64 over {keys} keys{f', {s.keys}, {s.groups}, {s.blocks}' if s else ''}",
+                make.attention(b, h, n, keys, 64), 0.0, torch_attention(), schedule=s)
+          for b, h, n, keys in ((1, 32, 6144, 128), (2, 10, 9216, 77))
+          for s in (None, *(WgmmaAttentionSchedule(tile, groups, blocks) for tile, groups, blocks in (
+              (64, 2, 2), (64, 1, 4), (-(-keys // 16) * 16, 1, 4), (-(-keys // 16) * 16, 2, 2), (-(-keys // 16) * 16, 2, 3),
+              (-(-keys // 16) * 16, 3, 1), (-(-keys // 16) * 16, 3, 2))))),
         Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
               torch_attention(gqa=True)),
         Speed("attention f32 1x16x4096x64", make.attention(1, 16, 4096, 4096, 64, "f32"), 0.0, torch_attention()),

@@ -74,6 +74,13 @@ def test_wgmma_schedules(schedule: WgmmaAttentionSchedule) -> None:
     check(make.attention(1, 1, 130, 2 * schedule.keys + 8, 64), "sm_90a", schedule)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ragged", ["", "i32"], ids=["all", "lengths"])
+def test_one_tile_holds_all_keys(groups: int, ragged: str) -> None:
+    d = make.attention(2, 2, 70, 29, 64, ragged=ragged)
+    check(d, "sm_90a", WgmmaAttentionSchedule(32, groups, 2), prepare=filled([29, 29]) if ragged else None)
+
+
 def test_the_polynomial_of_powers() -> None:
     x = np.linspace(-0.5, 0.5, 10001)
     error = np.polynomial.polynomial.polyval(x, POWER) / 2**x - 1
