@@ -493,7 +493,7 @@ def speeds() -> list[Speed]:
                 make.attention(b, h, n, keys, 64), 0.0, torch_attention(), schedule=s)
           for b, h, n, keys in ((1, 32, 6144, 128), (2, 10, 9216, 77))
           for s in (None, *(WgmmaAttentionSchedule(tile, groups, blocks) for tile, groups, blocks in (
-              (64, 2, 2), (64, 1, 4), (-(-keys // 16) * 16, 1, 4), (-(-keys // 16) * 16, 2, 2), (-(-keys // 16) * 16, 2, 3),
+              (64, 2, 2), (64, 1, 4), (-(-keys // 16) * 16, 1, 4), (-(-keys // 16) * 16, 1, 5), (-(-keys // 16) * 16, 2, 2), (-(-keys // 16) * 16, 2, 3),
               (-(-keys // 16) * 16, 3, 1), (-(-keys // 16) * 16, 3, 2))))),
         Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
               torch_attention(gqa=True)),
