@@ -435,6 +435,13 @@ def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[t
     return build
 
 
+def short_attention_speed(b: int, h: int, n: int, keys: int, schedule: Any = None) -> Speed:
+    """Attention over few keys, of heads of 64: a text that an image looks at."""
+    how = f", {schedule.keys} at once, {schedule.groups} groups, {schedule.blocks} blocks" if schedule else ""
+    d = make.attention(b, h, n, keys, 64)
+    return Speed(f"attention f16 {b}x{h}x{n}x64 over {keys} keys{how}", d, 0.0, torch_attention(), schedule=schedule)
+
+
 def group_speed(n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None) -> Speed:
     """A group normalization of channels-last images against a copy."""
     d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
@@ -489,12 +496,10 @@ def speeds() -> list[Speed]:
                 schedule=WgmmaAttentionSchedule(128, groups=3 if depth == 64 else 2, polynomial=each, slack=slack))
           for b, h, n, depth in ((1, 32, 6144, 64), (2, 10, 9216, 64), (1, 16, 4096, 128))
           for each, slack in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 0), (4, 8), (3, 8))),
-        *(Speed(f"attention f16 {b}x{h}x{n}x64 over {keys} keys{f', {s.keys}, {s.groups}, {s.blocks}' if s else ''}",
-                make.attention(b, h, n, keys, 64), 0.0, torch_attention(), schedule=s)
+        *(short_attention_speed(b, h, n, keys, s)
           for b, h, n, keys in ((1, 32, 6144, 128), (2, 10, 9216, 77))
-          for s in (None, *(WgmmaAttentionSchedule(tile, groups, blocks) for tile, groups, blocks in (
-              (64, 2, 2), (64, 1, 4), (-(-keys // 16) * 16, 1, 4), (-(-keys // 16) * 16, 1, 5), (-(-keys // 16) * 16, 2, 2), (-(-keys // 16) * 16, 2, 3),
-              (-(-keys // 16) * 16, 3, 1), (-(-keys // 16) * 16, 3, 2))))),
+          for s in (None, *(WgmmaAttentionSchedule(64, *x) for x in ((2, 2), (1, 4))),
+                    *(WgmmaAttentionSchedule(-(-keys // 16) * 16, *x) for x in ((1, 4), (1, 5), (2, 2), (2, 3), (3, 1), (3, 2))))),
         Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
               torch_attention(gqa=True)),
         Speed("attention f32 1x16x4096x64", make.attention(1, 16, 4096, 4096, 64, "f32"), 0.0, torch_attention()),
