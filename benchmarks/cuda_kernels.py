@@ -498,8 +498,9 @@ def speeds() -> list[Speed]:
           for each, slack in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 0), (4, 8), (3, 8))),
         *(short_attention_speed(b, h, n, keys, s)
           for b, h, n, keys in ((1, 32, 6144, 128), (2, 10, 9216, 77))
-          for s in (None, *(WgmmaAttentionSchedule(64, *x) for x in ((2, 2), (1, 4))),
-                    *(WgmmaAttentionSchedule(-(-keys // 16) * 16, *x) for x in ((1, 4), (1, 5), (2, 2), (2, 3), (3, 1), (3, 2))))),
+          for s in (None, WgmmaAttentionSchedule(64, 2, 2), WgmmaAttentionSchedule(64, 1, 4),
+                    *(WgmmaAttentionSchedule(-(-keys // 16) * 16, groups, blocks)
+                      for groups, blocks in ((1, 4), (1, 5), (2, 2), (2, 3), (3, 1), (3, 2))))),
         Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
               torch_attention(gqa=True)),
         Speed("attention f32 1x16x4096x64", make.attention(1, 16, 4096, 4096, 64, "f32"), 0.0, torch_attention()),
