@@ -233,6 +233,24 @@ def test_parts_of_rows_that_warps_share() -> None:
         MmaAttentionSchedule(1, 16, 16, splits=2, cluster=2)
 
 
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+@pytest.mark.parametrize("depth", [64, 128])
+def test_decoding_is_one_launch_where_there_are_clusters(target: str, depth: int) -> None:
+    d, t = make.attention(1, 32, 1, "t", depth, kv_heads=8), BY_NAME[target]
+    with kernel_context():
+        emitted = emit(d, t)
+        assert len(emitted.plan.launches) == (1 if t.max_cluster > 1 else 2)
+        check_limits(emitted.plan, compile_kernels(emitted.module, target), t)
+
+
+def test_warps_share_keys_where_they_are_few() -> None:
+    """SMs that have warps enough keep blocks of one each."""
+    h200 = BY_NAME["sm_90a"]
+    one, many = (choose(attention_problem(make.attention(b, 32, 1, 4096, 64, kv_heads=8)), h200) for b in (1, 64))
+    assert (one.cluster, one.along) == (8, 8)
+    assert (many.cluster, many.along) == (1, 1)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_wgmma(name: str) -> None:
     d = CASES[name]
