@@ -37,7 +37,7 @@ WARPS = 8
 MAX_ROWS = 8
 BLOCKS = 4  # that an SM holds at once, of up to WIDE_ROWS rows
 UNROLL = 4  # vectors of B in flight for each thread
-DEPTHS = (8, 4, 2)  # the same where B is N-major, of which a thread has one column for a K-major B's two
+DEPTHS = (8, 4)  # the same where B is N-major, of which a thread has one column for a K-major B's two
 WIDE_ROWS = 2  # rows up to which registers hold the most of these
 _SUMS_BYTES = 16 << 10  # of sums in shared memory at once
 
@@ -88,11 +88,12 @@ class GemvSchedule:
 
 def gemv_depth(p: GemmProblem, s: GemvSchedule) -> int:
     """Vectors of B that each thread has in flight: where B is N-major, as many as divide its part of a constant K, if
-    registers hold them."""
+    registers hold them, else the most that do."""
     if s.k_major or not isinstance(p.k, int):
         return UNROLL
-    fits = [d for d in DEPTHS if d <= UNROLL or (s.rows <= WIDE_ROWS and not decodes(p))]
-    return next((d for d in fits if p.k % (s.parts * s.step * d) == 0), UNROLL)
+    fits = DEPTHS if s.rows <= WIDE_ROWS and not decodes(p) else DEPTHS[1:]
+    most = fits[0] if p.k >= s.parts * s.step * fits[0] else fits[-1]
+    return next((d for d in fits if p.k % (s.parts * s.step * d) == 0), most)
 
 
 def gemv_lanes(p: GemmProblem) -> int:
@@ -294,11 +295,16 @@ def _columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequenc
             out_acc.append(k.fma(k.broadcast(x, s.lanes), column, acc[r]))
         return out_acc
 
-    def several(first: Val, acc: list[Val]) -> list[Val]:
+    def several(first: Val, acc: list[Val], end: Val | None = None) -> list[Val]:
+        """Products of `depth` k from `first` on, of those below `end`, added to `acc`."""
         at = [first + i * step for i in range(depth)]
+        valid = [None if end is None else x < end for x in at]
+        if end is not None:
+            at = [k.min(x, end - 1) for x in at]
         raw = [b.raw(at_col, x, s.lanes) for x in at]
-        for x, y in zip(raw, at, strict=True):
-            acc = multiply(x, y, acc)
+        for x, y, inside in zip(raw, at, valid, strict=True):
+            sums = multiply(x, y, acc)
+            acc = sums if inside is None else [k.select(inside, new, old) for new, old in zip(sums, acc, strict=True)]
         return acc
 
     begin = first + part
@@ -312,8 +318,8 @@ def _columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequenc
         with k.for_(begin, k.max(wide_last, begin), span, carry=acc) as loop:
             loop.yield_(several(loop.iv, list(loop.carry)))
         done = begin + (k.max(wide_last - begin, 0) + (span - 1)) // span * span
-        with k.for_(done, k.max(last, done), step, carry=list(loop.results)) as tail:
-            tail.yield_(multiply(b.raw(at_col, tail.iv, s.lanes), tail.iv, list(tail.carry)))
+        with k.for_(done, k.max(last, done), span, carry=list(loop.results)) as tail:  # once at most
+            tail.yield_(several(tail.iv, list(tail.carry), last))
         acc = list(tail.results)
     apart = s.across
     while apart < 32:
