@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 import cuda_dispatches as make  # noqa: E402
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
 from cuda_conv_cases import conv_checks, conv_speeds, eight_bit_speeds  # noqa: E402
+from cuda_decoding_cases import decoding_checks, decoding_speeds  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 from cuda_quantized_cases import fp8_checks, fp8_speeds, quantized_checks, quantized_speeds  # noqa: E402
 
@@ -378,7 +379,7 @@ def other_checks() -> list[Check]:
 def all_checks() -> list[Check]:
     return [
         *matmul_checks(), *mma_checks(), *row_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(),
-        *attention_checks(), *conv_checks(), *other_checks(),
+        *attention_checks(), *decoding_checks(), *conv_checks(), *other_checks(),
     ]  # fmt: skip
 
 
@@ -469,6 +470,7 @@ def speeds() -> list[Speed]:
         *quantized_speeds(),
         *eight_bit_speeds(),
         *fp8_speeds(),
+        *decoding_speeds(torch_matmul, torch_attention),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
                           (256, 4096, 4096), (32, 4096, 4096), (64, 4096, 11008), (4608, 640, 640), (616, 3072, 768),

@@ -69,9 +69,10 @@ def test_16_bit_attention_without_an_instruction() -> None:
 
 @pytest.mark.parametrize("target", ["sm_75", "sm_90a"])
 def test_decoding(target: str) -> None:
-    """A query a head: keys are split over blocks, and groups of query heads are rows."""
-    assert check(make.attention(1, 4, 1, 300, 64, "f32"), target=target) == 2
-    assert check(make.attention(1, 8, 1, 515, 32, "f32", kv_heads=2, mask=(1, 8, 1, 515)), target=target) == 2
+    """A query a head: keys are split over blocks, of a cluster where there are any; groups of query heads are rows."""
+    launches = 1 if BY_NAME[target].max_cluster > 1 else 2
+    assert check(make.attention(1, 4, 1, 300, 64, "f32"), target=target) == launches
+    assert check(make.attention(1, 8, 1, 515, 32, "f32", kv_heads=2, mask=(1, 8, 1, 515)), target=target) == launches
 
 
 @pytest.mark.parametrize("sizes", [{"b": 2, "s": 33, "t": 70}, {"b": 1, "s": 1, "t": 1}, {"b": 1, "s": 64, "t": 128}])
@@ -82,6 +83,16 @@ def test_any_size(sizes: Mapping[str, int]) -> None:
 @pytest.mark.parametrize("length", [1, 40, 1100])
 def test_decoding_of_any_length(length: int) -> None:
     check(make.attention(1, 4, 1, "t", 32, "f32", kv_heads=2), {"t": length})
+
+
+@pytest.mark.parametrize("cluster", [2, 3, 8])
+def test_blocks_of_a_cluster_share_keys(cluster: int) -> None:
+    """Depths that are not whole chunks, keys that some blocks have none of, rows past a block's."""
+    s = SimtAttentionSchedule(64, 16, 2, 32, 2, cluster=cluster)
+    assert check(make.attention(2, 2, 19, 100, 36, "f32", causal=True, depth_v=21), target="sm_90a", schedule=s) == 1
+    assert check(make.attention(1, 8, 1, 70, 64, "f32", kv_heads=2), target="sm_120a", schedule=replace(s, stages=1)) == 1
+    with pytest.raises(ValueError, match="in one launch or in a second one"):
+        replace(s, splits=2)
 
 
 def test_boolean_mask_and_any_strides() -> None:
