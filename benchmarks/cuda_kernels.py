@@ -336,6 +336,9 @@ def other_checks() -> list[Check]:
         *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t}{' after rms' if n else ''}",
                 make.rotary(2, 75, c, interleaved=i, norm=n, dtype=t))
           for i in (False, True) for n in (False, True) for t in ("f16", "bf16", "f32") for c in (64, 2048)),
+        *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t} after rms, one angle a pair",
+                make.rotary(2, 75, c, interleaved=i, norm=True, dtype=t, shared=True))
+          for i in (False, True) for t in ("f16", "f32") for c in (64, 2048)),
         Check("rotary of pairs after rms, any rows",
               make.rotary("n", "s", 2048, interleaved=True, norm=True, angles="f32"), {"n": 2, "s": 75}),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
@@ -498,6 +501,9 @@ def speeds() -> list[Speed]:
         *(Speed(f"{'rms norm and ' if n else ''}rotary of {'pairs' if i else 'halves'} 6144x2048 f16",
                 make.rotary(1, 6144, 2048, interleaved=i, norm=n), 0.85, same={1: 0, 5: 4} if n else {1: 0})
           for i in (False, True) for n in (False, True)),
+        *(Speed(f"{'rms norm and ' if n else ''}rotary of pairs 6144x2048 f16, one angle a pair",
+                make.rotary(1, 6144, 2048, interleaved=True, norm=n, shared=True), 0.85, same={1: 0, 5: 4} if n else {1: 0})
+          for n in (False, True)),
         Speed("softmax 16384x4096 bf16", make.normalize("softmax", 16384, 4096), 0.0),
         Speed("softmax 98304x384 f16", make.normalize("softmax", 98304, 384, dtype="f16"), 0.0),
         Speed("transpose 16384x4096 f16", make.move((16384, 4096), (1, 0)), 0.0),
