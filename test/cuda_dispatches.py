@@ -213,6 +213,16 @@ def normalize(
     return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
 
 
+def group_norm_silu(n: Size, positions: Size, groups: int, per_group: int, dtype: str = "f16") -> Dispatch:
+    """A group normalization of a channels-last image as a UNet has it: a scale and a shift of each channel, then SiLU."""
+    x, channels = contiguous(dtype, n, positions, groups, per_group), contiguous("f32", groups, per_group)
+    r = Region("f32")
+    y = r.add("addf", r.add("mulf", 0, r.load(1, "f32")), r.load(2, "f32"))
+    y = r.add("mulf", y, r.add("sigmoid", y))
+    attrs = {"kind": "layer", "axes": (1, 3), "epsilon": 1e-5}
+    return make("normalize", [x, channels, channels], [x], [widen(dtype), r.end(r.narrow(y, dtype))], attrs)
+
+
 def rotary(
     *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "", shared: bool = False,
     multiples: Mapping[str, int] | None = None,
