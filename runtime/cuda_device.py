@@ -233,7 +233,8 @@ class _Staging:
         if self._memory is None or self._memory.nbytes < nbytes:
             settle()
             self._memory = None  # the old one first goes
-            self._memory = DeviceMemory(self._cuda, nbytes)
+            spare = min(max(nbytes >> 3, 1 << 12), 1 << 20)  # what grows a little with each call (a mask) stays where it is
+            self._memory = DeviceMemory(self._cuda, nbytes + spare)
         return self._memory.address
 
     def free(self) -> None:
