@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 from ingot import dims
@@ -21,6 +22,13 @@ MAX_BYTES = 1 << 46  # no buffer of a call is larger: what a 47-bit address spac
 _KEPT = 256  # shapes whose sizes are remembered
 
 Shapes = tuple[tuple[int, ...], ...]
+
+
+def values_of(keys: Sequence[Any]) -> Callable[[Any], tuple[int, ...]]:
+    """A function that gives what a mapping or a list has at `keys`."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda found: tuple([found[key] for key in keys])
 
 
 def shape_text(shape: Sequence[Dim | None]) -> str:
@@ -185,7 +193,8 @@ class ShapeBinder:
             text = "; ".join(f"{s.name} {shape_text(shape)}" for s, shape in zip(program.inputs, shapes, strict=True))
             raise InputError(f"these sizes need a buffer of {largest} bytes: {text}", cure="use smaller inputs")
         outputs = tuple([results[number] for number in self._results.numbers])
-        return Sizes(dict(zip(self._names, values, strict=True)), tuple(values), sizes[-1], outputs)
+        env = dict(zip(self._names, values, strict=True))
+        return Sizes(env, tuple(values), sizes[-1], outputs, tuple([length for _, length in lengths]))
 
     def _check_guards(self, env: Mapping[str, int]) -> None:
         """Raise the error of the first guard that fails, of those whose sizes are known when a call begins."""

@@ -58,8 +58,8 @@ def specialize(program: LaunchProgram, env: Mapping[str, int], live: frozenset[s
     """The draft of a program whose dispatches have constants for every size that `env` gives.
 
     Sizes that depend on `live` names, or on what is read from the device, stay in the size table, and so do all sizes of a
-    dispatch that has nothing to do (a size of 0). Known offsets of tensors become those of the launches' addresses. Buffers keep
-    their numbers; the workspace, behind them, is gone until `link`.
+    dispatch that has nothing to do (a size of 0). Known offsets of tensors become parts of addresses. Buffers keep their
+    numbers; the workspace, behind them, is gone until `link`.
     What `program` packed is there.
     """
     dispatches = [from_json(json.loads(e.dispatch)) for e in program.kernels]
