@@ -121,6 +121,7 @@ class ShapeBinder:
         self._second = compile_sizes(names, self._second_sizes)
         bits = [DTYPES[ONNX_TYPE_BY_NAME[s.onnx_type].storage].bits for s in program.outputs]
         self._output_bits = list(dict.fromkeys(zip(self._results.numbers, bits, strict=True)))
+        self._all_donated: tuple[Mapping[int, int] | None, list[int]] = None, []  # capacities of the last call that gave all
         self._lock = threading.Lock()
         self._found: OrderedDict[tuple, Sizes] = OrderedDict()
 
@@ -179,9 +180,7 @@ class ShapeBinder:
         values, lengths = self._bind_inputs(shapes)
         values += elements
         values += self._evaluate(self._define, values, self._known, self._defined)
-        for n, (kept, length) in enumerate(lengths):
-            capacity = capacities.get(n)
-            values += (kept, length, 0) if capacity is None else (capacity, capacity, 1)
+        values += self._state_values(lengths, capacities)
         try:
             sizes = self._nonnegative(self._evaluate(self._second, values, self._names, self._second_sizes), self._second_sizes)
         except InputError:
@@ -195,6 +194,18 @@ class ShapeBinder:
         outputs = tuple([results[number] for number in self._results.numbers])
         env = dict(zip(self._names, values, strict=True))
         return Sizes(env, tuple(values), sizes[-1], outputs, tuple([length for _, length in lengths]))
+
+    def _state_values(self, lengths: Sequence[tuple[int, ...]], capacities: Mapping[int, int]) -> list[int]:
+        """The values of the symbols that states have (`dim_names`)."""
+        last, found = self._all_donated
+        if last is not capacities:
+            found = []
+            for n, (kept, length) in enumerate(lengths):
+                capacity = capacities.get(n)
+                found += (kept, length, 0) if capacity is None else (capacity, capacity, 1)
+            if lengths and len(capacities) == len(lengths):  # lengths do not matter: calls of a bound session share them
+                self._all_donated = capacities, found
+        return found
 
     def _check_guards(self, env: Mapping[str, int]) -> None:
         """Raise the error of the first guard that fails, of those whose sizes are known when a call begins."""
