@@ -31,6 +31,7 @@ from ingot.runtime.arrays import CALLER_ALIGNMENT, as_array, from_storage, stora
 from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array, copy_strided, is_device_array
 from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_driver import Cuda
+from ingot.runtime.cuda_output_memory import OutputPool
 from ingot.runtime.cuda_plan import bucket
 from ingot.runtime.cuda_segments import entry_guards, positions, read_by_host
 from ingot.runtime.cuda_stream import CudaStream
@@ -124,6 +125,7 @@ class CudaExecutable:
         graphs: CUDA graphs made so far, by all contexts.
         weights: of the engine.
         addresses: base address of every buffer of the program that is a weight, 0 for others.
+        outputs: memory of outputs that stay on the GPU.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class CudaExecutable:
     ) -> None:
         self.cuda, self.program, self._priority = cuda, kernels.program, priority
         self.graphs = 0
+        self.outputs = OutputPool(cuda)
         self.kernels, self.weights, self.addresses = kernels, weights, addresses
         self._specializer = specializer
         self._lock = threading.Lock()
@@ -218,6 +221,7 @@ class CudaExecutable:
             self._specializer.close()
         self.weights.close()
         if self.cuda.activate_quietly():
+            self.outputs.close()
             for kernels in (self.kernels, *self._variants.values()):
                 kernels.close()
         self._variants.clear()
@@ -361,6 +365,8 @@ class CudaContext:
                 self._settle()
                 cuda.synchronize(stream)  # what was enqueued must not run into the next call
             self._drop_plans()  # their parameters may be half written; and the memory may be wanted
+            if cuda.activate_quietly():
+                self._executable.outputs.release()
             raise
 
     def _refused(self, status: int) -> tuple[list[Any], int]:
@@ -456,7 +462,7 @@ class CudaContext:
                 result = CudaArray(cuda, self._staged_outputs[i], place, shape, dtype)
             elif given is None:
                 stored, dtype = storage_shape(t.storage, shape)
-                result = CudaArray.empty(cuda, stored, dtype, call.stream) if call.on_device else np.empty(stored, dtype)
+                result = self._new_output(stored, dtype, call) if call.on_device else np.empty(stored, dtype)
             if isinstance(result, np.ndarray):
                 address = self._staged_outputs[i].address(result.nbytes, self._settle)
                 downloads.append((result, address))
@@ -466,6 +472,12 @@ class CudaContext:
                 addresses[number] = address
             results[i] = result
         return addresses, results, downloads
+
+    def _new_output(self, shape: tuple[int, ...], dtype: np.dtype, call: Call) -> CudaArray:
+        if call.stream is not None:
+            return CudaArray.empty(self._cuda, shape, dtype, call.stream)
+        memory = self._executable.outputs.take(math.prod(shape) * dtype.itemsize)
+        return CudaArray(self._cuda, memory, memory.address, shape, dtype)
 
     def _written(self, result: Any, t: OnnxType, call: Call, stream: int) -> int:
         """The address of an output on the device, whose contents are there in the order of the call's stream."""

@@ -81,14 +81,13 @@ class Stage:
         for i, array in resident.outputs.items():
             given[i] = array
         for name, array in outputs.items():
-            i = self._output_numbers.get(name)
-            if i is None or i in resident.outputs:
+            number = self._output_numbers.get(name)
+            if number is None or number in resident.outputs:
                 continue
-            given[i], shape = array, sizes.output_shapes[i]
+            given[number], shape = array, sizes.output_shapes[number]
             if array.shape != shape:
                 message = f"the bound array is {shape_text(array.shape)}, the output {shape_text(shape)}"
-                cure = f"bind an array of shape {shape_text(shape)}"
-                raise InputError(message, node=self.output_names[i], cure=cure)
+                raise InputError(message, node=name, cure=f"bind an array of shape {shape_text(shape)}")
         return Call(sizes, stored, given, on_device, stream, self.kept, placed or {}, resident)
 
     def run(self, call: Call, context: ExecutionContext) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Decoding with donated states in the CUDA runtime, on a GPU whose kernels are numpy's: what a token does, and what not again."""
+"""Decoding with donated states in the CUDA runtime, on a GPU whose kernels are numpy's: what a token does."""
 
 from __future__ import annotations
 

@@ -95,7 +95,8 @@ def test_known_offsets_become_parts_of_addresses():
     program = make_program()
     (entry,) = program.kernels
     d0, d1 = dims.symbol("d0"), dims.symbol("d1")
-    dispatch = replace(from_json(json.loads(entry.dispatch)), symbols=("d0", "d1"), multiples=(1, 8), offsets=(("result", 0, d1),))
+    plain = from_json(json.loads(entry.dispatch))
+    dispatch = replace(plain, symbols=("d0", "d1"), multiples=(1, 8), offsets=(("result", 0, d1),))
     assert from_json(json.loads(dispatch.text)) == dispatch
     assert dispatch.placing == {"d1"}
     assert replace(dispatch, offsets=(("result", 0, d0),)).placing == set()
