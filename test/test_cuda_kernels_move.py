@@ -107,6 +107,7 @@ def test_parts_that_begin_where_the_size_table_says(x: TensorArg, y: TensorArg, 
     check(d, {"d0": nbytes, "d1": 32})
     assert (known.offsets, moved) == ((("operand", 0, d0 + 32),), {("result", 0): 32})
     assert known.symbols == ("d0",)
+    check(make.append(3, 2, 16, 40), {"offset": 5 * 32})
     check(known, {"d0": nbytes})
 
 

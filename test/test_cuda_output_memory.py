@@ -1,4 +1,4 @@
-"""Memory of outputs that stay on the GPU: kept when callers let it go, and given again once the GPU has nothing to do with it."""
+"""Memory of outputs that stay on the GPU: kept when callers let it go, and given again once the GPU is done with it."""
 
 from __future__ import annotations
 
@@ -82,10 +82,9 @@ def test_a_lost_gpu_has_nothing_to_free() -> None:
     cuda = FakeCuda()
     pool = OutputPool(cuda)  # type: ignore[arg-type]
     piece = pool.take(100)
+    pool.take(100)
     cuda.fault = DeviceError("lost")
     with pytest.raises(DeviceError, match="lost"):
-        other = pool.take(100)
-        del other
         pool.take(100)
     del piece, pool
     assert cuda.named("free") == []
