@@ -34,7 +34,6 @@ from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_output_memory import OutputPool
 from ingot.runtime.cuda_plan import bucket
 from ingot.runtime.cuda_segments import entry_guards, positions, read_by_host
-from ingot.runtime.cuda_stream import CudaStream
 from ingot.runtime.cuda_weights import CudaWeights
 from ingot.runtime.device import Call, Resident, Sizes
 from ingot.runtime.program_loader import LoadedProgram
@@ -255,20 +254,20 @@ class _Placement:
 
     Attributes:
         resident: what that is; dropped with its session.
-        stream: of the calls.
+        stream: handle of the stream of the calls; None for the context's own.
         addresses: of every buffer, 0 for those that calls bring.
         inputs, outputs: numbers of those that calls bring.
     """
 
     resident: Callable[[], Resident | None]
-    stream: CudaStream | None
+    stream: int | None
     addresses: list[int]
     inputs: list[int]
     outputs: list[int]
 
     def is_for(self, call: Call) -> bool:
         """Whether a call shares it."""
-        return self.resident() is call.resident and self.stream is call.stream
+        return self.resident() is call.resident and self.stream == (None if call.stream is None else call.stream.handle)
 
 
 class CudaContext:
@@ -467,7 +466,7 @@ class CudaContext:
                 address = self._staged_outputs[i].address(result.nbytes, self._settle)
                 downloads.append((result, address))
             else:
-                address = self._written(result, t, call, stream)
+                address = self._written(result, t, call)
             for number in self._output_buffers[i]:
                 addresses[number] = address
             results[i] = result
@@ -479,10 +478,10 @@ class CudaContext:
         memory = self._executable.outputs.take(math.prod(shape) * dtype.itemsize)
         return CudaArray(self._cuda, memory, memory.address, shape, dtype)
 
-    def _written(self, result: Any, t: OnnxType, call: Call, stream: int) -> int:
+    def _written(self, result: Any, t: OnnxType, call: Call) -> int:
         """The address of an output on the device, whose contents are there in the order of the call's stream."""
         array = self._device_array(result, "output", t)
-        array.ready = None if call.stream is None else stream
+        array.ready = None if call.stream is None else call.stream.handle
         return array.address
 
     def _device_array(self, array: Any, name: str, t: OnnxType) -> CudaArray:
@@ -503,13 +502,13 @@ class CudaContext:
                 name, t = self._program.inputs[index].name, self._input_types[index]
                 addresses[number] = self._device_array(array, name, t).address
             else:
-                stream = 0 if call.stream is None else call.stream.handle
-                addresses[number] = self._written(array, self._output_types[index], call, stream)
+                addresses[number] = self._written(array, self._output_types[index], call)
         inputs, outputs = (
             [i for i in range(len(specs)) if i not in there]
             for specs, there in ((self._program.inputs, resident.inputs), (self._program.outputs, resident.outputs))
         )
-        self._placement = _Placement(weakref.ref(resident), call.stream, addresses, inputs, outputs)
+        handle = None if call.stream is None else call.stream.handle
+        self._placement = _Placement(weakref.ref(resident), handle, addresses, inputs, outputs)
         return self._placement
 
     def _plan(self, sizes: Sizes) -> CallPlan:
