@@ -28,12 +28,13 @@ from ingot.engine import Weight
 from ingot.errors import DeviceError
 from ingot.launch_program import dim_names
 from ingot.runtime.arrays import CALLER_ALIGNMENT, as_array, from_storage, storage_shape, to_storage
-from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array, copy_strided, is_device_array
+from ingot.runtime.cuda_array import CudaArray, as_cuda_array, copy_strided, is_device_array
 from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_output_memory import OutputPool
 from ingot.runtime.cuda_plan import bucket
 from ingot.runtime.cuda_segments import entry_guards, positions, read_by_host
+from ingot.runtime.cuda_staging import SMALL, SmallInputs, Staging
 from ingot.runtime.cuda_weights import CudaWeights
 from ingot.runtime.device import Call, Resident, Sizes
 from ingot.runtime.program_loader import LoadedProgram
@@ -226,28 +227,6 @@ class CudaExecutable:
         self._variants.clear()
 
 
-class _Staging:
-    """Device memory that a context keeps for one input or output of callers whose arrays are numpy's."""
-
-    def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
-        self._memory: DeviceMemory | None = None
-
-    def address(self, nbytes: int, settle: Callable[[], None]) -> int:
-        """Memory of at least `nbytes`; its contents do not survive growing, before which `settle` waits for the call that is
-        under way. Raises DeviceError where there is too little; a later call may ask for less."""
-        if self._memory is None or self._memory.nbytes < nbytes:
-            settle()
-            self._memory = None  # the old one first goes
-            spare = min(max(nbytes >> 3, 1 << 12), 1 << 20)  # what grows a little with each call (a mask) stays where it is
-            self._memory = DeviceMemory(self._cuda, nbytes + spare)
-        return self._memory.address
-
-    def free(self) -> None:
-        """Give the memory back; no call is under way."""
-        self._memory = None
-
-
 @dataclass(frozen=True)
 class _Placement:
     """Where what calls share lies.
@@ -279,9 +258,10 @@ class CudaContext:
         self._pending = 0  # the user's stream with a call that may be under way
         self._held: Any = None  # what that call reads
         self._uploaded: list[int] = []  # addresses of the last call's inputs that were numpy's
-        self._arena = _Staging(self._cuda)
-        self._staged_inputs = [_Staging(self._cuda) for _ in self._program.inputs]
-        self._staged_outputs = [_Staging(self._cuda) for _ in self._program.outputs]
+        self._arena = Staging(self._cuda)
+        self._small_inputs = SmallInputs(self._cuda)
+        self._staged_inputs = [Staging(self._cuda) for _ in self._program.inputs]
+        self._staged_outputs = [Staging(self._cuda) for _ in self._program.outputs]
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
         self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
         names = dim_names(self._program)
@@ -418,7 +398,7 @@ class CudaContext:
         with contextlib.suppress(DeviceError):
             self._settle()
         self._drop_plans()
-        for staging in (self._arena, *self._staged_inputs, *self._staged_outputs):
+        for staging in (self._arena, self._small_inputs, *self._staged_inputs, *self._staged_outputs):
             staging.free()
         self._reader.close()
         self._cuda.destroy_event(self._ended)
@@ -437,10 +417,11 @@ class CudaContext:
         placement = self._placed_for(call)
         addresses = placement.addresses.copy()
         self._uploaded = [0] * len(call.inputs)
+        placed = self._upload_small(call, placement, stream) or call.placed
         for i in placement.inputs:
             array = call.inputs[i]
-            if i in call.placed:
-                address = call.placed[i]
+            if i in placed:
+                address = placed[i]
             elif isinstance(array, CudaArray):  # checked when it came, or our own
                 address = array.address
             elif isinstance(array, np.ndarray):
@@ -471,6 +452,18 @@ class CudaContext:
                 addresses[number] = address
             results[i] = result
         return addresses, results, downloads
+
+    def _upload_small(self, call: Call, placement: _Placement, stream: int) -> dict[int, int]:
+        """Bring small inputs of numpy's, where there are several, to the GPU at once; where these, and those that lie there
+        already, lie."""
+        arrays = {i: call.inputs[i] for i in placement.inputs if i not in call.placed}
+        small = {i: a for i, a in arrays.items() if isinstance(a, np.ndarray) and a.nbytes <= SMALL}
+        if len(small) < 2:
+            return {}
+        found = self._small_inputs.upload(small, stream, self._settle)
+        for i, address in found.items():
+            self._uploaded[i] = address
+        return {**call.placed, **found}
 
     def _new_output(self, shape: tuple[int, ...], dtype: np.dtype, call: Call) -> CudaArray:
         if call.stream is not None:

@@ -86,7 +86,7 @@ def test_a_token_updates_no_node_and_moves_no_memory(mode: str, driver: FakeDriv
     assert driver.replays - replays == 40
     assert session.stats()["graphs"] == graphs
     assert cuda.named("allocate", "free", "launch") == []
-    assert len(cuda.named("upload")) == 3 * 40  # x, the mask and the sizes
+    assert len(cuda.named("upload")) == 2 * 40  # x with the mask, and the sizes
     assert session.stats()["state_copies"] == 0
 
 
