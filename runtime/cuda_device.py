@@ -398,7 +398,8 @@ class CudaContext:
         with contextlib.suppress(DeviceError):
             self._settle()
         self._drop_plans()
-        for staging in (self._arena, self._small_inputs, *self._staged_inputs, *self._staged_outputs):
+        self._small_inputs.free()
+        for staging in (self._arena, *self._staged_inputs, *self._staged_outputs):
             staging.free()
         self._reader.close()
         self._cuda.destroy_event(self._ended)

@@ -94,8 +94,8 @@ class Plan:
         self._fixed_addresses = values_of([n for n, kind in kinds if kind in ("weight", "packed")])
         self._live_names = sorted(live & self.planned.keys())
         self._live_values = values_of(self._live_names)
-        self._values: tuple[int, ...] | None = None  # of live symbols, of addresses and of the arena, at the call before
-        self._given: tuple[list[int], int] = [], 0
+        self._values: tuple[int, ...] | None = None  # of live symbols, at the call before
+        self._given: tuple[list[int], int] = [], 0  # addresses and the arena's, likewise
         self.sizes: list[Dim] = []
         self._size_table = 0
         self._addresses: list[int] = []
@@ -223,6 +223,8 @@ class Plan:
             self._addresses = resolved
             live_env: Mapping[str, int] | None = None
             for record in self.launches if moved else self._changing:
+                if not (moved or record.volatile or grown):
+                    continue
                 if record.live or record.tensor_maps:
                     live_env = live_env or self._complete(values)
                     self.write(record, resolved, live_env)

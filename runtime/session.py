@@ -168,12 +168,13 @@ class Session:
         wanted = self._wanted(output_names)
         arrays = self._arrays(input_feed)
         shapes = tuple(a.shape for a in arrays)
+        sizes = None
         if len(self._stages) == 1 and not self.program.values:
-            self._binder.bind(shapes)  # what is impossible is said before inputs are copied; the call finds it bound
+            sizes = self._binder.bind(shapes)  # what is impossible is said before inputs are copied
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
         on_device = any(map(self._executable.is_resident, stored))
         on_stream = self._stream if stream is None else self._as_stream(stream)
-        results = self._call(stored, shapes, {}, on_device=on_device, stream=on_stream)
+        results = self._call(stored, shapes, {}, sizes=sizes, on_device=on_device, stream=on_stream)
         return [results[i] for i in wanted]
 
     def bind(
