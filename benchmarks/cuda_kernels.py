@@ -349,6 +349,7 @@ def other_checks() -> list[Check]:
         Check("move heads 2x128x12x64", make.move((2, 128, 12, 64), (0, 2, 1, 3))),
         Check("move NCHW to NHWC 2x40x24x24 f32", make.move((2, 40, 24, 24), (0, 2, 3, 1), "f32")),
         Check("move transpose any", make.move(("a", "b"), (1, 0), "f32"), {"a": 130, "b": 203}),
+        Check("move append 8x1x64 at 37", make.append(8, 1, 64, 512), {"offset": 37 * 128}),
         Check("reduce sum 300x777 f32", make.reduce("sum", (300, 777), (1,))),
         Check("reduce max 64x4096 f16", make.reduce("max", (64, 4096), (1,), "f16")),
         Check("reduce sum 4x100000 f32", make.reduce("sum", (4, 100000), (1,))),

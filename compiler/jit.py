@@ -46,7 +46,7 @@ def draft_program(
             Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(
                 module.operation.get_asm(enable_debug_info=True)  # locations name ONNX nodes
             )
-        return build_program(module, target.name)
+        return build_program(module, target)
 
 
 def parse(bytecode: bytes | str) -> ir.Module:

@@ -67,6 +67,10 @@ def run_emulated(
         arrays: dict[tuple[str, int], np.ndarray] = {("workspace", 0): workspace}
         arrays |= {("operand", i): _aligned(o.packed()) for i, o in enumerate(operands)}
         arrays |= {("result", i): r for i, r in enumerate(results)}
+        for kind, i, nbytes in d.offsets:
+            arrays[kind, i] = np.pad(arrays[kind, i].view(np.uint8), (dims.evaluate(nbytes, sizes), 0))
+            if kind == "result":
+                results[i] = arrays[kind, i][dims.evaluate(nbytes, sizes) :]
         table = np.array([sizes[s] for s in d.symbols], np.int64)
         # Parts of the workspace are buffers of their own, so that running over a part's end is found.
         starts = {dims.evaluate(b.offset, sizes) for x in plan.launches for b in x.buffers if b.kind == "workspace"}
