@@ -435,6 +435,13 @@ def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[t
     return build
 
 
+def short_attention_speed(b: int, h: int, n: int, keys: int, schedule: Any = None) -> Speed:
+    """Attention over few keys, of heads of 64: a text that an image looks at."""
+    how = f", {schedule.keys} at once, {schedule.groups} groups, {schedule.blocks} blocks" if schedule else ""
+    d = make.attention(b, h, n, keys, 64)
+    return Speed(f"attention f16 {b}x{h}x{n}x64 over {keys} keys{how}", d, 0.0, torch_attention(), schedule=schedule)
+
+
 def group_speed(n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None) -> Speed:
     """A group normalization of channels-last images against a copy."""
     d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
@@ -484,6 +491,16 @@ def speeds() -> list[Speed]:
         Speed("attention f32 8x12x384x64", make.attention(8, 12, 384, 384, 64, "f32"), 0.0, torch_attention()),
         Speed("attention bf16 8x12x384x64", make.attention(8, 12, 384, 384, 64, "bf16"), 0.0, torch_attention()),
         Speed("attention f16 2x10x9216x64", make.attention(2, 10, 9216, 9216, 64), 0.0, torch_attention()),
+        *(Speed(f"attention f16 {b}x{h}x{n}x{depth}, one power in {each} by a polynomial, slack {slack}",
+                make.attention(b, h, n, n, depth), 0.0, torch_attention(),
+                schedule=WgmmaAttentionSchedule(128, groups=3 if depth == 64 else 2, polynomial=each, slack=slack))
+          for b, h, n, depth in ((1, 32, 6144, 64), (2, 10, 9216, 64), (1, 16, 4096, 128))
+          for each, slack in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 0), (4, 8), (3, 8))),
+        *(short_attention_speed(b, h, n, keys, s)
+          for b, h, n, keys in ((1, 32, 6144, 128), (2, 10, 9216, 77))
+          for s in (None, WgmmaAttentionSchedule(64, 2, 2), WgmmaAttentionSchedule(64, 1, 4),
+                    *(WgmmaAttentionSchedule(-(-keys // 16) * 16, groups, blocks)
+                      for groups, blocks in ((1, 4), (1, 5), (2, 2), (2, 3), (3, 1), (3, 2))))),
         Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
               torch_attention(gqa=True)),
         Speed("attention f32 1x16x4096x64", make.attention(1, 16, 4096, 4096, 64, "f32"), 0.0, torch_attention()),

@@ -18,6 +18,7 @@ from target_limits import check_limits
 from ingot.compiler.codegen.cuda_attention import EIGHT_WARPS, MMA_SCHEDULES, WGMMA_SCHEDULES, choose
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule
 from ingot.compiler.codegen.cuda_attention_problem import attention_problem
+from ingot.compiler.codegen.cuda_attention_softmax import POWER
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
@@ -71,6 +72,44 @@ def test_mma_schedules(schedule: MmaAttentionSchedule) -> None:
 def test_wgmma_schedules(schedule: WgmmaAttentionSchedule) -> None:
     """Three tiles of keys: rings of two stages are filled again."""
     check(make.attention(1, 1, 130, 2 * schedule.keys + 8, 64), "sm_90a", schedule)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ragged", ["", "i32"], ids=["all", "lengths"])
+def test_one_tile_holds_all_keys(groups: int, ragged: str) -> None:
+    d = make.attention(2, 2, 70, 29, 64, ragged=ragged)
+    check(d, "sm_90a", WgmmaAttentionSchedule(32, groups, 2), prepare=filled([29, 29]) if ragged else None)
+
+
+def test_the_polynomial_of_powers() -> None:
+    x = np.linspace(-0.5, 0.5, 10001)
+    error = np.polynomial.polynomial.polyval(x, POWER) / 2**x - 1
+    assert np.abs(error).max() < 7.6e-5
+    assert abs(error.mean()) < 6e-6
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_polynomial_exponentials(dtype: str) -> None:
+    """Also beside NaN, infinities and scores far below the largest, and where a row has no key."""
+    schedule = WgmmaAttentionSchedule(32, polynomial=2, slack=8)
+    check(make.attention(1, 2, 70, 96, 64, dtype), "sm_90a", schedule)
+
+    def far_apart(views: list[np.ndarray]) -> None:
+        views[0][..., :20, :] *= 400.0
+
+    check(make.attention(1, 1, 64, 96, 64, dtype), "sm_90a", schedule, prepare=far_apart)
+
+    def spoil(views: list[np.ndarray]) -> None:
+        views[0][0, 0, 3, 5], views[0][0, 0, 4, :] = np.nan, np.inf
+        views[1][0, 0, :, :] = np.abs(views[1][0, 0, :, :])
+        views[0][0, 0, 5, :] = -np.inf
+
+    causal = make.attention(1, 2, 64, 16, 64, dtype, causal=True)
+    for d, prepare in ((make.attention(1, 1, 64, 32, 64, dtype), spoil), (causal, None)):
+        found = run_emulated(d, "sm_90a", schedule=schedule, prepare=prepare)
+        (want,) = run_dispatch(d, found.operands)
+        assert np.isnan(want.astype(np.float32)).any()
+        assert np.array_equal(np.isnan(found.results[0].astype(np.float32)), np.isnan(want.astype(np.float32)))
 
 
 KERNELS = {
@@ -140,7 +179,7 @@ def test_blocks_of_ones(d: Dispatch, target: str, dtype: str, schedule: Any, see
     np.testing.assert_allclose(found.results[0].astype(float), exact.astype(float), rtol=2**-22 if dtype == "f32" else 0)
 
 
-# The emulator runs wgmma only where all blocks of a grid go the same way: through as many whole tiles of 32 keys, and others.
+# Of as many whole tiles of 32 keys, and of other numbers of them.
 LENGTHS = {"one way": [80, 70, 65], "several": [95, 33, 20]}
 
 
@@ -160,10 +199,8 @@ def filled(lengths: list[int]) -> Any:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_every_batch_has_its_own_length(target: str, dtype: str, schedule: Any, causal: bool, lengths: list[int]) -> None:
-    apart = schedule is WGMMA and lengths is not LENGTHS["one way"]
-    for batch in [[n] for n in lengths] if apart else [lengths]:
-        d = make.attention(len(batch), 1, 20, 80, 64, dtype, causal=causal, ragged="i64")
-        check(d, target, schedule, prepare=filled(batch))
+    d = make.attention(3, 1, 20, 80, 64, dtype, causal=causal, ragged="i64")
+    check(d, target, schedule, prepare=filled(lengths))
 
 
 @every_kernel
@@ -215,6 +252,11 @@ def test_wgmma(name: str) -> None:
     d = CASES[name]
     executed = check(d, "sm_90a", WGMMA).executed
     assert any(k.startswith("wgmma") for k in executed)
+
+
+def test_causal_blocks_of_wgmma_have_other_numbers_of_tiles() -> None:
+    """Two and four: a warp that waits for room for keys is late, in one block and not in the other."""
+    check(make.attention(1, 1, 200, 200, 64, causal=True), "sm_90a", WgmmaAttentionSchedule(64))
 
 
 ANY_SIZES = ({"b": 2, "s": 40, "t": 100}, {"b": 1, "s": 130, "t": 130}, {"b": 1, "s": 1, "t": 1}, {"b": 1, "s": 32, "t": 64})

@@ -69,6 +69,7 @@ _DIRECT: dict[str, Callable[..., Val]] = {
     "shrui": lambda k, x, y: x >> y,
     "select": lambda k, c, x, y: k.select(c, x, y),
     "ex2_approx": lambda k, x: k.ex2(x),
+    "ex2_approx_ftz": lambda k, x: k.ex2(x, ftz=True),
     "rcp_approx": lambda k, x: k.rcp(x),
 }
 

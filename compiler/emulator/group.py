@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ingot.compiler.emulator.unit import Unit
 
 
+WARPGROUP = 128  # threads
+
+
 class Reconvergence:
     """Where the lanes of warps that a construct tore apart wait for each other:
 
@@ -58,12 +61,16 @@ class Group:
         wait: what the group waits for (an object with `ready(group) -> bool array over threads`), or None.
     """
 
-    __slots__ = ("_actors", "_blocks", "_first_lanes", "_warp_numbers", "_warps", "env", "frames", "threads", "unit", "wait")
+    __slots__ = (
+        "_actors", "_blocks", "_first_lanes", "_warp_numbers", "_warpgroups", "_warps",
+        "env", "frames", "threads", "unit", "wait",
+    )  # fmt: skip
 
     def __init__(self, unit: Unit, threads: np.ndarray, env: list[Any], frames: list[Frame]) -> None:
         self.unit, self.threads, self.env, self.frames = unit, threads, env, frames
         self.wait: Any = None
         self._warps: bool | None = None
+        self._warpgroups: bool | None = None
         self._blocks: np.ndarray | None = None
         self._warp_numbers: np.ndarray | None = None
         self._actors: np.ndarray | None = None
@@ -104,6 +111,21 @@ class Group:
                 t.size % n == 0 and (t[::n] % n == 0).all() and (t.reshape(-1, n) == t[::n, None] + np.arange(n)).all()
             )
         return self._warps
+
+    @property
+    def whole_warpgroups(self) -> bool:
+        """True if the group consists of complete warpgroups."""
+        if self._warpgroups is None:
+            first, last = self.threads[::WARPGROUP], self.threads[WARPGROUP - 1 :: WARPGROUP]
+            inside = self.unit.thread_in_block
+            self._warpgroups = bool(
+                self.whole_warps
+                and self.size % WARPGROUP == 0
+                and (last - first == WARPGROUP - 1).all()
+                and (inside[first] % WARPGROUP == 0).all()
+                and (inside[last] - inside[first] == WARPGROUP - 1).all()
+            )
+        return self._warpgroups
 
     def subset(self, index: np.ndarray) -> Group:
         """A view of some threads that shares this group's values; for code that cannot block."""
