@@ -1,4 +1,4 @@
-"""Division by a constant in two instructions: every significand, special values, and what kernels have instead of a division."""
+"""Division by a constant in two instructions: every significand, special values, and what kernels have instead."""
 
 from __future__ import annotations
 

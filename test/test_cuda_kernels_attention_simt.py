@@ -131,8 +131,8 @@ def test_schedules(schedule: SimtAttentionSchedule) -> None:
 
 
 def test_kernels_for_any_number_of_rows_have_short_loops() -> None:
-    """A session waits for those: they have an eighth of the multiply-adds in their code, and no local memory. Kernels of a shape
-    write their loops out."""
+    """A session waits for those: they have an eighth of the multiply-adds in their code, and no local memory. Kernels of a
+    shape write their loops out."""
     count = {}
     for rows in ("s", 4096):
         d = make.attention(1, 16, rows, "t", 64, "f32", causal=True)

@@ -1,10 +1,10 @@
 """Division of f32 by a constant, correctly rounded, in two instructions and without a branch.
 
-x / c is fma(x, h, x * l), where h is 1/c rounded towards zero and l what h lacks of it (N. Brisebarre, J.-M. Muller, S. K. Raina:
-"Accelerating Correctly Rounded Floating-Point Division when the Divisor Is Known in Advance", IEEE Transactions on Computers
-53(8), 2004). As h and l have one sign, infinities stay infinities. The sum is rounded once, and is off by 2**-46 of itself before:
-only quotients that lie so near to the middle between two numbers may be rounded to the wrong one. There are few such quotients for
-a divisor; all are tried here. GPUs divide by ten instructions, a branch and a call, and assemblers take long for them.
+x / c is fma(x, h, x * l), where h is 1/c rounded towards zero and l what h lacks of it (N. Brisebarre, J.-M. Muller,
+S. K. Raina: "Accelerating Correctly Rounded Floating-Point Division when the Divisor Is Known in Advance", IEEE Transactions on
+Computers 53(8), 2004). As h and l have one sign, infinities stay infinities. The sum is rounded once, and is off by 2**-46 of
+itself before: only quotients that lie so near to the middle between two numbers may be rounded to the wrong one. A divisor has
+few of them, and all are tried here. GPUs divide by ten instructions, a branch and a call, and assemblers take long for them.
 """
 
 from __future__ import annotations
