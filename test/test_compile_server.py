@@ -271,8 +271,8 @@ def test_an_environment_that_makes_no_sense(variable: str, monkeypatch: pytest.M
 
 
 def test_a_draft_is_not_used_before_its_ir_is_verified(client: CompileClient, target: Target, tmp_path: Path) -> None:
-    """The draft leaves the dialect's rules to a job that runs beside the kernels': what breaks one is an error all the same, and
-    neither the program nor kernels are kept."""
+    """The draft leaves the dialect's rules to a job that runs beside the kernels': what breaks one is an error all the same,
+    and neither the program nor kernels are kept."""
     engine = Engine.load(Path(__file__).parent / "data" / "format_1.ingot")
     _, (program, *dispatches) = client.one(Job("draft", target, (engine.ir,)))
     assert [text.decode() for text in dispatches] == [k.dispatch for k in launch_program.loads(program).kernels]
@@ -296,7 +296,7 @@ def test_a_draft_is_not_used_before_its_ir_is_verified(client: CompileClient, ta
 def test_a_draft_that_fails_says_what_the_verifier_finds(client: CompileClient, target: Target) -> None:
     engine = Engine.load(Path(__file__).parent / "data" / "format_1.ingot")
     text = engine.ir_text().replace(' {name = "w"}', "")
-    with pytest.raises(EngineError, match="IR is invalid.*requires attribute 'name'"):
+    with pytest.raises(EngineError, match=r"IR is invalid.*requires attribute 'name'"):
         client.one(Job("draft", target, (text.encode(),)))
 
 
