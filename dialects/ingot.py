@@ -220,8 +220,12 @@ def _irdl_text() -> str:
     return "\n".join([*out, "}"])
 
 
-def load() -> None:
-    """Load the dialect into the current context, once."""
+def load(*, verify: bool = True) -> None:
+    """Load the dialect into the current context, once.
+
+    Args:
+        verify: check operations by `ingot.dialects.verifier` too, whose rules take most of the time that IR takes to parse.
+    """
     context = ir.Context.current
     if context.is_dialect_loaded(NAME):
         return
@@ -234,7 +238,8 @@ def load() -> None:
         # Two equal `empty` are two pieces of memory: MLIR must not make one of them.
         if op.kind not in ("structure", "effect") and op.name != "empty":
             ext.Pure.attach(name)
-        verifier.attach(name)
+        if verify:
+            verifier.attach(name)
     for name in _TERMINATORS:
         ir.IsTerminatorTrait.attach(f"{NAME}.{name}")
     for name in (f"{NAME}.func", *CONTROL):

@@ -17,6 +17,7 @@ from ingot.compiler.codegen.cuda_attention_problem import attention_problem
 from ingot.compiler.codegen.cuda_attention_simt import SimtAttentionSchedule, choose_simt_attention
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.cubin_resources import resources
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import kernel_context
@@ -133,10 +134,25 @@ def test_large_scores_do_not_overflow() -> None:
 @pytest.mark.parametrize("schedule", [
     SimtAttentionSchedule(), SimtAttentionSchedule(stages=1), SimtAttentionSchedule(128, 8, 4, 32),
     SimtAttentionSchedule(32, 8, 1, 8, 1), SimtAttentionSchedule(64, 16, 2, 32, 2, splits=3),
+    SimtAttentionSchedule(turn=2), SimtAttentionSchedule(128, 8, 4, 32, turn=4, plain_loop=False),
 ])  # fmt: skip
 def test_schedules(schedule: SimtAttentionSchedule) -> None:
     check(make.attention(1, 2, 40, 100, 36, "f32", causal=True), schedule=schedule)
     check(make.attention(1, 2, 64, 128, 64, "f32"), target="sm_86", schedule=schedule)
+
+
+def test_kernels_for_any_number_of_rows_have_short_loops() -> None:
+    """A session waits for those: they have an eighth of the multiply-adds in their code, and no local memory. Kernels of a
+    shape write their loops out."""
+    count = {}
+    for rows in ("s", 4096):
+        d = make.attention(1, 16, rows, "t", 64, "f32", causal=True)
+        with kernel_context():
+            emitted = emit(d, BY_NAME["sm_90a"])
+            ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
+        count[rows] = ptx.count("fma.rn.f32") + 2 * ptx.count("fma.rn.f32x2")
+        assert all(r.local_bytes == 0 for r in resources(compile_kernels(ptx, "sm_90a", start="ptx")).values())
+    assert 8 * count["s"] < 1.2 * count[4096], count
 
 
 def test_schedule_of_typical_shapes() -> None:

@@ -35,7 +35,7 @@ from ingot.kernel_plan import KernelLaunch
 from ingot.target import Target
 
 WIDE = 4  # f32 elements of a chunk
-TURN = 8  # chunks after which the swizzle repeats: a turn of the inner loops
+TURN = 8  # chunks after which the swizzle repeats
 REGISTERS = 160  # accumulators and scores of a thread: beyond this they spill
 CONVERTED = ("f16", "bf16", "f8E4M3FN", "f8E5M2", "i8")
 
@@ -52,6 +52,8 @@ class SimtAttentionSchedule:
         stages: tiles of keys and values in shared memory, 1 or 2.
         splits: blocks that share a head's keys and leave their parts to a second launch.
         cluster: blocks that share a head's keys and combine their parts.
+        turn: chunks of the inner loops that are written out, a divisor of `TURN` and a multiple of 2.
+        plain_loop: tiles in which all keys take part have a loop of their own, without masks.
     """
 
     threads: int = 128
@@ -61,6 +63,8 @@ class SimtAttentionSchedule:
     stages: int = 2
     splits: int = 1
     cluster: int = 1
+    turn: int = TURN
+    plain_loop: bool = True
 
     def __post_init__(self) -> None:
         if self.splits > 1 and self.cluster > 1:
@@ -76,6 +80,10 @@ class SimtAttentionSchedule:
         """Rows of a block."""
         return self.groups * self.thread_rows
 
+
+# Of kernels for any number of rows, which a session waits for: an eighth of the multiply-adds in the code. Two instructions of
+# addresses for 128 of them are little, and so is a mask beside the products of a score.
+COMPACT = {"turn": 2, "plain_loop": False}
 
 # From the largest tile to the smallest.
 SIMT_SCHEDULES: tuple[SimtAttentionSchedule, ...] = (
@@ -151,7 +159,8 @@ def choose_simt_attention(p: AttentionProblem, target: Target) -> SimtAttentionS
     # Small blocks of few rows: several of them share an SM.
     while splits < 32 and splits * blocks < 2 * sms and tiles >= 4 * splits and rows <= 64:
         splits *= 2
-    return replace(chosen, **{"cluster" if splits <= target.max_cluster else "splits": splits})
+    chosen = replace(chosen, **{"cluster" if splits <= target.max_cluster else "splits": splits})
+    return chosen if isinstance(p.rows, int) else replace(chosen, **COMPACT)
 
 
 def simt_attention_launch(p: AttentionProblem, s: SimtAttentionSchedule) -> KernelLaunch:
@@ -292,9 +301,11 @@ class _Attention:
             k.const(0, "i32"), [low] * s.thread_rows, [zero] * s.thread_rows,
             [zero] * (s.thread_rows * self.thread_chunks * WIDE),
         ]  # fmt: skip
-        state = self.loop(begin, plain, tiles, state, masked=False)
-        if p.masks(s.keys):
-            state = self.loop(plain, tiles, tiles, state, masked=True)
+        masks = p.masks(s.keys)
+        if s.plain_loop or not masks:
+            state = self.loop(begin, plain, tiles, state, masked=False)
+        if masks:
+            state = self.loop(plain if s.plain_loop else begin, tiles, tiles, state, masked=True)
         _, maximum, total, acc = state
         total = [k.warp_reduce(lambda x, y: x + y, t, s.across) for t in total]
         if s.splits > 1:
@@ -367,28 +378,38 @@ class _Attention:
 
     def turns(self, chunks: int, acc: list[Val], body: Callable[[Val, range, list[Val]], list[Val]]) -> list[Val]:
         """Run `body` over chunks: (number of the turn, chunks of this turn, accumulators); whole turns are a loop."""
-        k = self.k
-        whole, rest = divmod(chunks, TURN)
+        k, size = self.k, self.s.turn
+        whole, rest = divmod(chunks, size)
         if whole > 1:
-            with k.for_(k.const(0, "i32"), whole, carry=acc) as loop:
-                loop.yield_(body(loop.iv, range(TURN), loop.carry))
+            with k.for_(k.const(0, "i32"), whole, carry=acc, rolled=size < TURN) as loop:
+                loop.yield_(body(loop.iv, range(size), loop.carry))
             acc = loop.results
         elif whole:
-            acc = body(k.const(0, "i32"), range(TURN), acc)
+            acc = body(k.const(0, "i32"), range(size), acc)
         return body(k.const(whole, "i32"), range(rest), acc) if rest else acc
+
+    def reader(self, base: Val, lines: Lines, number: Val) -> Callable[[int], list[list[Val]]]:
+        """A function that reads a chunk of turn `number` from each line of a tile at `base`: its elements."""
+        k, size = self.k, self.s.turn
+        four = k.vector_of("f32", WIDE)
+        start = base + number * (TURN * CHUNK) if size == TURN else base
+
+        def read(chunk: int) -> list[list[Val]]:
+            offsets = lines.offsets(chunk if size == TURN else number * size + chunk)
+            return [k.elements(k.load(start + at, four, align=CHUNK)) for at in offsets]
+
+        return read
 
     def scores(self, stage: Val, first: Val, masked: bool) -> list[Val]:
         """Scores of the thread's rows and its keys of the tile that begins with key `first`; -inf where one takes no part."""
         k, s = self.k, self.s
         count = self.thread_keys
-        four = k.vector_of("f32", WIDE)
 
         def turn(number: Val, chunks: range, acc: list[Val]) -> list[Val]:
             acc = list(acc)
-            queries, keys = (base + number * (TURN * CHUNK) for base in (self.shared, stage))
+            queries, keys = self.reader(self.shared, self.q_lines, number), self.reader(stage, self.k_lines, number)
             for chunk in chunks:
-                x = [k.elements(k.load(queries + at, four, align=CHUNK)) for at in self.q_lines.offsets(chunk)]
-                y = [k.elements(k.load(keys + at, four, align=CHUNK)) for at in self.k_lines.offsets(chunk)]
+                x, y = queries(chunk), keys(chunk)
                 for e in range(WIDE):
                     for i in range(s.thread_rows):
                         for j in range(count):
@@ -455,10 +476,10 @@ class _Attention:
 
         def turn(number: Val, chunks: range, acc: list[Val]) -> list[Val]:
             acc = list(acc)
-            probabilities = self.probabilities + number * (TURN * CHUNK)
-            values = stage + number * (TURN * WIDE * shape.line_bytes)
+            probabilities = self.reader(self.probabilities, self.p_lines, number)
+            values = stage + number * (s.turn * WIDE * shape.line_bytes)
             for chunk in chunks:
-                x = [k.elements(k.load(probabilities + at, four, align=CHUNK)) for at in self.p_lines.offsets(chunk)]
+                x = probabilities(chunk)
                 for e in range(WIDE):
                     line = k.const(WIDE * chunk + e, "i32")
                     for j, column in enumerate(columns):
