@@ -517,7 +517,7 @@ def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int])
     """
     from ingot.compiler.reference import RootCall, run_dispatch, run_region
 
-    dtype = d.operands[0].type
+    dtype = d.operands[0].type if d.operands else d.results[0].type
     if d.attr("tf32", False) and dtype.name == "f32":
         cut = [(x.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32) for x in operands[:2]]
         return run_dispatch(d, [*cut, *operands[2:]], sizes)
