@@ -176,7 +176,7 @@ class FewRows:
             rows = ck.dim(problem.m)
             with ck.items() as item:
                 n0, cols = block_range(ck, item, _SUM_COLUMNS, problem.n)
-                with k.for_(0, rows) as over_rows, k.for_(0, cols, self._lanes) as loop:
+                with k.for_(0, rows, rolled=True) as over_rows, k.for_(0, cols, self._lanes, rolled=True) as loop:
                     m, column = over_rows.iv, n0 + loop.iv
                     total = k.const(0, vector)
                     for part in range(split.parts):
@@ -218,7 +218,7 @@ class FewRows:
         k, a, lanes = ck.k, operands.a, self._lanes
         acc, vector = self.arithmetic.acc, k.vector_of(self.arithmetic.acc, self._lanes)
         whole = cols // lanes * lanes
-        with k.for_(0, ck.dim(m)) as rows, k.for_(0, cols, lanes) as loop:
+        with k.for_(0, ck.dim(m), rolled=True) as rows, k.for_(0, cols, lanes, rolled=True) as loop:
             k.store(k.const(0, vector), sums.at(rows.iv * stride + loop.iv, acc), align=vector.nbytes)
 
         def step(unit: Val, count: int) -> None:
@@ -244,10 +244,10 @@ class FewRows:
             _row_tiles(ck, m, self._tile, tile)
 
         main = units // self._group * self._group
-        with k.for_(0, main, self._group) as loop:
+        with k.for_(0, main, self._group, rolled=True) as loop:
             step(start + loop.iv, self._group)
         if units.const is None or units.const % self._group:
-            with k.for_(main, units) as rest:
+            with k.for_(main, units, rolled=True) as rest:
                 step(start + rest.iv, 1)
 
     def _dots(self, ck: CpuKernel, operands: Operands, m: Dim, n0: Val, cols: Val, finish: Finish) -> None:
@@ -270,6 +270,8 @@ class FewRows:
         group = _power_of_two(min(8, (self._registers - 4) // (most + 1)))
         size = ck.dim(arithmetic.units(self.problem.k))
         main = whole_units(ck, b, k.const(0, "i64"), size) // lanes * lanes
+
+        scratch = k.alloca(most * group * self._size)
 
         def tile(first: Val, rows: int, n: Val, lines: list[Val]) -> None:
             def step(unit: Val, mask: Val | None, sums: list, count: int = lanes) -> list:
@@ -301,10 +303,17 @@ class FewRows:
                             tail.yield_(sums)
                     sums = tail.results
             mask = tail_mask(ck, cols - n, group)
-            for i in range(rows):
-                finish(first + i, n0 + n, mask, k.vector([k.reduce("add", x) for x in sums[i]]))
+            totals = [k.vector([k.reduce("add", x) for x in row]) for row in sums]
+            if rows == 1:
+                finish(first, n0 + n, mask, totals[0])
+                return
+            for i, total in enumerate(totals):  # and one copy of the epilogue, not one a row
+                k.store(total, scratch.at(i * group, arithmetic.acc), align=self._size)
+            with k.for_(0, rows, rolled=True) as loop:
+                total = k.load(scratch.at(loop.iv * group, arithmetic.acc), totals[0].t, align=self._size)
+                finish(first + loop.iv, n0 + n, mask, total)
 
-        with k.for_(0, cols, group) as columns:
+        with k.for_(0, cols, group, rolled=True) as columns:
             last = ck.dim(self.problem.n) - 1
             lines = [k.min(n0 + columns.iv + j, last) for j in range(group)]
             _row_tiles(ck, m, most, lambda first, rows: tile(first, rows, columns.iv, lines))
