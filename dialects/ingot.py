@@ -143,7 +143,8 @@ OPS: tuple[OpDef, ...] = (
           "With the attribute `b_block`, b is quantized and its scales are a further operand, with `b_zero` zero points of "
           "their type and shape another (ingot.matmul_scales). With the unit attribute `b_packed`, elements of b lie in the "
           "order of ingot.weight_packing."),
-    OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("result", "*more"), ("epilogue",), ("acc", "a_block", "b_block"),
+    OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("result", "*more"), ("epilogue",),
+          ("acc", "a_block", "b_block"),
           doc="`matmul` of two operands with scales for each so many neighbours along k (ingot.matmul_scales)."),
     OpDef("conv", ("x", "w"), ("result", "*more"), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
           doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
