@@ -18,12 +18,12 @@ from ingot.dialects.mlir import ir
 from ingot.dims import Dim
 from ingot.dispatch import ScalarInst
 from ingot.dtypes import DTYPES
-from ingot.passes.rewriting import concatenations, refinement, views
+from ingot.passes.rewriting import refinement, views
 from ingot.passes.rewriting.domains import axis_groups
 from ingot.passes.rewriting.ops import Root, defining, operand_number, replace_root
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
 
-__all__ = ["Repeat", "Repeated", "read_once", "repeat_of", "sunk", "tile_of"]
+__all__ = ["Repeat", "Repeated", "read_once", "repeat_of", "sunk"]
 
 Shape = tuple[Dim, ...]
 _LANES = 8  # that vectors have at most
@@ -103,19 +103,6 @@ def read_once(x: ir.Value, reader: Root) -> ir.Operation | None:
         return None
     parts = (outer, how.times, how.inner) if how.inner != 1 else (outer, how.times)
     return refinement.split(reader, (*domain[:axis], *(d for d in parts if d != 1), *domain[axis + 1 :]))
-
-
-def tile_of(value: ir.Value, before: ir.Operation) -> ir.Value | None:
-    """The view that a concatenation of one tensor with itself is, before `before`; None where a value is no such thing."""
-    parts = concatenations.concatenation(value)
-    if parts is None or parts.size is None:
-        return None
-    x = parts.moves[0].op.operands[0]
-    if DTYPES[dialect.dtype_of(x)].bits < 8:
-        return None  # see `sunk`
-    if any(move.op.operands[0] != x or not move.regions[0].is_identity for move in parts.moves):
-        return None
-    return Repeat(len(parts.moves), parts.size).of(x, parts.axis, before)
 
 
 def sunk(root: Root) -> list[ir.Value] | None:
