@@ -56,6 +56,8 @@ class Kernel:
         sizes = dict(sizes or {})
         memory = {("operand", i): t.data_ptr() for i, t in enumerate(operands)}
         memory |= {("result", i): t.data_ptr() for i, t in enumerate(results)}
+        for kind, i, offset in self.dispatch.offsets:
+            memory[kind, i] -= dims.evaluate(offset, sizes)
         nbytes = dims.evaluate(self.plan.workspace, sizes)
         keep: list[Any] = [*operands, *results]
         if nbytes:

@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 import cuda_dispatches as make  # noqa: E402
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
 from cuda_conv_cases import conv_checks, conv_speeds, eight_bit_speeds  # noqa: E402
+from cuda_decoding_cases import decoding_checks, decoding_speeds  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 from cuda_quantized_cases import fp8_checks, fp8_speeds, quantized_checks, quantized_speeds  # noqa: E402
 
@@ -348,6 +349,7 @@ def other_checks() -> list[Check]:
         Check("move heads 2x128x12x64", make.move((2, 128, 12, 64), (0, 2, 1, 3))),
         Check("move NCHW to NHWC 2x40x24x24 f32", make.move((2, 40, 24, 24), (0, 2, 3, 1), "f32")),
         Check("move transpose any", make.move(("a", "b"), (1, 0), "f32"), {"a": 130, "b": 203}),
+        Check("move append 8x1x64 at 37", make.append(8, 1, 64, 512), {"offset": 37 * 128}),
         Check("reduce sum 300x777 f32", make.reduce("sum", (300, 777), (1,))),
         Check("reduce max 64x4096 f16", make.reduce("max", (64, 4096), (1,), "f16")),
         Check("reduce sum 4x100000 f32", make.reduce("sum", (4, 100000), (1,))),
@@ -385,7 +387,7 @@ def other_checks() -> list[Check]:
 def all_checks() -> list[Check]:
     return [
         *matmul_checks(), *mma_checks(), *row_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(),
-        *attention_checks(), *conv_checks(), *other_checks(),
+        *attention_checks(), *decoding_checks(), *conv_checks(), *other_checks(),
     ]  # fmt: skip
 
 
@@ -482,6 +484,7 @@ def speeds() -> list[Speed]:
         *quantized_speeds(),
         *eight_bit_speeds(),
         *fp8_speeds(),
+        *decoding_speeds(torch_matmul, torch_attention),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
                           (256, 4096, 4096), (32, 4096, 4096), (64, 4096, 11008), (4608, 640, 640), (616, 3072, 768),

@@ -17,6 +17,7 @@ was estimated: a median far from 1 asks for another constant in cuda_matmul.py. 
     splits and stream-K        the seconds of a second launch in tensor_core_seconds and stream_k_estimate
     wgmma                      efficiencies of WGMMA_TILES (cuda_gemm_wgmma.py)
     few steps, few rows        STEP_SECONDS; gemv_schedules against `swapped` for 1 to 8 rows
+    GemvSchedule               LOAD_SECONDS, NARROW_SHARE; `cluster` against `splits`
 
 All cores make code at once, so that the GPU is not kept waiting: about two seconds a shape.
 """
@@ -47,6 +48,7 @@ from cuda_quantized_cases import torch_scaled_mm
 
 from ingot.compiler.codegen import cuda_conv, cuda_matmul, cuda_normalize
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
+from ingot.compiler.codegen.cuda_gemv import GemvSchedule
 from ingot.compiler.codegen.cuda_group_normalize import group_problem
 from ingot.compiler.codegen.cuda_matmul import Estimate
 from ingot.cuda_targets import facts
@@ -134,7 +136,10 @@ def print_clusters(target: Target) -> None:
 
 def schedule_kind(s: Any) -> str:
     """What a schedule is, without its sizes."""
-    return " ".join([type(s).__name__, *(x for x in ("swapped", "stream", "is_wide", "alone") if getattr(s, x, False))])
+    kinds = [type(s).__name__, *(x for x in ("swapped", "stream", "is_wide", "alone") if getattr(s, x, False))]
+    if isinstance(s, GemvSchedule) and s.parts > 1:
+        kinds.append("splits" if s.splits > 1 else "cluster")
+    return " ".join(kinds)
 
 
 def tune(shapes: str, target: Target, without: str = "") -> None:

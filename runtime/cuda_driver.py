@@ -234,6 +234,10 @@ class Cuda:
         """Wait for a stream; a fault of an earlier kernel is raised here."""
         check(driver().cuStreamSynchronize(stream), "running kernels")
 
+    def synchronize_all(self) -> None:
+        """Wait for all work on the GPU, other libraries' too."""
+        check(driver().cuCtxSynchronize(), "running kernels")
+
     def event(self, *, timing: bool = False) -> int:
         d = driver()
         flags = 0 if timing else int(d.CUevent_flags.CU_EVENT_DISABLE_TIMING)

@@ -268,6 +268,15 @@ def move(
     return make("move", [x], [contiguous(dtype, *x.shape)], [ScalarRegion((dtype,), (), (0,))], {}, multiples)
 
 
+def append(heads: int, count: int, size: int, capacity: int, dtype: str = "f16") -> Dispatch:
+    """`count` new rows for each head of a cache, which begin `offset` bytes behind its address."""
+    x = TensorArg(dtype, (heads, count, size), (size, heads * size, 1))
+    y = TensorArg(dtype, (heads, count, size), (capacity * size, size, 1), 16)
+    d = make("move", [x], [y], [ScalarRegion((dtype,), (), (0,))])
+    offset = dims.symbol("offset")
+    return replace(d, symbols=("offset",), multiples=(size * x.type.bytes,), offsets=(("result", 0, offset),))
+
+
 def reduce(
     kind: str, shape: Sequence[Size], axes: Sequence[int], dtype: str = "f32", *, multiples: Mapping[str, int] | None = None
 ) -> Dispatch:
@@ -508,7 +517,7 @@ def peers(d: Dispatch, operands: Sequence[np.ndarray], sizes: Mapping[str, int])
     """
     from ingot.compiler.reference import RootCall, run_dispatch, run_region
 
-    dtype = d.operands[0].type
+    dtype = d.operands[0].type if d.operands else d.results[0].type
     if d.attr("tf32", False) and dtype.name == "f32":
         cut = [(x.astype(np.float32).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32) for x in operands[:2]]
         return run_dispatch(d, [*cut, *operands[2:]], sizes)

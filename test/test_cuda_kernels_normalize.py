@@ -82,6 +82,16 @@ def test_rows_of_f64(kind: str) -> None:
         check(make.normalize(kind, 2, 16, 4, 6, axes=(1, 3), dtype="f64"))  # groups of channels
 
 
+def test_log_softmax_of_large_numbers() -> None:
+    """What is subtracted from them must not be rounded as they are."""
+
+    def far(operands: list[np.ndarray]) -> None:
+        operands[0] += 10_000
+
+    for cols in (40, 2000):
+        emulated_check(make.normalize("log_softmax", 20, cols, dtype="f32"), "sm_80", prepare=far)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("axes", [(1,), (0,), (1, 2), (0, 2)], ids=str)
 def test_axes_that_are_not_the_last(kind: str, axes: tuple[int, ...]) -> None:

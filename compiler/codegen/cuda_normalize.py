@@ -216,8 +216,9 @@ def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count:
             shift, scale = _finite(k, stats[0]), 1.0 / stats[1]
             walk.store(elements, lambda x: exp_shifted(k, x, _wide(k, x, shift)) * _wide(k, x, scale))
         case "log_softmax":
-            shift = stats[0] + ScalarEmitter(k).log(stats[1])
-            walk.store(elements, lambda x: x - _wide(k, x, shift))
+            most, shift = _finite(k, stats[0]), ScalarEmitter(k).log(stats[1])
+            # One after the other: the sum of both would be rounded as the largest element is.
+            walk.store(elements, lambda x: (x - _wide(k, x, most)) - _wide(k, x, shift))
         case "layer":
             scale = 1.0 / k.sqrt(stats[1] / n + epsilon)
             walk.store(elements, lambda x: (x - _wide(k, x, stats[0])) * _wide(k, x, scale), stats[0], scale)
