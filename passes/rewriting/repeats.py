@@ -92,7 +92,7 @@ def read_once(x: ir.Value, reader: Root) -> ir.Operation | None:
     """A pointwise root that reads `x`, over a domain of which the axis of the repeat that `x` is is split, before the root;
     None where there is none, or vectors could not run along the axes."""
     found = repeat_of(x)
-    if found is None or reader.name != "pointwise" or ORDER in reader.op.attributes:
+    if found is None or reader.name != "pointwise" or ORDER in reader.op.attributes or _shares_bytes(x, *reader.op.results):
         return None
     domain, how = reader.domain, found.how
     axis = found.axis + len(domain) - len(found.shape)
@@ -108,13 +108,18 @@ def read_once(x: ir.Value, reader: Root) -> ir.Operation | None:
 def sunk(root: Root) -> list[ir.Value] | None:
     """The results of a pointwise operation over repeated tensors as repeats of those of an operation, made before it, that
     takes each element once; None where elements that stand several times do not give the same each time."""
-    if any(DTYPES[dialect.dtype_of(r)].bits < 8 for r in root.op.results):
-        return None  # what shares bytes is written and read in whole rows
+    if _shares_bytes(*root.op.results):
+        return None
     for axis, how in _candidates(root):
         new = _Once(root, axis, how).create()
         if new is not None:
             return [how.of(r, axis, root.op) for r in new.results]
     return None
+
+
+def _shares_bytes(*values: ir.Value) -> bool:
+    """True where elements of one of `values` are smaller than a byte: such are written and read in whole rows."""
+    return any(DTYPES[dialect.dtype_of(v)].bits < 8 for v in values)
 
 
 def _candidates(root: Root) -> Iterator[tuple[int, Repeat]]:
