@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 import cuda_dispatches as make  # noqa: E402
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
 from cuda_conv_cases import conv_checks, conv_speeds, eight_bit_speeds  # noqa: E402
+from cuda_decoding_cases import decoding_checks, decoding_speeds  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 from cuda_quantized_cases import fp8_checks, fp8_speeds, quantized_checks, quantized_speeds  # noqa: E402
 
@@ -336,6 +337,9 @@ def other_checks() -> list[Check]:
         *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t}{' after rms' if n else ''}",
                 make.rotary(2, 75, c, interleaved=i, norm=n, dtype=t))
           for i in (False, True) for n in (False, True) for t in ("f16", "bf16", "f32") for c in (64, 2048)),
+        *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t} after rms, one angle a pair",
+                make.rotary(2, 75, c, interleaved=i, norm=True, dtype=t, shared=True))
+          for i in (False, True) for t in ("f16", "f32") for c in (64, 2048)),
         Check("rotary of pairs after rms, any rows",
               make.rotary("n", "s", 2048, interleaved=True, norm=True, angles="f32"), {"n": 2, "s": 75}),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
@@ -370,6 +374,10 @@ def other_checks() -> list[Check]:
         Check("normalize group of eight blocks", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16")),
         Check("normalize group of eight blocks, in shared memory",
               make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), schedule=GroupCluster(4, 8, 8, 96)),
+        *(Check(f"normalize group of {c.cluster} blocks of {c.groups} groups{', each alone' if c.alone else ''}",
+                make.group_norm_silu(2, 2304, 32, 10), schedule=c)
+          for c in (GroupCluster(8, 16, 8, 48), GroupCluster(16, 16, 8, 24), GroupCluster(8, 16, 8, 48, True),
+                    GroupCluster(8, 8, 8, 48, alone=True))),
         Check("normalize group of one block", make.normalize("rms", 2, 144, 32, 40, axes=(1, 3), dtype="f16")),
         Check("normalize group in two launches", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4)),
               schedule=GroupSchedule(8, 12, 48)),
@@ -379,7 +387,7 @@ def other_checks() -> list[Check]:
 def all_checks() -> list[Check]:
     return [
         *matmul_checks(), *mma_checks(), *row_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(),
-        *attention_checks(), *conv_checks(), *other_checks(),
+        *attention_checks(), *decoding_checks(), *conv_checks(), *other_checks(),
     ]  # fmt: skip
 
 
@@ -443,10 +451,16 @@ def short_attention_speed(b: int, h: int, n: int, keys: int, schedule: Any = Non
     return Speed(f"attention f16 {b}x{h}x{n}x64 over {keys} keys{how}", d, 0.0, torch_attention(), schedule=schedule)
 
 
-def group_speed(n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None) -> Speed:
-    """A group normalization of channels-last images against a copy."""
-    d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
-    return Speed(f"group norm {n}x{positions}x{groups}x{per_group} {dtype}", d, 0.0, schedule=schedule)
+def group_speed(
+    n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None, silu: bool = False
+) -> Speed:
+    """A group normalization of channels-last images, followed by a scale, a shift and SiLU or not, against a copy."""
+    if silu:
+        d = make.group_norm_silu(n, positions, groups, per_group, dtype)
+    else:
+        d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
+    name = f"group norm{' silu' if silu else ''} {n}x{positions}x{groups}x{per_group} {dtype}"
+    return Speed(name, d, 0.0, schedule=schedule)
 
 
 def speeds() -> list[Speed]:
@@ -470,6 +484,7 @@ def speeds() -> list[Speed]:
         *quantized_speeds(),
         *eight_bit_speeds(),
         *fp8_speeds(),
+        *decoding_speeds(torch_matmul, torch_attention),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
                           (256, 4096, 4096), (32, 4096, 4096), (64, 4096, 11008), (4608, 640, 640), (616, 3072, 768),
@@ -516,6 +531,9 @@ def speeds() -> list[Speed]:
         *(Speed(f"{'rms norm and ' if n else ''}rotary of {'pairs' if i else 'halves'} 6144x2048 f16",
                 make.rotary(1, 6144, 2048, interleaved=i, norm=n), 0.85, same={1: 0, 5: 4} if n else {1: 0})
           for i in (False, True) for n in (False, True)),
+        *(Speed(f"{'rms norm and ' if n else ''}rotary of pairs 6144x2048 f16, one angle a pair",
+                make.rotary(1, 6144, 2048, interleaved=True, norm=n, shared=True), 0.85, same={1: 0, 5: 4} if n else {1: 0})
+          for n in (False, True)),
         Speed("softmax 16384x4096 bf16", make.normalize("softmax", 16384, 4096), 0.0),
         Speed("softmax 98304x384 f16", make.normalize("softmax", 98304, 384, dtype="f16"), 0.0),
         Speed("transpose 16384x4096 f16", make.move((16384, 4096), (1, 0)), 0.0),
@@ -528,7 +546,8 @@ def speeds() -> list[Speed]:
         Speed("topk 8 of 16384x64 f32", make.topk((16384, 64), 1, 8)),
         Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1,) * 4)),
         group_speed(16, 9216, 32, 10, "bf16"),
-        *(group_speed(2, *x) for x in ((9216, 32, 10), (9216, 32, 30), (2304, 32, 20), (576, 32, 40), (144, 32, 80))),
+        *(group_speed(2, *x, silu=silu) for silu in (False, True)
+          for x in ((9216, 32, 10), (9216, 32, 20), (9216, 32, 30), (2304, 32, 20), (576, 32, 40), (144, 32, 80))),
     ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ingot.compiler.codegen.cuda_attention_mma import (
     combine_launch,
     emit_attention_mma,
     emit_combine,
+    warp_bytes,
 )
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, attention_problem
 from ingot.compiler.codegen.cuda_attention_simt import (
@@ -49,6 +50,9 @@ MMA_SCHEDULES: tuple[MmaAttentionSchedule, ...] = (
 # For SMs whose tensor cores are slow beside shared memory (WHOLE_SM_TFLOPS): warps of 16 rows read each key and value twice as
 # often as those of 32, which costs nothing there, and twice as many of them hide one another's exponentials and waits.
 EIGHT_WARPS: tuple[MmaAttentionSchedule, ...] = (MmaAttentionSchedule(8, 16, 64), MmaAttentionSchedule(8, 16, 32))
+
+
+MOST_ALONG = 8  # warps of a block that share keys; not measured yet
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,31 @@ def choose_mma(p: AttentionProblem, target: Target) -> MmaAttentionSchedule:
         chosen = replace(chosen, blocks=min(2, fits))
     blocks = -(-rows // chosen.rows) * heads
     tiles = constant(p.keys) // chosen.keys
+    if rows > 64:
+        return chosen
+    if target.max_cluster > 1:
+        return _shared_keys(p, chosen, target, blocks, tiles)
     splits = 1
-    while splits < 32 and 2 * splits * blocks <= 2 * sms and tiles >= 4 * splits and rows <= 64:
+    while splits < 32 and 2 * splits * blocks <= 2 * sms and tiles >= 4 * splits:
         splits *= 2
     return replace(chosen, splits=splits)
+
+
+def _shared_keys(
+    p: AttentionProblem, s: MmaAttentionSchedule, target: Target, blocks: int, tiles: int
+) -> MmaAttentionSchedule:
+    """The schedule with the keys of its `blocks` blocks, so many tiles, shared by clusters where SMs are idle, and by warps
+    where an SM has few to hide one another's waits."""
+    sms = facts(target).sms
+    while s.cluster < target.max_cluster and 2 * s.cluster * blocks <= 2 * sms and tiles >= 4 * s.cluster:
+        s = replace(s, cluster=2 * s.cluster)
+    if s.warps == 1 and s.warp_rows == 16:
+        while s.along < MOST_ALONG and blocks * s.parts < 2 * sms and tiles >= 2 * s.parts:
+            wider = replace(s, along=2 * s.along)
+            if wider.along * warp_bytes(p, wider) > target.shared_bytes:
+                break
+            s = wider
+    return s
 
 
 def choose_wgmma(p: AttentionProblem, target: Target) -> WgmmaAttentionSchedule | None:
