@@ -460,8 +460,11 @@ class CudaContext:
     def _upload_small(self, call: Call, placement: _Placement, stream: int) -> dict[int, int]:
         """Bring small inputs of numpy's, where there are several, to the GPU at once; where these, and those that lie there
         already, lie."""
-        arrays = {i: call.inputs[i] for i in placement.inputs if i not in call.placed}
-        small = {i: a for i, a in arrays.items() if isinstance(a, np.ndarray) and a.nbytes <= SMALL}
+        small: dict[int, np.ndarray] = {}
+        for i in placement.inputs:
+            array = call.inputs[i]
+            if isinstance(array, np.ndarray) and array.nbytes <= SMALL and i not in call.placed:
+                small[i] = array
         if len(small) < 2:
             return {}
         found = self._small_inputs.upload(small, stream, self._settle)
