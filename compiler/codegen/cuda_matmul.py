@@ -89,6 +89,9 @@ SECOND_LAUNCH_SECONDS = 1.8e-6
 WAVE_SECONDS, RESULT_SECONDS = 3e-7, 2.5e-11  # a tile's end, and each of its results, while nothing is multiplied
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+# Of kernels for any shape: a thread's accumulators times the instructions and results of the epilogue, which is written out for
+# each. An assembler takes many seconds for more, and it spills.
+EPILOGUE = 3000
 # A cluster lies in one of the GPU's groups of SMs (GPCs). How many pairs of SMs a group has differs from chip to chip: so many
 # groups may have one less than the others of an even division, and as many one more.
 GPCS, UNEVEN = 8, 3
@@ -300,6 +303,9 @@ def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Itera
     if mma_row(p, target) is not None:
         # Promoted sums take the registers of accumulators twice.
         area = 64 * 32 if promotes(p, target) else 64 * 64
+        if not (isinstance(p.m, int) and isinstance(p.n, int)):
+            work = sum(len(region.insts) for region in p.dispatch.regions) + len(p.dispatch.results)
+            area = min(area, max(32 * EPILOGUE // work, 16 * 16))
         tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= area]
         yield from mma_estimates(p, target, p.a.bits, tiles, streams)
 
