@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import cuda_dispatches as make
 import numpy as np
@@ -179,6 +180,13 @@ def test_pools_of_few_channels(channels: int) -> None:
     """Rows of results that are whole vectors although channels alone are none."""
     check(make.pool("average", (1, 4, 4, channels), (1, 2, 2, channels), (3, 3), (1, 1), (0,) * 4, "f32"))
     check(make.pool("max", (2, 8, 16, channels), (2, 4, 8, channels), (2, 2), (2, 2), (0,) * 4))
+
+
+def test_pools_of_channels_that_repeat() -> None:
+    for kind in ("average", "max"):
+        d = make.pool(kind, (3, 12, 8), (3, 12, 8), (5,), (1,), (2, 2))
+        x = replace(d.operands[0], strides=(12, 1, 0))
+        check(replace(d, operands=(x,)))
 
 
 @pytest.mark.parametrize("target", TARGETS)
