@@ -143,10 +143,14 @@
 // -----
 
 // Must not fire: an axis of one element, whatever its stride; weights of one k, and of an odd number of half bytes. Fires: an axis of
-// two elements, and a weight of two k.
+// two elements, a column of a matrix, and a weight of two k.
+// CHECK:      %[[S:.*]] = "ingot.slice"(%arg5)
+// CHECK-NEXT: %[[A:.*]] = "ingot.move"(%[[S]])
+// CHECK-NOT:  "ingot.move"
 // CHECK:      "ingot.transpose"
 // CHECK-NEXT: %[[W2:.*]] = "ingot.transpose"
 // CHECK-NEXT: %[[C2:.*]] = "ingot.move"(%[[W2]])
+// CHECK-NOT:  "ingot.move"
 // CHECK:      %[[K2:.*]] = "ingot.weight"() {name = "k2"}
 // CHECK-NEXT: %[[T2:.*]] = "ingot.transpose"(%[[K2]])
 // CHECK-NEXT: %[[M2:.*]] = "ingot.move"(%[[T2]])
@@ -154,11 +158,14 @@
 // CHECK-NOT:  "ingot.move"
 // CHECK:      "ingot.conv"(%{{.*}}, %[[C2]])
 // CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.matmul"(%[[A]], %
+// CHECK-NOT:  "ingot.move"
 // CHECK:      "ingot.matmul"(%{{.*}}, %[[B2]])
 // CHECK-NOT:  "ingot.move"
 // CHECK:      "ingot.return"
 "ingot.func"() ({
-^bb0(%x: tensor<1x8x1xf32>, %y: tensor<1x8x2xf32>, %a: tensor<4x1xi8>, %b: tensor<4x2xi8>, %c: tensor<4x3xf16>):
+^bb0(%x: tensor<1x8x1xf32>, %y: tensor<1x8x2xf32>, %a: tensor<4x1xi8>, %b: tensor<4x2xi8>, %c: tensor<4x3xf16>, %d: tensor<4x6xi8>):
+  %column = "ingot.slice"(%d) {starts = ["0", "2"], steps = array<i64: 1, 1>} : (tensor<4x6xi8>) -> tensor<4x1xi8>
   %w1 = "ingot.weight"() {name = "w1"} : () -> tensor<2x1x3xf32>
   %w2 = "ingot.weight"() {name = "w2"} : () -> tensor<2x2x3xf32>
   %t1 = "ingot.transpose"(%w1) {perm = [0, 2, 1]} : (tensor<2x1x3xf32>) -> tensor<2x3x1xf32>
@@ -179,6 +186,10 @@
   ^bb0(%e: i32):
     "ingot.yield"(%e) : (i32) -> ()
   }) {acc = "i32"} : (tensor<4x1xi8>, tensor<1x8xi8>) -> tensor<4x8xi32>
+  %m0 = "ingot.matmul"(%column, %k1) ({
+  ^bb0(%e: i32):
+    "ingot.yield"(%e) : (i32) -> ()
+  }) {acc = "i32"} : (tensor<4x1xi8>, tensor<1x8xi8>) -> tensor<4x8xi32>
   %m2 = "ingot.matmul"(%b, %k2) ({
   ^bb0(%e: i32):
     "ingot.yield"(%e) : (i32) -> ()
@@ -189,8 +200,9 @@
   }) {acc = "f32", b_block = 3} : (tensor<4x3xf16>, tensor<3x8xi4>, tensor<1x8xf16>) -> tensor<4x8xf32>
   "ingot.output"(%c1) {name = "c1", type = "float"} : (tensor<1x6x2xf32>) -> ()
   "ingot.output"(%c2) {name = "c2", type = "float"} : (tensor<1x6x2xf32>) -> ()
+  "ingot.output"(%m0) {name = "m0", type = "int32"} : (tensor<4x8xi32>) -> ()
   "ingot.output"(%m1) {name = "m1", type = "int32"} : (tensor<4x8xi32>) -> ()
   "ingot.output"(%m2) {name = "m2", type = "int32"} : (tensor<4x8xi32>) -> ()
   "ingot.output"(%m3) {name = "m3", type = "float"} : (tensor<4x8xf32>) -> ()
   "ingot.return"() : () -> ()
-}) {sym_name = "main", inputs = ["x", "y", "a", "b", "c"], input_types = ["float", "float", "int8", "int8", "float16"]} : () -> ()
+}) {sym_name = "main", inputs = ["x", "y", "a", "b", "c", "d"], input_types = ["float", "float", "int8", "int8", "float16", "int8"]} : () -> ()
