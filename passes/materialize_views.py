@@ -12,6 +12,8 @@ from ingot.dialects.plain import create_root, to_attribute
 from ingot.dtypes import DTYPES
 from ingot.passes.fold_constants import constant_values
 from ingot.passes.pass_base import Pass, PassContext
+from ingot.passes.rewriting import repeats, views
+from ingot.passes.rewriting.ops import Root, erase_all_dead, replace, users
 from ingot.passes.rewriting.scalar_regions import identity
 from ingot.strided_view import StridedView
 
@@ -32,9 +34,10 @@ _K_MAJOR_BITS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializeViews(Pass):
-    """Insert a move where a reshape's elements cannot be reached by strides, and where a matmul, convolution, attention or
-    pooling would read an operand without a contiguous axis, or a region of a control operation a tensor with gaps. Weights of
-    at most 8 bits are copied, too, where a matmul reads them across k: `ingot-fold-constants` makes derived weights of these.
+    """Let pointwise operations read repeats in place, where splitting their domain's axis does it. Insert a move where a
+    reshape's elements cannot be reached by strides all the same, and where a matmul, convolution, attention or pooling would
+    read an operand without a contiguous axis, or a region of a control operation a tensor with gaps. Weights of at most 8 bits
+    are copied, too, where a matmul reads them across k: `ingot-fold-constants` makes derived weights of these.
 
     Every other view stays what it is: strides of the operands of the dispatches that read it.
     """
@@ -43,6 +46,7 @@ class MaterializeViews(Pass):
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         for block in dialect.blocks(dialect.main_func(module)):
+            _read_repeats_in_place(block, ctx)
             _materialize(block, ctx)
 
 
@@ -80,6 +84,23 @@ def _materialize(block: ir.Block, ctx: PassContext) -> None:
                 assert found is not None, "an earlier reshape was made readable"
                 if not found[1].is_contiguous:
                     op.operands[number] = copy_of(value, "captured")
+
+
+def _read_repeats_in_place(block: ir.Block, ctx: PassContext) -> None:
+    """Let pointwise operations that read repeats run over domains in which strides express these."""
+    for view in [v for v in block.operations if v.operation.name == "ingot.reshape"]:
+        repeat = view.operation.results[0]
+        if layout_of(repeat) is not None:
+            continue
+        for reader in users(repeat):
+            new = repeats.read_once(repeat, Root.read(reader)) if reader.name == "ingot.pointwise" else None
+            if new is not None:
+                values = [
+                    views.reshape(r, dialect.shape_of(old), reader) for r, old in zip(new.results, reader.results, strict=True)
+                ]
+                replace(reader, values)
+                ctx.changed("readers")
+    erase_all_dead(block)
 
 
 def _has_unit_stride(layout: StridedView, axes: int) -> bool:

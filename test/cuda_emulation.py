@@ -22,6 +22,7 @@ from cuda_dispatches import (
     peers,
     random_operands,
     result_view,
+    strided,
     unrounded,
 )
 
@@ -88,27 +89,36 @@ def _target(target: str | Target) -> Target:
 
 def run_emulated(
     d: Dispatch, target: str | Target, sizes: Mapping[str, int] | None = None, schedule: Any = None, seed: int = 0,
-    prepare: Callable[[list[np.ndarray]], None] | None = None, count_conflicts: bool = False,
+    prepare: Callable[[list[np.ndarray]], None] | None = None, count_conflicts: bool = False, least_aligned: bool = False,
 ) -> Emulated:
     """Emit `d` for `target` and run its launches; raises EmulationError on any finding.
 
-    Operands are random, then changed in place by `prepare`, which gets their views.
+    Operands are random, then changed in place by `prepare`, which gets their views. `least_aligned`: tensors lie at multiples
+    of what the dispatch says, and of no more.
     """
     sizes = dict(sizes or {})
     operands = random_operands(d, sizes, seed)
     if prepare is not None:
         prepare([o.view for o in operands])
-    results = [_memory(t, sizes) for t in d.results]
+    before = {
+        (kind, i): t.align if least_aligned and t.align < 64 else 0
+        for kind, tensors in (("operand", d.operands), ("result", d.results)) for i, t in enumerate(tensors)
+    }  # fmt: skip
+    results = [_behind(before["result", i], _memory(t, sizes)) for i, t in enumerate(d.results)]
     in_place = d.attr("in_place", False)
     if in_place:
-        results[0] = operands[0].packed().view(np.uint8).copy()
+        results[0] = _behind(before["result", 0], operands[0].packed())
     kernels = _kernels(d, _target(target), schedule, rows_for(_target(target)))
     plan = kernels.plan
     with kernel_context():
         workspace = np.full(dims.evaluate(plan.workspace, sizes), 0xFF, np.uint8)  # what others left there: NaN
         arrays: dict[tuple[str, int], np.ndarray] = {("workspace", 0): workspace}
-        arrays |= {("operand", i): _aligned(o.packed()) for i, o in enumerate(operands)}
+        arrays |= {("operand", i): _behind(before["operand", i], o.packed()) for i, o in enumerate(operands)}
         arrays |= {("result", i): r for i, r in enumerate(results)}
+        for kind, i, nbytes in d.offsets:
+            arrays[kind, i] = np.pad(arrays[kind, i].view(np.uint8), (dims.evaluate(nbytes, sizes), 0))
+            if kind == "result":
+                results[i] = arrays[kind, i][dims.evaluate(nbytes, sizes) :]
         table = np.array([sizes[s] for s in d.symbols], np.int64)
         # Parts of the workspace are buffers of their own, so that running over a part's end is found.
         starts = {dims.evaluate(b.offset, sizes) for x in plan.launches for b in x.buffers if b.kind == "workspace"}
@@ -122,15 +132,15 @@ def run_emulated(
                 array, offset = arrays[b.kind, b.index], dims.evaluate(b.offset, sizes)
                 if b.kind == "workspace":
                     array, offset = parts[offset], 0
-                if b.kind == "operand" and (start := operands[b.index].start):
-                    args.append(Within(array, start * operands[b.index].memory.itemsize + offset))
-                elif isinstance(b, BufferArg):
-                    array = array.view(np.uint8)[offset:]
-                    args.append(Uninitialized(array) if b.kind == "result" and b.index not in begun else array)
+                skipped = before.get((b.kind, b.index), 0)
+                start = operands[b.index].start * operands[b.index].memory.itemsize if b.kind == "operand" else 0
+                if isinstance(b, BufferArg):
+                    unwritten = b.kind == "result" and b.index not in begun
+                    args.append(Within(Uninitialized(array) if unwritten else array, skipped + start + offset))
                 else:
                     shape, strides = ([dims.evaluate(x, sizes) for x in v] for v in (b.shape, b.strides))
-                    window = b.im2col, offset, b.steps
-                    args.append(TensorMap(array.view(np.uint8), b.dtype, shape, strides, b.box, b.swizzle, *window))
+                    window = b.im2col, skipped + offset, b.steps
+                    args.append(TensorMap(array, b.dtype, shape, strides, b.box, b.swizzle, *window))
             if d.symbols:
                 args.append(table)
             grid = [dims.evaluate(x, sizes) for x in launch.grid]
@@ -144,7 +154,9 @@ def run_emulated(
             out.bank_conflicts += report.bank_conflicts or 0
             for name, count in report.executed.items():
                 out.executed[name] = out.executed.get(name, 0) + count
-    out.results = [result_view(m, t, sizes) for m, t in zip(results, d.results, strict=True)]
+    for i, (memory, t) in enumerate(zip(results, d.results, strict=True)):
+        out.results.append(result_view(memory[before["result", i] :], t, sizes))
+        assert in_place or _gaps_are_unwritten(memory[before["result", i] :], t, sizes), "memory between elements was written"
     return out
 
 
@@ -171,7 +183,7 @@ def check(
 
 
 def _compare(d: Dispatch, found: Emulated, sizes: Mapping[str, int], bits: int) -> None:
-    plain, operands = _signed(d, found.operands)
+    plain, operands = signed(d, found.operands)
     if d.results[0].type.kind == "int" and d.attr("acc") == "f32":
         (exact,) = run_dispatch(before_rounding(plain), operands, sizes, float64=True)
         check_rounded(found.results[0], exact, bits)
@@ -191,7 +203,7 @@ def sum_bits(found: Emulated, target: Target) -> int:
     return min((limited[p[0], p[2]] for p in parts if len(p) == 4 and (p[0], p[2]) in limited), default=0)
 
 
-def _signed(d: Dispatch, operands: list[np.ndarray]) -> tuple[Dispatch, list[np.ndarray]]:
+def signed(d: Dispatch, operands: list[np.ndarray]) -> tuple[Dispatch, list[np.ndarray]]:
     """A product with unsigned bytes as one of 16-bit integers, whose signs the reference does not need to be told."""
     tensors, arrays = list(d.operands), list(operands)
     for i, name in enumerate(("a_unsigned", "b_unsigned")):
@@ -204,5 +216,16 @@ def _memory(t: TensorArg, sizes: Mapping[str, int]) -> np.ndarray:
     return np.full(t.type.nbytes(extent(t, sizes)[2]), 0xFF, np.uint8)
 
 
-def _aligned(memory: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(memory)
+def _behind(count: int, memory: np.ndarray) -> np.ndarray:
+    """A copy of memory, as bytes, behind `count` others."""
+    return np.concatenate([np.full(count, 0xFF, np.uint8), np.ascontiguousarray(memory).view(np.uint8)])
+
+
+def _gaps_are_unwritten(memory: np.ndarray, t: TensorArg, sizes: Mapping[str, int]) -> bool:
+    """Whether no kernel wrote what lies between the elements of a result."""
+    shape, strides, count = extent(t, sizes)
+    gap = np.ones(count, bool)
+    strided(gap, shape, strides)[...] = False
+    if t.type.bits == 4:
+        return bool((np.stack([memory & 15, memory >> 4], -1).ravel()[:count][gap] == 15).all())
+    return bool((memory.reshape(-1, t.type.bytes)[gap] == 0xFF).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,23 +32,27 @@ from ingot.runtime.specialization import Specializer, check_mode, machine_passes
 from ingot.target import Target
 
 
+Observer = Callable[[Dispatch, list[np.ndarray], dict[str, int]], None]
+
+
 class NumpyKernels:
     """A GPU that lies in host memory, and kernels of numpy's for all that it is to launch.
 
     Args:
         driver: what the CUDA runtime takes for the driver.
         machine: name of the target.
+        observe: called with the dispatch, operands and sizes of each launch before it runs.
 
     Attributes:
         cuda: the GPU.
         target: what programs are drafted for.
     """
 
-    def __init__(self, driver: FakeDriver, machine: str = "sm_90a") -> None:
+    def __init__(self, driver: FakeDriver, machine: str = "sm_90a", observe: Observer | None = None) -> None:
         self.cuda, self.target = FakeCuda(), target(machine)
         self.dispatches: dict[str, Dispatch] = {}
         self.cuda.function = self._function  # type: ignore[method-assign]
-        self._driver = driver
+        self._driver, self._observe = driver, observe
         self.cuda.on_launch = self._launch
         self.begin()
 
@@ -93,13 +97,22 @@ class NumpyKernels:
         if dispatch.symbols:
             table = (ctypes.c_int64 * len(dispatch.symbols)).from_address(values[-1])
             sizes = dict(zip(dispatch.symbols, table, strict=True))
+        offsets = {(kind, index): dims.evaluate(nbytes, sizes) for kind, index, nbytes in dispatch.offsets}
+        places = [("operand", i, t) for i, t in enumerate(dispatch.operands)]
+        places += [("result", i, t) for i, t in enumerate(dispatch.results)]
         tensors = [
-            _view(address, t, sizes) for address, t in zip(values, (*dispatch.operands, *dispatch.results), strict=False)
+            _view(address + offsets.get((kind, i), 0), t, sizes)
+            for address, (kind, i, t) in zip(values, places, strict=False)
         ]
         operands, results = tensors[: len(dispatch.operands)], tensors[len(dispatch.operands) :]
+        if self._observe is not None:
+            self._observe(dispatch, operands, sizes)
         for result, found in zip(results, run_dispatch(dispatch, [o.copy() for o in operands], sizes), strict=True):
             assert grid[0] >= (operands[1] if _in_place(dispatch) else found).size
             result[...] = found
+        for address, t, result in zip(values[len(operands) :], dispatch.results, results, strict=False):
+            if t.type.bits == 4:  # a copy
+                _write_pairs(address, t, sizes, result)
 
 
 class NumpyGpu:
@@ -177,7 +190,7 @@ class _Loader:
     passes: tuple[str, ...] = ()
 
     def __init__(self, kernels: NumpyKernels) -> None:
-        self._kernels = kernels
+        self.kernels = kernels
         self.loaded: list[Target] = []
         self.specialized: list[Target] = []
 
@@ -185,11 +198,11 @@ class _Loader:
 
     def load(self, engine: ingot.Engine, target: Any, report: Any, stage: int) -> LoadedProgram:
         self.loaded.append(target)
-        return self._kernels.loaded(self._kernels.draft(engine, stage, self.passes))
+        return self.kernels.loaded(self.kernels.draft(engine, stage, self.passes))
 
     def specialize(self, program: LaunchProgram, env: Any, live: frozenset[str], target: Any) -> LoadedProgram:
         self.specialized.append(target)
-        return self._kernels.specialize(program, env, live)
+        return self.kernels.specialize(program, env, live)
 
 
 def numpy_session(
@@ -197,10 +210,16 @@ def numpy_session(
 ) -> tuple[ingot.Session, FakeCuda]:
     """A session on a GPU that lies in host memory, and that GPU; `options` are the session's."""
     kernels = NumpyKernels(driver)
-    monkeypatch.setattr(session_module, "open_device", lambda *args, **more: _Device(kernels))
-    monkeypatch.setattr(session_module, "ProgramLoader", lambda *args: _Loader(kernels))
-    nothing: Any = object()
-    return ingot.Session(engine, cache=nothing, client=nothing, **options), kernels.cuda
+    on_numpy(monkeypatch, lambda: kernels)
+    return ingot.Session(engine, **options), kernels.cuda
+
+
+def on_numpy(monkeypatch: pytest.MonkeyPatch, new: Callable[[], NumpyKernels]) -> None:
+    """Let every session run on numpy's kernels, which `new` gives it."""
+    monkeypatch.setattr(session_module, "shared_client", lambda: None)
+    monkeypatch.setattr(session_module.RuntimeCache, "open_default", lambda: None)
+    monkeypatch.setattr(session_module, "ProgramLoader", lambda *args: _Loader(new()))
+    monkeypatch.setattr(session_module, "open_device", lambda name, loader, **options: _Device(loader.kernels))
 
 
 def _in_place(dispatch: Dispatch) -> bool:
@@ -211,9 +230,7 @@ def _view(address: int, t: TensorArg, sizes: dict[str, int]) -> np.ndarray:
     """A tensor in memory; a copy of one whose elements have four bits."""
     shape = [dims.evaluate(d, sizes) for d in t.shape]
     if t.type.bits == 4:
-        steps = [dims.evaluate(d, sizes) for d in t.strides]
-        last = sum((n - 1) * s for n, s in zip(shape, steps, strict=True))
-        memory = _memory(address, last // 2 + 1)
+        steps, memory = _pairs(address, t, sizes)
         codes = np.stack([memory & 15, memory >> 4], 1).ravel()
         elements = ((codes ^ 8).astype(np.int8) - 8).astype(t.type.np) if t.dtype == "i4" else codes.view(t.type.np)
         return strided(elements, shape, steps)
@@ -222,6 +239,22 @@ def _view(address: int, t: TensorArg, sizes: dict[str, int]) -> np.ndarray:
     before, behind = -sum(s for s in spans if s < 0), sum(s for s in spans if s > 0)
     extent = t.type.bytes + before + behind if all(shape) else 0
     return np.ndarray(shape, t.type.np, _memory(address - before, extent), before, strides)
+
+
+def _pairs(address: int, t: TensorArg, sizes: dict[str, int]) -> tuple[list[int], np.ndarray]:
+    """(Strides, bytes) of a tensor whose elements have four bits, two in each byte."""
+    shape, steps = ([dims.evaluate(d, sizes) for d in x] for x in (t.shape, t.strides))
+    last = sum((n - 1) * s for n, s in zip(shape, steps, strict=True)) if all(shape) else -1
+    return steps, _memory(address, last // 2 + 1)
+
+
+def _write_pairs(address: int, t: TensorArg, sizes: dict[str, int], values: np.ndarray) -> None:
+    """Elements of four bits, each in its half of a byte."""
+    if values.size:
+        steps, memory = _pairs(address, t, sizes)
+        codes = np.stack([memory & 15, memory >> 4], 1).ravel()
+        strided(codes, values.shape, steps)[...] = values.view(np.uint8) & 15
+        memory[...] = codes[::2] | codes[1::2] << 4
 
 
 def _memory(address: int, nbytes: int) -> np.ndarray:

@@ -73,6 +73,13 @@ def test_wgmma_schedules(schedule: WgmmaAttentionSchedule) -> None:
     check(make.attention(1, 1, 130, 2 * schedule.keys + 8, 64), "sm_90a", schedule)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ragged", ["", "i32"], ids=["all", "lengths"])
+def test_one_tile_holds_all_keys(groups: int, ragged: str) -> None:
+    d = make.attention(2, 2, 70, 29, 64, ragged=ragged)
+    check(d, "sm_90a", WgmmaAttentionSchedule(32, groups, 2), prepare=filled([29, 29]) if ragged else None)
+
+
 KERNELS = {
     "mma": ("sm_80", "bf16", MMA), "registers": ("sm_75", "f16", MMA), "wgmma": ("sm_90a", "bf16", WGMMA),
     "splits": ("sm_80", "bf16", MmaAttentionSchedule(1, 16, 16, splits=4)), "float32": ("sm_80", "f32", None),
@@ -206,6 +213,47 @@ def test_splits_of_decoding() -> None:
     check(d, "sm_80", MmaAttentionSchedule(1, 16, 16, splits=4), {"t": 3})
     p = attention_problem(d)
     assert (p.packed, p.rows, p.heads) == (True, 4, 2)
+
+
+@pytest.mark.parametrize(("along", "cluster"), [(1, 2), (1, 8), (2, 1), (4, 1), (4, 4), (8, 2)])
+def test_parts_of_decoding_in_one_launch(along: int, cluster: int) -> None:
+    """Warps and blocks of a cluster share the keys, of which some have none."""
+    s = MmaAttentionSchedule(1, 16, 16, along=along, cluster=cluster)
+    d = make.attention(2, 8, 1, "t", 32, kv_heads=2)
+    for t in (130, 3):
+        found = check(d, "sm_90a", s, {"t": t})
+        assert len(found.plan.launches) == 1
+        assert found.plan.workspace == 0
+    check(make.attention(1, 2, 19, 150, 40, "bf16", causal=True, depth_v=24), "sm_90a", s)
+    check(make.attention(2, 8, 1, "t", 64, ragged="i32", kv_heads=4), "sm_120a", s, {"t": 100})
+    check(make.attention(1, 2, 1, 70, 32, mask=(1, 70), interleaved=True), "sm_100a", s)
+
+
+def test_parts_of_rows_that_warps_share() -> None:
+    check(make.attention(1, 2, 37, 100, 64), "sm_90a", MmaAttentionSchedule(2, 16, 16, cluster=2))
+    check(make.attention(1, 1, 80, 70, 32), "sm_90a", MmaAttentionSchedule(1, 32, 32, cluster=4))
+    with pytest.raises(ValueError, match="rows of their own or share keys"):
+        MmaAttentionSchedule(2, 16, 16, along=2)
+    with pytest.raises(ValueError, match="in one launch or in a second one"):
+        MmaAttentionSchedule(1, 16, 16, splits=2, cluster=2)
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+@pytest.mark.parametrize("depth", [64, 128])
+def test_decoding_is_one_launch_where_there_are_clusters(target: str, depth: int) -> None:
+    d, t = make.attention(1, 32, 1, "t", depth, kv_heads=8), BY_NAME[target]
+    with kernel_context():
+        emitted = emit(d, t)
+        assert len(emitted.plan.launches) == (1 if t.max_cluster > 1 else 2)
+        check_limits(emitted.plan, compile_kernels(emitted.module, target), t)
+
+
+def test_warps_share_keys_where_they_are_few() -> None:
+    """SMs that have warps enough keep blocks of one each."""
+    h200 = BY_NAME["sm_90a"]
+    one, many = (choose(attention_problem(make.attention(b, 32, 1, 4096, 64, kv_heads=8)), h200) for b in (1, 64))
+    assert (one.cluster, one.along) == (8, 8)
+    assert (many.cluster, many.along) == (1, 1)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -22,11 +22,12 @@ from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, WgmmaTile
-from ingot.compiler.codegen.cuda_gemv import GemvSchedule
+from ingot.compiler.codegen.cuda_gemv import BLOCKS, GemvSchedule
 from ingot.compiler.codegen.cuda_matmul import choose, clustered_blocks
 from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.cubin_resources import resources
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import kernel_context
@@ -308,6 +309,51 @@ def test_few_rows(m: int, layout: str) -> None:
     check(product(m, 72, 520, "f32", layout), "sm_90a", GemvSchedule(m, 4, k_major, splits=2))
     check(product(m, 77, 99, "f32", layout), "sm_75")
     check(product(m, 64, 48, "f16", layout, batch=(3,), out="f32"), "sm_80", GemvSchedule(m, 8, k_major))
+
+
+@pytest.mark.parametrize("across", [4, 8, 16])
+@pytest.mark.parametrize("cluster", [1, 2, 8])
+@pytest.mark.parametrize("m", [1, 3, 8])
+def test_few_rows_whose_warps_share_columns(m: int, across: int, cluster: int) -> None:
+    """Of a K that threads divide evenly and of one that they do not; columns end within a block."""
+    s = GemvSchedule(m, 8, False, cluster=cluster, across=across)
+    check(product(m, 72, 512 * cluster // across, "f16", "NN", bias=True), "sm_90a", s)
+    found = check(product(m, 200, 531, "f16", "NN", bias=True), "sm_90a", s)
+    assert len(found.plan.launches) == 1
+    assert found.plan.workspace == 0
+
+
+@pytest.mark.parametrize(("dtype", "acc", "lanes"), [("f16", "f32", 8), ("i8", "i32", 16), ("f64", "f64", 2)])
+@pytest.mark.parametrize("layout", ["NN", "NT"])
+def test_few_rows_in_clusters(dtype: str, acc: str, lanes: int, layout: str) -> None:
+    """Blocks add their sums in one launch, for several batches and columns that end within a block."""
+    for m in (1, 5):
+        s = GemvSchedule(m, lanes, layout == "NT", cluster=4, across=32 if layout == "NT" else 8)
+        check(product(m, 80, 2048, dtype, layout, acc=acc, out=acc, bias=acc == "f32"), "sm_100a", s)
+        check(product(m, 48, 1040, dtype, layout, batch=(2,), acc=acc, out=acc), "sm_120a", s)
+
+
+def test_blocks_of_few_rows_add_in_one_way() -> None:
+    with pytest.raises(ValueError, match="one cluster or"):
+        GemvSchedule(1, 8, False, splits=2, cluster=2)
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+@pytest.mark.parametrize(("n", "k"), [(3072, 2048), (2048, 8192), (128256, 2048)])
+def test_one_row_is_one_launch(target: str, n: int, k: int) -> None:
+    """Where there are clusters, no second launch adds sums; an SM holds the blocks that estimates count on."""
+    d, t = make.matmul(1, n, k, "f16"), BY_NAME[target]
+    chosen = choose(gemm_problem(d), t)
+    assert isinstance(chosen, GemvSchedule)
+    assert chosen.splits == 1 or t.max_cluster == 1, chosen
+    with kernel_context():
+        emitted = emit(d, t)
+        cubin = compile_kernels(emitted.module, target)
+        check_limits(emitted.plan, cubin, t)
+        launch = emitted.plan.launches[0]
+        assert len(emitted.plan.launches) == (1 if chosen.splits == 1 else 2)
+        asked = resources(cubin)[launch.symbol]
+        assert t.resident_blocks(launch.block[0], asked.registers, asked.shared_bytes) >= BLOCKS, asked
 
 
 @pytest.mark.parametrize(("dtype", "acc"), [("i8", "i32"), ("f64", "f64"), ("bf16", "f32"), ("f8E4M3FN", "f32")])

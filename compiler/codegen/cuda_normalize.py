@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import PartedDomain, row_domain
-from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule, write_cluster
+from ingot.compiler.codegen.cuda_group_cluster import WIDE, ClusterSchedule, write_cluster
 from ingot.compiler.codegen.cuda_group_cluster import schedules as cluster_schedules
 from ingot.compiler.codegen.cuda_group_cluster import seconds as cluster_seconds
 from ingot.compiler.codegen.cuda_group_normalize import (
@@ -87,9 +87,10 @@ def choose(domain: PartedDomain) -> NormalizeSchedule:
 GroupSchedules = list[tuple[float, ClusterSchedule | GroupSchedule]]
 
 
-def group_schedules(p: GroupProblem, target: Target, waves: int = 1) -> GroupSchedules:
-    """(estimated seconds, schedule) of a group normalization, the least first; `waves`: of clusters, at most."""
-    found: GroupSchedules = [(cluster_seconds(p, s, target), s) for s in cluster_schedules(p, target, waves)]
+def group_schedules(p: GroupProblem, target: Target, waves: int = 1, wide: bool = WIDE) -> GroupSchedules:
+    """(estimated seconds, schedule) of a group normalization, the least first; `waves`: of clusters, at most; `wide`: see
+    `cuda_group_cluster.schedules`."""
+    found: GroupSchedules = [(cluster_seconds(p, s, target), s) for s in cluster_schedules(p, target, waves, wide)]
     found += [(launch_seconds(p, target), s) for s in launch_schedules(p, target)]
     return sorted(found, key=lambda x: x[0])
 
@@ -215,8 +216,9 @@ def _finish(walk: RowWalk, elements: Sequence[Element], stats: list[Val], count:
             shift, scale = _finite(k, stats[0]), 1.0 / stats[1]
             walk.store(elements, lambda x: exp_shifted(k, x, _wide(k, x, shift)) * _wide(k, x, scale))
         case "log_softmax":
-            shift = stats[0] + ScalarEmitter(k).log(stats[1])
-            walk.store(elements, lambda x: x - _wide(k, x, shift))
+            most, shift = _finite(k, stats[0]), ScalarEmitter(k).log(stats[1])
+            # One after the other: the sum of both would be rounded as the largest element is.
+            walk.store(elements, lambda x: (x - _wide(k, x, most)) - _wide(k, x, shift))
         case "layer":
             scale = 1.0 / k.sqrt(stats[1] / n + epsilon)
             walk.store(elements, lambda x: (x - _wide(k, x, stats[0])) * _wide(k, x, scale), stats[0], scale)

@@ -140,10 +140,10 @@ class Group:
 
     def split(self, index: np.ndarray) -> Group:
         """A group of its own of some threads, at the same place."""
-        env = [take(v, index) if self._whole(v) else None for v in self.env]
+        env = [take(v, index) if self.holds(v) else None for v in self.env]
         return Group(self.unit, self.threads[index], env, [frame.copy() for frame in self.frames])
 
-    def _whole(self, value: Any) -> bool:
+    def holds(self, value: Any) -> bool:
         """True for a value of all threads; what a subset left behind inside a branch is dead."""
         while isinstance(value, tuple) and value:
             value = value[0]
@@ -174,7 +174,7 @@ class Group:
 
 
 def merge(groups: list[Group]) -> Group:
-    """One group of several at the same place; values that not all of them have are dropped."""
+    """One group of several at the same place; values that not all of them have are dropped, and those that a branch left."""
     first = groups[0]
     threads = np.concatenate([g.threads for g in groups])
     order = np.argsort(threads, kind="stable")
@@ -182,7 +182,7 @@ def merge(groups: list[Group]) -> Group:
     env: list[Any] = []
     for values in zip(*(g.env for g in groups), strict=True):
         head = values[0]
-        if any(v is None for v in values):
+        if any(v is None or not g.holds(v) for g, v in zip(groups, values, strict=True)):
             env.append(None)
         elif all(v is head for v in values) and not (isinstance(head, np.ndarray) and head.shape[-1] > 1):
             env.append(head if not isinstance(head, tuple) else join(list(values), sizes, order))

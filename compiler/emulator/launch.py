@@ -36,7 +36,7 @@ class Uninitialized:
 class Within:
     """A buffer argument that points `offset` bytes beyond the beginning of its buffer."""
 
-    array: np.ndarray
+    array: np.ndarray | Uninitialized
     offset: int
 
 
@@ -97,7 +97,8 @@ def emulate(
     memory, report = GlobalMemory(), Report(bank_conflicts=0 if count_conflicts else None)
     program.tensor_maps = [a for a in args if isinstance(a, TensorMap)]
     # Arrays may be parts of others: the largest first.
-    arrays = [a.array for a in program.tensor_maps] + [a for a in args if isinstance(a, np.ndarray)]
+    whole = [a.array if isinstance(a, Within) else a for a in args]
+    arrays = [a.array for a in program.tensor_maps] + [a for a in whole if isinstance(a, np.ndarray)]
     for array in sorted(arrays, key=lambda a: -a.nbytes):
         memory.add(array)
     for (slot, kind), argument in zip(program.parameters, args, strict=True):
@@ -129,7 +130,7 @@ def _argument(argument: Any, kind: Kind, memory: GlobalMemory, program: Program)
     if isinstance(argument, np.ndarray):
         return np.array([memory.add(argument)])
     if isinstance(argument, Within):
-        return np.array([memory.add(argument.array) + argument.offset])
+        return _argument(argument.array, kind, memory, program) + argument.offset
     if isinstance(argument, Uninitialized):
         return np.array([memory.add(argument.array, initialized=False)])
     if isinstance(argument, TensorMap):

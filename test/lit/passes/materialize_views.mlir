@@ -206,3 +206,35 @@
   "ingot.output"(%m3) {name = "m3", type = "float"} : (tensor<4x8xf32>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "y", "a", "b", "c", "d"], input_types = ["float", "float", "int8", "int8", "float16", "int8"]} : () -> ()
+
+// -----
+
+// A repeat that a pointwise operation reads stays a view, of an axis split in two; a product gets a copy.
+// CHECK:      %[[E:.*]] = "ingot.expand"{{.*}} -> tensor<?x8x2xf32
+// CHECK-NEXT: %[[M:.*]] = "ingot.move"(%[[E]])
+// CHECK:      %[[R:.*]] = "ingot.reshape"(%[[M]]){{.*}} -> tensor<?x16xf32
+// CHECK:      "ingot.pointwise"
+// CHECK-NEXT:   "ingot.load"{{.*}} -> f32
+// CHECK-NEXT:   "ingot.load"(%[[E]])
+// CHECK:      }) : () -> tensor<?x8x2xf32
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.matmul"(%[[R]],
+"ingot.func"() ({
+^bb0(%f: tensor<?x8xf32, #ingot.dims<["S"]>>, %x: tensor<?x16xf32, #ingot.dims<["S"]>>, %w: tensor<16x16xf32>):
+  %u = "ingot.reshape"(%f) : (tensor<?x8xf32, #ingot.dims<["S"]>>) -> tensor<?x8x1xf32, #ingot.dims<["S"]>>
+  %e = "ingot.expand"(%u) : (tensor<?x8x1xf32, #ingot.dims<["S"]>>) -> tensor<?x8x2xf32, #ingot.dims<["S"]>>
+  %r = "ingot.reshape"(%e) : (tensor<?x8x2xf32, #ingot.dims<["S"]>>) -> tensor<?x16xf32, #ingot.dims<["S"]>>
+  %y = "ingot.pointwise"() ({
+    %a = "ingot.load"(%x) : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> f32
+    %b = "ingot.load"(%r) : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> f32
+    %p = "ingot.mulf"(%a, %b) : (f32, f32) -> f32
+    "ingot.yield"(%p) : (f32) -> ()
+  }) : () -> tensor<?x16xf32, #ingot.dims<["S"]>>
+  %z = "ingot.matmul"(%r, %w) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x16xf32, #ingot.dims<["S"]>>, tensor<16x16xf32>) -> tensor<?x16xf32, #ingot.dims<["S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.output"(%z) {name = "z", type = "float"} : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["f", "x", "w"], input_types = ["float", "float", "float"]} : () -> ()
