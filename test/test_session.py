@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runtime_models import accumulator, perceptron, perceptron_reference, sum_of_two
+from onnx import helper
+from runtime_models import accumulator, model, perceptron, perceptron_reference, sum_of_two
 
 import ingot
 from ingot.runtime import device
@@ -151,6 +152,19 @@ def test_number_of_threads_does_not_change_results(path: Path) -> None:
     one, three = (ingot.Session(path, "cpu", threads=n).run(None, f) for n in (1, 3))
     for a, b in zip(one, three, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_few_and_many_rows_of_large_weights() -> None:
+    """Products cut along k have their sums in the arena, which grows and shrinks with the rows."""
+    rng = np.random.default_rng(0)
+    weights = {"a": rng.standard_normal((700, 600), np.float32), "b": rng.standard_normal((600, 500), np.float32)}
+    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"]), helper.make_node("MatMul", ["h", "b"], ["y"])]
+    m = model(nodes, {"x": (1, ["N", 700])}, {"y": (1, ["N", 500])}, weights)
+    s = Session(ingot.compile(m), device="cpu", threads=3)
+    for rows in (1, 16, 40, 3, 17, 1):
+        x = rng.standard_normal((rows, 700), np.float32)
+        expected = x.astype(np.float64) @ weights["a"] @ weights["b"]
+        np.testing.assert_allclose(s.run(None, {"x": x})[0], expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 def test_bound_outputs_are_written(session: Session) -> None:
