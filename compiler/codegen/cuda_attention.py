@@ -3,6 +3,8 @@
 cuda_attention_wgmma.py  16-bit types on sm_90a, by TMA and wgmma
 cuda_attention_mma.py    16-bit types, by mma.sync: other targets, and decoding
 cuda_attention_simt.py   float32, exactly, by fused multiply-adds; and types without an instruction row
+
+Where warps or blocks of a cluster share keys, cuda_attention_parts.py combines what each has.
 """
 
 from __future__ import annotations
