@@ -70,6 +70,17 @@ def test_kernels_divide_exactly(divisor: float) -> None:
     np.testing.assert_array_equal(found.results[0], found.operands[0] / np.float32(divisor))
 
 
+def test_kernels_of_wgmma_divide_as_before() -> None:
+    """Their divisions are approximate, and one instruction: a multiplication."""
+    r = make.Region("f32")
+    region = r.end(r.narrow(r.add("divf", 0, r.add("const", value=ROOT)), "f16"))
+    with kernel_context():
+        d = make.matmul(4096, 4096, 4096, "f16", region=region)
+        ptx = compile_kernels(emit(d, BY_NAME["sm_90a"]).module, "sm_90a", stop="ptx")
+    assert "wgmma" in ptx
+    assert "div.approx.f32" in ptx
+
+
 def test_no_division_is_left() -> None:
     for divisor, divisions in ((ROOT, False), (1.495435118675232, True)):
         with kernel_context():

@@ -564,3 +564,40 @@ def test_what_no_kernel_takes_is_named() -> None:
         WgmmaSchedule(96, 64)
     with pytest.raises(ValueError, match="at most 8 blocks"):
         ClusterSchedule(64, 64, 3, 16)
+
+
+def sums_with_vectors(rows: int | str, count: int, k: int | str = 64, columns: int | str = 64) -> Dispatch:
+    """A product to which each of `count` results adds a vector of its own."""
+    d = make.matmul(rows, columns, k, "f16", multiples={name: 8 for name in (k, columns) if isinstance(name, str)})
+    r = make.Region("f32")
+    region = r.end(*(r.narrow(r.add("addf", 0, r.load(2 + i, "f32")), "f16") for i in range(count)))
+    vectors = [contiguous("f32", columns)] * count
+    return replace(d, operands=(*d.operands, *vectors), results=d.results * count, regions=(region,))
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_86", "sm_120a"])
+def test_long_epilogues_of_any_shape_have_small_tiles(target: str) -> None:
+    """An epilogue is written out for each accumulator of a thread: with 28 results, large tiles take an assembler ten seconds,
+    and spill. A GELU has the same tile as no epilogue."""
+    long = choose(gemm_problem(sums_with_vectors("m", 28, "k", "n")), BY_NAME[target])
+    assert isinstance(long, MmaSchedule)
+    assert long.warp_m * long.warp_n <= 16 * 32
+    multiples = {"k": 8, "n": 8}
+    plain, gelu = (choose(gemm_problem(make.matmul("m", "n", "k", "f16", bias=b, multiples=multiples)), BY_NAME[target])
+                   for b in (False, True))  # fmt: skip
+    assert plain == gelu
+    fixed = choose(gemm_problem(sums_with_vectors(4096, 28, 4096, 4096)), BY_NAME[target])
+    assert fixed.warp_m * fixed.warp_n > long.warp_m * long.warp_n
+
+
+def test_many_results_of_any_shape() -> None:
+    check(sums_with_vectors("m", 28, "k", "n"), "sm_86", sizes={"m": 3, "k": 72, "n": 40})
+
+
+def test_rows_that_a_guard_knows_to_be_the_results() -> None:
+    """A result whose sizes have the names of what is added to it, not those of the operands."""
+    a, b, c = contiguous("f32", "d0", 4, "d1", 1), contiguous("f32", "d0", 4, 1, "d3"), contiguous("f32", "d0", 4, "d2", "d2")
+    r = make.Region("f32")
+    d = make.make("matmul", [a, b, c], [c], [r.end(r.add("addf", r.load(2, "f32"), 0))], {"acc": "f32"})
+    for target in ("sm_75", "sm_90a"):
+        check(d, target, sizes={"d0": 2, "d1": 8, "d2": 8, "d3": 8})

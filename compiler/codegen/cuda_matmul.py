@@ -89,6 +89,9 @@ SECOND_LAUNCH_SECONDS = 1.8e-6
 WAVE_SECONDS, RESULT_SECONDS = 3e-7, 2.5e-11  # a tile's end, and each of its results, while nothing is multiplied
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+# Of kernels for any shape: a thread's accumulators times the instructions and results of the epilogue, which is written out for
+# each. An assembler takes many seconds for more, and it spills.
+EPILOGUE = 3000
 # A cluster lies in one of the GPU's groups of SMs (GPCs). How many pairs of SMs a group has differs from chip to chip: so many
 # groups may have one less than the others of an even division, and as many one more.
 GPCS, UNEVEN = 8, 3
@@ -300,6 +303,9 @@ def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Itera
     if mma_row(p, target) is not None:
         # Promoted sums take the registers of accumulators twice.
         area = 64 * 32 if promotes(p, target) else 64 * 64
+        if not (isinstance(p.m, int) and isinstance(p.n, int)):
+            work = sum(len(region.insts) for region in p.dispatch.regions) + len(p.dispatch.results)
+            area = min(area, max(32 * EPILOGUE // work, 16 * 16))
         tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= area]
         yield from mma_estimates(p, target, p.a.bits, tiles, streams)
 
@@ -438,7 +444,7 @@ def gemv_seconds(p: GemmProblem, target: Target, s: GemvSchedule) -> float:
     line = s.across * s.lanes * p.b.bits // 8
     share = busy * s.lanes * p.b.bits / 128 * (NARROW_SHARE if line < 128 else 1.0)
     # Decoded elements take about six instructions more, and one more for each row of A; others are loaded and widened.
-    each = 6 + 2 * p.m if decodes(p) else 4 * p.m
+    each = 6 + 2 * s.rows if decodes(p) else 4 * s.rows
     arithmetic = batch * n * k * each / (min(blocks, f.sms) * 128 * 1.5e9)
     adding = 2e-6 if s.splits > 1 else cluster_seconds(s.cluster, s.rows, s.tile_n)
     return max(batch * n * k * p.b.bits / 8 / (f.bandwidth * 0.85 * share), arithmetic) + LAUNCH_SECONDS + adding

@@ -238,7 +238,7 @@ def emit_region(
         return loaded[kind, *key]
 
     bytes_ = rounded_bytes(region) if k.module.is_gpu else {}
-    divisors = constant_divisors(region) if k.module.is_gpu else {}
+    divisors = constant_divisors(region) if k.module.is_gpu and not k.approximates else {}
     for inst in region.insts:
         if len(values) in bytes_:
             x, signed = bytes_[len(values)]
