@@ -182,6 +182,8 @@ class Dispatch:
     @property
     def placing(self) -> frozenset[str]:
         """The symbols that say where tensors begin, and nothing else."""
+        if not self.offsets:
+            return frozenset()
         used = [d for t in (*self.operands, *self.results) for d in (*t.shape, *t.strides)]
         used += [dims.parse(i.attr("dim")) for r in self.regions for i in r.insts if i.op == "dim"]
         return dims.symbols_of(nbytes for _, _, nbytes in self.offsets) - dims.symbols_of(used)

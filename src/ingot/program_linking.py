@@ -76,7 +76,8 @@ def specialize(program: LaunchProgram, env: Mapping[str, int], live: frozenset[s
                 sizes = dict(zip(dispatch.symbols, step.sizes, strict=True))
                 known = {name: dims.evaluate(d, env) for name, d in sizes.items() if dims.symbols(d) <= known_names}
                 moved: dict[tuple[str, int], int] = {}
-                if 0 not in {value for name, value in known.items() if name not in dispatch.placing}:
+                placing = dispatch.placing
+                if 0 not in {value for name, value in known.items() if name not in placing}:
                     dispatch, moved = dispatch.specialize(known).without_known_offsets()
                 number = entries.setdefault(dispatch.text, len(entries))
                 kept = tuple(sizes[name] for name in dispatch.symbols)
