@@ -507,16 +507,11 @@ def speeds() -> list[Speed]:
         Speed("attention f32 8x12x384x64", make.attention(8, 12, 384, 384, 64, "f32"), 0.0, torch_attention()),
         Speed("attention bf16 8x12x384x64", make.attention(8, 12, 384, 384, 64, "bf16"), 0.0, torch_attention()),
         Speed("attention f16 2x10x9216x64", make.attention(2, 10, 9216, 9216, 64), 0.0, torch_attention()),
-        *(Speed(f"attention f16 {b}x{h}x{n}x{depth}, one power in {each} by a polynomial, slack {slack}",
-                make.attention(b, h, n, n, depth), 0.0, torch_attention(),
-                schedule=WgmmaAttentionSchedule(128, groups=3 if depth == 64 else 2, polynomial=each, slack=slack))
-          for b, h, n, depth in ((1, 32, 6144, 64), (2, 10, 9216, 64), (1, 16, 4096, 128))
-          for each, slack in ((0, 0), (0, 8), (8, 0), (8, 8), (4, 0), (4, 8), (3, 8))),
+        Speed("attention f16 1x32x6144x64", make.attention(1, 32, 6144, 6144, 64), 0.0, torch_attention()),
         *(short_attention_speed(b, h, n, keys, s)
           for b, h, n, keys in ((1, 32, 6144, 128), (2, 10, 9216, 77))
           for s in (None, WgmmaAttentionSchedule(64, 2, 2), WgmmaAttentionSchedule(64, 1, 4),
-                    *(WgmmaAttentionSchedule(-(-keys // 16) * 16, groups, blocks)
-                      for groups, blocks in ((1, 4), (1, 5), (2, 2), (2, 3), (3, 1), (3, 2))))),
+                    *(WgmmaAttentionSchedule(-(-keys // 16) * 16, groups, blocks) for groups, blocks in ((2, 2), (3, 1))))),
         Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
               torch_attention(gqa=True)),
         Speed("attention f32 1x16x4096x64", make.attention(1, 16, 4096, 4096, 64, "f32"), 0.0, torch_attention()),

@@ -51,7 +51,19 @@ def cases_of_onnx(only: str) -> Iterator[Case]:
     for test in tests:
         if re.search(only, test.name):
             for inputs, _ in test.data_sets:
-                yield test.name, test.model, list(inputs)
+                yield test.name, test.model, list(map(_array, inputs))
+
+
+def _array(value: Any) -> Any:
+    """An input of a test as arrays."""
+    match value:
+        case onnx.TensorProto():
+            return onnx.numpy_helper.to_array(value)
+        case onnx.SequenceProto():
+            return onnx.numpy_helper.to_list(value)
+        case onnx.OptionalProto():
+            return onnx.numpy_helper.to_optional(value)
+    return value
 
 
 def cases_of_files(paths: list[str]) -> Iterator[Case]:

@@ -55,27 +55,27 @@ def _materialize(block: ir.Block, ctx: PassContext) -> None:
     turned: dict[ir.Value, ir.Value] = {}  # weights -> the same along k
     constant = constant_values(block)
 
-    def copy_of(value: ir.Value, user: ir.Operation, kind: str) -> ir.Value:
+    def copy_of(value: ir.Value, kind: str) -> ir.Value:
         found = copies.get(value)
         if found is None:
-            found = copies[value] = _move(value, user)
+            found = copies[value] = _move(value)
             ctx.changed(kind)
         return found
 
     for view in list(block.operations):
         op = view.operation
         if op.name == "ingot.reshape" and layout_of(op.results[0]) is None:
-            op.operands[0] = copy_of(op.operands[0], op, "reshapes")
+            op.operands[0] = copy_of(op.operands[0], "reshapes")
         for number, axes in _CONTIGUOUS_AXES.get(op.name, ()):
             value = op.operands[number]
             found = layout_of(value)
             assert found is not None, "an earlier reshape was made readable"
             if not _has_unit_stride(found[1], axes):
-                op.operands[number] = copy_of(value, op, "operands")
+                op.operands[number] = copy_of(value, "operands")
         if op.name in _K_MAJOR and op.operands[1] in constant and _is_narrow_across_k(op.operands[1]):
             value = op.operands[1]
             if value not in turned:
-                turned[value] = _transposed(copy_of(_transposed(value), op, "weights"))
+                turned[value] = _transposed(copy_of(_transposed(value), "weights"))
             op.operands[1] = turned[value]
         if op.name in dialect.CONTROL:
             # A region takes its arguments for contiguous.
@@ -83,7 +83,7 @@ def _materialize(block: ir.Block, ctx: PassContext) -> None:
                 found = layout_of(value)
                 assert found is not None, "an earlier reshape was made readable"
                 if not found[1].is_contiguous:
-                    op.operands[number] = copy_of(value, op, "captured")
+                    op.operands[number] = copy_of(value, "captured")
 
 
 def _read_repeats_in_place(block: ir.Block, ctx: PassContext) -> None:
@@ -111,15 +111,14 @@ def _has_unit_stride(layout: StridedView, axes: int) -> bool:
 
 
 def _is_narrow_across_k(value: ir.Value) -> bool:
-    """True for a tensor [..., k, n] of small elements that is not contiguous along k, and whose columns are whole bytes."""
+    """True for a constant [..., k, n] of small elements that is not contiguous along k, and whose columns are whole bytes."""
     dtype = DTYPES[dialect.dtype_of(value)]
     found = layout_of(value)
     assert found is not None, "an earlier copy made it readable"
     _, layout = found
     k = layout.shape[-2]
-    if not isinstance(k, int) or k == 1 or k * dtype.bits % 8:
-        return False
-    return dtype.bits <= _K_MAJOR_BITS and layout.strides[-2] != 1
+    assert isinstance(k, int), "constants have constant sizes"
+    return dtype.bits <= _K_MAJOR_BITS and k != 1 and k * dtype.bits % 8 == 0 and layout.strides[-2] != 1
 
 
 def _transposed(value: ir.Value) -> ir.Value:
@@ -134,13 +133,10 @@ def _transposed(value: ir.Value) -> ir.Value:
     ).results[0]  # fmt: skip
 
 
-def _move(value: ir.Value, user: ir.Operation) -> ir.Value:
-    """A contiguous copy of `value`, made right after the value itself so that every user of it may read the copy."""
-    owner = value.owner
-    if isinstance(owner, ir.Block):
-        ip, loc = ir.InsertionPoint.at_block_begin(owner), user.location
-    else:
-        ip, loc = ir.InsertionPoint.after(owner.operation), owner.operation.location
-    return create_root("move", [value], [value.type], {}, [identity(dialect.dtype_of(value))], [value], loc=loc, ip=ip).results[
-        0
-    ]
+def _move(value: ir.Value) -> ir.Value:
+    """A contiguous copy of a view, made right after it so that every user of it may read the copy."""
+    owner = value.owner.operation
+    region = identity(dialect.dtype_of(value))
+    return create_root(
+        "move", [value], [value.type], {}, [region], [value], loc=owner.location, ip=ir.InsertionPoint.after(owner)
+    ).results[0]

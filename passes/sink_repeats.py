@@ -8,14 +8,14 @@ from typing import ClassVar
 from ingot.dialects import ingot as dialect
 from ingot.dialects.mlir import ir
 from ingot.passes.pass_base import Pass, PassContext
-from ingot.passes.rewriting.ops import Root, erase_all_dead, replace, roots, users
-from ingot.passes.rewriting.repeats import sunk, tile_of
+from ingot.passes.rewriting.ops import Root, erase_all_dead, replace, roots
+from ingot.passes.rewriting.repeats import sunk
 
 
 @dataclass(frozen=True, kw_only=True)
 class SinkRepeats(Pass):
     """Let a pointwise operation over repeated elements (an expanded axis merged with its neighbours) compute each of them once,
-    and its result repeat; padding by whole repeats among it. A concatenation of a tensor with itself is such a repeat.
+    and its result repeat; padding by whole repeats among it.
 
     The tables of rotary embeddings hold every cosine and sine twice. What reads them splits the axis in two (`ingot-fuse`) and
     reads the elements as they are, at stride 0. Runs before `ingot-fuse`.
@@ -26,11 +26,6 @@ class SinkRepeats(Pass):
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         for block in dialect.blocks(dialect.main_func(module)):
             for op in roots(block):
-                if op.name == "ingot.move" and not any(u.name == "ingot.move" for u in users(op.results[0])):
-                    tile = tile_of(op.results[0], op)
-                    if tile is not None:
-                        op.results[0].replace_all_uses_with(tile)
-                        ctx.changed("concatenations")
                 if op.name == "ingot.pointwise" and (values := sunk(Root.read(op))) is not None:
                     replace(op, values)
                     ctx.changed("computations")

@@ -11,6 +11,7 @@ behind it by an event, and what the host frees waits for it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import threading
@@ -34,7 +35,7 @@ from ingot.runtime.cuda_driver import Cuda
 from ingot.runtime.cuda_output_memory import OutputPool
 from ingot.runtime.cuda_plan import bucket
 from ingot.runtime.cuda_segments import entry_guards, positions, read_by_host
-from ingot.runtime.cuda_staging import SMALL, SmallInputs, Staging
+from ingot.runtime.cuda_staging import SMALL, Landing, SmallInputs, Staging
 from ingot.runtime.cuda_weights import CudaWeights
 from ingot.runtime.device import Call, Resident, Sizes
 from ingot.runtime.program_loader import LoadedProgram
@@ -259,7 +260,7 @@ class CudaContext:
         self._held: Any = None  # what that call reads
         self._uploaded: list[int] = []  # addresses of the last call's inputs that were numpy's
         self._arena = Staging(self._cuda)
-        self._small_inputs = SmallInputs(self._cuda)
+        self._small_inputs, self._landing = SmallInputs(self._cuda), Landing(self._cuda)
         self._staged_inputs = [Staging(self._cuda) for _ in self._program.inputs]
         self._staged_outputs = [Staging(self._cuda) for _ in self._program.outputs]
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
@@ -365,11 +366,12 @@ class CudaContext:
             cuda.synchronize(stream)
             self._pending, self._held = 0, None
             return self._refused(status)
-        for host, address in downloads:
-            cuda.download(host.ctypes.data, address, host.nbytes, stream)
+        landed = self._landing.download(downloads, stream) if downloads else []
         if call.stream is None or downloads:
             cuda.synchronize(stream)
             self._pending, self._held = 0, None
+            for host, address in landed:
+                ctypes.memmove(host.ctypes.data, address, host.nbytes)
         else:
             cuda.record(self._ended, stream)
             self._pending, self._held = stream, call.inputs
@@ -399,6 +401,7 @@ class CudaContext:
             self._settle()
         self._drop_plans()
         self._small_inputs.free()
+        self._landing.free()
         for staging in (self._arena, *self._staged_inputs, *self._staged_outputs):
             staging.free()
         self._reader.close()
@@ -457,8 +460,11 @@ class CudaContext:
     def _upload_small(self, call: Call, placement: _Placement, stream: int) -> dict[int, int]:
         """Bring small inputs of numpy's, where there are several, to the GPU at once; where these, and those that lie there
         already, lie."""
-        arrays = {i: call.inputs[i] for i in placement.inputs if i not in call.placed}
-        small = {i: a for i, a in arrays.items() if isinstance(a, np.ndarray) and a.nbytes <= SMALL}
+        small: dict[int, np.ndarray] = {}
+        for i in placement.inputs:
+            array = call.inputs[i]
+            if isinstance(array, np.ndarray) and array.nbytes <= SMALL and i not in call.placed:
+                small[i] = array
         if len(small) < 2:
             return {}
         found = self._small_inputs.upload(small, stream, self._settle)

@@ -213,7 +213,8 @@ class Plan:
             fixed = self._fixed_addresses(addresses)
             moved = first or arena != self._given[1] or fixed != self._fixed_addresses(self._given[0])
             if moved:
-                resolved = addresses.copy()
+                # A specialized program has other workspaces, behind the buffers that its calls place.
+                resolved = addresses + [0] * (len(self.program.buffers) - len(addresses))
                 for number, offset in self._offsets:
                     resolved[number] = arena + offset
             else:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ingot.errors import DeviceError
 from ingot.runtime.cuda_array import DeviceMemory
 from ingot.runtime.cuda_driver import Cuda
 
 SMALL = 1 << 14  # bytes of an array that is uploaded together with others: what such copies cost is the driver's call
+LARGE = 1 << 20  # bytes of an array that is not downloaded through page-locked memory
+_LANDING = 4 << 20  # bytes of all such of a call
 _ALIGNMENT = 256
 
 
@@ -74,3 +77,43 @@ class SmallInputs:
     def free(self) -> None:
         """Give the memory back; no call is under way."""
         self._staging.free()
+
+
+class Landing:
+    """Page-locked memory through which outputs reach numpy's arrays, as far as they are not large: from it the GPU copies
+    itself, where the driver would have to bring pageable memory's bytes piece by piece."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._address = self._room = 0
+
+    def download(self, arrays: Sequence[tuple[np.ndarray, int]], stream: int) -> list[tuple[np.ndarray, int]]:
+        """Copy from addresses on the GPU, in the stream's order; the arrays that lie here once the stream was waited for, and
+        where. All that this gave before must have been taken."""
+        total, places = 0, dict[int, int]()
+        for n, (array, _) in enumerate(arrays):
+            if array.nbytes <= LARGE and total + array.nbytes <= _LANDING:
+                places[n] = total
+                total += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        if not self._has_room(total):
+            places = {}
+        for n, (array, source) in enumerate(arrays):
+            target = self._address + places[n] if n in places else array.ctypes.data
+            self._cuda.download(target, source, array.nbytes, stream)
+        return [(arrays[n][0], self._address + offset) for n, offset in places.items()]
+
+    def _has_room(self, nbytes: int) -> bool:
+        if self._room < nbytes:
+            self.free()
+            try:
+                self._address = self._cuda.pinned(2 * nbytes)
+            except DeviceError:  # there are other ways
+                return False
+            self._room = 2 * nbytes
+        return True
+
+    def free(self) -> None:
+        """Give the memory back; no call is under way."""
+        if self._address:
+            self._cuda.free_pinned(self._address)
+        self._address = self._room = 0

@@ -76,6 +76,9 @@ def test_code_for_every_level(level: str, m: int) -> None:
     assert ("avx512.pmaddw.d.512" if level.endswith("4") else "avx2.pmadd.wd") in text
     CompiledDispatch(d, target)
     CompiledDispatch(conv("i8", (1, 9, 9, 20), (30, 3, 3, 20), (1, 7, 7, 30)), target)
+    for dtype, acc in (("f32", "f32"), ("i8", "i32")):  # large weights, with any number of rows
+        d = matmul(contiguous(dtype, "m", 1030), contiguous(dtype, 1030, 1030), contiguous(acc, "m", 1030), acc=acc)
+        assert len(CompiledDispatch(d, target).plan.launches) == 2
     for weights in ("i4", "f4E2M1FN", "f8E4M3FN"):
         for turned in (False, True):
             d = make.quantized_matmul(m, 64, 96, "f16", weights, scale="f16", block=32, b_transposed=turned)

@@ -18,7 +18,6 @@ from target_limits import check_limits
 from ingot.compiler.codegen.cuda_attention import EIGHT_WARPS, MMA_SCHEDULES, WGMMA_SCHEDULES, choose
 from ingot.compiler.codegen.cuda_attention_mma import MmaAttentionSchedule
 from ingot.compiler.codegen.cuda_attention_problem import attention_problem
-from ingot.compiler.codegen.cuda_attention_softmax import POWER
 from ingot.compiler.codegen.cuda_attention_wgmma import WgmmaAttentionSchedule
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
@@ -79,37 +78,6 @@ def test_wgmma_schedules(schedule: WgmmaAttentionSchedule) -> None:
 def test_one_tile_holds_all_keys(groups: int, ragged: str) -> None:
     d = make.attention(2, 2, 70, 29, 64, ragged=ragged)
     check(d, "sm_90a", WgmmaAttentionSchedule(32, groups, 2), prepare=filled([29, 29]) if ragged else None)
-
-
-def test_the_polynomial_of_powers() -> None:
-    x = np.linspace(-0.5, 0.5, 10001)
-    error = np.polynomial.polynomial.polyval(x, POWER) / 2**x - 1
-    assert np.abs(error).max() < 7.6e-5
-    assert abs(error.mean()) < 6e-6
-
-
-@pytest.mark.parametrize("dtype", ["f16", "bf16"])
-def test_polynomial_exponentials(dtype: str) -> None:
-    """Also beside NaN, infinities and scores far below the largest, and where a row has no key."""
-    schedule = WgmmaAttentionSchedule(32, polynomial=2, slack=8)
-    check(make.attention(1, 2, 70, 96, 64, dtype), "sm_90a", schedule)
-
-    def far_apart(views: list[np.ndarray]) -> None:
-        views[0][..., :20, :] *= 400.0
-
-    check(make.attention(1, 1, 64, 96, 64, dtype), "sm_90a", schedule, prepare=far_apart)
-
-    def spoil(views: list[np.ndarray]) -> None:
-        views[0][0, 0, 3, 5], views[0][0, 0, 4, :] = np.nan, np.inf
-        views[1][0, 0, :, :] = np.abs(views[1][0, 0, :, :])
-        views[0][0, 0, 5, :] = -np.inf
-
-    causal = make.attention(1, 2, 64, 16, 64, dtype, causal=True)
-    for d, prepare in ((make.attention(1, 1, 64, 32, 64, dtype), spoil), (causal, None)):
-        found = run_emulated(d, "sm_90a", schedule=schedule, prepare=prepare)
-        (want,) = run_dispatch(d, found.operands)
-        assert np.isnan(want.astype(np.float32)).any()
-        assert np.array_equal(np.isnan(found.results[0].astype(np.float32)), np.isnan(want.astype(np.float32)))
 
 
 KERNELS = {

@@ -592,3 +592,12 @@ def test_long_epilogues_of_any_shape_have_small_tiles(target: str) -> None:
 
 def test_many_results_of_any_shape() -> None:
     check(sums_with_vectors("m", 28, "k", "n"), "sm_86", sizes={"m": 3, "k": 72, "n": 40})
+
+
+def test_rows_that_a_guard_knows_to_be_the_results() -> None:
+    """A result whose sizes have the names of what is added to it, not those of the operands."""
+    a, b, c = contiguous("f32", "d0", 4, "d1", 1), contiguous("f32", "d0", 4, 1, "d3"), contiguous("f32", "d0", 4, "d2", "d2")
+    r = make.Region("f32")
+    d = make.make("matmul", [a, b, c], [c], [r.end(r.add("addf", r.load(2, "f32"), 0))], {"acc": "f32"})
+    for target in ("sm_75", "sm_90a"):
+        check(d, target, sizes={"d0": 2, "d1": 8, "d2": 8, "d3": 8})

@@ -206,6 +206,13 @@ def test_pools_of_few_channels(channels: int) -> None:
     check(make.pool("max", (2, 8, 16, channels), (2, 4, 8, channels), (2, 2), (2, 2), (0,) * 4))
 
 
+def test_pools_of_channels_that_repeat() -> None:
+    for kind in ("average", "max"):
+        d = make.pool(kind, (3, 12, 8), (3, 12, 8), (5,), (1,), (2, 2))
+        x = replace(d.operands[0], strides=(12, 1, 0))
+        check(replace(d, operands=(x,)))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_machine_code(target: str) -> None:
     for d in (

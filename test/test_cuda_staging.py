@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 
 import numpy as np
+import pytest
 from fake_cuda import FakeCuda
 
-from ingot.runtime.cuda_staging import SMALL, SmallInputs, Staging
+from ingot.errors import DeviceError
+from ingot.runtime.cuda_staging import LARGE, SMALL, Landing, SmallInputs, Staging
 
 
 def at(address: int, like: np.ndarray) -> np.ndarray:
@@ -55,4 +57,29 @@ def test_small_inputs_that_are_empty_missing_or_of_the_largest_size() -> None:
             np.testing.assert_array_equal(at(found[i], array), array)
     assert len(cuda.memory) == 1
     small.free()
+    assert cuda.memory == {}
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_outputs_land_in_page_locked_memory_as_far_as_they_are_small(pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, rng = FakeCuda(), np.random.default_rng(0)
+    if not pinned:
+
+        def refuse(nbytes: int) -> int:
+            raise DeviceError("no page-locked memory")
+
+        monkeypatch.setattr(cuda, "pinned", refuse)
+    landing = Landing(cuda)  # type: ignore[arg-type]
+    for sizes in ((10,), (10, 0, 300), (LARGE // 8, 5, LARGE // 4, 7), (LARGE // 4,) * 6):
+        sources = [rng.standard_normal(n).astype(np.float32 if n < LARGE // 8 else np.float64) for n in sizes]
+        arrays = [np.zeros_like(a) for a in sources]
+        landed = landing.download([(a, s.ctypes.data) for a, s in zip(arrays, sources, strict=True)], 7)
+        small = [n for n, a in enumerate(arrays) if a.nbytes <= LARGE]
+        assert [next(i for i, a in enumerate(arrays) if a is b) for b, _ in landed] == (small[:4] if pinned else [])
+        for array, address in landed:
+            assert not array.any()
+            ctypes.memmove(array.ctypes.data, address, array.nbytes)
+        for array, source in zip(arrays, sources, strict=True):
+            np.testing.assert_array_equal(array, source)
+    landing.free()
     assert cuda.memory == {}

@@ -79,23 +79,22 @@ class FewRows:
         self._registers = 32 if target.vector_bits >= 512 else 16
         self._plain = not problem.scales and problem.dispatch.operands[1].dtype == acc
         self._along_k = problem.b[-2] == 1 and problem.b[-1] != 1
-        n, k = problem.n, problem.k
-        known = isinstance(n, int) and isinstance(k, int) and all(d == 1 for d in problem.batch)
-        self.is_large = known and n * k * b.bits // 8 >= _LARGE
+        m, n, k = problem.m, problem.n, problem.k
+        self.is_large = False
+        if isinstance(n, int) and isinstance(k, int) and m != 0 and all(d == 1 for d in problem.batch):
+            self.is_large = n * k * b.bits // 8 >= _LARGE
         self.most = (_MAX_PLAIN_ROWS if self._plain else MAX_ROWS) if self.is_large else 1
-        self._tile = _TILE_ROWS
-        if isinstance(problem.m, int):
+        # Units of k that a piece has: more load accumulators less often, and fewer keep fewer lines of wide elements under way.
+        self._tile, self._group = _TILE_ROWS, 4
+        if isinstance(m, int):
             self.most = max(self.most, MAX_ROWS)
             if not self._plain:  # or each tile would decode B again
-                self._tile = max(1, min(problem.m, MAX_ROWS))
-        self._group = max(1, min(4, 8 // self._tile))
-        if self._plain or not isinstance(problem.m, int):
-            self._group = 4
-        elif b.bits <= 8:
-            self._group = max(1, min(8, 8 // self._tile))
+                self._tile = max(1, min(m, MAX_ROWS))
+                self._group = max(1, min(8 if b.bits <= 8 else 4, 8 // self._tile))
         # Rows are read in long pieces where they are narrow, or each lies in pages of its own.
-        known = isinstance(n, int) and isinstance(problem.m, int)
-        self._streamed = b.bits <= 8 or not known or n * b.bits // 8 > _PAGE
+        self._streamed = True
+        if isinstance(n, int) and isinstance(m, int):
+            self._streamed = b.bits <= 8 or n * b.bits // 8 > _PAGE
         self._split: _Split | None = None
         self.workspace: Dim = 0
         blocks: Dim
@@ -154,10 +153,11 @@ class FewRows:
             sums = k.alloca(problem.m * self._width * self._size)
             self._stream(ck, operands, problem.m, self._width, sums, n0, cols, finish)
         else:
+            assert isinstance(problem.m, int)
             _outer(ck, problem, operands, max(1, problem.m), self._lanes, self._width // self._lanes, n0, cols, finish)
 
     def one_row(self, ck: CpuKernel, operands: Operands, width: int, n0: Val, cols: Val, finish: Finish) -> None:
-        """Write the product of one row with columns [n0, n0 + cols), at most `width`, into a kernel whose rows are not known."""
+        """Write the product of one row with columns [n0, n0 + cols), at most `width`, for a kernel whose rows are not known."""
         if self._along_k:
             self._dots(ck, operands, 1, n0, cols, finish)
         else:
@@ -189,7 +189,6 @@ class FewRows:
 
     def _part(self, ck: CpuKernel, operands: Operands, split: _Split, number: Val) -> None:
         """The sums of a part of k for a block of columns, which go to the workspace."""
-        k = ck.k
         part, block = ck.split(number, (split.parts, split.blocks))
         n0, cols = block_range(ck, block, split.width, self.problem.n)
         start, units = block_range(ck, part, split.span, self.arithmetic.units(self.problem.k))
@@ -261,9 +260,7 @@ class FewRows:
             with one.else_:
                 self._dot(ck, operands, m, self._tile, n0, cols, finish)
 
-    def _dot(
-        self, ck: CpuKernel, operands: Operands, m: Dim, most: int, n0: Val, cols: Val, finish: Finish
-    ) -> None:
+    def _dot(self, ck: CpuKernel, operands: Operands, m: Dim, most: int, n0: Val, cols: Val, finish: Finish) -> None:
         """A few columns at a time with tiles of `most` rows."""
         k, a, b, lanes = ck.k, operands.a, operands.b, self._lanes
         arithmetic = self.arithmetic

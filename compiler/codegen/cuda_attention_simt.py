@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ingot.compiler.codegen.cuda_attention_parts import AttentionParts, PartShape, part_bytes, part_shape
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score, tiled_launch
@@ -83,7 +84,7 @@ class SimtAttentionSchedule:
 
 # Of kernels for any number of rows, which a session waits for: an eighth of the multiply-adds in the code. Two instructions of
 # addresses for 128 of them are little, and so is a mask beside the products of a score.
-COMPACT = {"turn": 2, "plain_loop": False}
+COMPACT: dict[str, Any] = {"turn": 2, "plain_loop": False}
 
 # From the largest tile to the smallest.
 SIMT_SCHEDULES: tuple[SimtAttentionSchedule, ...] = (
@@ -159,7 +160,7 @@ def choose_simt_attention(p: AttentionProblem, target: Target) -> SimtAttentionS
     # Small blocks of few rows: several of them share an SM.
     while splits < 32 and splits * blocks < 2 * sms and tiles >= 4 * splits and rows <= 64:
         splits *= 2
-    chosen = replace(chosen, **{"cluster" if splits <= target.max_cluster else "splits": splits})
+    chosen = replace(chosen, cluster=splits) if splits <= target.max_cluster else replace(chosen, splits=splits)
     return chosen if isinstance(p.rows, int) else replace(chosen, **COMPACT)
 
 

@@ -22,33 +22,13 @@ def power_of_two(k: Any, x: Val) -> Val:
     return k.ex2(x, ftz=True)
 
 
-# 2**x for |x| <= 1/2, from the constant up, with a relative error of at most 7.5e-5, and 5e-6 in the mean: a seventh of what
-# rounding a probability to f16 adds.
-POWER = (0.99992807, 0.69326099, 0.24261112, 0.05517167)
-_LEAST_POWER = -125.0  # results stay normal numbers
-_ROUNDER = 1.5 * 2.0**23  # added to an x of at most 2**22, rounds it to an integer, which the sum's lowest bits are
-
-
-def power_of_two_polynomial(k: Any, x: Val) -> Val:
-    """2**x for x <= 1, at least 2**-125, by multiply-adds: where exponentials are many, it takes work off the unit of
-    `ex2.approx`, which gives 16 results a cycle and SM (after the software exponential of FlashAttention-4)."""
-    x = k.maximum(x, _LEAST_POWER)
-    whole = x + _ROUNDER
-    rest = x - (whole - _ROUNDER)
-    power = k.const(POWER[-1], "f32")
-    for coefficient in POWER[-2::-1]:
-        power = k.fma(power, rest, coefficient)
-    # Multiplied, not added to its exponent, so that a NaN stays one.
-    return power * k.bitcast((k.bitcast(whole, "i32") << 23) + 0x3F800000, "f32")
-
-
 def exponent_factor(p: AttentionProblem) -> float:
     """What scores are multiplied by in powers of two: where products are scored by a factor alone, that factor too."""
     return p.scale * LOG2E if p.plain_scores else LOG2E
 
 
-def exponentials(k: Any, p: AttentionProblem, scores: Sequence[Val], shift: Val, every: int = 0) -> list[Val]:
-    """e**(score - shift) of scores of a row; one in `every` by a polynomial, where scores are products alone.
+def exponentials(k: Any, p: AttentionProblem, scores: Sequence[Val], shift: Val) -> list[Val]:
+    """e**(score - shift) of scores of a row.
 
     Where scores are products alone, one instruction prepares the power. Others may hold a mask's lowest finite number, which
     times log2(e) would be minus infinity: there the difference comes first.
@@ -57,10 +37,7 @@ def exponentials(k: Any, p: AttentionProblem, scores: Sequence[Val], shift: Val,
     if not p.plain_scores:
         return [power_of_two(k, (x - shift) * factor) for x in scores]
     low = -(shift * factor)
-    powers = [k.fma(x, factor, low) for x in scores]
-    return [
-        power_of_two_polynomial(k, x) if every and i % every == every - 1 else power_of_two(k, x) for i, x in enumerate(powers)
-    ]
+    return [power_of_two(k, k.fma(x, factor, low)) for x in scores]
 
 
 def rescaling(k: Any, p: AttentionProblem, maximum: Val, shift: Val) -> Val:
@@ -82,20 +59,15 @@ class SoftmaxRows:
         columns: keys of a tile, in eights; `columns_v`: elements of a value, in eights.
         lane: of the warp.
         tile: rows of a block: where it divides the rows, none needs a predicate.
-        polynomial: one in so many exponentials is a polynomial; 0: none.
-        slack: a row's maximum, to which its probabilities are relative, follows where scores pass it by a factor of more than
-            2**slack.
     """
 
     def __init__(
         self, dk: DispatchKernel, p: AttentionProblem, batch: Val, head: Val, first: Val, n_keys: Val, blocks: int,
-        columns: int, columns_v: int, lane: Val, tile: int, polynomial: int = 0,
-        slack: int = 0,
+        columns: int, columns_v: int, lane: Val, tile: int,
     ) -> None:  # fmt: skip
         self.dk, self.k, self.p = dk, dk.k, p
         self.batch, self.head, self.lane = batch, head, lane
         self.blocks, self.columns, self.columns_v, self.tile = blocks, columns, columns_v, tile
-        self.polynomial, self.slack = polynomial, slack
         k = self.k
         self.n_keys, self.n_rows = n_keys, dk.size(p.rows, "i32")
         self.rows = [first + 8 * i for i in range(2 * blocks)]
@@ -144,12 +116,9 @@ class SoftmaxRows:
             at = [4 * (i * self.columns + j) + 2 * half + e for j in range(self.columns) for e in range(2)]
             m = self._fold(k.max, [scores[x] for x in at])
             m = k.max(maximum[r], k.warp_reduce(k.max, m, 4))
-            if self.slack:
-                m = k.select((m - maximum[r]) * exponent_factor(self.p) > float(self.slack), m, maximum[r])
             shift = k.select(m.eq(float("-inf")), 0.0, m)
             rescale = rescaling(k, self.p, maximum[r], shift)
-            powers = exponentials(k, self.p, [scores[x] for x in at], shift, self.polynomial)
-            for x, y in zip(at, powers, strict=True):
+            for x, y in zip(at, exponentials(k, self.p, [scores[x] for x in at], shift), strict=True):
                 out[x] = y
             added = self._fold(lambda x, y: x + y, [out[x] for x in at])
             total[r] = k.fma(total[r], rescale, added)
@@ -169,21 +138,7 @@ class SoftmaxRows:
         return total
 
     def rescale(self, acc: list[Val], factors: Sequence[Val]) -> list[Val]:
-        """Accumulated values times their rows' factors; where maxima have slack, only in warps that have a factor but 1."""
-        if not self.slack:
-            return self._rescaled(acc, factors)
-        k = self.k
-        changed = factors[0].ne(1.0)
-        for factor in factors[1:]:
-            changed = changed | factor.ne(1.0)
-        with k.if_else(k.vote("any", changed), results=list(acc)) as branch:
-            with branch.then:
-                branch.yield_(self._rescaled(acc, factors))
-            with branch.else_:
-                branch.yield_(list(acc))
-        return branch.results
-
-    def _rescaled(self, acc: Sequence[Val], factors: Sequence[Val]) -> list[Val]:
+        """Accumulated values times their rows' factors."""
         out = list(acc)
         for r, factor in enumerate(factors):
             i, half = divmod(r, 2)

@@ -39,17 +39,11 @@ class WgmmaAttentionSchedule:
         keys: of a tile, a multiple of 16, at most 256.
         groups: warpgroups of a block.
         blocks: of an SM, for which registers are kept.
-        polynomial: one in so many exponentials is computed by multiply-adds; 0: none. Over heads of 64, exponentials take the
-            unit of `ex2.approx` as long as products take the tensor core.
-        slack: maxima of rows follow scores that pass them by a factor of more than 2**slack, at most 8 (FlashAttention-4), so
-            that most tiles rescale nothing; 0: always.
     """
 
     keys: int = 128
     groups: int = 2
     blocks: int = 1
-    polynomial: int = 0
-    slack: int = 0
 
     @property
     def rows(self) -> int:
@@ -232,8 +226,7 @@ class _Attention:
         lane = local & 31
         first = self.m0 + (consumer << 6) + ((local >> 5) << 4) + (lane >> 2)
         rows = SoftmaxRows(
-            self.dk, p, self.batch, self.head, first, self.n_keys, 1, s.keys // 8, p.depth_v // 8, lane, s.rows, s.polynomial,
-            s.slack,
+            self.dk, p, self.batch, self.head, first, self.n_keys, 1, s.keys // 8, p.depth_v // 8, lane, s.rows
         )
         self.rows, self.local = rows, local
         self.q_descriptor = self.descriptor(self.shared + (consumer << 6) * SWIZZLE, ATOM)
@@ -265,9 +258,6 @@ class _Attention:
         maximum, total, operand, acc = self.loop(begin, self.tiles, state, False)
         acc = self.issue_values(acc, operand, last)
         k.wgmma_wait(0)
-        if s.polynomial:  # whose least result is not 0, so that sums of nothing are not, either
-            nan = k.const(float("nan"), "f32")
-            total = [k.select(m.eq(float("-inf")), nan, x) for m, x in zip(maximum, total, strict=True)]
         rows.store(total, k.elements(k.wgmma_settled(acc)))
 
     def scored(self, scores: list[Val], first: Val) -> list[Val]:

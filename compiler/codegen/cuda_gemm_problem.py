@@ -203,8 +203,9 @@ def gemm_problem(dispatch: Dispatch) -> GemmProblem:
     rank = len(domain)
     lead = rank - 2
     try:
-        wide_a = expand(a, (*domain[:-1], a.shape[-1]))
-        wide_b = expand(b, (*domain[:-2], b.shape[-2], domain[-1]))
+        # Rows and columns are the result's, whose sizes may have other names where only a guard knows that they are equal.
+        wide_a = replace(_lead(a, domain), shape=(*domain[:-1], a.shape[-1]))
+        wide_b = replace(_lead(b, domain), shape=(*domain[:-2], b.shape[-2], domain[-1]))
         wide = {i: expand(dispatch.operands[i], domain) for i in _loaded(dispatch)}
         scales = matmul_scales(dict(dispatch.attrs))
         of_a = [] if scales.a_scale is None else [scales.a_scale]

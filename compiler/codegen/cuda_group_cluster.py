@@ -151,6 +151,10 @@ def _rows(vectors: int, chunk: int) -> int:
     return next((r for r in range(most, most * 3 // 4, -1) if chunk % r == 0 and vectors * r % 32 == 0), most)
 
 
+# What a region with special functions (SiLU) adds for each element, in bytes at the memory's rate.
+FINISH, FINISH_OF_SEVERAL = 2.0, 6.0
+
+
 def seconds(p: GroupProblem, s: ClusterSchedule, target: Target) -> float:
     """An estimate: the launch, runs of channels in lines of 128 bytes, the cluster's barrier, a second block on an SM.
 
@@ -167,9 +171,9 @@ def seconds(p: GroupProblem, s: ClusterSchedule, target: Target) -> float:
     blocks = outer * (p.groups // s.groups) * s.cluster
     # An SM can take more than its part of the memory's rate.
     moved = traffic * lines / (0.94 * f.bandwidth * min(1.0, 2.5 * blocks / f.sms))
-    # Results are computed while others are written.
-    written = moved * (traffic - outer * positions * p.channels * size) / traffic
-    moved += max(0.0, finish_seconds(p, min(f.sms, blocks), target) - written)
+    if finish_seconds(p, f.sms, target):
+        # Not a matter of how many SMs compute; why blocks of several groups take so much longer is not known.
+        moved += outer * positions * p.channels * (FINISH if s.groups == 1 else FINISH_OF_SEVERAL) / f.bandwidth
     # Registers save the way through shared memory where they are few.
     held = 0.0 if s.registers == (_held_registers(p, s) <= _FEW) else 3e-7
     return 1.3e-6 + moved + (1.2e-7 * s.cluster if s.cluster > 1 else 0.0) + (1e-6 if blocks > f.sms else 0.0) + held

@@ -444,7 +444,7 @@ def gemv_seconds(p: GemmProblem, target: Target, s: GemvSchedule) -> float:
     line = s.across * s.lanes * p.b.bits // 8
     share = busy * s.lanes * p.b.bits / 128 * (NARROW_SHARE if line < 128 else 1.0)
     # Decoded elements take about six instructions more, and one more for each row of A; others are loaded and widened.
-    each = 6 + 2 * p.m if decodes(p) else 4 * p.m
+    each = 6 + 2 * s.rows if decodes(p) else 4 * s.rows
     arithmetic = batch * n * k * each / (min(blocks, f.sms) * 128 * 1.5e9)
     adding = 2e-6 if s.splits > 1 else cluster_seconds(s.cluster, s.rows, s.tile_n)
     return max(batch * n * k * p.b.bits / 8 / (f.bandwidth * 0.85 * share), arithmetic) + LAUNCH_SECONDS + adding

@@ -59,6 +59,8 @@ class _Window:
                 inside = inside & at.ult(n)
             safe = [k.select(inside, at, 0) for at in where]
             x = dk.load(0, [position[0], *safe, position[-1]], d.operands[0].shape, lanes)
+            if lanes and x.t.kind != "vector":  # one element repeats over all channels
+                x = k.broadcast(x, lanes)
             x = k.cast(x, t) if x.t.element is not t.element else x
             x = k.select(inside, x, k.const(neutral, t))
             return combine(total, x), count + k.cast(inside, "i32", signed=False)

@@ -18,12 +18,12 @@ from ingot.dialects.mlir import ir
 from ingot.dims import Dim
 from ingot.dispatch import ScalarInst
 from ingot.dtypes import DTYPES
-from ingot.passes.rewriting import concatenations, refinement, views
+from ingot.passes.rewriting import refinement, views
 from ingot.passes.rewriting.domains import axis_groups
 from ingot.passes.rewriting.ops import Root, defining, operand_number, replace_root
 from ingot.passes.rewriting.scalar_regions import RegionBuilder
 
-__all__ = ["Repeat", "Repeated", "read_once", "repeat_of", "sunk", "tile_of"]
+__all__ = ["Repeat", "Repeated", "read_once", "repeat_of", "sunk"]
 
 Shape = tuple[Dim, ...]
 _LANES = 8  # that vectors have at most
@@ -92,7 +92,7 @@ def read_once(x: ir.Value, reader: Root) -> ir.Operation | None:
     """A pointwise root that reads `x`, over a domain of which the axis of the repeat that `x` is is split, before the root;
     None where there is none, or vectors could not run along the axes."""
     found = repeat_of(x)
-    if found is None or reader.name != "pointwise" or ORDER in reader.op.attributes:
+    if found is None or reader.name != "pointwise" or ORDER in reader.op.attributes or _shares_bytes(x, *reader.op.results):
         return None
     domain, how = reader.domain, found.how
     axis = found.axis + len(domain) - len(found.shape)
@@ -105,29 +105,21 @@ def read_once(x: ir.Value, reader: Root) -> ir.Operation | None:
     return refinement.split(reader, (*domain[:axis], *(d for d in parts if d != 1), *domain[axis + 1 :]))
 
 
-def tile_of(value: ir.Value, before: ir.Operation) -> ir.Value | None:
-    """The view that a concatenation of one tensor with itself is, before `before`; None where a value is no such thing."""
-    parts = concatenations.concatenation(value)
-    if parts is None or parts.size is None:
-        return None
-    x = parts.moves[0].op.operands[0]
-    if DTYPES[dialect.dtype_of(x)].bits < 8:
-        return None  # see `sunk`
-    if any(move.op.operands[0] != x or not move.regions[0].is_identity for move in parts.moves):
-        return None
-    return Repeat(len(parts.moves), parts.size).of(x, parts.axis, before)
-
-
 def sunk(root: Root) -> list[ir.Value] | None:
     """The results of a pointwise operation over repeated tensors as repeats of those of an operation, made before it, that
     takes each element once; None where elements that stand several times do not give the same each time."""
-    if any(DTYPES[dialect.dtype_of(r)].bits < 8 for r in root.op.results):
-        return None  # what shares bytes is written and read in whole rows
+    if _shares_bytes(*root.op.results):
+        return None
     for axis, how in _candidates(root):
         new = _Once(root, axis, how).create()
         if new is not None:
             return [how.of(r, axis, root.op) for r in new.results]
     return None
+
+
+def _shares_bytes(*values: ir.Value) -> bool:
+    """True where elements of one of `values` are smaller than a byte: such are written and read in whole rows."""
+    return any(DTYPES[dialect.dtype_of(v)].bits < 8 for v in values)
 
 
 def _candidates(root: Root) -> Iterator[tuple[int, Repeat]]:
