@@ -6,7 +6,6 @@ Needs `cuda-bindings` and a GPU; memory and streams are PyTorch's.
 from __future__ import annotations
 
 import ctypes
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,9 +136,6 @@ def load(dispatch: Dispatch, plan: KernelPlan, cubin: bytes, seconds: dict[str, 
         if launch.shared_bytes > 48 << 10:
             attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(cu.cuFuncSetAttribute(function, attribute, launch.shared_bytes))
-        if math.prod(launch.cluster) > 8:
-            attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
-            check(cu.cuFuncSetAttribute(function, attribute, 1))
         functions.append(function)
     return Kernel(dispatch, plan, functions, seconds)
 

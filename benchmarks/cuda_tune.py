@@ -105,7 +105,7 @@ def problem(shape: str, target: Target) -> tuple[Speed, list[Estimate]]:
         case = group_speed(*map(int, shape.removeprefix("group").removesuffix("silu").split("x")), silu=silu)
         groups = group_problem(case.dispatch)
         assert groups is not None, shape
-        return case, [Estimate(*x) for x in cuda_normalize.group_schedules(groups, target, waves=16, wide=True)]
+        return case, [Estimate(*x) for x in cuda_normalize.group_schedules(groups, target, waves=16)]
     kind, size = shape.split(":") if ":" in shape else ("f16", shape)
     m, n, k = map(int, size.removesuffix("NT").split("x"))
     fast = kind == "f8fast"
@@ -136,7 +136,7 @@ def print_clusters(target: Target) -> None:
 
 def schedule_kind(s: Any) -> str:
     """What a schedule is, without its sizes."""
-    kinds = [type(s).__name__, *(x for x in ("swapped", "stream", "is_wide", "alone") if getattr(s, x, False))]
+    kinds = [type(s).__name__, *(x for x in ("swapped", "stream") if getattr(s, x, False))]
     if isinstance(s, GemvSchedule) and s.parts > 1:
         kinds.append("splits" if s.splits > 1 else "cluster")
     return " ".join(kinds)
