@@ -15,6 +15,7 @@ from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem
+from ingot.compiler.codegen.cuda_group_normalize import schedules as launch_schedules
 from ingot.compiler.codegen.cuda_normalize import NormalizeSchedule, group_schedules
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
@@ -220,7 +221,19 @@ def test_special_functions_take_all_sms() -> None:
     assert plain is not None
     assert silu is not None
     assert isinstance(group_schedules(plain, hopper)[0][1], ClusterSchedule)  # 64 blocks
-    assert isinstance(group_schedules(silu, hopper)[0][1], GroupSchedule)
+    assert group_schedules(silu, hopper)[0][1] == GroupSchedule(8, 12, 144)
+
+
+@pytest.mark.parametrize(
+    ("positions", "per_group", "first"),
+    [(9216, 20, GroupSchedule(8, 6, 72)), (9216, 30, GroupSchedule(8, 4, 72)), (2304, 40, GroupSchedule(8, 3, 36)),
+     (2304, 60, GroupSchedule(8, 2, 36)), (9216, 10, GroupSchedule(8, 12, 144))],
+)  # fmt: skip
+def test_chunks_of_two_launches(positions: int, per_group: int, first: GroupSchedule) -> None:
+    """What was fastest on an H200: two blocks an SM where a thread of theirs takes a dozen turns, else one."""
+    p = group_problem(make.group_norm_silu(2, positions, 32, per_group))
+    assert p is not None
+    assert next(launch_schedules(p, BY_NAME["sm_90a"])) == first
 
 
 def test_choice_of_clusters() -> None:
