@@ -244,9 +244,9 @@ def emit_region(
             x, signed = bytes_[len(values)]
             value = k.round_to_byte(values[x], signed)  # type: ignore[attr-defined]
         elif len(values) in divisors:
-            x = values[inst.args[0]]
-            high, low = (k.const(part, x.t) for part in divisors[len(values)])
-            value = k.fma(x, high, x * low)
+            dividend = values[inst.args[0]]
+            high, low = (k.const(part, dividend.t) for part in divisors[len(values)])
+            value = k.fma(dividend, high, dividend * low)
         elif inst.op == "load":
             value = source("load", load, inst.attr("operand"))
         elif inst.op == "load_at":
