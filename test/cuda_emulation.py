@@ -109,8 +109,9 @@ def run_emulated(
             for name, count in report.executed.items():
                 out.executed[name] = out.executed.get(name, 0) + count
     for i, (memory, t) in enumerate(zip(results, d.results, strict=True)):
-        out.results.append(result_view(memory[before["result", i] :], t, sizes))
-        assert in_place or _gaps_are_unwritten(memory[before["result", i] :], t, sizes), "what lies between elements was written"
+        memory = memory[before["result", i] :]
+        out.results.append(result_view(memory, t, sizes))
+        assert in_place or _gaps_are_unwritten(memory, t, sizes), "what lies between elements was written"
     return out
 
 
