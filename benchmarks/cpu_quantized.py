@@ -2,7 +2,7 @@
 
     python benchmarks/cpu_quantized.py [NAME ...]     rows whose names contain a NAME; all without
 
-Kernels of a row take turns, and the best time of each counts. NN: B lies [K, N]; NT: [N, K].
+Kernels of a row take turns, and the best time of each counts, processor time of the thread. NN: B lies [K, N]; NT: [N, K].
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def measure(row: Row, seconds: float = 1.0) -> None:
     stop = time.perf_counter() + seconds
     while time.perf_counter() < stop or best[-1] == float("inf"):
         for i, run in enumerate(runs):
-            begin = time.perf_counter()
+            begin = time.thread_time()
             run()
-            best[i] = min(best[i], time.perf_counter() - begin)
+            best[i] = min(best[i], time.thread_time() - begin)
     cells = [f"{other} {t * 1e3:.2f} ({best[0] / t:.2f})" for other, t in zip(others, best[1:], strict=True)]
     print(f"{name:>28}: f32 {best[0] * 1e3:.2f} | {' | '.join(cells)}", flush=True)
 

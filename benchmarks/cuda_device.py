@@ -6,6 +6,7 @@ Needs `cuda-bindings` and a GPU; memory and streams are PyTorch's.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +56,8 @@ class Kernel:
         sizes = dict(sizes or {})
         memory = {("operand", i): t.data_ptr() for i, t in enumerate(operands)}
         memory |= {("result", i): t.data_ptr() for i, t in enumerate(results)}
+        for kind, i, offset in self.dispatch.offsets:
+            memory[kind, i] -= dims.evaluate(offset, sizes)
         nbytes = dims.evaluate(self.plan.workspace, sizes)
         keep: list[Any] = [*operands, *results]
         if nbytes:
@@ -134,6 +137,9 @@ def load(dispatch: Dispatch, plan: KernelPlan, cubin: bytes, seconds: dict[str, 
         if launch.shared_bytes > 48 << 10:
             attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             check(cu.cuFuncSetAttribute(function, attribute, launch.shared_bytes))
+        if math.prod(launch.cluster) > 8:
+            attribute = cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+            check(cu.cuFuncSetAttribute(function, attribute, 1))
         functions.append(function)
     return Kernel(dispatch, plan, functions, seconds)
 

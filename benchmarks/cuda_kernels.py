@@ -31,6 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "
 import cuda_dispatches as make  # noqa: E402
 from cuda_cases import COLD_BYTES, Check, Speed, in_turns  # noqa: E402
 from cuda_conv_cases import conv_checks, conv_speeds, eight_bit_speeds  # noqa: E402
+from cuda_decoding_cases import decoding_checks, decoding_speeds  # noqa: E402
 from cuda_device import Kernel, compile_dispatch, milliseconds  # noqa: E402
 from cuda_quantized_cases import fp8_checks, fp8_speeds, quantized_checks, quantized_speeds  # noqa: E402
 
@@ -336,6 +337,9 @@ def other_checks() -> list[Check]:
         *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t}{' after rms' if n else ''}",
                 make.rotary(2, 75, c, interleaved=i, norm=n, dtype=t))
           for i in (False, True) for n in (False, True) for t in ("f16", "bf16", "f32") for c in (64, 2048)),
+        *(Check(f"rotary of {'pairs' if i else 'halves'} 2x75x{c} {t} after rms, one angle a pair",
+                make.rotary(2, 75, c, interleaved=i, norm=True, dtype=t, shared=True))
+          for i in (False, True) for t in ("f16", "f32") for c in (64, 2048)),
         Check("rotary of pairs after rms, any rows",
               make.rotary("n", "s", 2048, interleaved=True, norm=True, angles="f32"), {"n": 2, "s": 75}),
         *(Check(f"normalize {k} 300x{c} {t}", make.normalize(k, 300, c, dtype=t, affine=k in ("layer", "rms")))
@@ -345,6 +349,7 @@ def other_checks() -> list[Check]:
         Check("move heads 2x128x12x64", make.move((2, 128, 12, 64), (0, 2, 1, 3))),
         Check("move NCHW to NHWC 2x40x24x24 f32", make.move((2, 40, 24, 24), (0, 2, 3, 1), "f32")),
         Check("move transpose any", make.move(("a", "b"), (1, 0), "f32"), {"a": 130, "b": 203}),
+        Check("move append 8x1x64 at 37", make.append(8, 1, 64, 512), {"offset": 37 * 128}),
         Check("reduce sum 300x777 f32", make.reduce("sum", (300, 777), (1,))),
         Check("reduce max 64x4096 f16", make.reduce("max", (64, 4096), (1,), "f16")),
         Check("reduce sum 4x100000 f32", make.reduce("sum", (4, 100000), (1,))),
@@ -369,6 +374,10 @@ def other_checks() -> list[Check]:
         Check("normalize group of eight blocks", make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16")),
         Check("normalize group of eight blocks, in shared memory",
               make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"), schedule=GroupCluster(4, 8, 8, 96)),
+        *(Check(f"normalize group of {c.cluster} blocks of {c.groups} groups{', each alone' if c.alone else ''}",
+                make.group_norm_silu(2, 2304, 32, 10), schedule=c)
+          for c in (GroupCluster(8, 16, 8, 48), GroupCluster(16, 16, 8, 24), GroupCluster(8, 16, 8, 48, True),
+                    GroupCluster(8, 8, 8, 48, alone=True))),
         Check("normalize group of one block", make.normalize("rms", 2, 144, 32, 40, axes=(1, 3), dtype="f16")),
         Check("normalize group in two launches", make.normalize("layer", 2, 24, 24, 32, 10, axes=(1, 2, 4)),
               schedule=GroupSchedule(8, 12, 48)),
@@ -378,7 +387,7 @@ def other_checks() -> list[Check]:
 def all_checks() -> list[Check]:
     return [
         *matmul_checks(), *mma_checks(), *row_checks(), *fp8_checks(), *quantized_checks(), *eight_bit_checks(),
-        *attention_checks(), *conv_checks(), *other_checks(),
+        *attention_checks(), *decoding_checks(), *conv_checks(), *other_checks(),
     ]  # fmt: skip
 
 
@@ -435,10 +444,23 @@ def torch_attention(causal: bool = False, gqa: bool = False) -> Callable[[list[t
     return build
 
 
-def group_speed(n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None) -> Speed:
-    """A group normalization of channels-last images against a copy."""
-    d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
-    return Speed(f"group norm {n}x{positions}x{groups}x{per_group} {dtype}", d, 0.0, schedule=schedule)
+def short_attention_speed(b: int, h: int, n: int, keys: int, schedule: Any = None) -> Speed:
+    """Attention over few keys, of heads of 64: a text that an image looks at."""
+    how = f", {schedule.keys} at once, {schedule.groups} groups, {schedule.blocks} blocks" if schedule else ""
+    d = make.attention(b, h, n, keys, 64)
+    return Speed(f"attention f16 {b}x{h}x{n}x64 over {keys} keys{how}", d, 0.0, torch_attention(), schedule=schedule)
+
+
+def group_speed(
+    n: int, positions: int, groups: int, per_group: int, dtype: str = "f16", schedule: Any = None, silu: bool = False
+) -> Speed:
+    """A group normalization of channels-last images, followed by a scale, a shift and SiLU or not, against a copy."""
+    if silu:
+        d = make.group_norm_silu(n, positions, groups, per_group, dtype)
+    else:
+        d = make.normalize("layer", n, positions, groups, per_group, axes=(1, 3), dtype=dtype)
+    name = f"group norm{' silu' if silu else ''} {n}x{positions}x{groups}x{per_group} {dtype}"
+    return Speed(name, d, 0.0, schedule=schedule)
 
 
 def speeds() -> list[Speed]:
@@ -462,6 +484,7 @@ def speeds() -> list[Speed]:
         *quantized_speeds(),
         *eight_bit_speeds(),
         *fp8_speeds(),
+        *decoding_speeds(torch_matmul, torch_attention),
         *(Speed(f"matmul f16 {m}x{n}x{k}", make.matmul(m, n, k, "f16"), 0.0, torch_matmul)
           for m, n, k in ((512, 2048, 2048), (512, 8192, 2048), (128, 768, 768), (3072, 768, 768), (4608, 12288, 3072),
                           (256, 4096, 4096), (32, 4096, 4096), (64, 4096, 11008), (4608, 640, 640), (616, 3072, 768),
@@ -484,6 +507,11 @@ def speeds() -> list[Speed]:
         Speed("attention f32 8x12x384x64", make.attention(8, 12, 384, 384, 64, "f32"), 0.0, torch_attention()),
         Speed("attention bf16 8x12x384x64", make.attention(8, 12, 384, 384, 64, "bf16"), 0.0, torch_attention()),
         Speed("attention f16 2x10x9216x64", make.attention(2, 10, 9216, 9216, 64), 0.0, torch_attention()),
+        Speed("attention f16 1x32x6144x64", make.attention(1, 32, 6144, 6144, 64), 0.0, torch_attention()),
+        *(short_attention_speed(b, h, n, keys, s)
+          for b, h, n, keys in ((1, 32, 6144, 128), (2, 10, 9216, 77))
+          for s in (None, WgmmaAttentionSchedule(64, 2, 2), WgmmaAttentionSchedule(64, 1, 4),
+                    *(WgmmaAttentionSchedule(-(-keys // 16) * 16, groups, blocks) for groups, blocks in ((2, 2), (3, 1))))),
         Speed("attention f16 decode 1x32x1x2048x64, 8 key heads", make.attention(1, 32, 1, 2048, 64, kv_heads=8), 0.0,
               torch_attention(gqa=True)),
         Speed("attention f32 1x16x4096x64", make.attention(1, 16, 4096, 4096, 64, "f32"), 0.0, torch_attention()),
@@ -498,6 +526,9 @@ def speeds() -> list[Speed]:
         *(Speed(f"{'rms norm and ' if n else ''}rotary of {'pairs' if i else 'halves'} 6144x2048 f16",
                 make.rotary(1, 6144, 2048, interleaved=i, norm=n), 0.85, same={1: 0, 5: 4} if n else {1: 0})
           for i in (False, True) for n in (False, True)),
+        *(Speed(f"{'rms norm and ' if n else ''}rotary of pairs 6144x2048 f16, one angle a pair",
+                make.rotary(1, 6144, 2048, interleaved=True, norm=n, shared=True), 0.85, same={1: 0, 5: 4} if n else {1: 0})
+          for n in (False, True)),
         Speed("softmax 16384x4096 bf16", make.normalize("softmax", 16384, 4096), 0.0),
         Speed("softmax 98304x384 f16", make.normalize("softmax", 98304, 384, dtype="f16"), 0.0),
         Speed("transpose 16384x4096 f16", make.move((16384, 4096), (1, 0)), 0.0),
@@ -510,7 +541,8 @@ def speeds() -> list[Speed]:
         Speed("topk 8 of 16384x64 f32", make.topk((16384, 64), 1, 8)),
         Speed("pool max 32x112x112x64 f16", make.pool("max", (32, 112, 112, 64), (32, 56, 56, 64), (3, 3), (2, 2), (1,) * 4)),
         group_speed(16, 9216, 32, 10, "bf16"),
-        *(group_speed(2, *x) for x in ((9216, 32, 10), (9216, 32, 30), (2304, 32, 20), (576, 32, 40), (144, 32, 80))),
+        *(group_speed(2, *x, silu=silu) for silu in (False, True)
+          for x in ((9216, 32, 10), (9216, 32, 20), (9216, 32, 30), (2304, 32, 20), (576, 32, 40), (144, 32, 80))),
     ]  # fmt: skip
 
 

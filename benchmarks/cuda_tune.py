@@ -5,6 +5,7 @@
     python benchmarks/cuda_kernels.py --tune conv2x96x320x320              # 3x3: images x size x channels in x out
     python benchmarks/cuda_kernels.py --tune conv32x56x256x512k1s2         # 1x1 with stride 2; i8: of integers, to f16
     python benchmarks/cuda_kernels.py --tune depthwise32x28x240k5,group2x9216x32x10   # images x positions x groups x channels
+    python benchmarks/cuda_kernels.py --tune groups      # GROUPS; with `silu` at its end: a scale, a shift and SiLU follow
     python benchmarks/cuda_kernels.py --tune all                           # SHAPES
     python benchmarks/cuda_kernels.py --tune convs                         # CONVS; resnet: RESNET
 
@@ -16,6 +17,7 @@ was estimated: a median far from 1 asks for another constant in cuda_matmul.py. 
     splits and stream-K        the seconds of a second launch in tensor_core_seconds and stream_k_estimate
     wgmma                      efficiencies of WGMMA_TILES (cuda_gemm_wgmma.py)
     few steps, few rows        STEP_SECONDS; gemv_schedules against `swapped` for 1 to 8 rows
+    GemvSchedule               LOAD_SECONDS, NARROW_SHARE; `cluster` against `splits`
 
 All cores make code at once, so that the GPU is not kept waiting: about two seconds a shape.
 """
@@ -46,6 +48,7 @@ from cuda_quantized_cases import torch_scaled_mm
 
 from ingot.compiler.codegen import cuda_conv, cuda_matmul, cuda_normalize
 from ingot.compiler.codegen.cuda_gemm_cluster import ClusterSchedule
+from ingot.compiler.codegen.cuda_gemv import GemvSchedule
 from ingot.compiler.codegen.cuda_group_normalize import group_problem
 from ingot.compiler.codegen.cuda_matmul import Estimate
 from ingot.cuda_targets import facts
@@ -67,6 +70,12 @@ CONVS = (
     "depthwise32x56x96k3", "depthwise32x28x240k5s2", "depthwise2x28x240k5", "depthwise2x14x672k5", "group16x9216x32x10",
     "group2x9216x32x10", "group2x9216x32x30", "group2x2304x32x20", "group2x576x32x40",
 )  # fmt: skip
+# Of Stable Diffusion 2.1's UNet, two images of 96 x 96.
+GROUPS = (
+    "group2x9216x32x10silu", "group2x9216x32x20silu", "group2x9216x32x30silu", "group2x2304x32x10silu", "group2x2304x32x20silu",
+    "group2x2304x32x40silu", "group2x2304x32x60silu", "group2x576x32x20silu", "group2x576x32x40silu", "group2x576x32x80silu",
+    "group2x144x32x40silu", "group2x144x32x80silu", "group2x9216x32x10", "group2x2304x32x20", "group2x576x32x40",
+)  # fmt: skip
 # Of resnet50, two images.
 RESNET = (
     "conv2x56x64x64", "conv2x56x128x128s2", "conv2x28x128x128", "conv2x28x256x256s2", "conv2x14x256x256", "conv2x14x512x512s2",
@@ -74,7 +83,7 @@ RESNET = (
     "conv2x28x512x128k1", "conv2x28x512x1024k1s2", "conv2x14x1024x256k1", "conv2x14x1024x2048k1s2", "conv2x7x512x2048k1",
     "conv2x7x2048x512k1",
 )  # fmt: skip
-SETS = {"all": SHAPES, "convs": CONVS, "resnet": RESNET}
+SETS = {"all": SHAPES, "convs": CONVS, "groups": GROUPS, "resnet": RESNET}
 _CONV = re.compile(r"(conv|depthwise)(\d+)x(\d+)x(\d+)(?:x(\d+))?(?:k(\d+))?(?:s(\d+))?(i8to8|i8)?")
 
 
@@ -92,10 +101,11 @@ def problem(shape: str, target: Target) -> tuple[Speed, list[Estimate]]:
             case = conv_speed(n, size, channels, out, k, stride=s)
         return case, cuda_conv.schedules(case.dispatch, target)
     if shape.startswith("group"):
-        case = group_speed(*map(int, shape.removeprefix("group").split("x")))
+        silu = shape.endswith("silu")
+        case = group_speed(*map(int, shape.removeprefix("group").removesuffix("silu").split("x")), silu=silu)
         groups = group_problem(case.dispatch)
         assert groups is not None, shape
-        return case, [Estimate(*x) for x in cuda_normalize.group_schedules(groups, target, waves=16)]
+        return case, [Estimate(*x) for x in cuda_normalize.group_schedules(groups, target, waves=16, wide=True)]
     kind, size = shape.split(":") if ":" in shape else ("f16", shape)
     m, n, k = map(int, size.removesuffix("NT").split("x"))
     fast = kind == "f8fast"
@@ -126,7 +136,10 @@ def print_clusters(target: Target) -> None:
 
 def schedule_kind(s: Any) -> str:
     """What a schedule is, without its sizes."""
-    return " ".join([type(s).__name__, *(x for x in ("swapped", "stream") if getattr(s, x, False))])
+    kinds = [type(s).__name__, *(x for x in ("swapped", "stream", "is_wide", "alone") if getattr(s, x, False))]
+    if isinstance(s, GemvSchedule) and s.parts > 1:
+        kinds.append("splits" if s.splits > 1 else "cluster")
+    return " ".join(kinds)
 
 
 def tune(shapes: str, target: Target, without: str = "") -> None:

@@ -4,8 +4,10 @@
     python benchmarks/jit_stages.py MODEL.onnx --workers 16 --workers 2 [--cast fp16] [--target sm_90a]
 
 Three sets of kernels, each compiled in this process alone: those for any shape, those that a session begins with
-(`ingot-share-kernels`), and those of the sizes given. Or, with `--workers`, what a session begins with, from an empty cache
-by a compile server with so many workers: its processor seconds and theirs. Sources must have been compiled to bytecode before
+(`ingot-share-kernels`), and, where sizes are given, those of them. Below each set stand its slowest kernels, for which a
+session waits however many cores there are. `--set shared` leaves out the others. MODEL may also be a name of the zoo
+(`bert_full`), whose weights are holes in a file then. Or, with `--workers`, what a session begins with, from an empty cache by
+a compile server with so many workers: its processor seconds and theirs. Sources must have been compiled to bytecode before
 (`python -m compileall`, and no `PYTHONDONTWRITEBYTECODE`), or each process compiles those that it imports.
 """
 
@@ -14,11 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "test" / "zoo"))
+
+import zoo
 
 from ingot.compiler.compile_kernel import compile_stages
 from ingot.compiler.driver import compile_model
@@ -35,6 +42,8 @@ from ingot.runtime.program_loader import ProgramLoader
 from ingot.runtime.specialization import machine_passes
 from ingot.target import Target
 
+SLOWEST = 5  # kernels of a set that are named
+SETS = ("any", "shared", "own")
 STAGES = ("kernel-ir", "llvm-dialect", "llvm-ir", "ptx", "cubin")
 
 
@@ -43,16 +52,28 @@ def measure(name: str, dispatches: Sequence[Dispatch], target: Target) -> None:
     seconds: dict[str, Timings] = defaultdict(Timings)
     counts: dict[str, int] = defaultdict(int)
     sizes: dict[str, int] = defaultdict(int)
+    each = []
     for d in dispatches:
-        _, code = compile_stages(d, target, timings=seconds[d.root])
+        timings = Timings()
+        _, code = compile_stages(d, target, timings=timings)
+        for stage, spent in timings.seconds.items():
+            seconds[d.root].add(stage, spent)
         counts[d.root] += 1
         sizes[d.root] += len(code)
+        each.append((d, timings, len(code)))
     total = sum(sum(t.seconds.values()) for t in seconds.values())
     print(f"{name}: {len(dispatches)} kernels, {total:.1f} s")
     for root, timings in sorted(seconds.items()):
-        stages = " ".join(f"{stage} {timings.seconds.get(stage, 0):6.2f}" for stage in STAGES)
         spent = sum(timings.seconds.values())
-        print(f"  {root:10s} {counts[root]:3d} kernels {spent:6.2f} s {sizes[root]:8d} B  {stages}", flush=True)
+        print(f"  {root:10s} {counts[root]:3d} kernels {spent:6.2f} s {sizes[root]:8d} B  {_stages(timings)}", flush=True)
+    for d, timings, size in sorted(each, key=lambda x: sum(x[1].seconds.values()), reverse=True)[:SLOWEST]:
+        spent = sum(timings.seconds.values())
+        operands = " ".join(f"{t.dtype}[{','.join(map(str, t.shape))}]" for t in d.operands)[:80]
+        print(f"    {d.root:9s} {spent:6.2f} s {size:8d} B  {_stages(timings)}  {operands}", flush=True)
+
+
+def _stages(timings: Timings) -> str:
+    return " ".join(f"{stage} {timings.seconds.get(stage, 0):6.2f}" for stage in STAGES)
 
 
 def serve(engine: Engine, target: Target, workers: int) -> None:
@@ -79,11 +100,15 @@ def main() -> None:
     parser.add_argument("-d", "--dim", action="append", default=[], metavar="NAME=SIZE", help="a size of the inputs")
     parser.add_argument("--cast", choices=["fp16", "bf16"])
     parser.add_argument("--target", default="sm_90a", choices=BY_NAME)
+    parser.add_argument("--set", choices=SETS, action="append", help="of kernels; all by default")
     parser.add_argument("--workers", action="append", type=int, default=[], help="measure a compile server of so many workers")
     options = parser.parse_args()
     target = BY_NAME[options.target]
     sizes = {name: int(size) for name, _, size in (d.partition("=") for d in options.dim)}
-    engine = compile_model(options.model, cast=options.cast)
+    with tempfile.TemporaryDirectory() as folder:
+        named = not Path(options.model).exists()
+        model = zoo.outline(options.model, Path(folder)) / "model.onnx" if named else Path(options.model)
+        engine = compile_model(model, cast=options.cast)
     for workers in options.workers:
         serve(engine, target, workers)
     if options.workers:
@@ -91,12 +116,16 @@ def main() -> None:
     ir = engine.ir
     time.perf_counter = time.process_time  # other work on the machine does not count
     begin = time.process_time()
-    draft = draft_program(ir, target)
+    draft = draft_program(ir, target, verify=False)
     print(f"draft of {len(draft.program.steps)} steps: {time.process_time() - begin:.2f} s")
-    measure("any shape", draft.dispatches, target)
-    measure("shared", draft_program(ir, target, passes=machine_passes(target)).dispatches, target)
-    own = [from_json(json.loads(k.dispatch)) for k in specialize(draft.program, sizes).kernels]
-    measure("of these sizes", own, target)
+    sets = options.set or SETS
+    if "any" in sets:
+        measure("any shape", draft.dispatches, target)
+    if "shared" in sets:
+        measure("shared", draft_program(ir, target, passes=machine_passes(target)).dispatches, target)
+    if "own" in sets and sizes:
+        own = [from_json(json.loads(k.dispatch)) for k in specialize(draft.program, sizes).kernels]
+        measure("of these sizes", own, target)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ OPTIMIZE: tuple[str, ...] = (
     "ingot-quantize-products",
     "ingot-fold-batch-norm",
     "ingot-fold-constants",
+    "ingot-sink-repeats",
     "ingot-fuse",
     # What stands between the products of an attention is in their epilogues by now.
     "ingot-recognize-attention",

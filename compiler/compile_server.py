@@ -14,14 +14,16 @@ Requests, in the form of `ingot.framing` (every one has an `id`, which its answe
 
     {"job": "target"}                                   -> {"target": {...}}             this machine's CPU
     {"job": "print"} + [AOT IR]                         -> [text]                        a file's IR may end who reads it
-    {"job": "draft", "target": {...}} + [AOT IR]        -> [draft of the launch program]
+    {"job": "draft", "target": {...}} + [AOT IR]        -> [draft of the launch program, dispatch, ...]
+    {"job": "verify"} + [AOT IR]                        -> []                            what `draft` leaves out
     {"job": "kernel", "target": {...}} + [dispatch]     -> [KernelCode]
     {"job": "batch", "target": {...}} + [dispatch, ...] -> [cubin, KernelCode, ...]      small kernels that share a module
     {"job": "native", "target": {...}} + [program]      -> [KernelCode]                  a launch program as machine code
 
 An answer with `error` is a failure: `{"error": {"type", "message", "node", "cure"}}`. A request may name a `dump_dir`.
-Answers to `draft`, `kernel` and `batch` have `timings`: seconds of each stage. A batch's answer has `faults`: failures of
-single kernels, by number; those have no bytes.
+A draft's dispatches are those of its kernels, in order. An engine's IR must pass `verify` before its draft is used: that takes
+longer, and needs not be done before kernels are compiled. Answers to `draft`, `verify`, `kernel` and `batch` have `timings`:
+seconds of each stage. A batch's answer has `faults`: failures of single kernels, by number; those have no bytes.
 """
 
 from __future__ import annotations
@@ -69,6 +71,12 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
                 return {}, [str(parse(blobs[0])).encode()]
         except (RuntimeError, LookupError, ValueError) as e:
             raise _unreadable(str(e)) from None
+    if message["job"] == "verify":
+        from ingot.compiler.jit import verify_ir
+
+        begin = time.perf_counter()
+        verify_ir(blobs[0])
+        return {"timings": {"verify": time.perf_counter() - begin}}, []
     target = Target.from_json(message["target"])
     match message["job"]:
         case "draft":
@@ -76,9 +84,10 @@ def run_job(message: dict[str, Any], blobs: list[bytes]) -> tuple[dict[str, Any]
             from ingot.compiler.jit import draft_program
 
             begin = time.perf_counter()
-            draft = draft_program(blobs[0], target, passes=message.get("passes", ()), dump_dir=dump_dir)
+            draft = draft_program(blobs[0], target, passes=message.get("passes", ()), dump_dir=dump_dir, verify=False)
             data = launch_program.dumps(draft.program)
-            return {"timings": {"draft": time.perf_counter() - begin}}, [data]
+            texts = [entry.dispatch.encode() for entry in draft.program.kernels]
+            return {"timings": {"draft": time.perf_counter() - begin}}, [data, *texts]
         case "kernel":
             from ingot.compiler.toolchain.stages import Timings
 

@@ -5,7 +5,8 @@ operation made), an offset in bytes, and strides. What is canonical:
 
 - every distinct size that is not constant is one symbol, `d0, d1, ...` in order of appearance in operands, results, regions;
 - a stride is a constant, a product of a constant and symbols where it is one of the tensor's own sizes, else a symbol too;
-- `offsets` of a `move ... into` are part of the result's address, not of the dispatch.
+- `offsets` of a `move ... into` are part of the result's address, not of the dispatch, and so is where any view begins; but
+  where that changes while launches should stay as they are, it is a size of the dispatch (`Dispatch.offsets`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ CALLER_ALIGNMENT = 16  # of inputs and outputs: what allocators give
 
 # Attributes of a root that say where memory lies or where it comes from, not what the kernel does.
 _NOT_SEMANTIC = frozenset(("offsets",))
+# Their kernels may read operands by tensor maps, or copies of operands: addresses that the host knows.
+_ADDRESSED = frozenset(("matmul", "conv", "attention"))
 # Operations whose dispatches have another root's name: what tells them apart is in the attributes.
 _ROOT_OF = {"scaled_matmul": "matmul"}
 
@@ -70,7 +73,8 @@ class BuiltDispatch:
     """A dispatch, where its tensors lie, and what its symbols are in the program.
 
     Attributes:
-        operands, results: as `dispatch.operands` and `dispatch.results`.
+        operands, results: as `dispatch.operands` and `dispatch.results`; of those in `dispatch.offsets`, their memory's
+            beginning.
         sizes: expressions over the program's symbols, one for each of `dispatch.symbols`.
         node: the ONNX nodes it implements.
     """
@@ -177,6 +181,7 @@ def build_dispatch(
     *,
     is_callers: Callable[[ir.Value], bool] = lambda base: isinstance(base.owner, ir.Block),
     live: frozenset[str] = frozenset(),
+    moving: frozenset[str] = frozenset(),
 ) -> BuiltDispatch:
     """The dispatch of root operation `op`.
 
@@ -184,6 +189,8 @@ def build_dispatch(
         places: resolves its tensors.
         is_callers: whether a base is memory of the caller, which is aligned less than ours.
         live: symbols of the program that grow from call to call.
+        moving: symbols of the program whose values change while launches stay as they are: what begins where they say is placed
+            by `Dispatch.offsets`.
     """
     if op.name not in dialect.ROOTS:
         raise ValueError(f"{op.name} is no root operation")
@@ -207,11 +214,18 @@ def build_dispatch(
     result_args = tuple(map(tensor, results))
     regions = tuple(_named(region, symbols) for region in read_from)
     attrs = {name: attribute(op.attributes[name]) for name in op.attributes if name not in _NOT_SEMANTIC and "." not in name}
+    root = op.name.removeprefix("ingot.")
+    root = _ROOT_OF.get(root, root)
+    offsets: list[tuple[str, int, Dim]] = []
+    for kind, tensors_of in (("operand", operands), ("result", results)) if root not in _ADDRESSED else ():
+        for i, p in enumerate(tensors_of):
+            if dims.symbols(p.byte_offset) & moving:
+                offsets.append((kind, i, symbols.size(p.byte_offset)))
+                tensors_of[i] = Place(p.base, replace(p.view, offset=0), p.dtype)
     sizes: tuple[Dim, ...] = tuple(symbols.sizes)
     names = tuple(str(s) for s in symbols.sizes.values())
-    root = op.name.removeprefix("ingot.")
     dispatch = Dispatch(
-        _ROOT_OF.get(root, root),
+        root,
         operand_args,
         result_args,
         tuple(sorted(attrs.items())),
@@ -219,6 +233,7 @@ def build_dispatch(
         names,
         tuple(dims.multiple_of(d) for d in sizes),
         tuple(n for n, d in zip(names, sizes, strict=True) if dims.symbols(d) & live),
+        tuple(offsets),
     )
     if GENERAL in op.attributes:
         dispatch, sizes = generalize(dispatch, sizes)

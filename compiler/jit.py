@@ -17,28 +17,52 @@ PIPELINE = "builtin.module(ingot-order-results,ingot-materialize-views,cse,ingot
 
 
 def draft_program(
-    bytecode: bytes, target: Target, *, passes: Sequence[str] = (), dump_dir: str | Path | None = None
+    bytecode: bytes,
+    target: Target,
+    *,
+    passes: Sequence[str] = (),
+    dump_dir: str | Path | None = None,
+    verify: bool = True,
 ) -> DraftProgram:
     """The draft of the launch program of `bytecode` (an engine's IR, or its text) on `target`.
 
     Args:
         passes: passes of Ingot's that the machine at hand asks for (`ingot-allow-tf32`).
         dump_dir: receives the IR that the program is built from.
+        verify: False leaves the rules of the dialect's verifier, which take longer than the draft, to a call of `verify_ir`
+            that runs meanwhile; without its consent the draft must not be used.
 
     Raises:
         EngineError: the IR cannot be read.
         CompileError: a pass failed, or the program cannot be built.
     """
+    try:
+        return _draft(bytecode, target, passes, dump_dir, verify)
+    except Exception:
+        if not verify:
+            verify_ir(bytecode)  # it may say what is wrong
+        raise
+
+
+def verify_ir(bytecode: bytes) -> None:
+    """Verify an engine's IR. Raises EngineError, as `draft_program` does."""
+    with context(upstream=()):
+        parse(bytecode)
+
+
+def _draft(
+    bytecode: bytes, target: Target, passes: Sequence[str], dump_dir: str | Path | None, verify: bool
+) -> DraftProgram:
     from ingot.passes.instrumentation import Instrumentation
     from ingot.passes.pipeline import Pipeline
     from ingot.passes.registry import OwnPasses
 
-    with context(upstream=()):
+    with context(upstream=(), verify=verify):
         module = parse(bytecode)
         if "ingot.arena_bytes" not in dialect.main_func(module).attributes:
             Pipeline.parse(PIPELINE).run(module)
         if passes:
-            # The IR was verified when it was parsed, and a user waits.
+            # The IR was verified when it was parsed, or is being verified, and a user waits.
             unwatched = Instrumentation(verify_each=False, keep_input=False)
             Pipeline.parse(",".join(passes), OwnPasses()).run(module, instrumentation=unwatched)
         if dump_dir is not None:
@@ -46,7 +70,7 @@ def draft_program(
             Path(dump_dir, f"planned_{hashlib.sha256(bytecode).hexdigest()[:12]}.mlir").write_text(
                 module.operation.get_asm(enable_debug_info=True)  # locations name ONNX nodes
             )
-        return build_program(module, target.name)
+        return build_program(module, target)
 
 
 def parse(bytecode: bytes | str) -> ir.Module:

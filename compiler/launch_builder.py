@@ -40,6 +40,7 @@ from ingot.launch_program import (
 )
 from ingot.passes.diagnostics import node_name
 from ingot.strided_view import StridedView
+from ingot.target import Target
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class DraftProgram:
     dispatches: tuple[Dispatch, ...]
 
 
-def build_program(module: ir.Module, target: str) -> DraftProgram:
-    """The draft of the module's launch program for the target named `target`.
+def build_program(module: ir.Module, target: Target) -> DraftProgram:
+    """The draft of the module's launch program for `target`.
 
     Raises:
         CompileError: the module was not planned, or holds what a launch program cannot.
@@ -82,7 +83,7 @@ def _states(func: ir.Operation) -> tuple[State, ...]:
 class _Builder:
     func: ir.Operation
     packing: ir.Operation | None
-    target: str
+    target: Target
     states: tuple[State, ...]
     buffers: list[Buffer] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
@@ -104,6 +105,7 @@ class _Builder:
         packing = self._packing()
         live = frozenset(s for state in self.states if state.grows for s in dims.symbols(state.kept))
         self.live = live
+        self.moving = live  # and what the program finds on its way: iterations, and what the host reads
         self.copies: dict[int, list[int]] = {}
         self._steps(block)
         arena_bytes = dims.as_dim(attribute(self._planned(self.func, "ingot.arena_bytes")))
@@ -114,7 +116,7 @@ class _Builder:
             for n, s in enumerate(self.states)
         )
         program = LaunchProgram(
-            self.target,
+            self.target.name,
             inputs,
             tuple(_output(op) for op in outputs),
             bindings,
@@ -151,7 +153,7 @@ class _Builder:
             if op.name in dialect.ROOTS:
                 if "ingot.state_copy" in op.attributes and self.states:
                     self.copies.setdefault(attribute(op.attributes["ingot.state_copy"]), []).append(len(self.steps))
-                self.steps.append(self._step(build_dispatch(op, self.places, live=self.live, is_callers=self._is_callers)))
+                self.steps.append(self._step(self._build(op)))
             elif op.name == "ingot.guard":
                 self.steps.append(_guard(op))
             elif op.name == "ingot.if":
@@ -161,14 +163,21 @@ class _Builder:
             elif op.name == "ingot.loop":
                 condition = self._reference(self.places.place(op.operands[0])) if "while" in op.attributes else None
                 trips, symbol = (str(attribute(op.attributes[a])) for a in ("trips", "symbol"))
+                self.moving |= {symbol}
                 self.steps.append(LoopStep(dims.as_dim(trips), condition, symbol, self._region(op, op.regions[0])))
             elif op.name == "ingot.host_read":
                 place = self.places.place(op.operands[0])
                 symbol = str(attribute(op.attributes["symbol"]))
+                self.moving |= {symbol}
                 self.steps.append(HostReadStep(symbol, self._reference(place), place.dtype))
             elif op.name == "ingot.define":
                 symbol, expression = (str(attribute(op.attributes[a])) for a in ("symbol", "expression"))
                 self.definitions.append(Definition(symbol, dims.as_dim(expression)))
+
+    def _build(self, op: ir.Operation) -> BuiltDispatch:
+        # A CPU's program evaluates offsets as it goes.
+        moving = self.moving if self.target.kind == "cuda" else frozenset[str]()
+        return build_dispatch(op, self.places, live=self.live, is_callers=self._is_callers, moving=moving)
 
     def _values(self, sizes: Sequence[Dim]) -> tuple[ValueBinding, ...]:
         """The elements of inputs on which memory or any tensor's shape depends, `sizes` among these: they are read before

@@ -41,6 +41,8 @@ product sums belongs to the epilogue, which multiplies the accumulator by it (`i
       "ingot.yield"(%r) : (f32) -> ()
     }) {acc = "i32"} : (tensor<?x768xi8, #ingot.dims<["N"]>>, tensor<768x768xi8>) -> tensor<?x768xf32, #ingot.dims<["N"]>>
 
+The results of products, convolutions, attentions and normalizations may be of two types: the first one's, and the others'.
+
 Scales that vary along it, and zero points of weights, are operands of a `matmul` or, where both of its operands have them, of a
 `scaled_matmul` (`ingot.matmul_scales`). `conv` has none: what its epilogue cannot say stays a pointwise operation before it.
 Zero points of activations are sums that the epilogue subtracts.
@@ -102,7 +104,7 @@ OPS: tuple[OpDef, ...] = (
           doc="`value` is the engine's output `name` of ONNX type `type`; outputs stand in the model's order."),
     OpDef("return", kind="structure", doc="Terminator of `func`, and of the regions of control operations."),
     OpDef("result", ("value",), kind="effect", doc="A result of a region of a control operation; they stand in order."),
-    OpDef("yield", ("*values",), kind="structure", doc="Terminator of a scalar region."),
+    OpDef("yield", ("value", "*more"), kind="structure", doc="Terminator of a scalar region."),
     OpDef("guard", attrs=("left", "right", "relation", "message"), kind="effect",
           doc="At run time, `left` `relation` (eq, le) `right` over shape expressions, or the call fails with `message`."),
     # Sources
@@ -135,26 +137,27 @@ OPS: tuple[OpDef, ...] = (
           doc="Copies x through `body` (argument: an element of x) into fresh memory, or, with `into` and the attribute "
           "`offsets` (shape expressions), over that part of `into`; the result is then `into` with the part replaced, in the "
           "same memory, and `into` must have no other use."),
-    OpDef("matmul", ("a", "b", "*scales"), ("*results",), ("epilogue",), ("acc",),
+    OpDef("matmul", ("a", "b", "*scales"), ("result", "*more"), ("epilogue",), ("acc",),
           doc="acc[..., m, n] = sum over k of a[..., m, k] * b[..., k, n], leading axes broadcast, accumulated in type `acc`; "
           "`epilogue` maps it to the results. Integers are signed but with the unit attribute `a_unsigned` or `b_unsigned`. "
           "With the attribute `b_block`, b is quantized and its scales are a further operand, with `b_zero` zero points of "
           "their type and shape another (ingot.matmul_scales). With the unit attribute `b_packed`, elements of b lie in the "
           "order of ingot.weight_packing."),
-    OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("*results",), ("epilogue",), ("acc", "a_block", "b_block"),
+    OpDef("scaled_matmul", ("a", "b", "a_scales", "b_scales"), ("result", "*more"), ("epilogue",),
+          ("acc", "a_block", "b_block"),
           doc="`matmul` of two operands with scales for each so many neighbours along k (ingot.matmul_scales)."),
-    OpDef("conv", ("x", "w"), ("*results",), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
+    OpDef("conv", ("x", "w"), ("result", "*more"), ("epilogue",), ("acc", "strides", "dilations", "pads", "groups"),
           doc="Convolution, channels last: x [N, spatial..., C], w [M, kernel..., C/groups], results [N, spatial..., M]. "
           "`pads`: all beginnings, then all ends. With the attribute `transposed` (unit), ONNX's ConvTranspose: "
           "w [C, kernel..., M/groups], and `output_padding`. Integers are signed but with `a_unsigned` (x), `b_unsigned` (w)."),
-    OpDef("attention", ("q", "k", "v", "?lengths"), ("*results",), ("score", "epilogue"), ("scale",),
+    OpDef("attention", ("q", "k", "v", "?lengths"), ("result", "*more"), ("score", "epilogue"), ("scale",),
           doc="softmax over t of score(q[b, h, s, :] . k[b, h/g, t, :] * scale), times v[b, h/g, t, :], where g = heads of q / "
           "heads of k. `score` maps a product (f32) over the domain [B, H, S, T]; `epilogue` the result over [B, H, S, Dv]. "
           "The unit attribute `causal` states that the score of every t > s + (T - S) is minus infinity. With the unit "
           "attribute `ragged`, only the first `lengths[b]` (i32 or i64, at most T) keys of batch b count, instead of T."),
     OpDef("reduce", ("x",), ("*results",), ("map", "finish"), ("axes", "kind"),
           doc="`kind` (sum, max, min, prod) over `axes`, which keep size 1, of `map` (domain: x's shape), then `finish`."),
-    OpDef("normalize", ("x",), ("*results",), ("map", "epilogue"), ("axes", "kind", "epsilon"),
+    OpDef("normalize", ("x",), ("result", "*more"), ("map", "epilogue"), ("axes", "kind", "epsilon"),
           doc="y = map(x) normalized over `axes`, in f32, then `epilogue` over x's shape. `kind`: softmax; log_softmax; layer: "
           "(y - mean) / sqrt(variance + epsilon); rms: y / sqrt(mean of squares + epsilon). After the normalized element, "
           "`epilogue` may take the row's `STATISTICS`, with which it normalizes other elements of the row."),
@@ -218,8 +221,12 @@ def _irdl_text() -> str:
     return "\n".join([*out, "}"])
 
 
-def load() -> None:
-    """Load the dialect into the current context, once."""
+def load(*, verify: bool = True) -> None:
+    """Load the dialect into the current context, once.
+
+    Args:
+        verify: check operations by `ingot.dialects.verifier` too, whose rules take most of the time that IR takes to parse.
+    """
     context = ir.Context.current
     if context.is_dialect_loaded(NAME):
         return
@@ -232,7 +239,8 @@ def load() -> None:
         # Two equal `empty` are two pieces of memory: MLIR must not make one of them.
         if op.kind not in ("structure", "effect") and op.name != "empty":
             ext.Pure.attach(name)
-        verifier.attach(name)
+        if verify:
+            verifier.attach(name)
     for name in _TERMINATORS:
         ir.IsTerminatorTrait.attach(f"{NAME}.{name}")
     for name in (f"{NAME}.func", *CONTROL):

@@ -81,11 +81,14 @@ def translator() -> Callable[[ir.Operation], str]:
 _KERNEL_DIALECTS = ("arith", "cf", "llvm", "math", "nvvm", "scf", "vector")
 
 
-def new_context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None) -> ir.Context:
+def new_context(
+    *, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None, verify: bool = True
+) -> ir.Context:
     """A context with multithreading off and the project's dialects loaded.
 
     Args:
         upstream: MLIR's own dialects to load; all by default. Text and bytecode load what they hold besides.
+        verify: False leaves out the rules of the `ingot` dialect's verifier (see its `load`).
     """
     ctx = ir.Context(load_on_create_dialects=upstream)
     ctx.enable_multithreading(False)
@@ -93,7 +96,7 @@ def new_context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[st
         if ingot:
             from ingot.dialects import ingot as ingot_dialect
 
-            ingot_dialect.load()
+            ingot_dialect.load(verify=verify)
         if onnx:
             from ingot.dialects import onnx as onnx_dialect
 
@@ -110,7 +113,9 @@ def kernel_context() -> ir.Context:
 
 
 @contextmanager
-def context(*, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None) -> Iterator[ir.Context]:
+def context(
+    *, ingot: bool = True, onnx: bool = False, upstream: Sequence[str] | None = None, verify: bool = True
+) -> Iterator[ir.Context]:
     """Enter a new context (see `new_context`) and an unknown location."""
-    with new_context(ingot=ingot, onnx=onnx, upstream=upstream) as ctx, ir.Location.unknown(ctx):
+    with new_context(ingot=ingot, onnx=onnx, upstream=upstream, verify=verify) as ctx, ir.Location.unknown(ctx):
         yield ctx

@@ -174,7 +174,7 @@ def _sigmoid(b: ScalarBuilder, x: V) -> V:
 
 
 def _sigmoid_cuda(b: ScalarBuilder, x: V) -> V:
-    return b.rcp_approx(b.addf(b.const(1.0, "f32"), b.ex2_approx(b.mulf(x, b.const(-_LOG2E, "f32")))))
+    return b.rcp_approx(b.addf(b.const(1.0, "f32"), b.ex2_approx_ftz(b.mulf(x, b.const(-_LOG2E, "f32")))))
 
 
 _PI2 = (1.5703125, 4.837512969970703125e-4, 7.54978995489188216e-8)  # pi/2 in three parts, for |x| up to about 2**16
@@ -417,6 +417,7 @@ ROWS: tuple[ScalarOp, ...] = (
     ScalarOp("bitcast", "x", "cast", lambda x, t: np.asarray(x).view(t), "arith.bitcast"),
     # Instructions of NVIDIA GPUs, for expansions (PTX ISA, "Floating Point Instructions").
     ScalarOp("ex2_approx", "f", "same", np.exp2, "nvvm.ex2", exact=False, bound=4, cuda_only=True),
+    ScalarOp("ex2_approx_ftz", "f", "same", np.exp2, "nvvm.ex2", exact=False, bound=4, cuda_only=True),
     ScalarOp("rcp_approx", "f", "same", np.reciprocal, "nvvm.rcp.approx.ftz.f", exact=False, bound=4, cuda_only=True),
 )  # fmt: skip
 

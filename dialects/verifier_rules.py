@@ -213,12 +213,11 @@ def _same_shape(kind: str, found: Shape, expected: Shape) -> Fault:
 
 
 def _results(op: ir.Operation, expected: Shape | None = None) -> Fault:
-    """Results are at least one, of one type, and of the expected shape."""
+    """Results are at least one, of one shape, which is the expected one; their elements may be of several types."""
     if not len(op.results):
         return "has no result"
-    types = {type_text(r.type) for r in op.results}
-    if len(types) > 1:
-        return f"has results of several types: {', '.join(sorted(types))}"
+    if len({shape_of(r) for r in op.results}) > 1:
+        return f"has results of several shapes: {', '.join(_show(shape_of(r)) for r in op.results)}"
     return None if expected is None else _same_shape("result", shape_of(op.results[0]), expected)
 
 

@@ -29,6 +29,8 @@ from ingot.passes.rewriting.scalar_regions import RegionBuilder, cost, loaded
 
 # Roots whose last region may take further computation and results.
 _EPILOGUES = frozenset({"matmul", "scaled_matmul", "conv", "attention", "reduce", "normalize", "pool", "scan"})
+# Of those, roots whose first result may be of another type than the rest.
+_OF_TWO_TYPES = frozenset(d.name for d in dialect.OPS if d.kind == "root" and d.results == ("result", "*more"))
 # Roots that read their first operand through a region which may take its producer's computation.
 _PROLOGUES = frozenset({"reduce", "normalize", "move", "scan"})
 _CHEAP_COST = 4  # of a computation that reads nothing, that it may be repeated
@@ -407,8 +409,10 @@ class _Fuser:
             domain = change.shape
         if domain != dialect.shape_of(producer.op.results[0]):
             return False
-        dtype = dialect.dtype_of(root.op.results[0])
-        if others and dtype != dialect.dtype_of(producer.op.results[0]):
+        kept = [i for i, r in enumerate(producer.op.results) if any(u != root.op for u in readers(r))]
+        types = [producer.op.results[i].type for i in kept]
+        types += [dialect.tensor_type(dialect.dtype_of(r), domain) for r in root.op.results]
+        if len(set(types[1 if producer.name in _OF_TWO_TYPES else 0 :])) > 1:
             return False
         sources = {i: n for i, t in enumerate(tensors) if (n := _result_of(producer.op, t)) is not None}
         if any(i not in sources and i not in again and _is_view_of(tensors[i], producer.op) for i in loaded(region)):
@@ -433,10 +437,7 @@ class _Fuser:
             return yielded[sources[operand]] if operand in sources else None
 
         values = builder.inline(region, operands=numbers, replace=produced)
-        kept = [i for i, r in enumerate(producer.op.results) if any(u != root.op for u in readers(r))]
         results = [yielded[i] for i in kept] + values
-        types = [producer.op.results[i].type for i in kept]
-        types += [dialect.tensor_type(dtype, domain)] * len(values)
         new = replace_root(
             producer,
             result_types=types,

@@ -12,6 +12,8 @@ from ingot.dialects.plain import create_root, to_attribute
 from ingot.dtypes import DTYPES
 from ingot.passes.fold_constants import constant_values
 from ingot.passes.pass_base import Pass, PassContext
+from ingot.passes.rewriting import repeats, views
+from ingot.passes.rewriting.ops import Root, erase_all_dead, replace, users
 from ingot.passes.rewriting.scalar_regions import identity
 from ingot.strided_view import StridedView
 
@@ -32,9 +34,10 @@ _K_MAJOR_BITS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializeViews(Pass):
-    """Insert a move where a reshape's elements cannot be reached by strides, and where a matmul, convolution, attention or
-    pooling would read an operand without a contiguous axis, or a region of a control operation a tensor with gaps. Weights of
-    at most 8 bits are copied, too, where a matmul reads them across k: `ingot-fold-constants` makes derived weights of these.
+    """Let pointwise operations read repeats in place, where splitting their domain's axis does it. Insert a move where a
+    reshape's elements cannot be reached by strides all the same, and where a matmul, convolution, attention or pooling would
+    read an operand without a contiguous axis, or a region of a control operation a tensor with gaps. Weights of at most 8 bits
+    are copied, too, where a matmul reads them across k: `ingot-fold-constants` makes derived weights of these.
 
     Every other view stays what it is: strides of the operands of the dispatches that read it.
     """
@@ -43,6 +46,7 @@ class MaterializeViews(Pass):
 
     def run(self, module: ir.Module, ctx: PassContext) -> None:
         for block in dialect.blocks(dialect.main_func(module)):
+            _read_repeats_in_place(block, ctx)
             _materialize(block, ctx)
 
 
@@ -51,27 +55,27 @@ def _materialize(block: ir.Block, ctx: PassContext) -> None:
     turned: dict[ir.Value, ir.Value] = {}  # weights -> the same along k
     constant = constant_values(block)
 
-    def copy_of(value: ir.Value, user: ir.Operation, kind: str) -> ir.Value:
+    def copy_of(value: ir.Value, kind: str) -> ir.Value:
         found = copies.get(value)
         if found is None:
-            found = copies[value] = _move(value, user)
+            found = copies[value] = _move(value)
             ctx.changed(kind)
         return found
 
     for view in list(block.operations):
         op = view.operation
         if op.name == "ingot.reshape" and layout_of(op.results[0]) is None:
-            op.operands[0] = copy_of(op.operands[0], op, "reshapes")
+            op.operands[0] = copy_of(op.operands[0], "reshapes")
         for number, axes in _CONTIGUOUS_AXES.get(op.name, ()):
             value = op.operands[number]
             found = layout_of(value)
             assert found is not None, "an earlier reshape was made readable"
             if not _has_unit_stride(found[1], axes):
-                op.operands[number] = copy_of(value, op, "operands")
+                op.operands[number] = copy_of(value, "operands")
         if op.name in _K_MAJOR and op.operands[1] in constant and _is_narrow_across_k(op.operands[1]):
             value = op.operands[1]
             if value not in turned:
-                turned[value] = _transposed(copy_of(_transposed(value), op, "weights"))
+                turned[value] = _transposed(copy_of(_transposed(value), "weights"))
             op.operands[1] = turned[value]
         if op.name in dialect.CONTROL:
             # A region takes its arguments for contiguous.
@@ -79,7 +83,24 @@ def _materialize(block: ir.Block, ctx: PassContext) -> None:
                 found = layout_of(value)
                 assert found is not None, "an earlier reshape was made readable"
                 if not found[1].is_contiguous:
-                    op.operands[number] = copy_of(value, op, "captured")
+                    op.operands[number] = copy_of(value, "captured")
+
+
+def _read_repeats_in_place(block: ir.Block, ctx: PassContext) -> None:
+    """Let pointwise operations that read repeats run over domains in which strides express these."""
+    for view in [v for v in block.operations if v.operation.name == "ingot.reshape"]:
+        repeat = view.operation.results[0]
+        if layout_of(repeat) is not None:
+            continue
+        for reader in users(repeat):
+            new = repeats.read_once(repeat, Root.read(reader)) if reader.name == "ingot.pointwise" else None
+            if new is not None:
+                values = [
+                    views.reshape(r, dialect.shape_of(old), reader) for r, old in zip(new.results, reader.results, strict=True)
+                ]
+                replace(reader, values)
+                ctx.changed("readers")
+    erase_all_dead(block)
 
 
 def _has_unit_stride(layout: StridedView, axes: int) -> bool:
@@ -90,15 +111,14 @@ def _has_unit_stride(layout: StridedView, axes: int) -> bool:
 
 
 def _is_narrow_across_k(value: ir.Value) -> bool:
-    """True for a tensor [..., k, n] of small elements that is not contiguous along k, and whose columns are whole bytes."""
+    """True for a constant [..., k, n] of small elements that is not contiguous along k, and whose columns are whole bytes."""
     dtype = DTYPES[dialect.dtype_of(value)]
     found = layout_of(value)
     assert found is not None, "an earlier copy made it readable"
     _, layout = found
     k = layout.shape[-2]
-    if not isinstance(k, int) or k == 1 or k * dtype.bits % 8:
-        return False
-    return dtype.bits <= _K_MAJOR_BITS and layout.strides[-2] != 1
+    assert isinstance(k, int), "constants have constant sizes"
+    return dtype.bits <= _K_MAJOR_BITS and k != 1 and k * dtype.bits % 8 == 0 and layout.strides[-2] != 1
 
 
 def _transposed(value: ir.Value) -> ir.Value:
@@ -113,13 +133,10 @@ def _transposed(value: ir.Value) -> ir.Value:
     ).results[0]  # fmt: skip
 
 
-def _move(value: ir.Value, user: ir.Operation) -> ir.Value:
-    """A contiguous copy of `value`, made right after the value itself so that every user of it may read the copy."""
-    owner = value.owner
-    if isinstance(owner, ir.Block):
-        ip, loc = ir.InsertionPoint.at_block_begin(owner), user.location
-    else:
-        ip, loc = ir.InsertionPoint.after(owner.operation), owner.operation.location
-    return create_root("move", [value], [value.type], {}, [identity(dialect.dtype_of(value))], [value], loc=loc, ip=ip).results[
-        0
-    ]
+def _move(value: ir.Value) -> ir.Value:
+    """A contiguous copy of a view, made right after it so that every user of it may read the copy."""
+    owner = value.owner.operation
+    region = identity(dialect.dtype_of(value))
+    return create_root(
+        "move", [value], [value.type], {}, [region], [value], loc=owner.location, ip=ir.InsertionPoint.after(owner)
+    ).results[0]

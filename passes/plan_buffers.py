@@ -221,13 +221,10 @@ def _copy(value: ir.Value, before: ir.Operation) -> ir.Value:
 
 
 def _is_moved_into(value: ir.Value, memory: ir.Value) -> bool:
-    """True where a value is `memory` with parts replaced, by a chain of `move ... into`, and nothing else uses that."""
-    moved = False
+    """True where a value is `memory`, as it was or with parts replaced by a chain of `move ... into`."""
     while (op := defining(value)) is not None and op.name == "ingot.move" and len(op.operands) == 2:
-        value, moved = op.operands[1], True
-        if len(list(value.uses)) > 1:
-            return False
-    return moved and value == memory
+        value = op.operands[1]
+    return value == memory
 
 
 def _own_outputs(block: ir.Block) -> int:

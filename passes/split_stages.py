@@ -77,9 +77,9 @@ class _Stage:
     values: dict[ir.Value, ir.Value] = field(default_factory=dict)
     anchor: ir.Operation | None = None  # what is repeated stands before it
 
-    @property
-    def block(self) -> ir.Block:
-        return body(self.func)
+    def __post_init__(self) -> None:
+        self.block = body(self.func)
+        self.end = list(self.block.operations)[-1].operation  # its return
 
 
 class _Split:
@@ -92,7 +92,7 @@ class _Split:
         self.inputs = dict(zip(self.block.arguments, zip(names, types, strict=True), strict=True))
         self.exported: dict[ir.Value, str] = {}
         self.bindings = {  # symbols of the sizes of inputs
-            str(d): a for a in reversed(list(self.block.arguments)) for d in dialect.shape_of(a) if not isinstance(d, int)
+            str(d): a for a in reversed(list(self.block.arguments)) for d in dialect.shape_of(a)
         }
         self.definers = {bound_symbol(op): op for op in self.operations if op.name in BINDERS}
 
@@ -102,15 +102,13 @@ class _Split:
         self.stages = [_Stage(self.func), *(_Stage(self._function(n)) for n in range(1, count + 1))]
         for op in self.operations:
             stage = self.stages[self.numbers[operation_key(op)]]
-            if stage.func != self.func and op.name != "ingot.return":
-                last = list(stage.block.operations)[-1].operation
-                op.move_before(last)
+            if op.name != "ingot.return":
+                op.move_before(stage.end)
                 stage.anchor = stage.anchor or op
         # The last comes first: what it repeats of earlier stages still reads the main function's values then.
         for number, stage in reversed(list(enumerate(self.stages))[1:]):
             for view in list(stage.block.operations):
-                if operation_key(view.operation) in self.numbers:
-                    self._localize(view.operation, number)
+                self._localize(view.operation, number)
             self._define(number)
             names, types = zip(*stage.inputs, strict=True) if stage.inputs else ((), ())
             stage.func.attributes["inputs"] = to_attribute(names)
@@ -135,17 +133,16 @@ class _Split:
         """Let an operation of a stage, and what its scalar regions load, read the stage's own values."""
         for i, value in enumerate(op.operands):
             local = self._value(value, number)
-            if op.name == "ingot.move" and i == 1 and local != value and isinstance(local.owner, ir.Block):
+            if op.name == "ingot.move" and i == 1 and isinstance(local.owner, ir.Block):
                 local = self._copy(local, op)  # an input must not be written
-            if local != value:
-                op.operands[i] = local
+            op.operands[i] = local
         if op.name in dialect.CONTROL:
             return  # its regions read what it captures
         for region in op.regions:
             for inner in region.blocks[0].operations:
                 for i, value in enumerate(inner.operation.operands):
-                    if is_tensor(value) and (local := self._value(value, number)) != value:
-                        inner.operation.operands[i] = local
+                    if is_tensor(value):
+                        inner.operation.operands[i] = self._value(value, number)
 
     @staticmethod
     def _copy(value: ir.Value, before: ir.Operation) -> ir.Value:
@@ -163,8 +160,6 @@ class _Split:
         found = stage.values.get(value)
         if found is not None:
             return found
-        if op is None and value.owner != self.block:
-            return value
         if op is None:
             found = self._argument(stage, value, *self.inputs[value])
         elif op.name in dialect.VIEWS or op.name in ("ingot.weight", "ingot.empty"):
@@ -181,17 +176,16 @@ class _Split:
     @staticmethod
     def _argument(stage: _Stage, value: ir.Value, name: str, onnx_type: str) -> ir.Value:
         stage.inputs.append((name, onnx_type))
-        return stage.block.add_argument(value.type, value.owner.location if defining(value) else value.location)
+        return stage.block.add_argument(value.type, value.location)
 
     def _exported(self, value: ir.Value, op: ir.Operation) -> str:
         """The name under which the stage that computes a value gives it to later ones."""
         if value not in self.exported:
             name = self.exported[value] = f"~{len(self.exported)}"
-            block = self.stages[self.numbers[operation_key(op)]].block
-            last = list(block.operations)[-1].operation
+            end = self.stages[self.numbers[operation_key(op)]].end
             attributes = {"name": ir.StringAttr.get(name), "type": ir.StringAttr.get(_ONNX_TYPE[dialect.dtype_of(value)])}
             ir.Operation.create(
-                "ingot.output", operands=[value], attributes=attributes, loc=op.location, ip=ir.InsertionPoint(last)
+                "ingot.output", operands=[value], attributes=attributes, loc=op.location, ip=ir.InsertionPoint(end)
             )
         return self.exported[value]
 
@@ -224,7 +218,7 @@ class _Split:
         if self.numbers[operation_key(definer)] >= number:
             message = f"{name} is used before it is read"
             raise CompileError(message, node=node_name(definer), cure="report the model: a pass moved an operation")
-        for needed in sorted(used_symbols(definer)) if definer.name == "ingot.define" else ():
+        for needed in sorted(used_symbols(definer)):
             self._bind(needed, number, bound)
         sources = [self._value(v, number) for v in definer.operands]
         clone = definer.clone(ip=ir.InsertionPoint(self.stages[number].anchor))

@@ -16,7 +16,10 @@ import numpy as np
 from ingot import dims
 from ingot.dtypes import DTYPES, ONNX_TYPE_BY_NAME, onnx_numpy
 from ingot.errors import InputError
+from ingot.launch_program import LaunchProgram
 from ingot.runtime.arrays import aligned_copy, as_array
+from ingot.runtime.device import Resident, Sizes
+from ingot.runtime.shape_binding import Shapes
 
 if TYPE_CHECKING:
     from ingot.runtime.session import Session
@@ -36,6 +39,54 @@ class _Grown:
     begun: bool = False
 
 
+class _Settled:
+    """States whose buffers stay where they are: what calls need not find out again.
+
+    Args:
+        program: the session's.
+        states: all that are donated; their buffers have room.
+
+    Attributes:
+        resident: the buffers.
+    """
+
+    def __init__(self, program: LaunchProgram, states: Sequence[_Grown]) -> None:
+        of = [program.states[s.number] for s in states]
+        buffers = {state.input: s.buffer for s, state in zip(states, of, strict=True)}
+        outputs = {state.output: s.buffer for s, state in zip(states, of, strict=True)}
+        self.resident = Resident(buffers, outputs, {s.number: s.capacity for s in states})
+        # States of one shape, as those of equal layers, have one length at every call.
+        self._alike: dict[tuple, list[int]] = {}
+        self._first: dict[tuple, _Grown] = {}
+        self._rooms: dict[int, int] = {}
+        for s, state in zip(states, of, strict=True):
+            declared = program.inputs[state.input].shape
+            key = declared, state.kept, state.length, state.axis, s.buffer.shape
+            self._alike.setdefault(key, []).append(state.input)
+            if self._first.setdefault(key, s) is s and state.grows:
+                self._rooms[s.number] = s.capacity
+        self._grows = {key: key[1] != key[2] for key in self._alike}
+
+    def shapes(self, arrays: Sequence[Any]) -> Shapes | None:
+        """The inputs' shapes; None where a state is given, or begins and may have other sizes."""
+        shapes = [() if a is None else tuple(a.shape) for a in arrays]
+        for key, numbers in self._alike.items():
+            length, axis, shape = self._first[key].length, key[3], key[4]
+            if not length:
+                return None
+            if self._grows[key]:
+                shape = (*shape[:axis], length, *shape[axis + 1 :])
+            for number in numbers:
+                if arrays[number] is not None:
+                    return None
+                shapes[number] = shape
+        return tuple(shapes)
+
+    def has_room(self, lengths: Sequence[int]) -> bool:
+        """Whether states of these lengths, by number, fit."""
+        return all(lengths[number] <= room for number, room in self._rooms.items())
+
+
 class BoundSession:
     """Made by `Session.bind`, which explains its arguments. One thread at a time may call it."""
 
@@ -52,6 +103,9 @@ class BoundSession:
                 raise InputError("this input cannot be donated: no output is it, grown along one axis or changed", node=name,
                                  cure=f"donatable are: {known}")  # fmt: skip
         self._states = {name: _Grown(names[name]) for name in donated}
+        self._by_output = {program.states[s.number].output: s for s in self._states.values()}
+        self._beginnings = [name for name in inputs if name in self._states]
+        self._settled: _Settled | None = None
         for name in inputs:
             if name not in session._inputs:
                 raise InputError(f"no input is named {name!r}", cure=f"inputs are {', '.join(session._inputs)}")
@@ -85,9 +139,11 @@ class BoundSession:
 
     def reset(self, length: int = 0) -> None:
         """Forget what donated states that grow hold beyond `length` (to start a new sequence, or go back in one)."""
-        for name, s in self._growing.items():
+        growing = self._growing
+        for name, s in growing.items():
             if not 0 <= length <= s.length:
                 raise ValueError(f"{name} has length {s.length}; it cannot be reset to {length}")
+        for s in growing.values():
             s.length = length
 
     def run(self, output_names: Sequence[str] | None = None, input_feed: Mapping[str, Any] | None = None) -> list[Any]:
@@ -95,21 +151,36 @@ class BoundSession:
 
         Raises InputError and DeviceError as `Session.run` does.
         """
-        session, program = self._session, self._session.program
+        session = self._session
         wanted = session._wanted(output_names)
         feed = {**self._fixed, **(input_feed or {})}
-        session._check_names(feed, list(self._states))
-        for name, s in self._states.items():
-            if name not in (input_feed or {}):
-                if s.begun:
-                    feed.pop(name, None)  # what `bind` gave was its beginning
-            elif s.length and program.states[s.number].grows:
+        session._check_names(feed, self._states)
+        given = [name for name in input_feed or () if name in self._states]
+        for name in given:
+            s = self._states[name]
+            if s.length and session.program.states[s.number].grows:
                 cure = "leave it out, or begin a new sequence by reset()"
                 raise InputError(f"this state is the session's, and holds {s.length} already", node=name, cure=cure)
-        arrays: list[Any] = []
-        for i, spec in enumerate(program.inputs):
-            convert = session._executable.as_input
-            arrays.append(convert(feed[spec.name], spec.name, session._types[i]) if spec.name in feed else None)
+        for name in self._beginnings:
+            if name not in given and self._states[name].begun:
+                feed.pop(name, None)  # what `bind` gave was its beginning
+        arrays: list[Any] = [None] * len(session._types)
+        for i in sorted([session._inputs[name] for name in feed]):
+            name = session._names[i]
+            arrays[i] = session._executable.as_input(feed[name], name, session._types[i])
+        results = self._run_settled(arrays) if not given else None
+        if results is None:
+            results = self._run_states(arrays)
+        for number in wanted:
+            if number in self._by_output:
+                s = self._by_output[number]
+                results[number] = self._view(s, s.length)
+        return [results[i] for i in wanted]
+
+    def _run_states(self, arrays: Sequence[Any]) -> list[Any]:
+        """A call before which states may get their buffers, larger ones, or what they begin with."""
+        session, program = self._session, self._session.program
+        self._settled = None
         shapes = self._shapes(arrays)
         lengths = session._binder.state_lengths(shapes) if self._states else ()
         before = {name: s.length for name, s in self._states.items()}
@@ -117,38 +188,58 @@ class BoundSession:
             for s in self._states.values():
                 number = program.states[s.number].input
                 self._make_room(s, shapes[number], lengths[s.number], arrays[number])
-            return self._run(wanted, arrays, shapes, lengths)
+            settled = _Settled(program, list(self._states.values()))
+            results = self._call(arrays, shapes, settled.resident)
+            for s in self._states.values():
+                s.length, s.begun = lengths[s.number], True
         except BaseException:
             for name, length in before.items():
                 self._states[name].length = length
             raise
+        self._settled = settled if self._states else None
+        return results
 
-    def _run(
-        self, wanted: Sequence[int], arrays: Sequence[Any], shapes: tuple[tuple[int, ...], ...], lengths: Sequence[int]
-    ) -> list[Any]:
-        session, program = self._session, self._session.program
-        inputs = [a if a is None else self._apart(session._stored(a, i)) for i, a in enumerate(arrays)]
-        capacities = {s.number: s.capacity for s in self._states.values()}
-        outputs = dict(self._outputs)
-        for s in self._states.values():
-            state = program.states[s.number]
-            inputs[state.input] = outputs[program.outputs[state.output].name] = s.buffer
-        results = session._call(inputs, shapes, outputs, capacities=capacities, stream=session._stream)
-        for s in self._states.values():
-            s.length, s.begun = lengths[s.number], True
-            output = program.states[s.number].output
-            if output in wanted:
-                results[output] = self._view(s, s.length)
-        return [results[i] for i in wanted]
+    def _run_settled(self, arrays: Sequence[Any]) -> list[Any] | None:
+        """A call that finds all states in buffers with room for them; None where this is not known."""
+        settled = self._settled
+        if settled is None:
+            return None
+        shapes = settled.shapes(arrays)
+        if shapes is None:
+            return None
+        session = self._session
+        inputs = [a if a is None else self._stored(a, i) for i, a in enumerate(arrays)]
+        sizes = session._stages[0].sizes(inputs, shapes, settled.resident.capacities)
+        if not settled.has_room(sizes.lengths):
+            return None
+        before = [s.length for s in self._states.values()]
+        try:
+            results = self._call(inputs, shapes, settled.resident, sizes)
+            for s in self._states.values():
+                s.length = sizes.lengths[s.number]
+        except BaseException:
+            for s, length in zip(self._states.values(), before, strict=True):
+                s.length = length
+            raise
+        return results
 
-    def _apart(self, array: Any) -> Any:
-        """An input, copied where a bound output would be written over it while it is read."""
+    def _call(self, arrays: Sequence[Any], shapes: Shapes, resident: Resident, sizes: Sizes | None = None) -> list[Any]:
+        """The outputs; `arrays` are stored as kernels read them where `sizes` are known."""
+        inputs = list(arrays) if sizes else [a if a is None else self._stored(a, i) for i, a in enumerate(arrays)]
+        for number, buffer in resident.inputs.items():
+            inputs[number] = buffer
+        session = self._session
+        return session._call(inputs, shapes, self._outputs, resident=resident, sizes=sizes, stream=session._stream)
+
+    def _stored(self, array: Any, index: int) -> Any:
+        """An input as kernels read it, copied where a bound output would be written over it while it is read."""
+        array = self._session._stored(array, index)
         if isinstance(array, np.ndarray) and any(np.may_share_memory(array, o) for o in self._outputs.values()):
             self._session.counters.copied_inputs += 1
             return aligned_copy(array)
         return array
 
-    def _shapes(self, arrays: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
+    def _shapes(self, arrays: Sequence[Any]) -> Shapes:
         """The inputs' shapes; those of donated states follow from their lengths and the other inputs."""
         program = self._session.program
         env: dict[str, int] = {}

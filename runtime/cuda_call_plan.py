@@ -88,6 +88,7 @@ class CallPlan:
         self.cuda, self.program, self._functions, self._live = cuda, program, functions, live
         self._planned = {name: bucket(v) if name in live else v for name, v in env.items()}
         self.arena_bytes = dims.evaluate(program.arena_bytes, self._planned)
+        self.names = frozenset(env)
         self._nodes = segments(program, env, live, skipped)
         self._plans: dict[tuple, Plan] = {}
         self._runs: Counter[tuple] = Counter()  # of each plan, in the call before
@@ -100,7 +101,26 @@ class CallPlan:
             checked: wait after each kernel, so that a fault names its kernel and ONNX node.
         """
         self._runs.clear()
+        if len(self._nodes) == 1 and isinstance(self._nodes[0], Segment):  # the host has nothing to find out on its way
+            self.launch(self._nodes[0], memory, env, stream, checked)
+            return 0
         return _Walk(self, memory, dict(env), stream, reader, checked).block(self._nodes)
+
+    def launch(self, segment: Segment, memory: Memory, env: Mapping[str, int], stream: int, checked: bool) -> None:
+        """Run a segment: kernel by kernel the first time, as a graph from the second on."""
+        plan = self.plan(segment, env)
+        changed = plan.bind(memory.addresses, memory.arena, env, stream)
+        if checked:
+            plan.run_checked(stream)
+        elif plan.captured:
+            plan.replay(changed, stream)
+        elif plan.calls:
+            plan.capture()
+            self.graphs += 1
+            plan.replay((), stream)
+        else:
+            plan.run(stream)
+        plan.calls += 1
 
     def plan(self, segment: Segment, env: Mapping[str, int]) -> Plan:
         """The plan of a segment, to run once."""
@@ -142,9 +162,6 @@ class _Walk:
     reader: HostReader
     checked: bool
 
-    def __post_init__(self) -> None:
-        self._entry = frozenset(self.env)
-
     def block(self, nodes: Sequence[Node]) -> int:
         """Run nodes in order; the status of the guard that ended the call, or 0."""
         for node in nodes:
@@ -175,20 +192,8 @@ class _Walk:
         return 0
 
     def _segment(self, segment: Segment) -> None:
-        env = {name: v for name, v in self.env.items() if name in self._entry or name in segment.symbols}
-        plan = self.plans.plan(segment, env)
-        changed = plan.bind(self.memory.addresses, self.memory.arena, env, self.stream)
-        if self.checked:
-            plan.run_checked(self.stream)
-        elif plan.captured:
-            plan.replay(changed, self.stream)
-        elif plan.calls:
-            plan.capture()
-            self.plans.graphs += 1
-            plan.replay((), self.stream)
-        else:
-            plan.run(self.stream)
-        plan.calls += 1
+        env = {name: v for name, v in self.env.items() if name in self.plans.names or name in segment.symbols}
+        self.plans.launch(segment, self.memory, env, self.stream, self.checked)
 
     def _scalar(self, source: BufferRef, dtype: np.dtype) -> int:
         offset = dims.evaluate(source.offset, self.env)

@@ -11,30 +11,35 @@ behind it by an event, and what the host frees waits for it.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ingot import dims
 from ingot.cuda_targets import target_for, with_sms
 from ingot.dtypes import ONNX_TYPE_BY_NAME, OnnxType, onnx_numpy
 from ingot.engine import Weight
 from ingot.errors import DeviceError
 from ingot.launch_program import dim_names
 from ingot.runtime.arrays import CALLER_ALIGNMENT, as_array, from_storage, storage_shape, to_storage
-from ingot.runtime.cuda_array import CudaArray, DeviceMemory, as_cuda_array, copy_strided, is_device_array
+from ingot.runtime.cuda_array import CudaArray, as_cuda_array, copy_strided, is_device_array
 from ingot.runtime.cuda_call_plan import CallPlan, HostReader, Memory
 from ingot.runtime.cuda_driver import Cuda
+from ingot.runtime.cuda_output_memory import OutputPool
 from ingot.runtime.cuda_plan import bucket
-from ingot.runtime.cuda_segments import entry_guards, holds, positions
+from ingot.runtime.cuda_segments import entry_guards, positions, read_by_host
+from ingot.runtime.cuda_staging import SMALL, Landing, SmallInputs, Staging
 from ingot.runtime.cuda_weights import CudaWeights
-from ingot.runtime.device import Call
+from ingot.runtime.device import Call, Resident, Sizes
 from ingot.runtime.program_loader import LoadedProgram
+from ingot.runtime.shape_binding import compile_sizes, values_of
 from ingot.runtime.specialization import Specializer
 
 _KEPT_PLANS = 32  # of a context; the one used longest ago is closed first
@@ -121,6 +126,7 @@ class CudaExecutable:
         graphs: CUDA graphs made so far, by all contexts.
         weights: of the engine.
         addresses: base address of every buffer of the program that is a weight, 0 for others.
+        outputs: memory of outputs that stay on the GPU.
     """
 
     def __init__(
@@ -134,6 +140,7 @@ class CudaExecutable:
     ) -> None:
         self.cuda, self.program, self._priority = cuda, kernels.program, priority
         self.graphs = 0
+        self.outputs = OutputPool(cuda)
         self.kernels, self.weights, self.addresses = kernels, weights, addresses
         self._specializer = specializer
         self._lock = threading.Lock()
@@ -215,30 +222,32 @@ class CudaExecutable:
             self._specializer.close()
         self.weights.close()
         if self.cuda.activate_quietly():
+            self.outputs.close()
             for kernels in (self.kernels, *self._variants.values()):
                 kernels.close()
         self._variants.clear()
 
 
-class _Staging:
-    """Device memory that a context keeps for one input or output of callers whose arrays are numpy's."""
+@dataclass(frozen=True)
+class _Placement:
+    """Where what calls share lies.
 
-    def __init__(self, cuda: Cuda) -> None:
-        self._cuda = cuda
-        self._memory: DeviceMemory | None = None
+    Attributes:
+        resident: what that is; dropped with its session.
+        stream: handle of the stream of the calls; None for the context's own.
+        addresses: of every buffer, 0 for those that calls bring.
+        inputs, outputs: numbers of those that calls bring.
+    """
 
-    def address(self, nbytes: int, settle: Callable[[], None]) -> int:
-        """Memory of at least `nbytes`; its contents do not survive growing, before which `settle` waits for the call that is
-        under way. Raises DeviceError where there is too little; a later call may ask for less."""
-        if self._memory is None or self._memory.nbytes < nbytes:
-            settle()
-            self._memory = None  # the old one first goes
-            self._memory = DeviceMemory(self._cuda, nbytes)
-        return self._memory.address
+    resident: Callable[[], Resident | None]
+    stream: int | None
+    addresses: list[int]
+    inputs: list[int]
+    outputs: list[int]
 
-    def free(self) -> None:
-        """Give the memory back; no call is under way."""
-        self._memory = None
+    def is_for(self, call: Call) -> bool:
+        """Whether a call shares it."""
+        return self.resident() is call.resident and self.stream == (None if call.stream is None else call.stream.handle)
 
 
 class CudaContext:
@@ -250,21 +259,32 @@ class CudaContext:
         self._pending = 0  # the user's stream with a call that may be under way
         self._held: Any = None  # what that call reads
         self._uploaded: list[int] = []  # addresses of the last call's inputs that were numpy's
-        self._arena = _Staging(self._cuda)
-        self._staged_inputs = [_Staging(self._cuda) for _ in self._program.inputs]
-        self._staged_outputs = [_Staging(self._cuda) for _ in self._program.outputs]
+        self._arena = Staging(self._cuda)
+        self._small_inputs, self._landing = SmallInputs(self._cuda), Landing(self._cuda)
+        self._staged_inputs = [Staging(self._cuda) for _ in self._program.inputs]
+        self._staged_outputs = [Staging(self._cuda) for _ in self._program.outputs]
         self._input_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.inputs]
         self._output_types = [ONNX_TYPE_BY_NAME[t.onnx_type] for t in self._program.outputs]
-        self._guards = entry_guards(self._program, dim_names(self._program))
+        names = dim_names(self._program)
+        self._guards = entry_guards(self._program, names)
+        self._guard_sizes = compile_sizes(names, [d for c in self._guards for d in (c.guard.left, c.guard.right)])
         self._callers = [(i, b.kind, b.index) for i, b in enumerate(self._program.buffers) if b.kind in ("input", "output")]
-        self._donated = [f"donated_{n}" for n in range(len(self._program.states))]
+        self._read_by_host = [(i, index) for i, kind, index in self._callers if i in read_by_host(self._program)]
+        self._placement: _Placement | None = None  # of the call before
+        self._input_buffers, self._output_buffers = (
+            [[i for i, kind, index in self._callers if (kind, index) == (wanted, n)] for n in range(len(specs))]
+            for wanted, specs in (("input", self._program.inputs), ("output", self._program.outputs))
+        )
+        self._states = values_of([f"donated_{n}" for n in range(len(self._program.states))])
         self._reader = HostReader(self._cuda)
         self._plans: OrderedDict[tuple, CallPlan] = OrderedDict()
         self._calls: dict[Hashable, int] = {}
         self._grown: frozenset[str] = frozenset()
         self._positions = positions(self._program)
         self._live_sets: list[_LiveSet] = []
-        self._last_env: Mapping[str, int] = {}
+        self._last: Sizes | None = None  # of the last call with donated states
+        self._donated: dict[tuple[int, ...], tuple[int, ...]] = {}  # numbers of donated states, by their flags
+        self._growing: dict[tuple[int, ...], tuple[Callable[..., tuple[int, ...]], list[str]]] = {}  # by these numbers
         self._checked = os.environ.get("INGOT_SYNC", "") not in ("", "0")
         self._ended = self._cuda.event()
         self.stream = self._cuda.stream(priority)
@@ -300,7 +320,11 @@ class CudaContext:
         """Put what comes on `stream` behind this context's call before, and behind the streams that make the inputs."""
         if self._pending and self._pending != stream:
             self._cuda.wait(stream, self._ended)
-        arrays = [*call.inputs, *call.outputs]
+        placement = self._placement
+        if placement is not None and placement.is_for(call):  # what is resident was waited for
+            arrays = [*(call.inputs[i] for i in placement.inputs), *(call.outputs[i] for i in placement.outputs)]
+        else:
+            arrays = [*call.inputs, *call.outputs]
         for other in {a.ready for a in arrays if isinstance(a, CudaArray)}:
             if other is not None and other != stream:
                 self._cuda.order(other, stream)
@@ -310,9 +334,9 @@ class CudaContext:
         cuda = self._cuda
         cuda.activate()
         stream = self.stream if call.stream is None else call.stream.handle
-        env = call.sizes.env
-        for check in self._guards:
-            if not holds(check.guard, env):
+        sides = iter(self._guard_sizes(*call.sizes.dims))
+        for check, left, right in zip(self._guards, sides, sides, strict=True):
+            if left > right or (left != right and check.guard.relation == "eq"):
                 return self._refused(check.status)
         try:
             return self._run(call, stream)
@@ -321,6 +345,8 @@ class CudaContext:
                 self._settle()
                 cuda.synchronize(stream)  # what was enqueued must not run into the next call
             self._drop_plans()  # their parameters may be half written; and the memory may be wanted
+            if cuda.activate_quietly():
+                self._executable.outputs.release()
             raise
 
     def _refused(self, status: int) -> tuple[list[Any], int]:
@@ -330,7 +356,7 @@ class CudaContext:
         cuda, env = self._cuda, call.sizes.env
         self._follow(stream, call)
         addresses, results, downloads = self._place(call, stream)
-        plan = self._plan(env)
+        plan = self._plan(call.sizes)
         memory = Memory(addresses, self._arena.address(plan.arena_bytes, self._settle), self._in_host_memory(call))
         self._executable.weights.before(stream)
         before = plan.graphs
@@ -340,23 +366,23 @@ class CudaContext:
             cuda.synchronize(stream)
             self._pending, self._held = 0, None
             return self._refused(status)
-        for host, address in downloads:
-            cuda.download(host.ctypes.data, address, host.nbytes, stream)
+        landed = self._landing.download(downloads, stream) if downloads else []
         if call.stream is None or downloads:
             cuda.synchronize(stream)
             self._pending, self._held = 0, None
+            for host, address in landed:
+                ctypes.memmove(host.ctypes.data, address, host.nbytes)
         else:
             cuda.record(self._ended, stream)
             self._pending, self._held = stream, call.inputs
-        shapes = call.sizes.output_shapes
-        return [
-            from_storage(r, t, shape) if isinstance(r, np.ndarray) and given is None else r
-            for r, given, t, shape in zip(results, call.outputs, self._output_types, shapes, strict=True)
-        ], 0
+        for i in self._placed_for(call).outputs:
+            if isinstance(results[i], np.ndarray) and call.outputs[i] is None:
+                results[i] = from_storage(results[i], self._output_types[i], call.sizes.output_shapes[i])
+        return results, 0
 
     def _in_host_memory(self, call: Call) -> dict[int, np.ndarray]:
-        """The inputs that are numpy's, by number of the buffer."""
-        inputs = ((number, call.inputs[index]) for number, kind, index in self._callers if kind == "input")
+        """The inputs that the host reads on its way, of those that are numpy's, by number of the buffer."""
+        inputs = ((number, call.inputs[index]) for number, index in self._read_by_host)
         return {number: array for number, array in inputs if isinstance(array, np.ndarray)}
 
     def profile(self, call: Call, repeats: int = 10) -> list[dict[str, Any]]:
@@ -374,6 +400,8 @@ class CudaContext:
         with contextlib.suppress(DeviceError):
             self._settle()
         self._drop_plans()
+        self._small_inputs.free()
+        self._landing.free()
         for staging in (self._arena, *self._staged_inputs, *self._staged_outputs):
             staging.free()
         self._reader.close()
@@ -390,52 +418,107 @@ class CudaContext:
     def _place(self, call: Call, stream: int) -> tuple[list[int], list[Any], list[tuple[np.ndarray, int]]]:
         """Base addresses of all buffers, results, and (host array, device address) pairs to download after the run."""
         cuda = self._cuda
-        addresses = list(self._executable.addresses)
-        inputs = []
+        placement = self._placed_for(call)
+        addresses = placement.addresses.copy()
         self._uploaded = [0] * len(call.inputs)
-        staged = zip(self._staged_inputs, call.inputs, self._input_types, self._program.inputs, strict=True)
-        for i, (staging, array, t, spec) in enumerate(staged):
-            if i in call.placed:
-                address = call.placed[i]
+        placed = self._upload_small(call, placement, stream) or call.placed
+        for i in placement.inputs:
+            array = call.inputs[i]
+            if i in placed:
+                address = placed[i]
             elif isinstance(array, CudaArray):  # checked when it came, or our own
                 address = array.address
             elif isinstance(array, np.ndarray):
-                address = self._uploaded[i] = staging.address(array.nbytes, self._settle)
+                address = self._uploaded[i] = self._staged_inputs[i].address(array.nbytes, self._settle)
                 cuda.upload(address, array.ctypes.data, array.nbytes, stream)
             else:
-                address = as_cuda_array(array, spec.name, cuda, onnx_numpy(t)).address
-            inputs.append(address)
-        outputs: list[int] = []
-        results: list[Any] = []
+                address = self._device_array(array, self._program.inputs[i].name, self._input_types[i]).address
+            for number in self._input_buffers[i]:
+                addresses[number] = address
+        results = list(call.outputs)
         downloads = []
-        wanted = zip(self._staged_outputs, call.outputs, self._output_types, call.sizes.output_shapes, strict=True)
-        for i, (staging, given, t, shape) in enumerate(wanted):
+        for i in placement.outputs:
+            given, t, shape = call.outputs[i], self._output_types[i], call.sizes.output_shapes[i]
             result: Any = given
             if given is None and i in call.kept:
                 dtype = onnx_numpy(t)
-                place = staging.address(math.prod(shape) * dtype.itemsize, self._settle)
-                result = CudaArray(cuda, staging, place, shape, dtype)
+                place = self._staged_outputs[i].address(math.prod(shape) * dtype.itemsize, self._settle)
+                result = CudaArray(cuda, self._staged_outputs[i], place, shape, dtype)
             elif given is None:
                 stored, dtype = storage_shape(t.storage, shape)
-                result = CudaArray.empty(cuda, stored, dtype, call.stream) if call.on_device else np.empty(stored, dtype)
+                result = self._new_output(stored, dtype, call) if call.on_device else np.empty(stored, dtype)
             if isinstance(result, np.ndarray):
-                address = staging.address(result.nbytes, self._settle)
+                address = self._staged_outputs[i].address(result.nbytes, self._settle)
                 downloads.append((result, address))
             else:
-                array = as_cuda_array(result, "output", cuda, onnx_numpy(t))
-                array.ready = None if call.stream is None else stream
-                address = array.address
-            outputs.append(address)
-            results.append(result)
-        for number, kind, index in self._callers:
-            addresses[number] = (inputs if kind == "input" else outputs)[index]
+                address = self._written(result, t, call)
+            for number in self._output_buffers[i]:
+                addresses[number] = address
+            results[i] = result
         return addresses, results, downloads
 
-    def _plan(self, env: Mapping[str, int]) -> CallPlan:
+    def _upload_small(self, call: Call, placement: _Placement, stream: int) -> dict[int, int]:
+        """Bring small inputs of numpy's, where there are several, to the GPU at once; where these, and those that lie there
+        already, lie."""
+        small: dict[int, np.ndarray] = {}
+        for i in placement.inputs:
+            array = call.inputs[i]
+            if isinstance(array, np.ndarray) and array.nbytes <= SMALL and i not in call.placed:
+                small[i] = array
+        if len(small) < 2:
+            return {}
+        found = self._small_inputs.upload(small, stream, self._settle)
+        for i, address in found.items():
+            self._uploaded[i] = address
+        return {**call.placed, **found}
+
+    def _new_output(self, shape: tuple[int, ...], dtype: np.dtype, call: Call) -> CudaArray:
+        if call.stream is not None:
+            return CudaArray.empty(self._cuda, shape, dtype, call.stream)
+        memory = self._executable.outputs.take(math.prod(shape) * dtype.itemsize)
+        return CudaArray(self._cuda, memory, memory.address, shape, dtype)
+
+    def _written(self, result: Any, t: OnnxType, call: Call) -> int:
+        """The address of an output on the device, whose contents are there in the order of the call's stream."""
+        array = self._device_array(result, "output", t)
+        array.ready = None if call.stream is None else call.stream.handle
+        return array.address
+
+    def _device_array(self, array: Any, name: str, t: OnnxType) -> CudaArray:
+        return array if isinstance(array, CudaArray) else as_cuda_array(array, name, self._cuda, onnx_numpy(t))
+
+    def _placed_for(self, call: Call) -> _Placement:
+        """Where the weights and what is resident lie, found once for calls that share it."""
+        found = self._placement
+        if found is not None and found.is_for(call):
+            return found
+        resident = call.resident
+        addresses = list(self._executable.addresses)
+        for number, kind, index in self._callers:
+            array = (resident.inputs if kind == "input" else resident.outputs).get(index)
+            if array is None:
+                continue
+            if kind == "input":
+                name, t = self._program.inputs[index].name, self._input_types[index]
+                addresses[number] = self._device_array(array, name, t).address
+            else:
+                addresses[number] = self._written(array, self._output_types[index], call)
+        inputs, outputs = (
+            [i for i in range(len(specs)) if i not in there]
+            for specs, there in ((self._program.inputs, resident.inputs), (self._program.outputs, resident.outputs))
+        )
+        handle = None if call.stream is None else call.stream.handle
+        self._placement = _Placement(weakref.ref(resident), handle, addresses, inputs, outputs)
+        return self._placement
+
+    def _plan(self, sizes: Sizes) -> CallPlan:
         """The plan for these sizes."""
-        donated = [n for n, name in enumerate(self._donated) if env[name]]
-        live = self._live_set(env, donated)
-        shape = live.shape(env)
+        env = sizes.env
+        flags = self._states(env)
+        donated = self._donated.get(flags)
+        if donated is None:
+            donated = self._donated[flags] = tuple(n for n, flag in enumerate(flags) if flag)
+        live, shape = self._live_set(sizes, donated)
         self._calls[shape] = calls = self._calls.pop(shape, -1) + 1
         if len(self._calls) > _KEPT_COUNTS:
             del self._calls[next(iter(self._calls))]
@@ -459,34 +542,45 @@ class CudaContext:
             self._plans.move_to_end(key)
         return plan
 
-    def _live_set(self, env: Mapping[str, int], donated: Sequence[int]) -> _LiveSet:
-        """What stays in the size table: positions, and with donated states their lengths and what grows with them.
+    def _live_set(self, sizes: Sizes, donated: tuple[int, ...]) -> tuple[_LiveSet, Hashable]:
+        """What stays in the size table: positions, and with donated states their lengths and what grows with them; and what is
+        one shape to kernels then.
 
         A program specialized when less was known to grow serves its sizes still.
         """
-        names = self._positions
+        env, names = sizes.env, self._positions
         if donated:
-            self._learn(env, donated)
+            self._learn(sizes, donated)
             names = names.union(self._grown, self._program.live)
         live = next((s for s in self._live_sets if s.names == names), None)
         if live is None:
             live = _LiveSet(names, env, self._positions)
             self._live_sets.append(live)
-        if donated and not self._executable.has_variant(live.shape(env)):
+        shape = live.shape(env)
+        if donated and not self._executable.has_variant(shape):
             for earlier in self._live_sets:
-                if earlier.names > self._positions and self._executable.has_variant(earlier.shape(env)):
-                    return earlier
-        return live
+                if earlier.names > self._positions and self._executable.has_variant(other := earlier.shape(env)):
+                    return earlier, other
+        return live, shape
 
-    def _learn(self, env: Mapping[str, int], donated: Sequence[int]) -> None:
+    def _learn(self, sizes: Sizes, donated: tuple[int, ...]) -> None:
         """Sizes that changed since the call before, and were a state's length in both calls, grow with it (a mask's length)."""
-        if self._last_env:
-            states = self._program.states
-            for length in dict.fromkeys(states[n].length for n in donated):
-                now, before = dims.evaluate(length, env), dims.evaluate(length, self._last_env)
-                if now != before:
-                    self._grown |= {name for name, v in env.items() if v == now and self._last_env.get(name) == before}
-        self._last_env = env
+        lengths, names = self._growing.get(donated) or self._may_grow(donated)
+        if self._last is not None:
+            env, before = sizes.env, self._last.env
+            for now, then in zip(lengths(*sizes.dims), lengths(*self._last.dims), strict=True):
+                if now != then:
+                    self._grown |= {name for name in names if env[name] == now and before[name] == then}
+        self._last = sizes
+
+    def _may_grow(self, donated: tuple[int, ...]) -> tuple[Callable[..., tuple[int, ...]], list[str]]:
+        """New lengths of donated states, each once, and the sizes that are no capacity of theirs."""
+        states = self._program.states
+        own = {name for n in donated for name in (states[n].kept_capacity, states[n].capacity, f"donated_{n}")}
+        names = dim_names(self._program)
+        lengths = compile_sizes(names, list(dict.fromkeys(states[n].length for n in donated)))
+        self._growing[donated] = found = lengths, [name for name in names if name not in own]
+        return found
 
 
 class _LiveSet:
@@ -495,13 +589,13 @@ class _LiveSet:
 
     def __init__(self, names: frozenset[str], known: Iterable[str], positions: frozenset[str]) -> None:
         self.names = names
-        self._fixed = sorted(set(known) - names)
-        self._growing = sorted(names - positions)
+        self._fixed = values_of(sorted(set(known) - names))
+        self._growing = values_of(sorted(names - positions))
 
     def shape(self, env: Mapping[str, int]) -> Hashable:
         """What is one shape to kernels: the sizes that are not live, and which are."""
-        return self.names, *map(env.__getitem__, self._fixed)
+        return self.names, self._fixed(env)
 
     def buckets(self, env: Mapping[str, int]) -> tuple[int, ...]:
         """What live sizes are planned for."""
-        return tuple(bucket(env[name]) for name in self._growing)
+        return tuple(map(bucket, self._growing(env)))

@@ -43,6 +43,7 @@ STICKY = (
     "CUDA_ERROR_EXTERNAL_DEVICE",
     "CUDA_ERROR_MPS_CLIENT_TERMINATED",
 )
+_PORTABLE_CLUSTER = 8  # blocks that every GPU with clusters takes (CUDA programming guide, "Thread Block Clusters")
 _OVERLAP_DRIVER = 12030  # the first driver with programmatic edges in graphs (CUDA 12.3)
 _STICKY_CURE = "the GPU's context is lost: start a new process; run once with INGOT_SYNC=1 to name the kernel at fault"
 
@@ -233,6 +234,10 @@ class Cuda:
         """Wait for a stream; a fault of an earlier kernel is raised here."""
         check(driver().cuStreamSynchronize(stream), "running kernels")
 
+    def synchronize_all(self) -> None:
+        """Wait for all work on the GPU, other libraries' too."""
+        check(driver().cuCtxSynchronize(), "running kernels")
+
     def event(self, *, timing: bool = False) -> int:
         d = driver()
         flags = 0 if timing else int(d.CUevent_flags.CU_EVENT_DISABLE_TIMING)
@@ -287,6 +292,10 @@ class Cuda:
             attribute = d.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             doing = f"giving {symbol} {shared_bytes} bytes of shared memory"
             check(d.cuFuncSetAttribute(function, attribute, shared_bytes), doing)
+        width = d.CUfunction_attribute.CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH
+        if check(d.cuFuncGetAttribute(width, function), f"reading {symbol}'s cluster") > _PORTABLE_CLUSTER:
+            attribute = d.CUfunction_attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+            check(d.cuFuncSetAttribute(function, attribute, 1), f"allowing {symbol} its cluster")
         return function
 
     def unload_module(self, module: Any) -> None:

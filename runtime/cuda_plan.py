@@ -24,7 +24,7 @@ from ingot.errors import DeviceError
 from ingot.kernel_plan import BufferArg, KernelLaunch, TensorMapArg
 from ingot.launch_program import BufferRef, DispatchStep, LaunchProgram
 from ingot.runtime.cuda_driver import Cuda, check, driver, tensor_map
-from ingot.runtime.shape_binding import compile_sizes
+from ingot.runtime.shape_binding import compile_sizes, values_of
 
 MIN_BUCKET = 64  # the smallest bucket of a live dimension
 
@@ -47,6 +47,8 @@ class _Launch:
     params: Any = None
     volatile: bool = False  # its parameters change with the caller's memory
     live: bool = False  # and with live sizes
+    tensor_maps: bool = False  # some of them are tensor maps
+    pointers: list[tuple[Any, int, int]] | None = None  # storage, buffer, offset, where nothing of these is live
     early: bool = False
     node: Any = None
     node_params: Any = None
@@ -86,13 +88,17 @@ class Plan:
         self.cuda, self.program, self.live = cuda, program, live
         self.planned = {name: bucket(v) if name in live else v for name, v in env.items()}
         self.arena_bytes = dims.evaluate(program.arena_bytes, self.planned)
-        self._offsets = [dims.evaluate(b.offset, self.planned) if b.kind == "arena" else 0 for b in program.buffers]
-        self._given: tuple[list[int], int] = [], 0  # addresses and arena of the call before
+        kinds = [(number, b.kind) for number, b in enumerate(program.buffers)]
+        self._offsets = [(n, dims.evaluate(program.buffers[n].offset, self.planned)) for n, kind in kinds if kind == "arena"]
+        self._callers = [n for n, kind in kinds if kind in ("input", "output")]
+        self._fixed_addresses = values_of([n for n, kind in kinds if kind in ("weight", "packed")])
+        self._live_names = sorted(live & self.planned.keys())
+        self._live_values = values_of(self._live_names)
+        self._values: tuple[int, ...] | None = None  # of live symbols, at the call before
+        self._given: tuple[list[int], int] = [], 0  # addresses and the arena's, likewise
         self.sizes: list[Dim] = []
         self._size_table = 0
-        self._uploaded: list[int] | None = None
         self._addresses: list[int] = []
-        self._env: dict[str, int] = {}
         self._graph: Any = None
         self._executable: Any = None
         self.launches: list[_Launch] = []
@@ -108,11 +114,14 @@ class Plan:
                 record = _Launch(functions(step.kernel, launch.symbol, launch.shared_bytes), launch, step,
                                  dispatch_symbols(entry.dispatch), grid, name=f"{launch.symbol} {step.node}")  # fmt: skip
                 record.volatile, record.live = self._is_volatile(record), self._is_live(record)
+                record.tensor_maps = any(isinstance(arg, TensorMapArg) for arg in launch.buffers)
                 # The first waits for what is not a kernel: copies, and the plan's last call.
                 record.early = launch.overlaps and cuda.overlaps and bool(self.launches)
                 self.launches.append(record)
                 table.append((record, first))
+        self._changing = [record for record in self.launches if record.volatile or record.live]
         self._growth: _Growth | None = None
+        self._table = (ctypes.c_int64 * len(self.sizes))()
         if self.sizes:
             self._size_table = cuda.allocate(8 * len(self.sizes))
         for record, first in table:
@@ -188,47 +197,83 @@ class Plan:
     def bind(self, addresses: list[int], arena: int, env: Mapping[str, int], stream: int) -> list[_Launch]:
         """Write parameters for this call; the launches whose parameters changed.
 
-        `addresses` holds the base address of every buffer that is not the arena's, by number.
+        Args:
+            addresses: base address of every buffer that is not the arena's, by number.
+            env: values of the live symbols, at least; all others have those that were planned for.
         """
-        live_env = {**self.planned, **env}
-        first, grown = not self._addresses, live_env != self._env
-        stays = not first and arena == self._given[1] and (addresses is self._given[0] or addresses == self._given[0])
-        if stays and not grown:
+        values = self._live_values(env)
+        first, grown = self._values is None, values != self._values
+        same = not first and arena == self._given[1] and (addresses is self._given[0] or addresses == self._given[0])
+        if same and not grown:
             return []
-        if stays:  # an iteration of a loop, or a state that grew
-            resolved, moved = self._addresses, False
-        else:
-            resolved = [arena + offset for offset in self._offsets]
-            for number, buffer in enumerate(self.program.buffers):
-                if buffer.kind != "arena":
-                    resolved[number] = addresses[number]
-            moved = first or arena_moved(self.program, self._addresses, resolved)
         changed: list[_Launch] = []
-        if stays:
-            changed = self._grows(live_env).write(resolved, live_env)
+        if same:  # an iteration of a loop, or a state that grew
+            changed = self._grows().write(self._addresses, values)
         else:
-            for record in self.launches:
-                if moved or (record.live and grown) or record.volatile:
+            fixed = self._fixed_addresses(addresses)
+            moved = first or arena != self._given[1] or fixed != self._fixed_addresses(self._given[0])
+            if moved:
+                # A specialized program has other workspaces, behind the buffers that its calls place.
+                resolved = addresses + [0] * (len(self.program.buffers) - len(addresses))
+                for number, offset in self._offsets:
+                    resolved[number] = arena + offset
+            else:
+                resolved = self._addresses.copy()
+                for number in self._callers:
+                    resolved[number] = addresses[number]
+            self._addresses = resolved
+            live_env: Mapping[str, int] | None = None
+            for record in self.launches if moved else self._changing:
+                if not (moved or record.volatile or grown):
+                    continue
+                if record.live or record.tensor_maps:
+                    live_env = live_env or self._complete(values)
                     self.write(record, resolved, live_env)
                     changed.append(record)
-        sizes = self._size_values(live_env)
-        if sizes and sizes != self._uploaded:
-            values = (ctypes.c_int64 * len(sizes))(*sizes)
-            self.cuda.upload(self._size_table, ctypes.addressof(values), 8 * len(sizes), stream)
-            self._uploaded = sizes
-        self._addresses, self._env, self._given = resolved, live_env, (addresses, arena)
+                elif self._point(record, resolved):
+                    changed.append(record)
+        if self.sizes and (first or (grown and self.live)):
+            self._write_sizes(values, stream)
+        self._values, self._given = values, (addresses, arena)
         return changed
 
-    def _size_values(self, env: Mapping[str, int]) -> list[int]:
-        """The size table: only what depends on live sizes can have changed since it was uploaded."""
-        if self._uploaded is None:
-            return [dims.evaluate(d, env) for d in self.sizes]
-        return self._grows(env).sizes(self._uploaded, env) if self.live else self._uploaded
+    def _complete(self, values: tuple[int, ...]) -> dict[str, int]:
+        """The values of all symbols, from those of the live ones."""
+        return {**self.planned, **dict(zip(self._live_names, values, strict=True))}
 
-    def _grows(self, env: Mapping[str, int]) -> _Growth:
+    def _write_sizes(self, values: tuple[int, ...], stream: int) -> None:
+        """Bring the size table to the GPU, or the part of it that live sizes change."""
+        table, begin, end = self._table, 0, len(self._table)
+        if self._values is None:
+            env = self._complete(values)
+            for number, d in enumerate(self.sizes):
+                table[number] = dims.evaluate(d, env)
+        else:
+            begin, end = self._grows().write_sizes(table, values)
+        if begin < end:
+            address = ctypes.addressof(table) + 8 * begin
+            self.cuda.upload(self._size_table + 8 * begin, address, 8 * (end - begin), stream)
+
+    def _grows(self) -> _Growth:
         if self._growth is None:  # not before it is needed: compiling takes as long as many calls
-            self._growth = _Growth(self, sorted(env))
+            self._growth = _Growth(self, self._live_names)
         return self._growth
+
+    def _point(self, record: _Launch, addresses: Sequence[int]) -> bool:
+        """Write the parameters of a launch whose pointers lie at known distances from buffers; whether one of them changed."""
+        if record.pointers is None:
+            local = self.local(record.step, record.symbols, self.planned)
+            record.pointers = []
+            for arg, (storage, _) in zip(record.launch.buffers, record.storage, strict=False):
+                reference = self.reference(record, arg)
+                offset = dims.evaluate(reference.offset, self.planned) + dims.evaluate(arg.offset, local)
+                record.pointers.append((storage, reference.buffer, offset))
+        changed = False
+        for storage, number, offset in record.pointers:
+            address = addresses[number] + offset
+            if storage.value != address:
+                storage.value, changed = address, True
+        return changed
 
     def write(self, record: _Launch, addresses: Sequence[int], env: Mapping[str, int]) -> None:
         """Write a launch's parameters."""
@@ -330,7 +375,7 @@ class Plan:
             for samples, (start, end) in zip(times, events, strict=True):
                 samples.append(cuda.elapsed_ms(start, end))
         for record, samples, pair in zip(self.launches, times, events, strict=True):
-            local = self.local(record.step, record.symbols, {**self.planned, **self._env})
+            local = self.local(record.step, record.symbols, self._complete(self._values or self._live_values(self.planned)))
             rows.append({
                 "kernel": record.launch.symbol,
                 "node": record.step.node,
@@ -347,21 +392,23 @@ class Plan:
 
 class _Growth:
     """What a plan rewrites when nothing but live sizes has changed since the call before, which is what most calls find: the
-    addresses, the tensor maps and the entries of the size table that depend on them, by functions compiled once.
+    entries of the size table that depend on them, and of launches whose views begin where they say, and that do not find it out
+    by themselves (`ingot.dispatch.Dispatch.offsets`), addresses and tensor maps; by functions compiled once.
 
     Args:
         plan: whose launches are complete.
-        names: of the symbols that have values.
+        names: of the live symbols.
     """
 
     def __init__(self, plan: Plan, names: Sequence[str]) -> None:
-        self._plan, self._names = plan, names
+        self._plan = plan
         self._records = [record for record in plan.launches if record.live]
+        fixed = {name: value for name, value in plan.planned.items() if name not in plan.live}
         # Launches with tensor maps that depend on live sizes are written whole.
         self._mapped, offsets = list[_Launch](), list[Dim]()
         self._moving: list[tuple[Any, int, int]] = []
         for record in self._records:
-            if any(isinstance(arg, TensorMapArg) for arg in record.launch.buffers):
+            if record.tensor_maps:
                 self._mapped.append(record)
                 continue
             local = plan.local(record.step, record.symbols, plan.planned)
@@ -369,26 +416,26 @@ class _Growth:
                 reference = plan.reference(record, arg)
                 if dims.symbols(reference.offset) & plan.live:
                     self._moving.append((storage, reference.buffer, dims.evaluate(arg.offset, local)))
-                    offsets.append(reference.offset)
+                    offsets.append(dims.substitute(reference.offset, fixed))
         self._offsets = compile_sizes(names, offsets)
         self._numbers = [i for i, d in enumerate(plan.sizes) if dims.symbols(d) & plan.live]
-        self._values = compile_sizes(names, [plan.sizes[i] for i in self._numbers])
+        self._values = compile_sizes(names, [dims.substitute(plan.sizes[i], fixed) for i in self._numbers])
 
-    def write(self, addresses: Sequence[int], env: Mapping[str, int]) -> list[_Launch]:
-        """Write parameters; the launches whose parameters changed."""
-        found = self._offsets(*map(env.__getitem__, self._names))
-        for (storage, number, inside), offset in zip(self._moving, found, strict=True):
+    def write(self, addresses: Sequence[int], values: tuple[int, ...]) -> list[_Launch]:
+        """Write parameters for values of the live symbols; the launches whose parameters changed."""
+        if not self._records:
+            return []
+        for (storage, number, inside), offset in zip(self._moving, self._offsets(*values), strict=True):
             storage.value = addresses[number] + inside + offset
         for record in self._mapped:
-            self._plan.write(record, addresses, env)
+            self._plan.write(record, addresses, self._plan._complete(values))
         return self._records
 
-    def sizes(self, before: Sequence[int], env: Mapping[str, int]) -> list[int]:
-        """The size table, from what it was."""
-        values = list(before)
-        for number, value in zip(self._numbers, self._values(*map(env.__getitem__, self._names)), strict=True):
-            values[number] = value
-        return values
+    def write_sizes(self, table: Any, values: tuple[int, ...]) -> tuple[int, int]:
+        """Write the size table's entries; where those that may have changed begin and end."""
+        for number, value in zip(self._numbers, self._values(*values), strict=True):
+            table[number] = value
+        return (self._numbers[0], self._numbers[-1] + 1) if self._numbers else (0, 0)
 
 
 def _edge(early: bool) -> Any:
@@ -400,11 +447,6 @@ def _edge(early: bool) -> Any:
         edge.type = d.CUgraphDependencyType.CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC
         edge.from_port = d.CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC
     return edge
-
-
-def arena_moved(program: LaunchProgram, old: Sequence[int], new: Sequence[int]) -> bool:
-    """True where a buffer other than an input or output has another address than before."""
-    return any(a != b for buffer, a, b in zip(program.buffers, old, new, strict=True) if buffer.kind not in ("input", "output"))
 
 
 def _arithmetic(dispatch_text: str) -> str:

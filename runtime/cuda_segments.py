@@ -101,6 +101,20 @@ def positions(program: LaunchProgram) -> frozenset[str]:
     return frozenset(v.symbol for v in program.values) - dims.symbols_of(fixed)
 
 
+def read_by_host(program: LaunchProgram) -> frozenset[int]:
+    """The buffers in which the host looks on its way through a program."""
+    found: set[int] = set()
+    for step in all_steps(program.steps):
+        match step:
+            case HostReadStep():
+                found.add(step.source.buffer)
+            case IfStep():
+                found.add(step.condition.buffer)
+            case LoopStep() if step.condition is not None:
+                found.add(step.condition.buffer)
+    return frozenset(found)
+
+
 def holds(guard: GuardStep, env: Mapping[str, int]) -> bool:
     """Whether a guard holds for values of its symbols."""
     left, right = dims.evaluate(guard.left, env), dims.evaluate(guard.right, env)

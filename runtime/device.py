@@ -31,12 +31,32 @@ class Sizes:
         dims: the same, in the order of `dim_names`.
         arena_bytes: size of the arena.
         output_shapes: sizes of the outputs.
+        lengths: of the program's states after the call.
     """
 
     env: Mapping[str, int]
     dims: tuple[int, ...]
     arena_bytes: int
     output_shapes: tuple[tuple[int, ...], ...]
+    lengths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Resident:
+    """Memory that calls share: the buffers of a bound session's donated states. As long as calls have the same object, a
+    context need not look for these again.
+
+    Attributes:
+        inputs, outputs: arrays of the device's, by number.
+        capacities: of states, by number.
+    """
+
+    inputs: Mapping[int, Any] = field(default_factory=dict)
+    outputs: Mapping[int, Any] = field(default_factory=dict)
+    capacities: Mapping[int, int] = field(default_factory=dict)
+
+
+NOTHING_RESIDENT = Resident()
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ class Call:
         stream: CUDA: the user's stream to run on; where nothing has to reach numpy's arrays, the call does not wait for it.
         kept: numbers of outputs that may stay in the context's memory until its next call, on the device.
         placed: addresses at which inputs of numpy's, by number, lie on the device already.
+        resident: those of `inputs` and `outputs` that do not change from call to call.
     """
 
     sizes: Sizes
@@ -60,6 +81,7 @@ class Call:
     stream: CudaStream | None = None
     kept: frozenset[int] = frozenset()
     placed: Mapping[int, int] = field(default_factory=dict)
+    resident: Resident = NOTHING_RESIDENT
 
 
 class ExecutionContext(Protocol):

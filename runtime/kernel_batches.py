@@ -11,8 +11,10 @@ from ingot.dispatch import Dispatch, from_json
 SMALL_ROOTS = frozenset(("pointwise", "move", "normalize", "reduce", "pool", "scatter", "scan", "topk"))
 GEMV_ROWS = 8  # products of so few rows have small kernels, too
 BATCH = (3, 16)  # kernels of a batch, at least and at most
-_SECONDS = {"conv": 0.7, "attention": 0.7, "matmul": 0.5}  # that kernels take, roughly, to tell which jobs to begin with
-_SMALL_SECONDS = 0.15
+# Seconds that kernels take, roughly, to tell which jobs to begin with: of the root, and for each instruction of its regions,
+# which products have for each of a thread's accumulators.
+_SECONDS = {"conv": (0.4, 0.02), "attention": (0.5, 0.02), "matmul": (0.4, 0.02)}
+_SMALL_SECONDS = (0.1, 0.003)
 
 
 def is_small(dispatch: Dispatch) -> bool:
@@ -36,7 +38,8 @@ def batches(texts: Sequence[str], workers: int) -> list[list[int]]:
     groups = [small[i : i + count] for i in range(0, len(small), count)]
     groups += [[i] for i in range(len(texts)) if i not in chosen]
 
-    def seconds(group: list[int]) -> float:
-        return sum(_SMALL_SECONDS if i in chosen else _SECONDS.get(dispatches[i].root, _SMALL_SECONDS) for i in group)
+    def seconds(i: int) -> float:
+        root, each = _SMALL_SECONDS if i in chosen else _SECONDS.get(dispatches[i].root, _SMALL_SECONDS)
+        return root + each * sum(len(region.insts) for region in dispatches[i].regions)
 
-    return sorted(groups, key=seconds, reverse=True)
+    return sorted(groups, key=lambda group: sum(map(seconds, group)), reverse=True)

@@ -21,7 +21,7 @@ class LoadReport:
             (looking into the cache), `draft` (the compile server's start and the launch program), `kernels`, `link`, `native`
             (CPU: the program as machine code), `prepare` (memory and weights).
         stages: seconds that the workers spent on each stage (see `ingot.compiler.toolchain.stages`), summed over all of them:
-            `draft`, and for kernels `kernel-ir` (emitting) to `cubin` or `image`.
+            `draft`, `verify` (the engine's IR), and for kernels `kernel-ir` (emitting) to `cubin` or `image`.
     """
 
     kernels: int = 0

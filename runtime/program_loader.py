@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -104,14 +105,16 @@ class ProgramLoader:
         with report.step("draft"):
             if not self.client.running:
                 self.client.start()
-            answer, (draft_bytes,) = self.client.one(Job("draft", target, (engine.ir,), passes))
+            answer, (draft, *dispatches) = self.client.one(Job("draft", target, (engine.ir,), passes))
             report.add_stages(answer)
-            draft = launch_program.loads(draft_bytes)
-        texts = [e.dispatch for e in draft.kernels]
-        keys = [kernel_key(text, target.key) for text in texts]
-        kernels = self._kernels(texts, keys, target, report)
+            texts = [text.decode() for text in dispatches]
+            keys = [kernel_key(text, target.key) for text in texts]
+        with ThreadPoolExecutor(1) as thread:  # it reads the draft while kernels compile
+            reading = thread.submit(launch_program.loads, draft)
+            check = None if stage else Job("verify", blobs=(engine.ir,))  # of all stages
+            kernels = self._kernels(texts, keys, target, report, check)
         with report.step("link"):
-            program = link(draft, keys, [k.plan for k in kernels])
+            program = link(reading.result(), keys, [k.plan for k in kernels])
             data = launch_program.dumps(program)
         native = b""
         if target.kind == "cpu":
@@ -159,12 +162,15 @@ class ProgramLoader:
             self.cache.put("kernel", key, cached)
         return KernelCode.loads(cached)
 
-    def _kernels(self, texts: Sequence[str], keys: Sequence[str], target: Target, report: LoadReport) -> list[KernelCode]:
+    def _kernels(
+        self, texts: Sequence[str], keys: Sequence[str], target: Target, report: LoadReport, check: Job | None = None
+    ) -> list[KernelCode]:
+        """Code of the dispatches `texts`, whose keys are `keys`. Raises the error of `check`, a job that is done besides."""
         with report.step("cached"):
             found = self._cached(keys)
         with report.step("kernels"):
             wanted = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-            fresh = self._compile(wanted, target, report) if wanted else {}
+            fresh = self._compile(wanted, target, report, check) if wanted or check else {}
         report.kernels = len(set(keys))
         report.compiled = len(fresh)
         report.workers = self.client.workers if fresh else 0
@@ -181,20 +187,29 @@ class ProgramLoader:
             if not code.module or code.module in modules
         }
 
-    def _compile(self, wanted: Mapping[str, str], target: Target, report: LoadReport) -> dict[str, KernelCode]:
-        """Compile dispatches, given by key, and keep them in the cache."""
+    def _compile(
+        self, wanted: Mapping[str, str], target: Target, report: LoadReport, check: Job | None
+    ) -> dict[str, KernelCode]:
+        """Compile dispatches, given by key, and keep them in the cache; see `_kernels`."""
         keys, texts = list(wanted), [text.encode() for text in wanted.values()]
         groups = [[i] for i in range(len(keys))]
         if target.kind == "cuda":
             groups = batches(list(wanted.values()), self.client.workers)
         fresh: dict[str, KernelCode] = {}
         failures: list[Error] = []
-        while groups:
+        while groups or check:
             jobs = [Job("batch" if len(g) > 1 else "kernel", target, tuple(texts[i] for i in g)) for g in groups]
+            jobs += [check] if check else []
+            check = None
             again: list[list[int]] = []
             # Closed whatever happens: an exception may be kept, and with it the server's lock.
             with contextlib.closing(self.client.jobs(jobs)) as answers:
                 for number, answer, blobs in answers:
+                    if number == len(groups):
+                        if isinstance(answer, Error):
+                            raise answer
+                        report.add_stages(answer)
+                        continue
                     group = groups[number]
                     if isinstance(answer, Error):
                         if len(group) > 1:  # a kernel took its batch along

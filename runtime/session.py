@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from ingot.runtime.cache import RuntimeCache
 from ingot.runtime.compile_client import CompileClient, shared_client
 from ingot.runtime.context_pool import ContextPool
 from ingot.runtime.cuda_stream import CudaStream, as_stream
-from ingot.runtime.device import Call, ExecutionContext, open_device
+from ingot.runtime.device import NOTHING_RESIDENT, Call, ExecutionContext, Resident, Sizes, open_device
 from ingot.runtime.engine_context import EngineContext
 from ingot.runtime.load_report import LoadReport
 from ingot.runtime.program_loader import LoadedProgram, ProgramLoader, Progress
@@ -129,7 +129,7 @@ class Session:
         self._specs = {spec.name: spec for spec in specs}
         self._inputs = {spec.name: i for i, spec in enumerate(self.program.inputs)}
         self._outputs = {name: i for i, name in enumerate(self._specs)}
-        self._types = first.types
+        self._types, self._names = first.types, first.input_names
         self._lock = threading.Lock()
 
     def get_inputs(self) -> list[NodeArg]:
@@ -168,12 +168,13 @@ class Session:
         wanted = self._wanted(output_names)
         arrays = self._arrays(input_feed)
         shapes = tuple(a.shape for a in arrays)
+        sizes = None
         if len(self._stages) == 1 and not self.program.values:
-            self._binder.bind(shapes)  # what is impossible is said before inputs are copied; the call finds it bound
+            sizes = self._binder.bind(shapes)  # what is impossible is said before inputs are copied
         stored = [self._stored(a, i) for i, a in enumerate(arrays)]
         on_device = any(map(self._executable.is_resident, stored))
         on_stream = self._stream if stream is None else self._as_stream(stream)
-        results = self._call(stored, shapes, {}, on_device=on_device, stream=on_stream)
+        results = self._call(stored, shapes, {}, sizes=sizes, on_device=on_device, stream=on_stream)
         return [results[i] for i in wanted]
 
     def bind(
@@ -267,7 +268,7 @@ class Session:
                 raise InputError(f"no output is named {name!r}", cure=f"outputs are {', '.join(self._outputs)}")
         return [self._outputs[name] for name in output_names]
 
-    def _check_names(self, feed: Mapping[str, Any], without: Sequence[str] = ()) -> None:
+    def _check_names(self, feed: Mapping[str, Any], without: Container[str] = ()) -> None:
         for name in feed:
             if name not in self._inputs:
                 raise InputError(f"no input is named {name!r}", cure=f"inputs are {', '.join(self._inputs)}")
@@ -295,13 +296,14 @@ class Session:
         shapes: Shapes,
         outputs: Mapping[str, Any],
         *,
-        capacities: Mapping[int, int] | None = None,
+        resident: Resident = NOTHING_RESIDENT,
+        sizes: Sizes | None = None,
         on_device: bool = False,
         stream: CudaStream | None = None,
     ) -> list[Any]:
         """The outputs of a call with these inputs, in the engine's order; for the rest see `Stage.call_for`."""
         call = self._stages[0].call_for(
-            stored, shapes, outputs, capacities=capacities, on_device=on_device, stream=stream
+            stored, shapes, outputs, resident=resident, sizes=sizes, on_device=on_device, stream=stream
         )
         with self._contexts.lease(lambda context: context.is_free_for(call)) as context:
             found = context.run(call, shapes, outputs)

@@ -6,6 +6,8 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from operator import itemgetter
 from typing import Any
 
 from ingot import dims
@@ -20,6 +22,13 @@ MAX_BYTES = 1 << 46  # no buffer of a call is larger: what a 47-bit address spac
 _KEPT = 256  # shapes whose sizes are remembered
 
 Shapes = tuple[tuple[int, ...], ...]
+
+
+def values_of(keys: Sequence[Any]) -> Callable[[Any], tuple[int, ...]]:
+    """A function that gives what a mapping or a list has at `keys`."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda found: tuple([found[key] for key in keys])
 
 
 def shape_text(shape: Sequence[Dim | None]) -> str:
@@ -70,21 +79,49 @@ def guard_error(program: LaunchProgram, guard: GuardStep, env: Mapping[str, int]
     return InputError(f"{guard.message} ({values})", node=guard.node or None, cure=cure)
 
 
+class _Distinct:
+    """Shapes of which many are equal (a state for every layer), each computed once.
+
+    Attributes:
+        sizes: of the distinct ones, one after the other.
+        numbers: for each shape, which of the distinct ones it is.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[Dim, ...]]) -> None:
+        found: dict[tuple[Dim, ...], int] = {}
+        self.numbers = [found.setdefault(shape, len(found)) for shape in shapes]
+        self.sizes = [d for shape in found for d in shape]
+        ends = list(accumulate(map(len, found)))
+        self._parts = [slice(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]
+
+    def split(self, values: tuple[int, ...]) -> list[tuple[int, ...]]:
+        """The distinct shapes, of what their sizes are; more values may follow."""
+        return [values[part] for part in self._parts]
+
+
 class ShapeBinder:
     """Binds shapes to a program's symbols; remembers what it found. Threads may share it."""
 
     def __init__(self, program: LaunchProgram) -> None:
         self.program = program
-        names = dim_names(program)
+        self._names = names = dim_names(program)
         self._bound = [b.symbol for b in program.bindings]
+        self._places = [(b.input, b.axis) for b in program.bindings]
+        self._ranks = [len(spec.shape) for spec in program.inputs]
+        self._known = bound_names(program)
         self._defined = _spelled_out(program.definitions)
-        self._declared = [d for spec in program.inputs for d in spec.shape]
-        self._state_sizes = [d for state in program.states for d in (state.kept, state.length)]
-        self._results = [d for spec in program.outputs for d in spec.shape]
-        self._first = compile_sizes(self._bound, [*self._declared, *self._state_sizes])
-        self._define = compile_sizes(bound_names(program), self._defined)
-        self._second = compile_sizes(names, [*self._results, program.arena_bytes])
-        self._output_bytes = [DTYPES[ONNX_TYPE_BY_NAME[s.onnx_type].storage].bits for s in program.outputs]
+        self._declared = _Distinct([spec.shape for spec in program.inputs])
+        lengths = _Distinct([(state.kept, state.length) for state in program.states])
+        self._lengths, self._state_sizes = lengths, lengths.sizes
+        self._results = _Distinct([spec.shape for spec in program.outputs])
+        self._first_sizes = [*self._declared.sizes, *self._state_sizes]
+        self._second_sizes = [*self._results.sizes, program.arena_bytes]
+        self._first = compile_sizes(self._bound, self._first_sizes)
+        self._define = compile_sizes(self._known, self._defined)
+        self._second = compile_sizes(names, self._second_sizes)
+        bits = [DTYPES[ONNX_TYPE_BY_NAME[s.onnx_type].storage].bits for s in program.outputs]
+        self._output_bits = list(dict.fromkeys(zip(self._results.numbers, bits, strict=True)))
+        self._all_donated: tuple[Mapping[int, int] | None, list[int]] = None, []  # capacities of the last call that gave all
         self._lock = threading.Lock()
         self._found: OrderedDict[tuple, Sizes] = OrderedDict()
 
@@ -98,7 +135,7 @@ class ShapeBinder:
         Raises:
             InputError: a shape contradicts the engine or another input, or leads to sizes that are impossible.
         """
-        key = shapes, tuple(sorted(capacities.items())) if capacities else (), tuple(elements)
+        key = shapes, tuple(capacities.items()) if capacities else (), tuple(elements)
         with self._lock:
             found = self._found.get(key)
             if found is not None:
@@ -117,53 +154,58 @@ class ShapeBinder:
 
     def state_lengths(self, shapes: Shapes) -> tuple[int, ...]:
         """The length of every state after a call with inputs of `shapes`. Raises InputError as `bind` does."""
-        return self._bind_inputs(shapes)[1][1::2]
+        return tuple(length for _, length in self._bind_inputs(shapes)[1])
 
-    def _bind_inputs(self, shapes: Shapes) -> tuple[list[int], tuple[int, ...]]:
-        """The values of the symbols that inputs bind, and old and new lengths of the states."""
-        program = self.program
-        for spec, shape in zip(program.inputs, shapes, strict=True):
-            if len(shape) != len(spec.shape):
-                raise InputError(
-                    f"expects {len(spec.shape)} axes {shape_text(spec.shape)}, got {shape_text(shape)}",
-                    node=spec.name,
-                    cure="reshape the array",
-                )
-        values = [shapes[b.input][b.axis] for b in program.bindings]
-        expected = self._evaluate(self._first, values, self._bound, [*self._declared, *self._state_sizes])
-        actual = tuple(n for shape in shapes for n in shape)
-        count = len(actual)
-        if expected[:count] != actual:
+    def _bind_inputs(self, shapes: Shapes) -> tuple[list[int], list[tuple[int, ...]]]:
+        """The values of the symbols that inputs bind, and old and new length of each state."""
+        if list(map(len, shapes)) != self._ranks:
+            for spec, shape in zip(self.program.inputs, shapes, strict=True):
+                if len(shape) != len(spec.shape):
+                    raise InputError(
+                        f"expects {len(spec.shape)} axes {shape_text(spec.shape)}, got {shape_text(shape)}",
+                        node=spec.name,
+                        cure="reshape the array",
+                    )
+        values = [shapes[number][axis] for number, axis in self._places]
+        found = self._evaluate(self._first, values, self._bound, self._first_sizes)
+        declared = self._declared.split(found)
+        expected = [declared[number] for number in self._declared.numbers]
+        if tuple(expected) != shapes:
             self._disagree(shapes, expected)
-        return values, self._nonnegative(expected[count:], self._state_sizes)
+        lengths = self._lengths.split(self._nonnegative(found[len(self._declared.sizes) :], self._state_sizes))
+        return values, [lengths[number] for number in self._lengths.numbers]
 
     def _bind(self, shapes: Shapes, capacities: Mapping[int, int], elements: Sequence[int]) -> Sizes:
         program = self.program
-        values, state_sizes = self._bind_inputs(shapes)
+        values, lengths = self._bind_inputs(shapes)
         values += elements
-        values += self._evaluate(self._define, values, bound_names(program), self._defined)
-        for n in range(len(program.states)):
-            capacity = capacities.get(n)
-            kept, length = state_sizes[2 * n : 2 * n + 2]
-            values += (kept, length, 0) if capacity is None else (capacity, capacity, 1)
-        names = dim_names(program)
-        wanted = [*self._results, program.arena_bytes]
+        values += self._evaluate(self._define, values, self._known, self._defined)
+        values += self._state_values(lengths, capacities)
         try:
-            sizes = self._nonnegative(self._evaluate(self._second, values, names, wanted), wanted)
+            sizes = self._nonnegative(self._evaluate(self._second, values, self._names, self._second_sizes), self._second_sizes)
         except InputError:
-            self._check_guards(dict(zip(names, values, strict=True)))
+            self._check_guards(dict(zip(self._names, values, strict=True)))
             raise
-        outputs = []
-        at = 0
-        largest = sizes[-1]
-        for spec, bits in zip(program.outputs, self._output_bytes, strict=True):
-            outputs.append(sizes[at : at + len(spec.shape)])
-            at += len(spec.shape)
-            largest = max(largest, math.prod(outputs[-1]) * bits // 8)
+        results = self._results.split(sizes)
+        largest = max([sizes[-1], *(math.prod(results[number]) * bits // 8 for number, bits in self._output_bits)])
         if largest > MAX_BYTES:
             text = "; ".join(f"{s.name} {shape_text(shape)}" for s, shape in zip(program.inputs, shapes, strict=True))
             raise InputError(f"these sizes need a buffer of {largest} bytes: {text}", cure="use smaller inputs")
-        return Sizes(dict(zip(names, values, strict=True)), tuple(values), sizes[-1], tuple(outputs))
+        outputs = tuple([results[number] for number in self._results.numbers])
+        env = dict(zip(self._names, values, strict=True))
+        return Sizes(env, tuple(values), sizes[-1], outputs, tuple([length for _, length in lengths]))
+
+    def _state_values(self, lengths: Sequence[tuple[int, ...]], capacities: Mapping[int, int]) -> list[int]:
+        """The values of the symbols that states have (`dim_names`)."""
+        last, found = self._all_donated
+        if last is not capacities:
+            found = []
+            for n, (kept, length) in enumerate(lengths):
+                capacity = capacities.get(n)
+                found += (kept, length, 0) if capacity is None else (capacity, capacity, 1)
+            if lengths and len(capacities) == len(lengths):  # lengths do not matter: calls of a bound session share them
+                self._all_donated = capacities, found
+        return found
 
     def _check_guards(self, env: Mapping[str, int]) -> None:
         """Raise the error of the first guard that fails, of those whose sizes are known when a call begins."""
@@ -176,12 +218,10 @@ class ShapeBinder:
                 if left > right or (guard.relation == "eq" and left != right):
                     raise guard_error(self.program, guard, env)
 
-    def _disagree(self, shapes: Shapes, expected: tuple[int, ...]) -> None:
+    def _disagree(self, shapes: Shapes, expected: Sequence[tuple[int, ...]]) -> None:
         """Raise the error for the first axis that is not as expected."""
-        values = iter(expected)
-        for spec, shape in zip(self.program.inputs, shapes, strict=True):
-            for axis, (d, actual) in enumerate(zip(spec.shape, shape, strict=True)):
-                value = next(values)
+        for spec, shape, wanted in zip(self.program.inputs, shapes, expected, strict=True):
+            for axis, (d, actual, value) in enumerate(zip(spec.shape, shape, wanted, strict=True)):
                 if value == actual:
                     continue
                 if isinstance(d, int):

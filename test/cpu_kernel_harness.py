@@ -18,6 +18,7 @@ from ingot.compiler.weights import pack_nibbles
 from ingot.dialects.mlir import context
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.dtypes import DTYPES
+from ingot.runtime.arrays import allocate
 from ingot.runtime.platform_posix import CodeMapping
 from ingot.target import Target
 
@@ -50,7 +51,8 @@ class CompiledDispatch:
         """A function without arguments that runs the kernels once, on one thread, all work items."""
         values = dict(sizes or {})
         table = (ctypes.c_int64 * max(1, len(self.dispatch.symbols)))(*(values[s] for s in self.dispatch.symbols))
-        workspace = np.zeros(dims.evaluate(self.plan.workspace, values) + 64, np.uint8)
+        workspace = allocate(dims.evaluate(self.plan.workspace, values) + 64)
+        workspace[:] = 0xFF  # NaN, whatever the type
         calls = []
         for launch, function in zip(self.plan.launches, self._functions, strict=True):
             addresses = []

@@ -213,12 +213,23 @@ def normalize(
     return make("normalize", operands, [t], [widen(dtype), r.end(r.narrow(y, dtype))], attrs, multiples)
 
 
+def group_norm_silu(n: Size, positions: Size, groups: int, per_group: int, dtype: str = "f16") -> Dispatch:
+    """A group normalization of a channels-last image as a UNet has it: a scale and a shift of each channel, then SiLU."""
+    x, channels = contiguous(dtype, n, positions, groups, per_group), contiguous("f32", groups, per_group)
+    r = Region("f32")
+    y = r.add("addf", r.add("mulf", 0, r.load(1, "f32")), r.load(2, "f32"))
+    y = r.add("mulf", y, r.add("sigmoid", y))
+    attrs = {"kind": "layer", "axes": (1, 3), "epsilon": 1e-5}
+    return make("normalize", [x, channels, channels], [x], [widen(dtype), r.end(r.narrow(y, dtype))], attrs)
+
+
 def rotary(
-    *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "",
+    *shape: Size, interleaved: bool, norm: bool, dtype: str = "f16", angles: str = "", shared: bool = False,
     multiples: Mapping[str, int] | None = None,
 ) -> Dispatch:
     """A rotary embedding of x [..., D], after an RMS normalization over D with a weight where `norm`, as `ingot-fuse` makes it:
-    D is [D/2, 2] or [2, D/2], and partners are x with the pairs' axis backwards. cos and sin [rows, D] are of type `angles`."""
+    D is [D/2, 2] or [2, D/2], and partners are x with the pairs' axis backwards. cos and sin [rows, D] are of type `angles`;
+    `shared`: they are [rows, D/2], read by both of a pair."""
     *lead, size = (dims.as_dim(d) for d in shape)
     assert isinstance(size, int)
     pairs = (size // 2, 2) if interleaved else (2, size // 2)
@@ -227,6 +238,8 @@ def rotary(
     place = len(domain) - (1 if interleaved else 2)
     flipped = replace(x, strides=tuple(-s if i == place else s for i, s in enumerate(x.strides)))
     table = contiguous(angles or dtype, *domain[1:])
+    if shared:
+        table = contiguous(angles or dtype, *(1 if i == place - 1 else n for i, n in enumerate(domain[1:])))
     weight = contiguous("f32", *pairs)
     turned = replace(weight, strides=tuple(-s if i == place - len(lead) else s for i, s in enumerate(weight.strides)))
     operands = [x, flipped, table, table, *([weight, turned] if norm else [])]
@@ -253,6 +266,15 @@ def move(
     t = contiguous(dtype, *shape)
     x = TensorArg(dtype, tuple(t.shape[i] for i in perm), tuple(t.strides[i] for i in perm), t.align)
     return make("move", [x], [contiguous(dtype, *x.shape)], [ScalarRegion((dtype,), (), (0,))], {}, multiples)
+
+
+def append(heads: int, count: int, size: int, capacity: int, dtype: str = "f16") -> Dispatch:
+    """`count` new rows for each head of a cache, which begin `offset` bytes behind its address."""
+    x = TensorArg(dtype, (heads, count, size), (size, heads * size, 1))
+    y = TensorArg(dtype, (heads, count, size), (capacity * size, size, 1), 16)
+    d = make("move", [x], [y], [ScalarRegion((dtype,), (), (0,))])
+    offset = dims.symbol("offset")
+    return replace(d, symbols=("offset",), multiples=(size * x.type.bytes,), offsets=(("result", 0, offset),))
 
 
 def reduce(

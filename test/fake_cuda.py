@@ -209,6 +209,10 @@ class FakeCuda:
         self.log.append(("synchronize", stream))
         self.activate()
 
+    def synchronize_all(self) -> None:
+        self.log.append(("synchronize_all",))
+        self.activate()
+
     def event(self, *, timing: bool = False) -> int:
         handle = self._handle()
         self.events.add(handle)

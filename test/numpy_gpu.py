@@ -96,8 +96,12 @@ class NumpyKernels:
         if dispatch.symbols:
             table = (ctypes.c_int64 * len(dispatch.symbols)).from_address(values[-1])
             sizes = dict(zip(dispatch.symbols, table, strict=True))
+        offsets = {(kind, index): dims.evaluate(nbytes, sizes) for kind, index, nbytes in dispatch.offsets}
+        places = [("operand", i, t) for i, t in enumerate(dispatch.operands)]
+        places += [("result", i, t) for i, t in enumerate(dispatch.results)]
         tensors = [
-            _view(address, t, sizes) for address, t in zip(values, (*dispatch.operands, *dispatch.results), strict=False)
+            _view(address + offsets.get((kind, i), 0), t, sizes)
+            for address, (kind, i, t) in zip(values, places, strict=False)
         ]
         operands, results = tensors[: len(dispatch.operands)], tensors[len(dispatch.operands) :]
         if self._observe is not None:

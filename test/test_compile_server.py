@@ -10,14 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ingot import framing
+from ingot import framing, launch_program
 from ingot.dispatch import Dispatch, ScalarInst, ScalarRegion, contiguous
 from ingot.engine import Engine
 from ingot.errors import CompileError, EngineError, Error
+from ingot.fingerprint import kernel_key
 from ingot.kernel_code import KernelCode
 from ingot.runtime import compile_client
 from ingot.runtime.cache import RuntimeCache
@@ -266,6 +268,36 @@ def test_an_environment_that_makes_no_sense(variable: str, monkeypatch: pytest.M
         monkeypatch.setenv(variable, text)
         with pytest.raises(Error, match=rf"the environment has {variable}={text} \(give a number, or unset it\)"):
             CompileClient()
+
+
+def test_a_draft_is_not_used_before_its_ir_is_verified(client: CompileClient, target: Target, tmp_path: Path) -> None:
+    """The draft leaves the dialect's rules to a job that runs beside the kernels': what breaks one is an error all the same,
+    and neither the program nor kernels are kept."""
+    engine = Engine.load(Path(__file__).parent / "data" / "format_1.ingot")
+    _, (program, *dispatches) = client.one(Job("draft", target, (engine.ir,)))
+    assert [text.decode() for text in dispatches] == [k.dispatch for k in launch_program.loads(program).kernels]
+    assert client.one(Job("verify", blobs=(engine.ir,)))[1] == []
+
+    engine.ir = engine.ir_text().replace("tensor<24xf32>", "tensor<23xf32>").encode()  # a bias for fewer columns
+    client.one(Job("draft", target, (engine.ir,)))
+    with pytest.raises(EngineError, match=r"IR is invalid.*23"):
+        client.one(Job("verify", blobs=(engine.ir,)))
+    engine.header = replace(engine.header, ir_sha256="")
+    cache = RuntimeCache(tmp_path / "cache.sqlite")
+    loader = ProgramLoader(cache, CompileClient(workers=2))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="IR is invalid"):
+            loader.load(engine, target)
+    assert not cache.get_many("kernel", [kernel_key(text.decode(), target.key) for text in dispatches])
+    loader.client.close()
+    cache.close()
+
+
+def test_a_draft_that_fails_says_what_the_verifier_finds(client: CompileClient, target: Target) -> None:
+    engine = Engine.load(Path(__file__).parent / "data" / "format_1.ingot")
+    text = engine.ir_text().replace(' {name = "w"}', "")
+    with pytest.raises(EngineError, match=r"IR is invalid.*requires attribute 'name'"):
+        client.one(Job("draft", target, (text.encode(),)))
 
 
 def test_no_place_for_temporary_files(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

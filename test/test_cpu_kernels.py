@@ -229,6 +229,42 @@ def test_matmul_of_rows_that_may_be_one(dtype):
     check(d, {"b": 3, "m": 1}, {"b": 2, "m": 3}, tol=1e-5)
 
 
+FEW = tuple({"m": m} for m in (0, 1, 2, 3, 8, 9, 16, 17))  # rows below and above what is streamed
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "f64"])
+def test_few_rows_of_a_large_weight(dtype, turned):
+    """Products cut along k, with an epilogue after the sums of the parts; k and n are multiples of nothing."""
+    k, n = 307, 2301
+    weight = transposed(dtype, k, n) if turned else contiguous(dtype, k, n)
+    acc = "f64" if dtype == "f64" else "f32"
+    tol = 1e-12 if acc == "f64" else 1e-5
+    body = region(acc, load(2), ("addf", (0, 1), acc), load(3), ("mulf", (2, 3), acc), results=(2, 4))
+
+    def product(m):
+        c, more = contiguous(acc, m, n), (contiguous(acc, n), contiguous(acc, m, n))
+        return matmul(contiguous(dtype, m, k), weight, c, c, body=body, more=more, acc=acc)
+
+    check(product("m"), *FEW, tol=tol)
+    for m in (0, 1, 6):
+        check(product(m), tol=tol)
+    plan = CompiledDispatch(product("m")).plan
+    assert len(plan.launches) == (1 if turned else 2)
+    items = [dims.evaluate(launch.grid[0], {"m": 1}) for launch in plan.launches]
+    assert all(x > 4 for x in items), items  # threads share one row's product
+    assert turned or dims.evaluate(plan.launches[1].grid[0], {"m": 17}) == 0
+    assert turned or dims.evaluate(plan.workspace, {"m": 40}) == 0
+
+
+@pytest.mark.parametrize("rows", [(), ("m",), (1,)])
+def test_batches_are_not_cut_along_k(rows):
+    a, c = contiguous("f32", 2, *(rows or (3,)), 700), contiguous("f32", 2, *(rows or (3,)), 500)
+    d = matmul(a, contiguous("f32", 2, 700, 500), c)
+    check(d, *([{"m": 1}, {"m": 5}] if rows == ("m",) else [{}]), tol=1e-5)
+    assert CompiledDispatch(d).plan.workspace == 0
+
+
 @pytest.mark.parametrize("m", [1, 3])
 def test_matmul_of_long_rows(m):
     """Rows of B that lie in pages of their own are read in pieces."""

@@ -8,6 +8,7 @@ import pytest
 from cpu_kernel_harness import CompiledDispatch
 from test_cpu_kernels import check, identity, load, matmul, move, pointwise, region, strided, symbolic, transposed
 
+from ingot.compiler.codegen import cpu_vector_product
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.cpu_target import baseline
 from ingot.compiler.reference import run_dispatch
@@ -75,6 +76,9 @@ def test_code_for_every_level(level: str, m: int) -> None:
     assert ("avx512.pmaddw.d.512" if level.endswith("4") else "avx2.pmadd.wd") in text
     CompiledDispatch(d, target)
     CompiledDispatch(conv("i8", (1, 9, 9, 20), (30, 3, 3, 20), (1, 7, 7, 30)), target)
+    for dtype, acc in (("f32", "f32"), ("i8", "i32")):  # large weights, with any number of rows
+        d = matmul(contiguous(dtype, "m", 1030), contiguous(dtype, 1030, 1030), contiguous(acc, "m", 1030), acc=acc)
+        assert len(CompiledDispatch(d, target).plan.launches) == 2
     for weights in ("i4", "f4E2M1FN", "f8E4M3FN"):
         for turned in (False, True):
             d = make.quantized_matmul(m, 64, 96, "f16", weights, scale="f16", block=32, b_transposed=turned)
@@ -195,3 +199,20 @@ def test_rows_that_may_be_one(b: str, turned: bool) -> None:
         check_scaled(d, 1e-5, {"m": m})
     d = matmul(contiguous("i8", "m", 301), contiguous("i8", 301, 75), contiguous("i32", "m", 75), acc="i32")
     check(d, {"m": 1})
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("b", ["i8", "i4", "f8E4M3FN"])
+def test_few_rows_of_a_large_quantized_weight(b: str, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products cut along k, whose parts and pieces are decoded as they are read."""
+    monkeypatch.setattr(cpu_vector_product, "_LARGE", 1)
+    zero = b[0] == "i"
+    for m in ("m", 1, 3):
+        d = make.quantized_matmul(m, 150, 288, "f32", b, scale="f32", block=32, zero=zero, b_transposed=turned)
+        for rows in (1, 2, 3, 4, 7, 8, 9) if m == "m" else (m,):
+            check_scaled(d, 1e-5, {"m": rows})
+    weight = transposed(b, 301, 75) if turned else contiguous(b, 301, 75)
+    if b == "i8":
+        d = matmul(contiguous("i8", "m", 301), weight, contiguous("i32", "m", 75), acc="i32")
+        for rows in (1, 5, 8, 9):
+            check(d, {"m": rows})

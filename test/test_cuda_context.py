@@ -545,3 +545,28 @@ def test_arrays_of_another_gpu_are_refused():
     foreign = SimpleNamespace(__cuda_array_interface__=interface, __dlpack_device__=lambda: (2, 1))
     with pytest.raises(InputError, match="x: lies on cuda:1"):
         as_cuda_array(foreign, "x", cuda, F32)
+
+
+@pytest.mark.parametrize(("blocks", "allowed"), [(0, []), (8, []), (16, [(14, 1)])])
+def test_wide_clusters_are_allowed(monkeypatch: pytest.MonkeyPatch, blocks: int, allowed: list[tuple[int, int]]) -> None:
+    """A kernel whose clusters have more blocks than every GPU takes must say so before its first launch."""
+    attributes = SimpleNamespace(
+        CU_FUNC_ATTRIBUTE_REQUIRED_CLUSTER_WIDTH=11, CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED=14
+    )
+    set_: list[tuple[int, int]] = []
+
+    def set_attribute(function: str, attribute: int, value: int) -> tuple[int]:
+        assert function == "handle"
+        set_.append((attribute, value))
+        return (0,)
+
+    fake = SimpleNamespace(
+        CUfunction_attribute=attributes,
+        cuModuleGetFunction=lambda module, name: (0, "handle"),
+        cuFuncGetAttribute=lambda attribute, function: (0, {11: blocks}[attribute]),
+        cuFuncSetAttribute=set_attribute,
+    )
+    monkeypatch.setattr(cuda_driver, "driver", lambda: fake)
+    cuda = object.__new__(cuda_driver.Cuda)
+    assert cuda.function("module", "kernel", 0) == "handle"
+    assert set_ == allowed

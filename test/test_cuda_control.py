@@ -65,14 +65,15 @@ def test_conditions_in_host_memory_are_read_there(driver: FakeDriver) -> None:
     gpu = NumpyGpu(ingot.compile(made), driver)
     gpu.cuda.log.clear()
     gpu.run(feeds[0])
-    assert gpu.cuda.named("pinned", "wait_event") == []
+    assert gpu.cuda.named("wait_event") == []
+    assert ("pinned", 8) not in gpu.cuda.log  # where a scalar of the GPU's would be read
     computed, feeds = if_on_a_computed_condition()
     gpu = NumpyGpu(ingot.compile(computed), driver)
     gpu.cuda.log.clear()
     for _ in range(2):
         gpu.run(feeds[0])
     assert len(gpu.cuda.named("wait_event")) == 2
-    assert gpu.cuda.named("pinned") == [("pinned", 8)]
+    assert gpu.cuda.named("pinned").count(("pinned", 8)) == 1
     # The copy stands between the launches before and behind the decision, and the host waits for it.
     names = [entry[0] for entry in gpu.cuda.log]
     at = names.index("wait_event")

@@ -73,6 +73,13 @@ def test_wgmma_schedules(schedule: WgmmaAttentionSchedule) -> None:
     check(make.attention(1, 1, 130, 2 * schedule.keys + 8, 64), "sm_90a", schedule)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("ragged", ["", "i32"], ids=["all", "lengths"])
+def test_one_tile_holds_all_keys(groups: int, ragged: str) -> None:
+    d = make.attention(2, 2, 70, 29, 64, ragged=ragged)
+    check(d, "sm_90a", WgmmaAttentionSchedule(32, groups, 2), prepare=filled([29, 29]) if ragged else None)
+
+
 KERNELS = {
     "mma": ("sm_80", "bf16", MMA), "registers": ("sm_75", "f16", MMA), "wgmma": ("sm_90a", "bf16", WGMMA),
     "splits": ("sm_80", "bf16", MmaAttentionSchedule(1, 16, 16, splits=4)), "float32": ("sm_80", "f32", None),
@@ -140,7 +147,7 @@ def test_blocks_of_ones(d: Dispatch, target: str, dtype: str, schedule: Any, see
     np.testing.assert_allclose(found.results[0].astype(float), exact.astype(float), rtol=2**-22 if dtype == "f32" else 0)
 
 
-# The emulator runs wgmma only where all blocks of a grid go the same way: through as many whole tiles of 32 keys, and others.
+# Of as many whole tiles of 32 keys, and of other numbers of them.
 LENGTHS = {"one way": [80, 70, 65], "several": [95, 33, 20]}
 
 
@@ -160,10 +167,8 @@ def filled(lengths: list[int]) -> Any:
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 def test_every_batch_has_its_own_length(target: str, dtype: str, schedule: Any, causal: bool, lengths: list[int]) -> None:
-    apart = schedule is WGMMA and lengths is not LENGTHS["one way"]
-    for batch in [[n] for n in lengths] if apart else [lengths]:
-        d = make.attention(len(batch), 1, 20, 80, 64, dtype, causal=causal, ragged="i64")
-        check(d, target, schedule, prepare=filled(batch))
+    d = make.attention(3, 1, 20, 80, 64, dtype, causal=causal, ragged="i64")
+    check(d, target, schedule, prepare=filled(lengths))
 
 
 @every_kernel
@@ -210,11 +215,57 @@ def test_splits_of_decoding() -> None:
     assert (p.packed, p.rows, p.heads) == (True, 4, 2)
 
 
+@pytest.mark.parametrize(("along", "cluster"), [(1, 2), (1, 8), (2, 1), (4, 1), (4, 4), (8, 2)])
+def test_parts_of_decoding_in_one_launch(along: int, cluster: int) -> None:
+    """Warps and blocks of a cluster share the keys, of which some have none."""
+    s = MmaAttentionSchedule(1, 16, 16, along=along, cluster=cluster)
+    d = make.attention(2, 8, 1, "t", 32, kv_heads=2)
+    for t in (130, 3):
+        found = check(d, "sm_90a", s, {"t": t})
+        assert len(found.plan.launches) == 1
+        assert found.plan.workspace == 0
+    check(make.attention(1, 2, 19, 150, 40, "bf16", causal=True, depth_v=24), "sm_90a", s)
+    check(make.attention(2, 8, 1, "t", 64, ragged="i32", kv_heads=4), "sm_120a", s, {"t": 100})
+    check(make.attention(1, 2, 1, 70, 32, mask=(1, 70), interleaved=True), "sm_100a", s)
+
+
+def test_parts_of_rows_that_warps_share() -> None:
+    check(make.attention(1, 2, 37, 100, 64), "sm_90a", MmaAttentionSchedule(2, 16, 16, cluster=2))
+    check(make.attention(1, 1, 80, 70, 32), "sm_90a", MmaAttentionSchedule(1, 32, 32, cluster=4))
+    with pytest.raises(ValueError, match="rows of their own or share keys"):
+        MmaAttentionSchedule(2, 16, 16, along=2)
+    with pytest.raises(ValueError, match="in one launch or in a second one"):
+        MmaAttentionSchedule(1, 16, 16, splits=2, cluster=2)
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+@pytest.mark.parametrize("depth", [64, 128])
+def test_decoding_is_one_launch_where_there_are_clusters(target: str, depth: int) -> None:
+    d, t = make.attention(1, 32, 1, "t", depth, kv_heads=8), BY_NAME[target]
+    with kernel_context():
+        emitted = emit(d, t)
+        assert len(emitted.plan.launches) == (1 if t.max_cluster > 1 else 2)
+        check_limits(emitted.plan, compile_kernels(emitted.module, target), t)
+
+
+def test_warps_share_keys_where_they_are_few() -> None:
+    """SMs that have warps enough keep blocks of one each."""
+    h200 = BY_NAME["sm_90a"]
+    one, many = (choose(attention_problem(make.attention(b, 32, 1, 4096, 64, kv_heads=8)), h200) for b in (1, 64))
+    assert (one.cluster, one.along) == (8, 8)
+    assert (many.cluster, many.along) == (1, 1)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_wgmma(name: str) -> None:
     d = CASES[name]
     executed = check(d, "sm_90a", WGMMA).executed
     assert any(k.startswith("wgmma") for k in executed)
+
+
+def test_causal_blocks_of_wgmma_have_other_numbers_of_tiles() -> None:
+    """Two and four: a warp that waits for room for keys is late, in one block and not in the other."""
+    check(make.attention(1, 1, 200, 200, 64, causal=True), "sm_90a", WgmmaAttentionSchedule(64))
 
 
 ANY_SIZES = ({"b": 2, "s": 40, "t": 100}, {"b": 1, "s": 130, "t": 130}, {"b": 1, "s": 1, "t": 1}, {"b": 1, "s": 32, "t": 64})

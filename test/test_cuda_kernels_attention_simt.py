@@ -17,6 +17,7 @@ from ingot.compiler.codegen.cuda_attention_problem import attention_problem
 from ingot.compiler.codegen.cuda_attention_simt import SimtAttentionSchedule, choose_simt_attention
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.cubin_resources import resources
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import kernel_context
@@ -69,9 +70,10 @@ def test_16_bit_attention_without_an_instruction() -> None:
 
 @pytest.mark.parametrize("target", ["sm_75", "sm_90a"])
 def test_decoding(target: str) -> None:
-    """A query a head: keys are split over blocks, and groups of query heads are rows."""
-    assert check(make.attention(1, 4, 1, 300, 64, "f32"), target=target) == 2
-    assert check(make.attention(1, 8, 1, 515, 32, "f32", kv_heads=2, mask=(1, 8, 1, 515)), target=target) == 2
+    """A query a head: keys are split over blocks, of a cluster where there are any; groups of query heads are rows."""
+    launches = 1 if BY_NAME[target].max_cluster > 1 else 2
+    assert check(make.attention(1, 4, 1, 300, 64, "f32"), target=target) == launches
+    assert check(make.attention(1, 8, 1, 515, 32, "f32", kv_heads=2, mask=(1, 8, 1, 515)), target=target) == launches
 
 
 @pytest.mark.parametrize("sizes", [{"b": 2, "s": 33, "t": 70}, {"b": 1, "s": 1, "t": 1}, {"b": 1, "s": 64, "t": 128}])
@@ -82,6 +84,16 @@ def test_any_size(sizes: Mapping[str, int]) -> None:
 @pytest.mark.parametrize("length", [1, 40, 1100])
 def test_decoding_of_any_length(length: int) -> None:
     check(make.attention(1, 4, 1, "t", 32, "f32", kv_heads=2), {"t": length})
+
+
+@pytest.mark.parametrize("cluster", [2, 3, 8])
+def test_blocks_of_a_cluster_share_keys(cluster: int) -> None:
+    """Depths that are not whole chunks, keys that some blocks have none of, rows past a block's."""
+    s = SimtAttentionSchedule(64, 16, 2, 32, 2, cluster=cluster)
+    assert check(make.attention(2, 2, 19, 100, 36, "f32", causal=True, depth_v=21), target="sm_90a", schedule=s) == 1
+    assert check(make.attention(1, 8, 1, 70, 64, "f32", kv_heads=2), target="sm_120a", schedule=replace(s, stages=1)) == 1
+    with pytest.raises(ValueError, match="in one launch or in a second one"):
+        replace(s, splits=2)
 
 
 def test_boolean_mask_and_any_strides() -> None:
@@ -122,10 +134,25 @@ def test_large_scores_do_not_overflow() -> None:
 @pytest.mark.parametrize("schedule", [
     SimtAttentionSchedule(), SimtAttentionSchedule(stages=1), SimtAttentionSchedule(128, 8, 4, 32),
     SimtAttentionSchedule(32, 8, 1, 8, 1), SimtAttentionSchedule(64, 16, 2, 32, 2, splits=3),
+    SimtAttentionSchedule(turn=2), SimtAttentionSchedule(128, 8, 4, 32, turn=4, plain_loop=False),
 ])  # fmt: skip
 def test_schedules(schedule: SimtAttentionSchedule) -> None:
     check(make.attention(1, 2, 40, 100, 36, "f32", causal=True), schedule=schedule)
     check(make.attention(1, 2, 64, 128, 64, "f32"), target="sm_86", schedule=schedule)
+
+
+def test_kernels_for_any_number_of_rows_have_short_loops() -> None:
+    """A session waits for those: they have an eighth of the multiply-adds in their code, and no local memory. Kernels of a
+    shape write their loops out."""
+    count = {}
+    for rows in ("s", 4096):
+        d = make.attention(1, 16, rows, "t", 64, "f32", causal=True)
+        with kernel_context():
+            emitted = emit(d, BY_NAME["sm_90a"])
+            ptx = compile_kernels(emitted.module, "sm_90a", stop="ptx")
+        count[rows] = ptx.count("fma.rn.f32") + 2 * ptx.count("fma.rn.f32x2")
+        assert all(r.local_bytes == 0 for r in resources(compile_kernels(ptx, "sm_90a", start="ptx")).values())
+    assert 8 * count["s"] < 1.2 * count[4096], count
 
 
 def test_schedule_of_typical_shapes() -> None:

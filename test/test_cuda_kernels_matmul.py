@@ -22,11 +22,12 @@ from ingot.compiler.codegen.cuda_gemm_mma import MMA_TILES, MmaSchedule
 from ingot.compiler.codegen.cuda_gemm_problem import gemm_problem
 from ingot.compiler.codegen.cuda_gemm_simt import SIMT_TILES, SimtSchedule
 from ingot.compiler.codegen.cuda_gemm_wgmma import WGMMA_TILES, WgmmaSchedule, WgmmaTile
-from ingot.compiler.codegen.cuda_gemv import GemvSchedule
+from ingot.compiler.codegen.cuda_gemv import BLOCKS, GemvSchedule
 from ingot.compiler.codegen.cuda_matmul import choose, clustered_blocks
 from ingot.compiler.codegen.cuda_stream_k import StreamK, stream_of
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
+from ingot.compiler.toolchain.cubin_resources import resources
 from ingot.compiler.toolchain.stages import compile_kernels
 from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
 from ingot.dialects.mlir import kernel_context
@@ -310,6 +311,51 @@ def test_few_rows(m: int, layout: str) -> None:
     check(product(m, 64, 48, "f16", layout, batch=(3,), out="f32"), "sm_80", GemvSchedule(m, 8, k_major))
 
 
+@pytest.mark.parametrize("across", [4, 8, 16])
+@pytest.mark.parametrize("cluster", [1, 2, 8])
+@pytest.mark.parametrize("m", [1, 3, 8])
+def test_few_rows_whose_warps_share_columns(m: int, across: int, cluster: int) -> None:
+    """Of a K that threads divide evenly and of one that they do not; columns end within a block."""
+    s = GemvSchedule(m, 8, False, cluster=cluster, across=across)
+    check(product(m, 72, 512 * cluster // across, "f16", "NN", bias=True), "sm_90a", s)
+    found = check(product(m, 200, 531, "f16", "NN", bias=True), "sm_90a", s)
+    assert len(found.plan.launches) == 1
+    assert found.plan.workspace == 0
+
+
+@pytest.mark.parametrize(("dtype", "acc", "lanes"), [("f16", "f32", 8), ("i8", "i32", 16), ("f64", "f64", 2)])
+@pytest.mark.parametrize("layout", ["NN", "NT"])
+def test_few_rows_in_clusters(dtype: str, acc: str, lanes: int, layout: str) -> None:
+    """Blocks add their sums in one launch, for several batches and columns that end within a block."""
+    for m in (1, 5):
+        s = GemvSchedule(m, lanes, layout == "NT", cluster=4, across=32 if layout == "NT" else 8)
+        check(product(m, 80, 2048, dtype, layout, acc=acc, out=acc, bias=acc == "f32"), "sm_100a", s)
+        check(product(m, 48, 1040, dtype, layout, batch=(2,), acc=acc, out=acc), "sm_120a", s)
+
+
+def test_blocks_of_few_rows_add_in_one_way() -> None:
+    with pytest.raises(ValueError, match="one cluster or"):
+        GemvSchedule(1, 8, False, splits=2, cluster=2)
+
+
+@pytest.mark.parametrize("target", [t.name for t in CUDA_TARGETS])
+@pytest.mark.parametrize(("n", "k"), [(3072, 2048), (2048, 8192), (128256, 2048)])
+def test_one_row_is_one_launch(target: str, n: int, k: int) -> None:
+    """Where there are clusters, no second launch adds sums; an SM holds the blocks that estimates count on."""
+    d, t = make.matmul(1, n, k, "f16"), BY_NAME[target]
+    chosen = choose(gemm_problem(d), t)
+    assert isinstance(chosen, GemvSchedule)
+    assert chosen.splits == 1 or t.max_cluster == 1, chosen
+    with kernel_context():
+        emitted = emit(d, t)
+        cubin = compile_kernels(emitted.module, target)
+        check_limits(emitted.plan, cubin, t)
+        launch = emitted.plan.launches[0]
+        assert len(emitted.plan.launches) == (1 if chosen.splits == 1 else 2)
+        asked = resources(cubin)[launch.symbol]
+        assert t.resident_blocks(launch.block[0], asked.registers, asked.shared_bytes) >= BLOCKS, asked
+
+
 @pytest.mark.parametrize(("dtype", "acc"), [("i8", "i32"), ("f64", "f64"), ("bf16", "f32"), ("f8E4M3FN", "f32")])
 @pytest.mark.parametrize("layout", ["NN", "NT"])
 def test_few_rows_of_any_type(dtype: str, acc: str, layout: str) -> None:
@@ -518,6 +564,34 @@ def test_what_no_kernel_takes_is_named() -> None:
         WgmmaSchedule(96, 64)
     with pytest.raises(ValueError, match="at most 8 blocks"):
         ClusterSchedule(64, 64, 3, 16)
+
+
+def sums_with_vectors(rows: int | str, count: int, k: int | str = 64, columns: int | str = 64) -> Dispatch:
+    """A product to which each of `count` results adds a vector of its own."""
+    d = make.matmul(rows, columns, k, "f16", multiples={name: 8 for name in (k, columns) if isinstance(name, str)})
+    r = make.Region("f32")
+    region = r.end(*(r.narrow(r.add("addf", 0, r.load(2 + i, "f32")), "f16") for i in range(count)))
+    vectors = [contiguous("f32", columns)] * count
+    return replace(d, operands=(*d.operands, *vectors), results=d.results * count, regions=(region,))
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_86", "sm_120a"])
+def test_long_epilogues_of_any_shape_have_small_tiles(target: str) -> None:
+    """An epilogue is written out for each accumulator of a thread: with 28 results, large tiles take an assembler ten seconds,
+    and spill. A GELU has the same tile as no epilogue."""
+    long = choose(gemm_problem(sums_with_vectors("m", 28, "k", "n")), BY_NAME[target])
+    assert isinstance(long, MmaSchedule)
+    assert long.warp_m * long.warp_n <= 16 * 32
+    multiples = {"k": 8, "n": 8}
+    plain, gelu = (choose(gemm_problem(make.matmul("m", "n", "k", "f16", bias=b, multiples=multiples)), BY_NAME[target])
+                   for b in (False, True))  # fmt: skip
+    assert plain == gelu
+    fixed = choose(gemm_problem(sums_with_vectors(4096, 28, 4096, 4096)), BY_NAME[target])
+    assert fixed.warp_m * fixed.warp_n > long.warp_m * long.warp_n
+
+
+def test_many_results_of_any_shape() -> None:
+    check(sums_with_vectors("m", 28, "k", "n"), "sm_86", sizes={"m": 3, "k": 72, "n": 40})
 
 
 def test_rows_that_a_guard_knows_to_be_the_results() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from cuda_emulation import run_emulated
 
+from ingot import dims
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
@@ -85,6 +86,29 @@ def test_four_bit_elements_move_as_bytes() -> None:
         assert emit(d, BY_NAME["sm_90a"]).plan.launches[0].bytes == 2 * 16
     with kernel_context(), pytest.raises(NotImplementedError, match="whole bytes"):
         emit(copy(contiguous("i4", 4, 7), TensorArg("i4", (4, 7), (8, 1), 1)), BY_NAME["sm_90a"])
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (contiguous("f16", 2, 8, 24), TensorArg("f16", (2, 8, 24), (40 * 24, 24, 1), 16)),
+        (TensorArg("f16", (40, 48), (1, 40), 64), TensorArg("f16", (40, 48), (50, 1), 4)),
+        (contiguous("f4E2M1FN", 4, 8), TensorArg("f4E2M1FN", (4, 8), (16, 1), 4)),
+    ],
+    ids=["rows", "transposed", "bytes"],
+)
+@pytest.mark.parametrize("nbytes", [0, 96])
+def test_parts_that_begin_where_the_size_table_says(x: TensorArg, y: TensorArg, nbytes: int) -> None:
+    d = replace(copy(x, y), symbols=("d0", "d1"), multiples=(16, 32))
+    d0, d1 = map(dims.symbol, d.symbols)
+    check(replace(d, offsets=(("result", 0, d0),)), {"d0": nbytes, "d1": 32})
+    d = replace(d, offsets=(("operand", 0, d0 + d1), ("result", 0, d1)))
+    known, moved = d.specialize({"d1": 32}).without_known_offsets()
+    check(d, {"d0": nbytes, "d1": 32})
+    assert (known.offsets, moved) == ((("operand", 0, d0 + 32),), {("result", 0): 32})
+    assert known.symbols == ("d0",)
+    check(make.append(3, 2, 16, 40), {"offset": 5 * 32})
+    check(known, {"d0": nbytes})
 
 
 def test_region_of_a_transpose() -> None:

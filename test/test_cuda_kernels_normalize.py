@@ -15,13 +15,14 @@ from cuda_emulation import run_emulated
 
 from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule
 from ingot.compiler.codegen.cuda_group_normalize import GroupSchedule, group_problem
-from ingot.compiler.codegen.cuda_normalize import NormalizeSchedule
+from ingot.compiler.codegen.cuda_normalize import NormalizeSchedule, group_schedules
 from ingot.compiler.codegen.family import emit
 from ingot.compiler.reference import run_dispatch
 from ingot.compiler.toolchain.stages import compile_kernels
-from ingot.cuda_targets import BY_NAME, CUDA_TARGETS
+from ingot.cuda_targets import BY_NAME, CUDA_TARGETS, with_sms
 from ingot.dialects.mlir import kernel_context
 from ingot.dispatch import Dispatch, TensorArg, contiguous
+from ingot.target import Target
 
 
 def check(d: Dispatch, target: str = "sm_80", schedule: Any = None, sizes: Mapping[str, int] | None = None) -> int:
@@ -181,6 +182,8 @@ CLUSTERS: dict[str, tuple[tuple[int, ...], ClusterSchedule]] = {
     "vectors that meet two groups": ((2, 30, 4, 10), ClusterSchedule(2, 4, 4, 8)),
     "one block": ((2, 30, 4, 10), ClusterSchedule(4, 1, 8, 6)),
     "eight blocks, the last one shorter": ((1, 36, 4, 8), ClusterSchedule(2, 8, 8, 3)),
+    "sixteen blocks": ((1, 68, 4, 8), ClusterSchedule(2, 16, 8, 3)),
+    "each block alone on an SM": ((2, 30, 4, 10), ClusterSchedule(2, 4, 4, 8, alone=True)),
     "groups narrower than a vector": ((1, 17, 6, 3), ClusterSchedule(6, 2, 2, 5)),
     "groups of several vectors": ((1, 19, 2, 16), ClusterSchedule(1, 2, 8, 4)),
 }
@@ -204,6 +207,47 @@ def test_groups_in_a_cluster_with_regions() -> None:
     operands, results = [contiguous("f16", 2, 5, 4, 4, 8), vector, vector], [contiguous("bf16", 2, 5, 4, 4, 8)]
     d = make.make("normalize", operands, results, [mapped, finish], {"kind": "layer", "axes": (1, 2, 4), "epsilon": 1e-5})
     assert check(d, "sm_90a", ClusterSchedule(2, 2, 8, 5)) == 1
+
+
+def test_groups_of_a_unet() -> None:
+    d = make.group_norm_silu(2, 60, 4, 10)
+    check(d, "sm_90a", ClusterSchedule(2, 16, 4, 4))
+    check(d, "sm_90a", GroupSchedule(8, 6, 12))
+
+
+def test_wide_clusters_are_schedules_to_time() -> None:
+    """Clusters of 16 blocks, and blocks alone on an SM, are listed where asked for, on whole GPUs alone."""
+    p = group_problem(make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"))
+    assert p is not None
+
+    def of(target: Target, **options: Any) -> list[ClusterSchedule]:
+        return [s for _, s in group_schedules(p, target, **options) if isinstance(s, ClusterSchedule)]
+
+    hopper = BY_NAME["sm_90a"]
+    listed = of(hopper, waves=16, wide=True)
+    assert ClusterSchedule(8, 16, 8, 48) in listed
+    assert ClusterSchedule(8, 16, 8, 48, alone=True) in listed
+    assert not any(s.is_wide or s.alone for s in of(hopper, waves=16, wide=False))
+    assert not any(s.is_wide for s in of(with_sms(hopper, 60), waves=16, wide=True))
+    assert not any(s.is_wide for s in of(BY_NAME["sm_120a"], waves=16, wide=True))
+    with kernel_context():
+        d = make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16")
+        (launch,) = emit(d, hopper, ClusterSchedule(8, 16, 8, 48, alone=True)).plan.launches
+        assert hopper.resident_blocks(480, 32, launch.shared_bytes) == 1
+        assert launch.cluster == (16, 1, 1)
+        module = emit(d, hopper, ClusterSchedule(8, 16, 8, 48)).module
+        assert compile_kernels(module, "sm_90a")[:4] == b"\x7fELF"
+
+
+def test_special_functions_take_all_sms() -> None:
+    """A sigmoid on half of the SMs would take longer than reading twice does."""
+    hopper = BY_NAME["sm_90a"]
+    plain = group_problem(make.normalize("layer", 2, 9216, 32, 10, axes=(1, 3), dtype="f16"))
+    silu = group_problem(make.group_norm_silu(2, 9216, 32, 10))
+    assert plain is not None
+    assert silu is not None
+    assert isinstance(group_schedules(plain, hopper, wide=False)[0][1], ClusterSchedule)  # 64 blocks
+    assert isinstance(group_schedules(silu, hopper, wide=False)[0][1], GroupSchedule)
 
 
 def test_choice_of_clusters() -> None:

@@ -174,17 +174,17 @@ def test_weights_of_few_rows(weights: str, rows: int, layout: bool, target: str)
 
 def streamed(d: Dispatch, target: str) -> GemvSchedule:
     """The schedule that reads B once."""
-    (found,) = gemv_schedules(gemm_problem(d), BY_NAME[target])
-    return found.schedule
+    return min(gemv_schedules(gemm_problem(d), BY_NAME[target]), key=lambda e: e.seconds).schedule
 
 
 @pytest.mark.parametrize("layout", [True, False], ids=["NT", "NN"])
 def test_weights_of_few_rows_and_long_sums(layout: bool) -> None:
     """Blocks share the sums, a part of K each."""
-    d = make.quantized_matmul(2, 72, 4096, "f16", "i4", scale="f16", block=128, b_transposed=layout, out="f16")
+    d = make.quantized_matmul(2, 200, 4096, "f16", "i4", scale="f16", block=128, b_transposed=layout, out="f16")
     schedule = streamed(d, "sm_90a")
-    assert schedule.splits > 1
+    assert schedule.cluster > 1
     check(d, schedule=schedule)
+    check(d, schedule=GemvSchedule(2, schedule.lanes, layout, splits=2))
 
 
 def test_weights_of_one_type_without_scales() -> None:

@@ -47,7 +47,7 @@ def test_a_session_runs_all_stages(name: str, driver: FakeDriver, monkeypatch: p
 
 
 CASE = test_stages.CASES["products_before_and_after"]
-X, KEEP, Y, H = 3 * 8 * 4, 3 * 8, 2 * 4 * 4, 3 * 8 * 4  # bytes
+Y, H = 2 * 4 * 4, 3 * 8 * 4  # bytes
 
 
 def test_weights_are_uploaded_once_and_lie_in_memory_once(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_inputs_are_uploaded_once_and_what_stages_give_stays(driver: FakeDriver,
         session.run(None, feeds)
     cuda.log.clear()
     session.run(None, feeds)
-    assert copies(cuda, "upload") == Counter([X, KEEP])
+    assert len(cuda.named("upload")) == 1  # of both together
     assert copies(cuda, "download") == Counter([8, Y, H])  # the number that the host reads, and the outputs
     assert cuda.named("allocate", "allocate_async", "pinned") == []
     assert session.stats()["contexts"] == 1

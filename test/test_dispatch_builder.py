@@ -19,7 +19,7 @@ def tensor(*shape: int | str, dtype: str = "f32") -> str:
     return f"tensor<{sizes}{dtype}{f', #ingot.dims<[{names}]>' if names else ''}>"
 
 
-def build(arguments: dict[str, str], body: str) -> list[BuiltDispatch]:
+def build(arguments: dict[str, str], body: str, moving: frozenset[str] = frozenset()) -> list[BuiltDispatch]:
     """The dispatches of a function."""
     args = ", ".join(f"%{n}: {t}" for n, t in arguments.items())
     names, types = (", ".join(f'"{x}"' for x in xs) for xs in (arguments, ["float"] * len(arguments)))
@@ -32,7 +32,7 @@ def build(arguments: dict[str, str], body: str) -> list[BuiltDispatch]:
         module.operation.verify()
         places = PlaceResolver()
         ops = dialect.main_func(module).regions[0].blocks[0].operations
-        return [build_dispatch(op.operation, places) for op in ops if op.operation.name in dialect.ROOTS]
+        return [build_dispatch(op.operation, places, moving=moving) for op in ops if op.operation.name in dialect.ROOTS]
 
 
 COPY = '"ingot.yield"(%e) : (f32) -> ()'
@@ -107,6 +107,28 @@ def test_concatenation_writes_into_parts() -> None:
     # The row pitch M + 3 is no size of the part that is written, so it is a symbol of its own.
     assert second.sizes == (dims.symbol("N"), dims.symbol("M"), dims.parse("M + 3"))
     assert [str(s) for s in second.dispatch.results[0].strides] == ["d2", "1"]
+
+
+def test_where_views_begin_may_be_a_size() -> None:
+    """Of what moves while launches stay, and of no other; a product's operand is placed by the host."""
+    old, new, y = tensor("B", "P", 8), tensor("B", 1, 8), tensor("B", "P + 1", 8)
+    body = f"""%m = "ingot.empty"() : () -> {y}
+        %p = "ingot.move"(%a, %m) ({{ ^bb0(%e: f32): {COPY} }}) {{offsets = ["0", "0", "0"]}} : ({old}, {y}) -> {y}
+        %q = "ingot.move"(%b, %p) ({{ ^bb0(%e: f32): {COPY} }}) {{offsets = ["0", "P", "0"]}} : ({new}, {y}) -> {y}
+        %s = "ingot.slice"(%q) {{starts = ["0", "P", "0"], steps = [1, 1, 1]}} : ({y}) -> {new}
+        %w = "ingot.weight"() {{name = "w"}} : () -> tensor<8x8xf32>
+        %r = "ingot.matmul"(%s, %w) ({{ ^bb0(%e: f32): {COPY} }}) {{acc = "f32"}} : ({new}, tensor<8x8xf32>) -> {new}"""
+    first, second, product = build({"a": old, "b": new}, body, frozenset({"P"}))
+    at = dims.symbol("P") * 32
+    assert first.dispatch.offsets == ()
+    ((kind, index, nbytes),) = second.dispatch.offsets
+    assert (kind, index) == ("result", 0)
+    assert dict(zip(second.dispatch.symbols, second.sizes, strict=True))[str(nbytes)] == at
+    assert second.results[0].byte_offset == 0
+    assert second.dispatch.results[0].align == 32
+    assert (product.dispatch.offsets, product.operands[0].byte_offset) == ((), at)
+    still = build({"a": old, "b": new}, body, frozenset({"B"}))[1]
+    assert (still.dispatch.offsets, still.results[0].byte_offset) == ((), at)
 
 
 def test_axis_that_may_be_one_gets_a_run_time_stride() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def product(rows: int) -> Dispatch:
     return Dispatch("matmul", (a, b), (c,))
 
 
+def with_epilogue(d: Dispatch, instructions: int) -> Dispatch:
+    """A product whose results are negated so often."""
+    insts = tuple(ScalarInst("negf", (i,), "f32") for i in range(instructions))
+    return replace(d, regions=(ScalarRegion(("f32",), insts, (instructions,)),))
+
+
 @pytest.fixture
 def loader(tmp_path: Path) -> Iterator[ProgramLoader]:
     client = CompileClient(workers=1)
@@ -47,6 +54,12 @@ def load(loader: ProgramLoader, dispatches: list[Dispatch]) -> tuple[list[Kernel
     report = LoadReport()
     codes = loader._kernels(texts, [kernel_key(t, SM_86.key) for t in texts], SM_86, report)
     return codes, report.compiled
+
+
+def test_products_with_long_epilogues_come_first() -> None:
+    """The epilogue is written out for each of a thread's accumulators: GELUs take twice as long as sums."""
+    texts = [with_epilogue(product(512 + n), n).text for n in (1, 12, 90, 4)]
+    assert batches(texts, 4) == [[2], [1], [3], [0]]
 
 
 def test_small_kernels_are_spread_over_workers_and_big_ones_stand_alone() -> None:

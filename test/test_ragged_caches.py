@@ -18,6 +18,7 @@ from test_onnx_lowering import Case, Lowered, reference, relative_error
 
 import ingot
 from ingot.errors import InputError, ModelError
+from ingot.runtime import cuda_device
 
 HEADS, KV_HEADS, SIZE, POSITIONS = 4, 2, 16, 32
 ANGLES = np.random.default_rng(3).random((POSITIONS, SIZE // 2)) * 3
@@ -359,6 +360,7 @@ def test_donated_caches_of_a_fixed_size(device: str, given: bool, monkeypatch: p
         session = ingot.Session(engine, "cpu")
     else:
         session, cuda = numpy_session(engine, install(monkeypatch), monkeypatch, specialize="none")
+        monkeypatch.setattr(cuda_device, "SMALL", -1)  # a copy for each input
     bound, feeds = check_donated_of_a_fixed_size(session, given)
     if device == "cuda":
         cuda.log.clear()

@@ -104,6 +104,42 @@ def test_every_spelling_is_one_dispatch(spelling: str, norm: str, root: str) -> 
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
+PADDED = """<ir_version: 9, opset_import: ["" : 18]>
+rotary (float[N, S, 2, 8] x, float[N, S, 1, 3] f) => (float[N, S, 2, 8] y)
+<int64[1] last = {-1}, int64 zero = {0}, int64 one = {1}, int64[5] pairs = {0, 0, 2, 4, 2}, int64[4] whole = {0, 0, 2, 8},
+ int64[5] twice = {1, 1, 1, 1, 2}, int64[4] six = {0, 0, 1, 6}, int64[8] pads = {0, 0, 0, 2, 0, 0, 0, 0}, float unit = {1.0}>
+{
+  n = Identity(x)
+  fu = Unsqueeze(f, last)
+  fe = Expand(fu, twice)
+  angle = Reshape(fe, six)
+  cc = Cos(angle)
+  c = Pad(cc, pads, unit)
+  ss = Sin(angle)
+  s = Pad(ss, pads)
+BODY
+}"""
+
+
+def test_tables_hold_every_angle_once() -> None:
+    """Repeated angles, their sines and cosines, and these padded by a whole pair, are computed once a pair and read so."""
+    proto = onnx.parser.parse_model(PADDED.replace("BODY", STACK))
+    engine = ingot.compile(proto)
+    draft = draft_program(engine.ir, BY_NAME["sm_90a"])
+    dispatches = [draft.dispatches[s.kernel] for s in draft.program.steps if isinstance(s, DispatchStep)]
+    assert [d.root for d in dispatches] == ["pointwise"] * 5
+    assert [d.results[0].shape[-1] for d in dispatches[:-1]] in ([3, 4, 3, 4], [3, 3, 4, 4])
+    tables = [t for t in dispatches[-1].operands if t.shape[-2:] == (4, 1)]
+    assert len(tables) == 2
+    rng = np.random.default_rng(1)
+    for n, s in ((1, 3), (2, 5)):
+        x, f = rng.standard_normal((n, s, 2, 8)), rng.uniform(0, 6, (n, s, 1, 3))
+        feeds = {"x": x.astype(np.float32), "f": f.astype(np.float32)}
+        (expected,) = ReferenceEvaluator(proto).run(None, feeds)
+        (got,) = ingot.Session(engine, device="cpu").run(None, feeds)
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 # One of a block's two attentions is to the text, whose keys and values all blocks compute together.
 BLOCK = ["normalize", "matmul", "normalize", "normalize", "attention", "matmul",  # normalized, q k v, rotated q, rotated k, ...
          "matmul", "normalize", "normalize", "attention", "matmul",

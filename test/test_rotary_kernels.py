@@ -35,6 +35,26 @@ def test_cuda(interleaved: bool, norm: bool, dtype: str) -> None:
     check(make.rotary(4, 60, 6, interleaved=interleaved, norm=norm, dtype=dtype), "sm_80")
 
 
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize(("interleaved", "norm"), FORMS)
+def test_cuda_tables_of_one_angle_a_pair(interleaved: bool, norm: bool, dtype: str) -> None:
+    check(make.rotary(2, 29, 64, interleaved=interleaved, norm=norm, dtype=dtype, shared=True), "sm_80")
+    check(make.rotary(4, 60, 6, interleaved=interleaved, norm=norm, dtype=dtype, shared=True), "sm_80")
+    d = make.rotary("n", "s", 2048, interleaved=interleaved, norm=norm, dtype=dtype, angles="f32", shared=True)
+    check(d, "sm_80", sizes={"n": 2, "s": 3})
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_cuda_accesses_of_tables_of_one_angle_a_pair(norm: bool) -> None:
+    """Both tables are read once: four angles are eight bytes, beside eight elements of 16."""
+    text = ptx_of(make.rotary(2, 6144, 2048, interleaved=True, norm=norm, shared=True))
+    accesses = re.findall(r"(?:ld|st)\.global(?:\.nc)?\.(\S+)", text)
+    narrow = [a for a in accesses if a in ("v2.b32", "v2.u32", "b64", "u64", "v4.b16", "v4.u16")]
+    wide = [a for a in accesses if a in ("v4.b32", "v4.u32", "v4.f32", "v2.b64", "v2.u64")]
+    assert narrow
+    assert len(narrow) + len(wide) == len(accesses), accesses
+
+
 @pytest.mark.parametrize(("interleaved", "norm"), FORMS)
 def test_cuda_with_sizes_at_run_time(interleaved: bool, norm: bool) -> None:
     d = make.rotary("n", "s", 48, interleaved=interleaved, norm=norm, angles="f32")
@@ -61,8 +81,8 @@ def test_cuda_accesses_of_16_bytes(interleaved: bool, norm: bool) -> None:
 @pytest.mark.parametrize(("interleaved", "norm"), FORMS)
 def test_cpu(interleaved: bool, norm: bool, dtype: str) -> None:
     sizes = {"s": 37}
-    for size in (6, 12, 24, 64):
-        d = make.rotary(3, "s", size, interleaved=interleaved, norm=norm, dtype=dtype)
+    for size, shared in ((6, False), (12, False), (24, False), (64, False), (6, True), (64, True)):
+        d = make.rotary(3, "s", size, interleaved=interleaved, norm=norm, dtype=dtype, shared=shared)
         operands = [place(t, o.view, sizes) for t, o in zip(d.operands, make.random_operands(d, sizes), strict=True)]
         (got,) = CompiledDispatch(d).run(operands, sizes)
         (exact,) = run_dispatch(make.unrounded(d), operands, sizes, float64=True)

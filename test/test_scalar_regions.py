@@ -110,3 +110,29 @@ def test_random_regions_keep_their_bits(seed: int) -> None:
             numbers = before == before
             np.testing.assert_array_equal(after == after, numbers)
             assert after[numbers].tobytes() == before[numbers].tobytes(), (region, simpler)
+
+
+def written_out_gelu(half: float = 0.5, one: float = 1.0, swapped: bool = False) -> ScalarRegion:
+    """x/2 * (1 + tanh(1.5*x)) as exporters write it."""
+    b = RegionBuilder(("f32",))
+    halved = b.emit("mulf", b.const(half, "f32"), 0)
+    total = b.emit("addf", b.const(one, "f32"), b.emit("tanh", b.emit("mulf", 0, b.const(1.5, "f32"))))
+    return b.finish([b.emit("mulf", *((total, halved) if swapped else (halved, total)))])
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_half_of_one_plus_tanh_is_a_sigmoid(swapped: bool) -> None:
+    region = written_out_gelu(swapped=swapped)
+    assert [i.op for i in region.insts if i.op != "const"] == ["mulf", "mulf", "sigmoid", "mulf"]
+    x = np.linspace(-8, 8, 1001, dtype=np.float32)
+    wide = x.astype(np.float64)
+    expected = wide / 2 * (1 + np.tanh(1.5 * wide))
+    assert np.all(np.abs(run(region, x)[0] - expected) <= 2e-6 * np.abs(expected))
+    b = RegionBuilder(("f32",))
+    alone = b.finish([b.emit("mulf", b.emit("addf", b.emit("tanh", 0), b.const(1.0, "f32")), b.const(0.5, "f32"))])
+    assert [i.op for i in alone.insts if i.op != "const"] == ["mulf", "sigmoid"]
+
+
+@pytest.mark.parametrize("other", [{"half": 0.25}, {"one": 1.5}])
+def test_other_sums_with_tanh_stay(other: dict[str, float]) -> None:
+    assert "tanh" in [i.op for i in written_out_gelu(**other).insts]

@@ -58,7 +58,7 @@ def test_load_report_tells_where_the_time_went(path: Path, tmp_path: Path) -> No
         cache.close()
         assert report["kernels"] >= 2
         assert report["compiled"] == (report["kernels"] if expected else 0)
-        stages = {"draft", "kernel-ir", "llvm-dialect", "llvm-ir", "object", "image"}
+        stages = {"draft", "verify", "kernel-ir", "llvm-dialect", "llvm-ir", "object", "image"}
         assert set(report["stages"]) == (stages if expected else set())
         assert all(seconds > 0 for seconds in report["stages"].values())
         steps = report["steps"]

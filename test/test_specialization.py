@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 from test_cuda_plan import make_program
@@ -89,6 +90,30 @@ def test_specialized_programs_have_constants_and_keep_live_sizes():
     assert [s.sizes for s in kept.steps] == [s.sizes for s in program.steps]
 
 
+def test_known_offsets_become_parts_of_addresses():
+    """An offset of 0 is no work that is missing; one that stays live is read from the size table."""
+    program = make_program()
+    (entry,) = program.kernels
+    d0, d1 = dims.symbol("d0"), dims.symbol("d1")
+    plain = from_json(json.loads(entry.dispatch))
+    dispatch = replace(plain, symbols=("d0", "d1"), multiples=(1, 8), offsets=(("result", 0, d1),))
+    assert from_json(json.loads(dispatch.text)) == dispatch
+    assert dispatch.placing == {"d1"}
+    assert replace(dispatch, offsets=(("result", 0, d0),)).placing == set()
+    at = dims.symbol("P")
+    steps = tuple(replace(s, sizes=(*s.sizes, 8 * at)) for s in program.steps)
+    program = replace(program, kernels=(replace(entry, dispatch=dispatch.text),), steps=steps)
+    for position in (0, 3):
+        fixed = specialize(program, {"N": 1000, "P": position})
+        assert [from_json(json.loads(e.dispatch)).offsets for e in fixed.kernels] == [(), ()]
+        assert [s.results[0].offset for s in fixed.steps] == [8 * position, dims.symbol("N") * 4 + 8 * position]
+        assert [s.sizes for s in fixed.steps] == [(), ()]
+    live = specialize(program, {"N": 1000, "P": 0}, frozenset({"P"}))
+    assert [from_json(json.loads(e.dispatch)).offsets for e in live.kernels] == [(("result", 0, d1),)] * 2
+    assert [s.sizes for s in live.steps] == [(8 * at,)] * 2
+    assert [s.results[0].offset for s in live.steps] == [0, dims.symbol("N") * 4]
+
+
 def test_the_workspace_is_placed_anew():
     program = make_program()
     d0 = dims.symbol("d0")
@@ -107,21 +132,28 @@ def test_decoding_settles_on_two_shapes():
     """A prompt, then token by token, twice: one program for the prompt, one for tokens, asked for by the second call."""
     from types import SimpleNamespace
 
-    from ingot.launch_program import State
+    from ingot.launch_program import State, dim_names
     from ingot.runtime.cuda_device import CudaContext
+    from ingot.runtime.device import Sizes
 
     past, new = dims.symbol("past"), dims.symbol("new")
     variants: set = set()
     context = object.__new__(CudaContext)
-    context._program = SimpleNamespace(states=(State(0, 0, 2, past, past + new),), live=("past",))
+    bindings = [SimpleNamespace(symbol=name) for name in ("past", "new", "mask", "batch")]
+    state = State(0, 0, 2, past, past + new, "kept_capacity_0", "capacity_0")
+    program = SimpleNamespace(states=(state,), live=("past",), bindings=bindings, values=(), definitions=())
+    context._program = program
     context._executable = SimpleNamespace(has_variant=variants.__contains__)
-    context._grown, context._live_sets, context._last_env, context._positions = frozenset(), [], {}, frozenset()
+    context._grown, context._live_sets, context._last, context._positions = frozenset(), [], None, frozenset()
+    context._growing = {}
     asked = []
     for _ in range(2):
         length = 0
         for count in (8, *([1] * 20)):
-            env = {"past": length, "new": count, "mask": length + count, "batch": 1, "donated_0": 1}
-            shape = context._live_set(env, [0]).shape(env)
+            env = {"past": length, "new": count, "mask": length + count, "batch": 1, "kept_capacity_0": 64, "capacity_0": 64}
+            env |= {"donated_0": 1}
+            assert list(env) == dim_names(program)
+            _, shape = context._live_set(Sizes(env, tuple(env.values()), 0, ()), (0,))
             if shape not in variants:
                 variants.add(shape)
                 asked.append(len(asked))

@@ -36,7 +36,7 @@ from ingot.compiler.codegen.cpu_region import (
     store_elements,
 )
 from ingot.compiler.codegen.cpu_space import collapse
-from ingot.compiler.codegen.cpu_vector_product import emit_vector_product, vector_product_suits
+from ingot.compiler.codegen.cpu_vector_product import FewRows, emit_vector_product, vector_product_suits
 from ingot.compiler.codegen.cpu_window import Window, window_of
 from ingot.compiler.codegen.family import Emitted
 from ingot.compiler.codegen.values import Operand, Val
@@ -140,7 +140,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     if schedule is None and dense is not None and groups == len(epilogue.pixels) == 1 and vector_product_suits(m):
         a, b = (dense, x.strides[-1]), (row, column)
         product = Problem(dispatch, (), m, outputs, depth, a, b, epilogue.results, epilogue.loads, epilogue.axes)
-        return emit_vector_product(product, arithmetic, Operands, target)
+        return emit_vector_product(FewRows(product, arithmetic, target), Operands)
     units = arithmetic.units(depth)
     if schedule is None:
         packing = PackingCost(A_IM2COL if dense is None else A_IN_PLACE, B_TRANSPOSE if column != 1 else B_COPY)

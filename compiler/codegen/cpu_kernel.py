@@ -171,14 +171,19 @@ class CpuKernel:
         """Address of the workspace."""
         return self._pointer(len(self.dispatch.operands) + len(self.dispatch.results))
 
-    def emitted(self, flops: Dim = 0, workspace: Dim = 0) -> Emitted:
-        """The finished kernel as a plan of one launch, after those of the plan that it follows; `workspace`: bytes."""
+    def emitted(self, flops: Dim = 0, workspace: Dim = 0, traffic: Dim | None = None) -> Emitted:
+        """The finished kernel as a plan of one launch, after those of the plan that it follows.
+
+        Args:
+            flops: its operations.
+            workspace: bytes of the plan's.
+            traffic: bytes it moves, where they are not those of all operands and results.
+        """
         buffers = [BufferArg("operand", i) for i in range(len(self.dispatch.operands))]
         buffers += [BufferArg("result", i) for i in range(len(self.dispatch.results))]
         buffers += [BufferArg("workspace")] if workspace != 0 else []
-        traffic: Dim = 0
-        for t in (*self.dispatch.operands, *self.dispatch.results):
-            traffic = traffic + touched_bytes(t)
+        if traffic is None:
+            traffic = sum((touched_bytes(t) for t in (*self.dispatch.operands, *self.dispatch.results)), start=0)
         launch = KernelLaunch(self.k.name, (self.grid, 1, 1), tuple(buffers), flops=flops, bytes=traffic)
         return Emitted(KernelPlan((*self._before, launch), workspace), self._module.module)
 
@@ -199,5 +204,6 @@ def cpu_kernel(dispatch: Dispatch, target: Target, grid: Dim, after: Emitted | N
             raise NotImplementedError(f"{dispatch.root} on cpu has no code for tensors of {t.dtype}: convert them first")
     module = KernelModule("cpu", context=ir.Context.current, module=None if after is None else after.module)
     before = () if after is None else after.plan.launches
-    with module.kernel(f"{dispatch.root}_{dispatch.key[:16]}", _PARAMS) as k:
+    name = f"{dispatch.root}_{dispatch.key[:16]}" + (f"_{len(before)}" if before else "")
+    with module.kernel(name, _PARAMS) as k:
         yield CpuKernel(module, k, dispatch, target, grid, before)

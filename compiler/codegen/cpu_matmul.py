@@ -1,4 +1,7 @@
-"""The family of `matmul` on the CPU: the blocked product, or for few rows a product that streams B once."""
+"""The family of `matmul` on the CPU: the blocked product, or for few rows a product that streams B once.
+
+Where the number of rows is not known, a kernel has both and chooses when it runs.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ from ingot.compiler.codegen.cpu_region import (
     store_elements,
 )
 from ingot.compiler.codegen.cpu_space import collapse
-from ingot.compiler.codegen.cpu_vector_product import emit_one_row, emit_vector_product, vector_product_suits
+from ingot.compiler.codegen.cpu_vector_product import FewRows, emit_vector_product
 from ingot.compiler.codegen.family import Emitted
-from ingot.compiler.codegen.values import Val
+from ingot.compiler.codegen.values import Operand, Val
 from ingot.dims import Dim
 from ingot.dispatch import Dispatch, TensorArg
 from ingot.matmul_scales import matmul_scales
@@ -188,8 +191,9 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     problem = problem_of(dispatch)
     arithmetic = arithmetic_of(dispatch)
     acc = arithmetic.acc
-    if schedule is None and vector_product_suits(problem.m):
-        return emit_vector_product(problem, arithmetic, Operands, target)
+    few = FewRows(problem, arithmetic, target)
+    if schedule is None and isinstance(problem.m, int) and problem.m <= few.most:
+        return emit_vector_product(few, Operands)
     lanes = target.vector_bits // (64 if acc in ("f64", "i64") else 32)
     registers = 32 if target.vector_bits >= 512 else 16
     depth = arithmetic.units(problem.k)
@@ -204,14 +208,19 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     assert isinstance(schedule, GemmSchedule)
     blocks = block_grid(schedule, problem.m, problem.n)
     grid = (*problem.batch, *blocks)
-    with cpu_kernel(dispatch, target, dims.product(grid)) as ck:
+    turns = not isinstance(problem.m, int) and few.is_large  # into the product of few rows, with its own work items
+    items = dims.product(grid)
+    if turns:
+        items = few.share * dims.product(few.grid) + (1 - few.share) * items
+    with cpu_kernel(dispatch, target, items) as ck:
         operands = Operands(ck, problem)
         source_a = MatrixA(ck, operands.a, problem.m, schedule)
         source_b = MatrixB(ck, operands.b, problem.n, schedule)
         sizes = (ck.dim(problem.m), ck.dim(problem.n), ck.dim(depth))
         gemm = BlockedGemm(ck, schedule, arithmetic, *sizes, source_a, source_b)
         emitter = problem.emitter(ck)
-        with ck.items() as item:
+
+        def block(item: Val) -> None:
             *at_batch, n_block, m_block = ck.split(item, grid)
             operands.begin(at_batch)
 
@@ -220,18 +229,30 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
                 lane_axis = len(index) - 1 if at.lanes else -1
                 problem.store(ck, emitter, Position(index, lane_axis, at.lanes, at.mask), value)
 
-            def finish_row(m: int, column: Val, mask: Val | None, value: Val) -> None:
-                finish(ck.k.const(m, "i64"), Position((column,), 0, value.t.lanes, mask), value)
+            def finish_row(m: Operand, column: Val, mask: Val | None, value: Val) -> None:
+                finish(ck.k.value(m, "i64"), Position((column,), 0, value.t.lanes, mask), value)
 
             m0, rows = block_range(ck, m_block, schedule.mc, problem.m)
             n0, cols = block_range(ck, n_block, schedule.nc, problem.n)
-            if isinstance(problem.m, int):
+            if turns or isinstance(problem.m, int):
                 gemm.block(m0, rows, n0, cols, finish)
-            else:  # decoding has one row
-                with ck.k.if_else(ck.dim(problem.m).eq(1)) as one:
-                    with one.then:
-                        emit_one_row(ck, problem, operands, lanes, registers, schedule.nc, n0, cols, finish_row)
-                    with one.else_:
-                        gemm.block(m0, rows, n0, cols, finish)
-        return ck.emitted(problem.flops)
+                return
+            with ck.k.if_else(ck.dim(problem.m).eq(1)) as one:  # decoding has one row
+                with one.then:
+                    few.one_row(ck, operands, schedule.nc, n0, cols, finish_row)
+                with one.else_:
+                    gemm.block(m0, rows, n0, cols, finish)
 
+        with ck.items() as item:
+            if turns:
+                with ck.k.if_else(ck.dim(problem.m) <= few.most) as branch:
+                    with branch.then:
+                        first = [ck.k.const(0, "i64")] * len(problem.batch)
+                        operands.begin(first)
+                        few.item(ck, operands, emitter, [*first, item])
+                    with branch.else_:
+                        block(item)
+            else:
+                block(item)
+        emitted = ck.emitted(problem.flops, few.workspace if turns else 0)
+    return few.finished(emitted) if turns else emitted

@@ -4,8 +4,9 @@ A warp holds 16 or 32 rows of queries. For each tile of keys it multiplies queri
 row's maximum and sum, rescales what it has accumulated and adds probabilities times values; probabilities pass from
 accumulators to operands in registers. Keys and values of the next tile are copied meanwhile.
 
-With few rows and many keys (decoding), blocks share the keys of a head: each leaves its part of the sum with its maximum and
-weight in the workspace, and a second launch combines them.
+With few rows and many keys (decoding), warps of a block and blocks of a cluster share the keys of a head, and combine their
+parts in shared memory (cuda_attention_parts.py). Where there are no clusters, each block leaves its part of the sum with its
+maximum and weight in the workspace, and a second launch combines them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from ingot.compiler.codegen.cuda_attention_parts import AttentionParts, PartShape, leave_fragments, part_bytes, part_shape
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, tiled_launch
 from ingot.compiler.codegen.cuda_attention_softmax import SoftmaxRows, SplitLayout, rescaling, store_pair
 from ingot.compiler.codegen.cuda_gemm_mma import mma_registers
@@ -40,8 +42,10 @@ class MmaAttentionSchedule:
         warp_rows: 16 or 32.
         keys: of a tile, a multiple of 16.
         stages: tiles of keys and values in shared memory.
-        splits: blocks that share a head's keys.
+        splits: blocks that share a head's keys and leave their parts to a second launch.
         blocks: of an SM, for which registers are kept.
+        along: warps that share a head's keys, each with tiles of its own; `warps` is 1 then.
+        cluster: blocks that share a head's keys and combine their parts.
     """
 
     warps: int = 4
@@ -50,6 +54,19 @@ class MmaAttentionSchedule:
     stages: int = 2
     splits: int = 1
     blocks: int = field(default=1, kw_only=True)
+    along: int = field(default=1, kw_only=True)
+    cluster: int = field(default=1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.along > 1 and self.warps > 1:
+            raise ValueError(f"warps have rows of their own or share keys: {self}")
+        if self.splits > 1 and self.parts > 1:
+            raise ValueError(f"parts are combined in one launch or in a second one: {self}")
+
+    @property
+    def parts(self) -> int:
+        """Parts of a head's keys that are combined within the launch."""
+        return self.along * self.cluster
 
     @property
     def rows(self) -> int:
@@ -81,9 +98,19 @@ def attention_tiles(p: AttentionProblem, s: MmaAttentionSchedule) -> AttentionTi
     )
 
 
+def attention_part(p: AttentionProblem, s: MmaAttentionSchedule) -> PartShape:
+    """A part of a block's rows, where several are combined."""
+    return part_shape(p, s.rows, attention_tiles(p, s).v.rows)
+
+
+def warp_bytes(p: AttentionProblem, s: MmaAttentionSchedule) -> int:
+    """Bytes of shared memory of a warp that has tiles of its own, or of a block whose warps share them."""
+    return part_bytes(attention_part(p, s), attention_tiles(p, s).nbytes(s.stages), s.along, s.cluster)
+
+
 def attention_launch(p: AttentionProblem, s: MmaAttentionSchedule) -> KernelLaunch:
     """The launch of a schedule."""
-    return tiled_launch(p, s.rows, s.splits, 32 * s.warps, attention_tiles(p, s).nbytes(s.stages))
+    return tiled_launch(p, s.rows, s.splits, 32 * s.warps * s.along, s.along * warp_bytes(p, s), s.cluster)
 
 
 def emit_attention_mma(
@@ -101,14 +128,19 @@ class _Attention:
         self.dk, self.k, self.p, self.row, self.s = dk, dk.k, p, row, s
         k = self.k
         self.tiles = attention_tiles(p, s)
-        self.shared = k.dynamic_shared(1024)
+        self.block_shared = self.shared = k.dynamic_shared(1024)
         self.lane, self.warp = k.lane_id(), k.warp_id()
+        threads, thread = 32 * s.warps, k.thread_id()
+        self.part = k.const(0, "i32")  # which of the block's
+        if s.along > 1:  # every warp is what else were a block
+            self.part, thread = self.warp, self.lane
+            self.shared = self.shared + self.warp * warp_bytes(p, s)
+            self.warp = k.const(0, "i32")
         self.blocks = s.warp_rows // 16
         self.columns = s.keys // 8
         self.columns_v = self.tiles.v.rows // 8
         self.depth_steps = self.tiles.q.k_bytes // K_STEP
         self.asynchronous = target.cp_async
-        threads, thread = 32 * s.warps, k.thread_id()
         self.copy_q = TileCopy(dk, p.q, self.tiles.q, threads, thread, target.cp_async)
         self.copy_k = TileCopy(dk, p.k, self.tiles.k, threads, thread, target.cp_async)
         self.copy_v = TileCopy(dk, p.v, self.tiles.v, threads, thread, target.cp_async)
@@ -123,8 +155,9 @@ class _Attention:
         k, s, p = self.k, self.s, self.p
         m0 = k.block_id(0) * s.rows
         head, z = k.block_id(1), k.block_id(2)
-        batch = z // s.splits if s.splits > 1 else z
-        split = z % s.splits if s.splits > 1 else k.const(0, "i32")
+        sharing = s.splits * s.cluster
+        batch = z // sharing if sharing > 1 else z
+        rank = z % sharing if sharing > 1 else k.const(0, "i32")
         kv = p.kv_head(head)
         n_keys = p.n_keys(self.dk, batch)
         self.copy_q.start(m0, [batch, head])
@@ -145,9 +178,12 @@ class _Attention:
             tiles = k.min(tiles, k.max((m0 + (s.rows + s.keys - 1) + shift).sdiv(s.keys), 0))
             plain = k.min(plain, k.max((m0 + 1 + shift).sdiv(s.keys), 0))
         begin = k.const(0, "i32")
-        if s.splits > 1:
-            per = (tiles + (s.splits - 1)) // s.splits
-            begin = k.min(split * per, tiles)
+        parts = s.splits * s.parts
+        if parts > 1:
+            # Neighbouring parts are different blocks', so that few keys are not all one's.
+            part = self.part * s.cluster + rank if s.along > 1 else rank
+            per = (tiles + (parts - 1)) // parts
+            begin = k.min(part * per, tiles)
             tiles = k.min(begin + per, tiles)
         plain = k.max(k.min(plain, tiles), begin)
         state = self.start(begin, tiles)
@@ -156,9 +192,24 @@ class _Attention:
             state = self.loop(plain, tiles, tiles, state, masked=True)
         _, maximum, total, acc = state
         if s.splits > 1:
-            self.softmax.store_partial(split, s.splits, maximum, total, acc)
+            self.softmax.store_partial(rank, s.splits, maximum, total, acc)
+        elif s.parts > 1:
+            shape = attention_part(p, s)
+            if self.asynchronous:
+                k.cp_async_wait(0)  # where there were no keys, queries may still be on their way
+            self.synchronize()  # tiles are not read any more
+            leave_fragments(self.softmax, shape, self.shared, self.first_row + (self.lane >> 2), maximum, total, acc)
+            whole = AttentionParts(self.dk, p, shape, self.block_shared, warp_bytes(p, s), s.along, s.cluster)
+            whole.finish(batch, head, m0, rank)
         else:
             self.softmax.store(total, acc)
+
+    def synchronize(self) -> None:
+        """Wait for the threads that share tiles."""
+        if self.s.along > 1:
+            self.k.warp_sync()
+        else:
+            self.k.barrier()
 
     # --- copies
 
@@ -194,7 +245,7 @@ class _Attention:
             number, maximum, total, acc = loop.carry
             if self.asynchronous:
                 k.cp_async_wait(0)
-            k.barrier()
+            self.synchronize()
             other = 1 - number
             with k.if_(loop.iv + 1 < tiles):
                 self.bring_tile(loop.iv + 1, other)

@@ -141,8 +141,11 @@ def score(
     return value
 
 
-def tiled_launch(p: AttentionProblem, rows: int, splits: int, threads: int, shared_bytes: int) -> KernelLaunch:
-    """The launch of a kernel whose blocks take tiles of `rows` rows, heads, and batches times splits."""
+def tiled_launch(
+    p: AttentionProblem, rows: int, splits: int, threads: int, shared_bytes: int, cluster: int = 1
+) -> KernelLaunch:
+    """The launch of a kernel whose blocks take tiles of `rows` rows, heads, and batches times splits, or times the blocks of a
+    cluster."""
     own = tuple(BufferArg("operand", i) for i in p.own)
     if splits > 1:
         loaded = (BufferArg("operand", i) for i in region_operands(p.dispatch.regions[:1]) if i not in p.own)
@@ -151,9 +154,10 @@ def tiled_launch(p: AttentionProblem, rows: int, splits: int, threads: int, shar
         rest = region_buffers(p.dispatch, skip=p.own)
     return KernelLaunch(
         symbol_of(p.dispatch),
-        (dims.ceildiv(p.rows, rows), p.heads, p.batch * splits),
+        (dims.ceildiv(p.rows, rows), p.heads, p.batch * splits * cluster),
         (*own, *rest),
         (threads, 1, 1),
+        cluster=(1, 1, cluster),
         shared_bytes=shared_bytes,
         flops=p.flops,
     )

@@ -5,7 +5,8 @@ in lines of 16-byte chunks (cuda_shared_tile.py). `across` neighbouring threads 
 those rows by every `across`-th key of a tile, and adds all of its rows' probabilities times every `across`-th chunk of the
 values. What passes from one product to the other goes through shared memory, but only between those threads, of one warp.
 
-With few rows and many keys (decoding), blocks share the keys of a head, as in cuda_attention_mma.py.
+With few rows and many keys (decoding), blocks share the keys of a head, as in cuda_attention_mma.py: those of a cluster, or,
+where one is too small, those of a launch that another one follows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from ingot.compiler.codegen.cuda_attention_parts import AttentionParts, PartShape, part_bytes, part_shape
 from ingot.compiler.codegen.cuda_attention_problem import AttentionProblem, score, tiled_launch
 from ingot.compiler.codegen.cuda_attention_softmax import SplitLayout, exponentials, rescaling
 from ingot.compiler.codegen.cuda_gemm_problem import Matrix
@@ -33,7 +36,7 @@ from ingot.kernel_plan import KernelLaunch
 from ingot.target import Target
 
 WIDE = 4  # f32 elements of a chunk
-TURN = 8  # chunks after which the swizzle repeats: a turn of the inner loops
+TURN = 8  # chunks after which the swizzle repeats
 REGISTERS = 160  # accumulators and scores of a thread: beyond this they spill
 CONVERTED = ("f16", "bf16", "f8E4M3FN", "f8E5M2", "i8")
 
@@ -48,7 +51,10 @@ class SimtAttentionSchedule:
         thread_rows: rows of a thread.
         keys: of a tile, a multiple of `across` and of 4.
         stages: tiles of keys and values in shared memory, 1 or 2.
-        splits: blocks that share a head's keys.
+        splits: blocks that share a head's keys and leave their parts to a second launch.
+        cluster: blocks that share a head's keys and combine their parts.
+        turn: chunks of the inner loops that are written out, a divisor of `TURN` and a multiple of 2.
+        plain_loop: tiles in which all keys take part have a loop of their own, without masks.
     """
 
     threads: int = 128
@@ -57,6 +63,13 @@ class SimtAttentionSchedule:
     keys: int = 64
     stages: int = 2
     splits: int = 1
+    cluster: int = 1
+    turn: int = TURN
+    plain_loop: bool = True
+
+    def __post_init__(self) -> None:
+        if self.splits > 1 and self.cluster > 1:
+            raise ValueError(f"parts are combined in one launch or in a second one: {self}")
 
     @property
     def groups(self) -> int:
@@ -68,6 +81,10 @@ class SimtAttentionSchedule:
         """Rows of a block."""
         return self.groups * self.thread_rows
 
+
+# Of kernels for any number of rows, which a session waits for: an eighth of the multiply-adds in the code. Two instructions of
+# addresses for 128 of them are little, and so is a mask beside the products of a score.
+COMPACT: dict[str, Any] = {"turn": 2, "plain_loop": False}
 
 # From the largest tile to the smallest.
 SIMT_SCHEDULES: tuple[SimtAttentionSchedule, ...] = (
@@ -143,12 +160,19 @@ def choose_simt_attention(p: AttentionProblem, target: Target) -> SimtAttentionS
     # Small blocks of few rows: several of them share an SM.
     while splits < 32 and splits * blocks < 2 * sms and tiles >= 4 * splits and rows <= 64:
         splits *= 2
-    return replace(chosen, splits=splits)
+    chosen = replace(chosen, cluster=splits) if splits <= target.max_cluster else replace(chosen, splits=splits)
+    return chosen if isinstance(p.rows, int) else replace(chosen, **COMPACT)
 
 
 def simt_attention_launch(p: AttentionProblem, s: SimtAttentionSchedule) -> KernelLaunch:
     """The launch of a schedule."""
-    return tiled_launch(p, s.rows, s.splits, s.threads, simt_attention_tiles(p, s).nbytes(s.stages))
+    tiles = simt_attention_tiles(p, s).nbytes(s.stages)
+    return tiled_launch(p, s.rows, s.splits, s.threads, part_bytes(_part(p, s), tiles, 1, s.cluster), s.cluster)
+
+
+def _part(p: AttentionProblem, s: SimtAttentionSchedule) -> PartShape:
+    """A part of a block's rows, where several are combined."""
+    return part_shape(p, s.rows, -(-p.depth_v // WIDE) * WIDE)
 
 
 def emit_attention_simt(module: KernelModule, p: AttentionProblem, s: SimtAttentionSchedule, launch: KernelLaunch) -> None:
@@ -244,8 +268,9 @@ class _Attention:
         k, s, p = self.k, self.s, self.p
         m0 = k.block_id(0) * s.rows
         self.head, z = k.block_id(1), k.block_id(2)
-        self.batch = z // s.splits if s.splits > 1 else z
-        split = z % s.splits if s.splits > 1 else k.const(0, "i32")
+        parts = s.splits * s.cluster
+        self.batch = z // parts if parts > 1 else z
+        part = z % parts if parts > 1 else k.const(0, "i32")
         self.n_keys = p.n_keys(self.dk, self.batch)
         self.rows = [m0 + self.group + i * s.groups for i in range(s.thread_rows)]
         self.positions = [p.position(k, self.batch, self.head, k.min(r, self.n_rows - 1)) for r in self.rows]
@@ -261,9 +286,9 @@ class _Attention:
             tiles = k.min(tiles, k.max((m0 + (s.rows + s.keys - 1) + shift).sdiv(s.keys), 0))
             plain = k.min(plain, k.max((m0 + 1 + shift).sdiv(s.keys), 0))
         begin = k.const(0, "i32")
-        if s.splits > 1:
-            per = (tiles + (s.splits - 1)) // s.splits
-            begin = k.min(split * per, tiles)
+        if parts > 1:
+            per = (tiles + (parts - 1)) // parts
+            begin = k.min(part * per, tiles)
             tiles = k.min(begin + per, tiles)
         plain = k.max(k.min(plain, tiles), begin)
 
@@ -277,13 +302,20 @@ class _Attention:
             k.const(0, "i32"), [low] * s.thread_rows, [zero] * s.thread_rows,
             [zero] * (s.thread_rows * self.thread_chunks * WIDE),
         ]  # fmt: skip
-        state = self.loop(begin, plain, tiles, state, masked=False)
-        if p.masks(s.keys):
-            state = self.loop(plain, tiles, tiles, state, masked=True)
+        masks = p.masks(s.keys)
+        if s.plain_loop or not masks:
+            state = self.loop(begin, plain, tiles, state, masked=False)
+        if masks:
+            state = self.loop(plain if s.plain_loop else begin, tiles, tiles, state, masked=True)
         _, maximum, total, acc = state
         total = [k.warp_reduce(lambda x, y: x + y, t, s.across) for t in total]
         if s.splits > 1:
-            self.store_partial(split, maximum, total, acc)
+            self.store_partial(part, maximum, total, acc)
+        elif s.cluster > 1:
+            self.arrive()  # tiles are not read any more, and none is on its way
+            shape = _part(p, s)
+            self.leave(shape, maximum, total, acc)
+            AttentionParts(self.dk, p, shape, self.shared, 0, 1, s.cluster).finish(self.batch, self.head, m0, part)
         else:
             self.store(total, acc)
 
@@ -347,28 +379,38 @@ class _Attention:
 
     def turns(self, chunks: int, acc: list[Val], body: Callable[[Val, range, list[Val]], list[Val]]) -> list[Val]:
         """Run `body` over chunks: (number of the turn, chunks of this turn, accumulators); whole turns are a loop."""
-        k = self.k
-        whole, rest = divmod(chunks, TURN)
+        k, size = self.k, self.s.turn
+        whole, rest = divmod(chunks, size)
         if whole > 1:
-            with k.for_(k.const(0, "i32"), whole, carry=acc) as loop:
-                loop.yield_(body(loop.iv, range(TURN), loop.carry))
+            with k.for_(k.const(0, "i32"), whole, carry=acc, rolled=size < TURN) as loop:
+                loop.yield_(body(loop.iv, range(size), loop.carry))
             acc = loop.results
         elif whole:
-            acc = body(k.const(0, "i32"), range(TURN), acc)
+            acc = body(k.const(0, "i32"), range(size), acc)
         return body(k.const(whole, "i32"), range(rest), acc) if rest else acc
+
+    def reader(self, base: Val, lines: Lines, number: Val) -> Callable[[int], list[list[Val]]]:
+        """A function that reads a chunk of turn `number` from each line of a tile at `base`: its elements."""
+        k, size = self.k, self.s.turn
+        four = k.vector_of("f32", WIDE)
+        start = base + number * (TURN * CHUNK) if size == TURN else base
+
+        def read(chunk: int) -> list[list[Val]]:
+            offsets = lines.offsets(chunk if size == TURN else number * size + chunk)
+            return [k.elements(k.load(start + at, four, align=CHUNK)) for at in offsets]
+
+        return read
 
     def scores(self, stage: Val, first: Val, masked: bool) -> list[Val]:
         """Scores of the thread's rows and its keys of the tile that begins with key `first`; -inf where one takes no part."""
         k, s = self.k, self.s
         count = self.thread_keys
-        four = k.vector_of("f32", WIDE)
 
         def turn(number: Val, chunks: range, acc: list[Val]) -> list[Val]:
             acc = list(acc)
-            queries, keys = (base + number * (TURN * CHUNK) for base in (self.shared, stage))
+            queries, keys = self.reader(self.shared, self.q_lines, number), self.reader(stage, self.k_lines, number)
             for chunk in chunks:
-                x = [k.elements(k.load(queries + at, four, align=CHUNK)) for at in self.q_lines.offsets(chunk)]
-                y = [k.elements(k.load(keys + at, four, align=CHUNK)) for at in self.k_lines.offsets(chunk)]
+                x, y = queries(chunk), keys(chunk)
                 for e in range(WIDE):
                     for i in range(s.thread_rows):
                         for j in range(count):
@@ -435,10 +477,10 @@ class _Attention:
 
         def turn(number: Val, chunks: range, acc: list[Val]) -> list[Val]:
             acc = list(acc)
-            probabilities = self.probabilities + number * (TURN * CHUNK)
-            values = stage + number * (TURN * WIDE * shape.line_bytes)
+            probabilities = self.reader(self.probabilities, self.p_lines, number)
+            values = stage + number * (s.turn * WIDE * shape.line_bytes)
             for chunk in chunks:
-                x = [k.elements(k.load(probabilities + at, four, align=CHUNK)) for at in self.p_lines.offsets(chunk)]
+                x = probabilities(chunk)
                 for e in range(WIDE):
                     line = k.const(WIDE * chunk + e, "i32")
                     for j, column in enumerate(columns):
@@ -477,6 +519,19 @@ class _Attention:
                             value = k.vector(x[e : e + lanes]) if lanes else x[e]
                             for r, y in enumerate(dk.region(p.dispatch.regions[1], [value], place, p.out_domain, lanes)):
                                 dk.store(r, y, place, lanes)
+
+    def leave(self, shape: PartShape, maximum: Sequence[Val], total: Sequence[Val], acc: Sequence[Val]) -> None:
+        """Write sums, maxima and weights to the block's part in shared memory."""
+        k, wide = self.k, self.thread_chunks * WIDE
+        for i in range(self.s.thread_rows):
+            row = self.group + i * self.s.groups
+            with k.if_(True if self.s.rows == shape.rows else row < shape.rows):
+                with k.if_(self.lane.eq(0)):
+                    k.store(k.vector([maximum[i], total[i]]), shape.weight(self.shared, row), align=8)
+                line = shape.sums(self.shared, row)
+                for j, first, _ in self.columns():
+                    with k.if_(True if (j + 1) * self.s.across * WIDE <= shape.width else first < shape.width):
+                        k.store(k.vector(list(acc[i * wide + j * WIDE :][:WIDE])), line.at(first, "f32"), align=CHUNK)
 
     def store_partial(self, split: Val, maximum: Sequence[Val], total: Sequence[Val], acc: Sequence[Val]) -> None:
         """Leave sums, maxima and weights of a split in the workspace."""

@@ -18,9 +18,8 @@ LOG2E = 1.4426950408889634
 
 
 def power_of_two(k: Any, x: Val) -> Val:
-    """2**x by `ex2.approx.ftz`: one instruction, where keeping subnormal results, which no probability needs, would take
-    four."""
-    return k.emit("nvvm.ex2", (x,), x.t, {"ftz": k.attr("true")})
+    """2**x; no probability needs subnormal results."""
+    return k.ex2(x, ftz=True)
 
 
 def exponent_factor(p: AttentionProblem) -> float:

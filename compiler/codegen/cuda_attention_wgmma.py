@@ -28,7 +28,7 @@ from ingot.target import Target
 SWIZZLE = 128
 ATOM = 1024
 LINE = 64  # 16-bit elements of a swizzled line
-STAGES = 2
+STAGES = 2  # of the rings; one where a tile holds all keys
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,22 @@ def plan_attention_wgmma(p: AttentionProblem, target: Target, s: WgmmaAttentionS
     return WgmmaAttentionPlan(s, row, launch)
 
 
+def _stages(p: AttentionProblem, s: WgmmaAttentionSchedule) -> int:
+    return 1 if isinstance(p.keys, int) and p.keys <= s.keys else STAGES
+
+
 def _offsets(p: AttentionProblem, s: WgmmaAttentionSchedule) -> dict[str, int]:
     """Bytes from the start of shared memory: queries, rings of keys and values, barriers."""
+    stages = _stages(p, s)
     q = _lines(p.depth) * s.rows * SWIZZLE
     k = _lines(p.depth) * s.keys * SWIZZLE
     v = _lines(p.depth_v) * s.keys * SWIZZLE
-    barriers = q + STAGES * (k + v)
+    barriers = q + stages * (k + v)
     return {
         "k": q,
-        "v": q + STAGES * k,
+        "v": q + stages * k,
         "barriers": barriers,
-        "end": barriers + 8 * (1 + 4 * STAGES),
+        "end": barriers + 8 * (1 + 4 * stages),
         "k_bytes": k,
         "v_bytes": v,
     }
@@ -129,13 +134,13 @@ class _Attention:
         k = self.k
         self.map_q, self.map_k, self.map_v = dk.maps[:3]
         self.shared = k.dynamic_shared(ATOM)
-        self.at = _offsets(p, self.s)
+        self.at, self.stages = _offsets(p, self.s), _stages(p, self.s)
         self.n_rows = dk.size(p.rows, "i32")
         self.masks = p.masks(self.s.keys)
 
     def barrier(self, number: int, stage: Val | int = 0) -> Val:
         """Barrier 0: queries have arrived. 1, 2: keys full, empty; 3, 4: values full, empty; one for each stage."""
-        first = 0 if number == 0 else 8 * (1 + (number - 1) * STAGES)
+        first = 0 if number == 0 else 8 * (1 + (number - 1) * self.stages)
         return self.shared + (self.at["barriers"] + first) + stage * 8
 
     def emit(self) -> None:
@@ -144,7 +149,7 @@ class _Attention:
         self.leads = thread.eq(0)
         with k.if_(self.leads):
             k.mbarrier_init(self.barrier(0), 1)
-            for stage in range(STAGES):
+            for stage in range(self.stages):
                 for full, empty in ((1, 2), (3, 4)):
                     k.mbarrier_init(self.barrier(full, stage), 1)
                     k.mbarrier_init(self.barrier(empty, stage), s.groups)
@@ -195,10 +200,10 @@ class _Attention:
         """Issue the copies of a tile (counted from the last) into its stage, when all have read what was there."""
         k, p, s = self.k, self.p, self.s
         full, x, tensor_map, depth = (1, p.k, self.map_k, p.depth) if name == "k" else (3, p.v, self.map_v, p.depth_v)
-        stage: Val | int = tile % STAGES
+        stage: Val | int = tile % self.stages
         if isinstance(tile, Val):
             # Fill n of a stage waits for the reads of fill n - 1, whose phase has the parity of n - 1; fill 0 passes.
-            k.mbarrier_wait(self.barrier(full + 1, stage), (tile // STAGES + 1) & 1)
+            k.mbarrier_wait(self.barrier(full + 1, stage), (tile // self.stages + 1) & 1)
         bar = self.barrier(full, stage)
         k.mbarrier_arrive_expect(bar, self.at[name + "_bytes"])
         base = self.shared + self.at[name] + stage * self.at[name + "_bytes"]
@@ -295,13 +300,13 @@ class _Attention:
     def release(self, number: int, tile: Val) -> None:
         """One thread of the warpgroup says that a tile's stage has been read."""
         with self.k.if_(self.local.eq(0)):
-            self.k.mbarrier_arrive(self.barrier(number, tile % STAGES))
+            self.k.mbarrier_arrive(self.barrier(number, tile % self.stages))
 
     def issue_scores(self, tile: Val) -> Val:
         """Start multiplying queries by the keys of a tile, as one group."""
         k, s, p = self.k, self.s, self.p
-        stage = tile % STAGES
-        k.mbarrier_wait(self.barrier(1, stage), (tile // STAGES) & 1)
+        stage = tile % self.stages
+        k.mbarrier_wait(self.barrier(1, stage), (tile // self.stages) & 1)
         step = k.cast(stage * (self.at["k_bytes"] >> 4), "i64", signed=False)
         keys = self.k_descriptor + step
         acc = k.wgmma_accumulator(s.keys)
@@ -317,8 +322,8 @@ class _Attention:
     def issue_values(self, acc: Val, operand: list[Val], tile: Val) -> Val:
         """Start adding probabilities times the values of a tile, as one group."""
         k, s, p = self.k, self.s, self.p
-        stage = tile % STAGES
-        k.mbarrier_wait(self.barrier(3, stage), (tile // STAGES) & 1)
+        stage = tile % self.stages
+        k.mbarrier_wait(self.barrier(3, stage), (tile // self.stages) & 1)
         values = self.v_descriptor + k.cast(stage * (self.at["v_bytes"] >> 4), "i64", signed=False)
         k.wgmma_fence()
         for i in range(s.keys // 16):

@@ -54,7 +54,9 @@ class ClusterSums:
         share = -(-pairs // self.cluster)
         rounds = -(-share // threads)
         ahead = min(rounds, READ_AHEAD)
-        exact = share % (threads * ahead) == 0 and pairs % self.cluster == 0
+        # A small share is had by some threads alone: others would read what they drop.
+        few = share < threads
+        exact = few or (share % (threads * ahead) == 0 and pairs % self.cluster == 0)
         parts = [self.shared]
         if self.cluster > 1:
             parts = [k.cluster_address(self.shared, r) for r in range(self.cluster)]
@@ -79,7 +81,8 @@ class ClusterSums:
                     epilogue.pair(epilogue.at_row(batch, m0 + row), n0 + col, k.elements(total))
 
         if rounds == ahead:
-            some(first + thread)
+            with k.if_(first + thread < end if few else True):
+                some(first + thread)
         else:
             with k.for_(first + thread, end, ahead * threads) as loop:
                 some(loop.iv)

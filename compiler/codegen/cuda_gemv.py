@@ -1,8 +1,9 @@
 """Products of few rows (token-by-token decoding): B is streamed once, by all SMs, in accesses of 16 bytes.
 
 Where B's columns are neighbours in memory (N-major), a thread owns `lanes` columns over a part of K; where its k are (K-major),
-a warp owns a column and its lanes parts of K. Parts of a block are added through shared memory, parts of different blocks by
-cuda_split_k.py.
+a warp owns a column and its lanes parts of K. Parts of a block are added through shuffles and shared memory. Blocks that share
+K are a cluster, and add their sums as in cuda_cluster_sums.py; where there are no clusters, blocks of fewer columns each take
+longer parts of K, or cuda_split_k.py adds the sums in a second launch. Sums are taken in a fixed order.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingot import dims
+from ingot.compiler.codegen.cuda_cluster_sums import ClusterSums
 from ingot.compiler.codegen.cuda_decode import QuantizedElements
 from ingot.compiler.codegen.cuda_gemm_decoded import decodes, elements_of, with_scales
 from ingot.compiler.codegen.cuda_gemm_epilogue import FragmentEpilogue
@@ -33,17 +35,36 @@ from ingot.kernel_plan import BufferArg, KernelLaunch
 
 WARPS = 8
 MAX_ROWS = 8
+BLOCKS = 4  # that an SM holds at once, of up to WIDE_ROWS rows
 UNROLL = 4  # vectors of B in flight for each thread
+DEPTHS = (8, 4)  # the same where B is N-major, of which a thread has one column for a K-major B's two
+WIDE_ROWS = 2  # rows up to which registers hold the most of these
+_SUMS_BYTES = 16 << 10  # of sums in shared memory at once
 
 
 @dataclass(frozen=True)
 class GemvSchedule:
-    """`rows` of A at once (all of them), vectors of `lanes` elements of B, `splits` blocks for a column."""
+    """How the kernel divides a product.
+
+    Attributes:
+        rows: of A, all of them.
+        lanes: elements of B's vectors.
+        k_major: B's k are neighbours in memory.
+        splits: blocks that share K and leave their sums to a second launch.
+        cluster: blocks that share K and add their sums through each other's shared memory.
+        across: lanes of a warp side by side where B is N-major: a power of two; the others take other k.
+    """
 
     rows: int
     lanes: int
     k_major: bool
     splits: int = 1
+    cluster: int = 1
+    across: int = 32
+
+    def __post_init__(self) -> None:
+        if self.splits > 1 and self.cluster > 1:
+            raise ValueError(f"blocks that share K are one cluster or add in a second launch: {self}")
 
     @property
     def tile_m(self) -> int:
@@ -52,7 +73,27 @@ class GemvSchedule:
     @property
     def tile_n(self) -> int:
         """Columns of a block."""
-        return 2 * WARPS if self.k_major else 32 * self.lanes
+        return 2 * WARPS if self.k_major else self.across * self.lanes
+
+    @property
+    def parts(self) -> int:
+        """Blocks that share K."""
+        return self.splits * self.cluster
+
+    @property
+    def step(self) -> int:
+        """k that a block takes at once, a vector for each of its threads."""
+        return 32 * self.lanes if self.k_major else WARPS * (32 // self.across)
+
+
+def gemv_depth(p: GemmProblem, s: GemvSchedule) -> int:
+    """Vectors of B that each thread has in flight: where B is N-major, as many as divide its part of a constant K, if
+    registers hold them, else the most that do."""
+    if s.k_major or not isinstance(p.k, int):
+        return UNROLL
+    fits = DEPTHS if s.rows <= WIDE_ROWS and not decodes(p) else DEPTHS[1:]
+    most = fits[0] if p.k >= s.parts * s.step * fits[0] else fits[-1]
+    return next((d for d in fits if p.k % (s.parts * s.step * d) == 0), most)
 
 
 def gemv_lanes(p: GemmProblem) -> int:
@@ -75,17 +116,48 @@ def gemv_launch(p: GemmProblem, s: GemvSchedule, suffix: str = "") -> KernelLaun
     """The launch of a schedule: columns, splits, batches."""
     own = (BufferArg("operand", 0), BufferArg("operand", 1))
     rest = (BufferArg("workspace"),) if s.splits > 1 else region_buffers(p.dispatch, skip=(0, 1))
-    grid: tuple[Dim, Dim, Dim] = (dims.ceildiv(p.n, s.tile_n), s.splits, dims.product(p.batch))
-    return with_scales(p, KernelLaunch(symbol_of(p.dispatch, suffix), grid, (*own, *rest), (32 * WARPS, 1, 1), flops=p.flops))
+    grid: tuple[Dim, Dim, Dim] = (dims.ceildiv(p.n, s.tile_n), s.parts, dims.product(p.batch))
+    return with_scales(p, KernelLaunch(
+        symbol_of(p.dispatch, suffix), grid, (*own, *rest), (32 * WARPS, 1, 1), cluster=(1, s.cluster, 1), flops=p.flops,
+    ))  # fmt: skip
 
 
 def emit_gemv(module: KernelModule, p: GemmProblem, s: GemvSchedule, launch: KernelLaunch) -> None:
     """Write the kernel of a schedule into `module`."""
-    with dispatch_kernel(module, p.dispatch, launch) as dk:
+    with dispatch_kernel(module, p.dispatch, launch, min_blocks=BLOCKS if s.rows <= WIDE_ROWS and not decodes(p) else 0) as dk:
         k = dk.k
         batch = dk.split(k.block_id(2), p.batch)
-        out = FragmentEpilogue(dk, p, (1, s.tile_n)) if s.splits == 1 else PartialSums(dk, p, k.block_id(1))
-        (_rows_of_columns if s.k_major else _columns)(dk, p, s, batch, out)
+        products = _rows_of_columns if s.k_major else _columns
+        if s.cluster == 1:
+            one = s.splits == 1
+            products(dk, p, s, batch, FragmentEpilogue(dk, p, (1, s.tile_n)) if one else PartialSums(dk, p, k.block_id(1)))
+            return
+        out = _SharedSums(dk, p, s)
+        products(dk, p, s, batch, out)
+        sums = ClusterSums(dk, p, s.rows, s.tile_n, s.tile_n, s.cluster, out.shared)
+        sums.synchronize()
+        sums.finish(k.thread_id(), k.block_id(1), batch, k.const(0, "i32"), out.first)
+
+
+class _SharedSums:
+    """Stores pairs of a block's sums to shared memory, rows of its columns: a stand-in for `FragmentEpilogue`."""
+
+    def __init__(self, dk: DispatchKernel, p: GemmProblem, s: GemvSchedule) -> None:
+        self.k, self.acc, self.tile_n = dk.k, p.acc, s.tile_n
+        self.shared = dk.k.static_shared(s.rows * s.tile_n * _sum_bytes(p), name="sums")
+        self.first = dk.k.block_id(0) * s.tile_n
+
+    def at_row(self, batch: Sequence[Val], row: Val) -> Val:
+        """The address of a row's first sum."""
+        return self.shared.at(row * self.tile_n, self.acc)
+
+    def pair(self, row: Val, col: Val, acc: Sequence[Val]) -> None:
+        """Store sums of two neighbouring columns."""
+        self.k.store(self.k.vector(list(acc)), row.at(col - self.first, self.acc), align=8)
+
+
+def _sum_bytes(p: GemmProblem) -> int:
+    return 8 if p.acc in ("f64", "i64") else 4
 
 
 class _Operand:
@@ -143,9 +215,9 @@ def _range(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, unit: int) -> tu
     """K of this block, in multiples of `unit`."""
     k = dk.k
     size = dk.size(p.k, "i32")
-    if s.splits == 1:
+    if s.parts == 1:
         return k.const(0, "i32"), size
-    per = ((size + (s.splits * unit - 1)) // (s.splits * unit)) * unit
+    per = ((size + (s.parts * unit - 1)) // (s.parts * unit)) * unit
     first = k.min(k.block_id(1) * per, size)
     return first, k.min(first + per, size)
 
@@ -158,12 +230,12 @@ def _rows_of_columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch:
     n = dk.size(p.n, "i32")
     col = (k.block_id(0) * WARPS + k.warp_id()) * 2
     cols = [k.min(col + i, n - 1) for i in range(2)]
-    first, last = _range(dk, p, s, 32 * s.lanes)
+    first, last = _range(dk, p, s, s.step)
     # A may be aligned less than B: its elements are read one by one then.
     whole = p.a.major == "col" and p.a.aligned(s.lanes * p.a.bits // 8, p.dispatch)
     whole = whole and (p.a_scales is None or p.a_scales.block % s.lanes == 0)
     zero = k.const(0, p.acc)
-    step = 32 * s.lanes
+    step = s.step
 
     def load(at: Val) -> list[Any]:
         return [b.raw(c, at, s.lanes) for c in cols]
@@ -196,20 +268,23 @@ def _rows_of_columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch:
     with k.for_(done, k.max(last, done), step, carry=list(loop.results)) as tail:
         tail.yield_(multiply(load(tail.iv), tail.iv, list(tail.carry)))
     sums = [k.warp_reduce(lambda x, y: x + y, x) for x in tail.results]
-    with k.if_(lane.eq(0) & (col < n)):
+    with k.if_(lane.eq(0) if s.cluster > 1 else lane.eq(0) & (col < n)):
         for r in range(s.rows):
             out.pair(out.at_row(batch, k.const(r, "i32")), col, sums[2 * r : 2 * r + 2])  # type: ignore[attr-defined]
 
 
 def _columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequence[Val], out: object) -> None:
-    """B is N-major: a thread takes `lanes` columns, warps take turns along k."""
+    """B is N-major: a thread takes `lanes` columns; the warps, and the parts of a warp, take turns along k."""
     k = dk.k
     a, b = _operands(dk, p, batch)
     lane, warp = k.lane_id(), k.warp_id()
     n = dk.size(p.n, "i32")
-    col = (k.block_id(0) * 32 + lane) * s.lanes
+    part, place = (warp, lane) if s.across == 32 else (warp * (32 // s.across) + lane // s.across, lane % s.across)
+    col = k.block_id(0) * s.tile_n + place * s.lanes
     at_col = k.min(col, n - s.lanes)
-    first, last = _range(dk, p, s, WARPS * UNROLL)
+    depth, step = gemv_depth(p, s), s.step
+    span = step * depth
+    first, last = _range(dk, p, s, step)
     zero = k.const(0, p.acc)
 
     def multiply(raw: Any, at: Val, acc: list[Val]) -> list[Val]:
@@ -220,35 +295,73 @@ def _columns(dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, batch: Sequenc
             out_acc.append(k.fma(k.broadcast(x, s.lanes), column, acc[r]))
         return out_acc
 
-    begin = first + warp
-    wide_last = last - (UNROLL - 1) * WARPS
-    start = [k.broadcast(zero, s.lanes)] * s.rows
-    with k.for_(begin, k.max(wide_last, begin), WARPS * UNROLL, carry=start) as loop:
-        at = [loop.iv + i * WARPS for i in range(UNROLL)]
+    def several(first: Val, acc: list[Val], end: Val | None = None) -> list[Val]:
+        """Products of `depth` k from `first` on, of those below `end`, added to `acc`."""
+        at = [first + i * step for i in range(depth)]
+        valid = [None if end is None else x < end for x in at]
+        if end is not None:
+            at = [k.min(x, end - 1) for x in at]
         raw = [b.raw(at_col, x, s.lanes) for x in at]
-        acc = list(loop.carry)
-        for i in range(UNROLL):
-            acc = multiply(raw[i], at[i], acc)
-        loop.yield_(acc)
-    span = WARPS * UNROLL
-    done = begin + (k.max(wide_last - begin, 0) + (span - 1)) // span * span
-    with k.for_(done, k.max(last, done), WARPS, carry=list(loop.results)) as tail:
-        tail.yield_(multiply(b.raw(at_col, tail.iv, s.lanes), tail.iv, list(tail.carry)))
+        for x, y, inside in zip(raw, at, valid, strict=True):
+            sums = multiply(x, y, acc)
+            acc = sums if inside is None else [k.select(inside, new, old) for new, old in zip(sums, acc, strict=True)]
+        return acc
 
-    size = 8 if p.acc in ("f64", "i64") else 4
-    shared = k.static_shared(WARPS * 32 * s.lanes * size)
-    for r, x in enumerate(tail.results):
-        k.store(x, shared.at((warp * 32 + lane) * s.lanes, p.acc), align=min(16, s.lanes * size))
+    begin = first + part
+    acc = [k.broadcast(zero, s.lanes)] * s.rows
+    if isinstance(p.k, int) and p.k % (s.parts * span) == 0:
+        with k.for_(0, p.k // (s.parts * span), carry=acc) as loop:
+            loop.yield_(several(begin + loop.iv * span, list(loop.carry)))
+        acc = list(loop.results)
+    else:
+        wide_last = last - (depth - 1) * step
+        with k.for_(begin, k.max(wide_last, begin), span, carry=acc) as loop:
+            loop.yield_(several(loop.iv, list(loop.carry)))
+        done = begin + (k.max(wide_last - begin, 0) + (span - 1)) // span * span
+        with k.for_(done, k.max(last, done), span, carry=list(loop.results)) as tail:  # once at most
+            tail.yield_(several(tail.iv, list(tail.carry), last))
+        acc = list(tail.results)
+    apart = s.across
+    while apart < 32:
+        acc = [x + k.shfl_xor(x, apart) for x in acc]
+        apart *= 2
+    _add_warps(dk, p, s, acc, batch, out)
+
+
+def _add_warps(
+    dk: DispatchKernel, p: GemmProblem, s: GemvSchedule, acc: Sequence[Val], batch: Sequence[Val], out: object
+) -> None:
+    """Add the warps' vectors of a row each, in order, and give the sums to `out`; the first `across` lanes have them."""
+    k = dk.k
+    lane, warp, thread = k.lane_id(), k.warp_id(), k.thread_id()
+    size, pairs = _sum_bytes(p), s.tile_n // 2
+    at_once = max(1, min(s.rows, _SUMS_BYTES // (WARPS * s.tile_n * size)))
+    shared = k.static_shared(at_once * WARPS * s.tile_n * size)
+    n = dk.size(p.n, "i32")
+    for start in range(0, s.rows, at_once):
+        rows = min(at_once, s.rows - start)
+        if start:
+            k.barrier()
+        with k.if_(True if s.across == 32 else lane < s.across):
+            for r in range(rows):
+                place = shared.at((warp + r * WARPS) * s.tile_n + lane * s.lanes, p.acc)
+                k.store(acc[start + r], place, align=min(16, s.lanes * size))
         k.barrier()
-        # Thread t adds the warps' parts of columns 2t and 2t + 1 of the block, in order.
-        thread = k.thread_id()
-        pairs = max(1, 32 * s.lanes // 2)
-        with k.if_(thread < pairs):
+
+        def add(number: Val, start: int = start, rows: int = rows) -> None:
+            row, pair = (number // pairs, number % pairs) if rows > 1 else (k.const(0, "i32"), number)
             two = [k.const(0, p.acc)] * 2
             for w in range(WARPS):
-                part = k.load(shared.at((w * 32 * s.lanes) + thread * 2, p.acc), k.vector_of(p.acc, 2), align=2 * size)
+                place = shared.at((row * WARPS + w) * s.tile_n + pair * 2, p.acc)
+                part = k.load(place, k.vector_of(p.acc, 2), align=2 * size)
                 two = [x + y for x, y in zip(two, k.elements(part), strict=True)]
-            place = k.block_id(0) * (32 * s.lanes) + thread * 2
-            with k.if_(place < n):
-                out.pair(out.at_row(batch, k.const(r, "i32")), place, two)  # type: ignore[attr-defined]
-        k.barrier()
+            col = k.block_id(0) * s.tile_n + pair * 2
+            with k.if_(True if s.cluster > 1 else col < n):
+                out.pair(out.at_row(batch, row + start), col, two)  # type: ignore[attr-defined]
+
+        if rows * pairs <= 32 * WARPS:
+            with k.if_(True if rows * pairs == 32 * WARPS else thread < rows * pairs):
+                add(thread)
+        else:
+            with k.for_(thread, rows * pairs, 32 * WARPS) as loop:
+                add(loop.iv)

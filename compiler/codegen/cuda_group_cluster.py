@@ -20,6 +20,7 @@ from ingot.compiler.codegen.cuda_group_normalize import (
     GroupProblem,
     GroupSchedule,
     GroupsKernel,
+    finish_seconds,
     spans_of,
 )
 from ingot.compiler.codegen.cuda_kernel import DispatchKernel, dispatch_kernel, memory_type, region_buffers, symbol_of
@@ -37,19 +38,26 @@ _COPIES = (4, 8, 16)  # bytes that cp.async copies
 _HELD = 64  # registers of a thread that may hold elements
 _OTHERS = 48  # registers that it needs besides
 _FEW = 16  # registers of elements up to which these rather lie there than in shared memory
+WIDE = False  # clusters of more blocks than are portable, and blocks that have an SM alone, are chosen: not timed yet
 LINE = 128  # bytes that memory is read by
 
 
 @dataclass(frozen=True)
 class ClusterSchedule:
     """`groups` groups a cluster of `cluster` blocks; in a block, `lanes` channels a thread and `rows` positions at a time, held
-    in `registers` or else in shared memory."""
+    in `registers` or else in shared memory; `alone`: a block asks for so much of that that an SM holds no other."""
 
     groups: int
     cluster: int
     lanes: int
     rows: int
     registers: bool = False
+    alone: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """True where the cluster has more blocks than is portable."""
+        return self.cluster > 8
 
 
 @dataclass(frozen=True)
@@ -100,12 +108,16 @@ def _blocks(p: GroupProblem, s: ClusterSchedule, target: Target) -> int:
     layout = _layout(p, s)
     registers = _OTHERS + (_held_registers(p, s) if s.registers else 0)
     return min(
-        target.shared_bytes // layout.end, target.max_threads // layout.threads, 65536 // (registers * layout.threads)
-    )
+        target.shared_bytes // _shared_bytes(layout, s, target), target.max_threads // layout.threads,
+        65536 // (registers * layout.threads),
+    )  # fmt: skip
 
 
 def _all_schedules(p: GroupProblem, target: Target) -> Iterator[ClusterSchedule]:
     """Schedules whose blocks fit."""
+    sms = facts(target).sms
+    # A wide cluster lies in one of a GPU's groups of SMs: a part of a GPU may have none that is whole.
+    widest_cluster = target.wide_cluster if sms >= 6 * target.wide_cluster else target.max_cluster
     d = p.domain.dispatch
     size = d.operands[0].type.bytes
     widest = inner_lanes(d, [d.operands[0], *d.results])
@@ -115,7 +127,7 @@ def _all_schedules(p: GroupProblem, target: Target) -> Iterator[ClusterSchedule]
         vectors = channels // lanes
         if vectors > MAX_THREADS or (channels * size < _SEGMENT and groups < p.groups):
             continue
-        for cluster in (c for c in (1, 2, 4, 8) if c <= target.max_cluster):
+        for cluster in (c for c in (1, 2, 4, 8, 16) if c <= widest_cluster):
             chunk = dims.ceildiv(p.positions, cluster)
             assert isinstance(chunk, int)
             assert isinstance(p.positions, int)
@@ -128,10 +140,19 @@ def _all_schedules(p: GroupProblem, target: Target) -> Iterator[ClusterSchedule]
                 yield s
 
 
+def _shared_bytes(layout: _Layout, s: ClusterSchedule, target: Target) -> int:
+    """Shared memory that a block asks for."""
+    return max(layout.end, target.shared_bytes // 2 + 16) if s.alone else layout.end
+
+
 def _rows(vectors: int, chunk: int) -> int:
     """Positions of a block at a time: as many as it has threads for, or somewhat fewer that divide the chunk and fill warps."""
     most = max(1, min(MAX_THREADS // vectors, chunk))
     return next((r for r in range(most, most * 3 // 4, -1) if chunk % r == 0 and vectors * r % 32 == 0), most)
+
+
+# What a region with special functions (SiLU) adds for each element, in bytes at the memory's rate.
+FINISH, FINISH_OF_SEVERAL = 2.0, 6.0
 
 
 def seconds(p: GroupProblem, s: ClusterSchedule, target: Target) -> float:
@@ -150,25 +171,40 @@ def seconds(p: GroupProblem, s: ClusterSchedule, target: Target) -> float:
     blocks = outer * (p.groups // s.groups) * s.cluster
     # An SM can take more than its part of the memory's rate.
     moved = traffic * lines / (0.94 * f.bandwidth * min(1.0, 2.5 * blocks / f.sms))
+    if finish_seconds(p, f.sms, target):
+        # Not a matter of how many SMs compute; why blocks of several groups take so much longer is not known.
+        moved += outer * positions * p.channels * (FINISH if s.groups == 1 else FINISH_OF_SEVERAL) / f.bandwidth
     # Registers save the way through shared memory where they are few.
     held = 0.0 if s.registers == (_held_registers(p, s) <= _FEW) else 3e-7
     return 1.3e-6 + moved + (1.2e-7 * s.cluster if s.cluster > 1 else 0.0) + (1e-6 if blocks > f.sms else 0.0) + held
 
 
-def schedules(p: GroupProblem, target: Target, waves: int = 1) -> list[ClusterSchedule]:
+def schedules(p: GroupProblem, target: Target, waves: int = 1, wide: bool = WIDE) -> list[ClusterSchedule]:
     """The schedules, the one with the least estimated time first.
 
     None where sizes are not constant, where a cluster cannot hold a group, or where blocks come in more than `waves` waves: one
     that reads, and waits for its cluster, has nothing to do meanwhile, and two launches are faster.
+
+    Args:
+        wide: whether clusters may be wider than is portable, and blocks alone on an SM.
     """
     if not isinstance(p.positions, int) or not isinstance(p.outer, int) or not p.positions:
         return []
     sms, outer = facts(target).sms, p.outer
 
-    def fits(s: ClusterSchedule) -> bool:
-        return outer * (p.groups // s.groups) * s.cluster <= waves * sms * max(1, _blocks(p, s, target))
+    def blocks(s: ClusterSchedule) -> int:
+        return outer * (p.groups // s.groups) * s.cluster
 
-    return sorted(filter(fits, _all_schedules(p, target)), key=lambda s: seconds(p, s, target))
+    found = []
+    for s in _all_schedules(p, target):
+        if s.cluster > target.max_cluster and not wide:
+            continue
+        on_sm = max(1, _blocks(p, s, target))
+        if blocks(s) <= waves * sms * on_sm:
+            found.append(s)
+        if wide and 1 < s.cluster and on_sm > 1 and sms // 2 < blocks(s) <= sms:
+            found.append(replace(s, alone=True))
+    return sorted(found, key=lambda s: seconds(p, s, target))
 
 
 def write_cluster(
@@ -181,7 +217,7 @@ def write_cluster(
     launch = KernelLaunch(
         symbol_of(dispatch), (s.cluster, p.outer, p.groups // s.groups),
         (BufferArg("operand", 0), *region_buffers(d, skip=[0])), (layout.threads, 1, 1), (s.cluster, 1, 1),
-        shared_bytes=layout.end, bytes=traffic,
+        shared_bytes=_shared_bytes(layout, s, target), bytes=traffic,
     )  # fmt: skip
     with dispatch_kernel(module, d, launch, min_blocks=max(1, min(4, _blocks(p, s, target)))) as dk:
         _Cluster(dk, p, s, layout).emit()

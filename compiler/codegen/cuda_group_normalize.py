@@ -28,6 +28,10 @@ from ingot.target import Target
 MAX_THREADS = 512
 BLOCKS = 2  # on an SM
 AHEAD = 4  # vectors that a thread reads before it uses the first
+# Instructions of an SM's special function units in scalar operations. An SM does 16 of these a cycle, and 128 multiply-adds,
+# but for the first ones 64 (CUDA programming guide, "Arithmetic Instructions").
+_SPECIAL = {"exp": 1, "log": 1, "sigmoid": 2, "tanh": 2, "erf": 1, "sqrt": 1, "rsqrt": 1, "divf": 1, "pow": 2}
+_HALF_SMS = (75, 80)
 
 
 @dataclass(frozen=True)
@@ -119,8 +123,20 @@ def seconds(p: GroupProblem, target: Target) -> float:
     outer = p.outer if isinstance(p.outer, int) else 1
     positions = p.positions if isinstance(p.positions, int) else 1024
     d = p.domain.dispatch
-    bytes_ = 2 * d.operands[0].type.bytes + sum(r.type.bytes for r in d.results)
-    return 3e-6 + outer * positions * p.channels * bytes_ / (0.85 * facts(target).bandwidth)
+    f = facts(target)
+    size, written = d.operands[0].type.bytes, sum(r.type.bytes for r in d.results)
+    sums, finish = (outer * positions * p.channels * n / (0.85 * f.bandwidth) for n in (size, size + written))
+    return 3e-6 + sums + max(finish, finish_seconds(p, f.sms, target))
+
+
+def finish_seconds(p: GroupProblem, sms: int, target: Target) -> float:
+    """An estimate of the special functions of the last region (a sigmoid) on `sms` SMs, which bound what else they compute."""
+    special = sum(_SPECIAL.get(inst.op, 0) for inst in p.domain.dispatch.regions[-1].insts)
+    outer = p.outer if isinstance(p.outer, int) else 1
+    positions = p.positions if isinstance(p.positions, int) else 1024
+    f = facts(target)
+    clock = f.f32_tflops * 1e12 / (f.sms * (128 if target.sm in _HALF_SMS else 256))
+    return outer * positions * p.channels * special / (16 * sms * clock)
 
 
 def write_groups(module: KernelModule, dispatch: Dispatch, p: GroupProblem, s: GroupSchedule) -> KernelPlan:

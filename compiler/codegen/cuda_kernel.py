@@ -142,6 +142,10 @@ class DispatchKernel:
             table = k.args[-1]
             for i, name in enumerate(dispatch.symbols):
                 self._symbols[name] = k.load(table.at(i, "i64"), "i64", align=8)
+        for kind, index, nbytes in dispatch.offsets:
+            assert not any((m.kind, m.index) == (kind, index) for m in launch.buffers if isinstance(m, TensorMapArg))
+            if (kind, index) in self._pointers:
+                self._pointers[kind, index] = self._pointers[kind, index].at(self.size(nbytes), "i8")
 
     def begin(self) -> None:
         """Wait until the launches before this one have ended, then let those after it start: where this one takes a few
@@ -203,7 +207,7 @@ class DispatchKernel:
     # --- addresses
 
     def pointer(self, kind: str, index: int = 0) -> Val:
-        """The address of an operand, a result or the workspace, as the launch passes it."""
+        """The address of an operand's or a result's element 0, or of the workspace."""
         return self._pointers[kind, index]
 
     def index_type(self, *tensors: TensorArg) -> str:

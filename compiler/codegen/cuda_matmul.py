@@ -62,7 +62,16 @@ from ingot.compiler.codegen.cuda_gemm_wgmma import (
     shared_sm_area,
     stage_bytes,
 )
-from ingot.compiler.codegen.cuda_gemv import MAX_ROWS, GemvSchedule, emit_gemv, gemv_lanes, gemv_launch
+from ingot.compiler.codegen.cuda_gemv import (
+    BLOCKS,
+    MAX_ROWS,
+    WARPS,
+    GemvSchedule,
+    emit_gemv,
+    gemv_depth,
+    gemv_lanes,
+    gemv_launch,
+)
 from ingot.compiler.codegen.cuda_kernel import constant
 from ingot.compiler.codegen.cuda_stream_k import emit_finish, stream_of, stream_workspace
 from ingot.compiler.codegen.family import Emitted
@@ -80,11 +89,18 @@ SECOND_LAUNCH_SECONDS = 1.8e-6
 WAVE_SECONDS, RESULT_SECONDS = 3e-7, 2.5e-11  # a tile's end, and each of its results, while nothing is multiplied
 STEP_SECONDS = 1.2e-7  # latency of a step along K: copies, barriers and the first instructions' results
 DECODE_SECONDS = 5e-7  # latency of a step that waits for what it decodes
+# Of kernels for any shape: a thread's accumulators times the instructions and results of the epilogue, which is written out for
+# each. An assembler takes many seconds for more, and it spills.
+EPILOGUE = 3000
 # A cluster lies in one of the GPU's groups of SMs (GPCs). How many pairs of SMs a group has differs from chip to chip: so many
 # groups may have one less than the others of an even division, and as many one more.
 GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
+# Of products of few rows; not measured yet.
+ACROSS = (4, 8, 16, 32)  # lanes of a warp side by side
+LOAD_SECONDS = 1.1e-6  # latency of loads while memory is busy
+NARROW_SHARE = 0.93  # of the rate, where a block's columns take less than 128 bytes of a row
 PROMOTED_SHARE = 0.9  # of the rate of a tile's instructions where their sums are promoted to f32: not measured yet
 
 
@@ -287,6 +303,9 @@ def mma_schedules(p: GemmProblem, target: Target, streams: bool = True) -> Itera
     if mma_row(p, target) is not None:
         # Promoted sums take the registers of accumulators twice.
         area = 64 * 32 if promotes(p, target) else 64 * 64
+        if not (isinstance(p.m, int) and isinstance(p.n, int)):
+            work = sum(len(region.insts) for region in p.dispatch.regions) + len(p.dispatch.results)
+            area = min(area, max(32 * EPILOGUE // work, 16 * 16))
         tiles = [s for s in mma_tiles(target) if s.warp_m * s.warp_n <= area]
         yield from mma_estimates(p, target, p.a.bits, tiles, streams)
 
@@ -390,29 +409,45 @@ def decoded_wgmma_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate
 
 
 def gemv_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
-    """The schedule for few rows, which reads B at the memory's rate."""
+    """Estimates of schedules for few rows, which read B at the memory's rate."""
     lanes = gemv_lanes(p)
     if not (isinstance(p.m, int) and 1 <= p.m <= MAX_ROWS and lanes and p.acc in ("f32", "f64", "i32")):
         return
-    f = facts(target)
-    s = GemvSchedule(p.m, lanes, p.b.major == "col")
-    if not s.k_major and lanes < 2:
+    k_major = p.b.major == "col"
+    if not k_major and lanes < 2:
         return
-    n, k = constant(p.n), constant(p.k)
-    blocks = -(-n // s.tile_n) * max(1, constant(dims.product(p.batch)))
-    splits = 1
-    # Enough blocks that every SM has several, each with enough of K to stream.
-    least = 2048 if s.k_major else 128
-    while splits < 32 and blocks * splits < 4 * f.sms and k // (2 * splits) >= least and isinstance(p.k, int):
-        splits *= 2
-    batch = max(1, constant(dims.product(p.batch)))
-    traffic = batch * n * k * p.b.bits / 8
-    share = min(1.0, blocks * splits / (2 * f.sms)) * lanes * p.b.bits / 128
+    k = constant(p.k)
+    for across in (32,) if k_major else ACROSS:
+        whole = GemvSchedule(p.m, lanes, k_major, across=across)
+        yield Estimate(gemv_seconds(p, target, whole), whole)
+        parts = 2
+        # Each with enough of K to stream.
+        while parts <= 32 and k >= parts * (1024 if k_major else 2 * whole.step) and isinstance(p.k, int):
+            shared = [replace(whole, cluster=parts)] if parts <= target.max_cluster else []
+            if across == 32:
+                shared.append(replace(whole, splits=parts))
+            for s in shared:
+                yield Estimate(gemv_seconds(p, target, s), s)
+            parts *= 2
+
+
+def gemv_seconds(p: GemmProblem, target: Target, s: GemvSchedule) -> float:
+    """Time of a schedule for few rows: the memory's, as far as what is in flight keeps it busy, or that of arithmetic, and that
+    of adding what blocks share."""
+    f = facts(target)
+    n, k, batch = constant(p.n), constant(p.k), max(1, constant(dims.product(p.batch)))
+    blocks = -(-n // s.tile_n) * batch * s.parts
+    vectors = min(gemv_depth(p, s), max(1, -(-k // (s.parts * s.step)))) * (2 if s.k_major else 1)
+    in_flight = min(blocks, BLOCKS * f.sms) * 32 * WARPS * vectors * s.lanes * p.b.bits / 8
+    # An SM can take more than its part of the memory's rate.
+    busy = min(1.0, 2.5 * blocks / f.sms, in_flight / (f.bandwidth * LOAD_SECONDS))
+    line = s.across * s.lanes * p.b.bits // 8
+    share = busy * s.lanes * p.b.bits / 128 * (NARROW_SHARE if line < 128 else 1.0)
     # Decoded elements take about six instructions more, and one more for each row of A; others are loaded and widened.
-    each = 6 + 2 * p.m if decodes(p) else 4 * p.m
-    arithmetic = batch * n * k * each / (f.sms * 128 * 1.5e9)
-    seconds = max(traffic / (f.bandwidth * 0.85 * share), arithmetic) + LAUNCH_SECONDS + (2e-6 if splits > 1 else 0)
-    yield Estimate(seconds, replace(s, splits=splits))
+    each = 6 + 2 * s.rows if decodes(p) else 4 * s.rows
+    arithmetic = batch * n * k * each / (min(blocks, f.sms) * 128 * 1.5e9)
+    adding = 2e-6 if s.splits > 1 else cluster_seconds(s.cluster, s.rows, s.tile_n)
+    return max(batch * n * k * p.b.bits / 8 / (f.bandwidth * 0.85 * share), arithmetic) + LAUNCH_SECONDS + adding
 
 
 def simt_schedules(p: GemmProblem, target: Target) -> Iterator[Estimate]:
@@ -456,13 +491,13 @@ def choose(p: GemmProblem, target: Target) -> Any:
         return min(packed, key=lambda e: e.seconds).schedule
     found = [*gemv_schedules(p, target)]
     if found and p.m == 1:
-        return found[0].schedule
+        return min(found, key=lambda e: e.seconds).schedule
     if decodes(p):
         return min([*found, *quantized_schedules(p, target)], key=lambda e: e.seconds).schedule
     found = estimates(p, target)
     if all(isinstance(e.schedule, GemvSchedule) for e in found):
         if found and p.m in (2, 3, 4):
-            return found[0].schedule
+            return min(found, key=lambda e: e.seconds).schedule
         found += simt_schedules(p, target)
     return min(found, key=lambda e: e.seconds).schedule
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ingot import dims
 from ingot.compiler.codegen.cuda_domain import PartedDomain, row_domain
-from ingot.compiler.codegen.cuda_group_cluster import ClusterSchedule, write_cluster
+from ingot.compiler.codegen.cuda_group_cluster import WIDE, ClusterSchedule, write_cluster
 from ingot.compiler.codegen.cuda_group_cluster import schedules as cluster_schedules
 from ingot.compiler.codegen.cuda_group_cluster import seconds as cluster_seconds
 from ingot.compiler.codegen.cuda_group_normalize import (
@@ -87,9 +87,10 @@ def choose(domain: PartedDomain) -> NormalizeSchedule:
 GroupSchedules = list[tuple[float, ClusterSchedule | GroupSchedule]]
 
 
-def group_schedules(p: GroupProblem, target: Target, waves: int = 1) -> GroupSchedules:
-    """(estimated seconds, schedule) of a group normalization, the least first; `waves`: of clusters, at most."""
-    found: GroupSchedules = [(cluster_seconds(p, s, target), s) for s in cluster_schedules(p, target, waves)]
+def group_schedules(p: GroupProblem, target: Target, waves: int = 1, wide: bool = WIDE) -> GroupSchedules:
+    """(estimated seconds, schedule) of a group normalization, the least first; `waves`: of clusters, at most; `wide`: see
+    `cuda_group_cluster.schedules`."""
+    found: GroupSchedules = [(cluster_seconds(p, s, target), s) for s in cluster_schedules(p, target, waves, wide)]
     found += [(launch_seconds(p, target), s) for s in launch_schedules(p, target)]
     return sorted(found, key=lambda x: x[0])
 

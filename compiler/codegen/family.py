@@ -53,6 +53,7 @@ def emit(dispatch: Dispatch, target: Target, schedule: Any = None) -> Emitted:
     family = _BY_KEY.get((target.kind, dispatch.root))
     if family is None:
         raise NotImplementedError(f"no kernel family for {dispatch.root!r} on {target.name}")
+    assert not dispatch.offsets or target.kind == "cuda", "CPU kernels get the addresses of tensors"
     emitted = importlib.import_module(family.module).emit(dispatch, target, schedule)
     if not target.overlaps_launches:
         return emitted

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ingot.compiler.codegen.constant_division import reciprocal_parts
 from ingot.compiler.codegen.kernel_builder import KernelBuilder
 from ingot.compiler.codegen.values import Val
 from ingot.dialects.scalar_table import TABLE, ScalarOp
@@ -69,6 +70,7 @@ _DIRECT: dict[str, Callable[..., Val]] = {
     "shrui": lambda k, x, y: x >> y,
     "select": lambda k, c, x, y: k.select(c, x, y),
     "ex2_approx": lambda k, x: k.ex2(x),
+    "ex2_approx_ftz": lambda k, x: k.ex2(x, ftz=True),
     "rcp_approx": lambda k, x: k.rcp(x),
 }
 
@@ -185,6 +187,20 @@ def rounded_bytes(region: ScalarRegion) -> dict[int, tuple[int, bool]]:
     return found
 
 
+def constant_divisors(region: ScalarRegion) -> dict[int, tuple[float, float]]:
+    """Values that are quotients of an f32 by a constant: the parts of the constant's reciprocal, where it has such
+    (`reciprocal_parts`)."""
+    first = len(region.args)
+    found = {}
+    for number, inst in enumerate(region.insts, first):
+        if inst.op == "divf" and inst.type == "f32" and inst.args[1] >= first:
+            divisor = region.insts[inst.args[1] - first]
+            parts = reciprocal_parts(divisor.attr("value")) if divisor.op == "const" else None
+            if parts is not None:
+                found[number] = parts
+    return found
+
+
 def emit_region(
     k: KernelBuilder,
     region: ScalarRegion,
@@ -222,10 +238,15 @@ def emit_region(
         return loaded[kind, *key]
 
     bytes_ = rounded_bytes(region) if k.module.is_gpu else {}
+    divisors = constant_divisors(region) if k.module.is_gpu and not k.approximates else {}
     for inst in region.insts:
         if len(values) in bytes_:
             x, signed = bytes_[len(values)]
             value = k.round_to_byte(values[x], signed)  # type: ignore[attr-defined]
+        elif len(values) in divisors:
+            x = values[inst.args[0]]
+            high, low = (k.const(part, x.t) for part in divisors[len(values)])
+            value = k.fma(x, high, x * low)
         elif inst.op == "load":
             value = source("load", load, inst.attr("operand"))
         elif inst.op == "load_at":

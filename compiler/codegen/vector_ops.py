@@ -188,10 +188,14 @@ class VectorOps(OpEmitter):
         """Absolute value (of the most negative integer, itself)."""
         return self.emit("llvm.intr.fabs", (x,), x.t) if x.t.is_float else self.max(x, 0 - x)
 
+    @property
+    def approximates(self) -> bool:
+        """True where the kernel's divisions and square roots are approximate (`contract` with afn)."""
+        return "afn" in str(self.contract["fastmath"])
+
     def sqrt(self, x: Val) -> Val:
-        """Square root, correctly rounded; approximate where the kernel's arithmetic is (`contract` with afn)."""
-        approximate = "afn" in str(self.contract["fastmath"])
-        flags = {"fastmathFlags": self.attr("#llvm.fastmath<afn>")} if approximate else None
+        """Square root, correctly rounded; approximate where the kernel's are."""
+        flags = {"fastmathFlags": self.attr("#llvm.fastmath<afn>")} if self.approximates else None
         return self.emit("llvm.intr.sqrt", (x,), x.t, flags)
 
     def floor(self, x: Val) -> Val:

@@ -10,8 +10,9 @@ It knows operations, not kernel families: `arith`, `scf`, `vector`, `llvm` and `
     report.executed             # {"mma.m16n8k16.bf16.bf16": 64, ...}
 
 How it works: values.py (values of many threads at once), program.py and control.py (operations as closures, control
-flow), group.py and unit.py (threads that diverge, meet at barriers and merge again), memory.py (bounds, uninitialized
-bytes), shadow.py (races), ops_*.py (what each operation means), fragments.py (the PTX ISA's register layouts).
+flow), group.py and unit.py (threads that diverge, meet at barriers and merge again), warpgroups.py (warps that gather for
+wgmma), memory.py (bounds, uninitialized bytes), shadow.py (races), ops_*.py (what each operation means), fragments.py (the
+PTX ISA's register layouts).
 """
 
 from __future__ import annotations

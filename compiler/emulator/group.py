@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ingot.compiler.emulator.unit import Unit
 
 
+WARPGROUP = 128  # threads
+
+
 class Reconvergence:
     """Where the lanes of warps that a construct tore apart wait for each other:
 
@@ -58,12 +61,16 @@ class Group:
         wait: what the group waits for (an object with `ready(group) -> bool array over threads`), or None.
     """
 
-    __slots__ = ("_actors", "_blocks", "_first_lanes", "_warp_numbers", "_warps", "env", "frames", "threads", "unit", "wait")
+    __slots__ = (
+        "_actors", "_blocks", "_first_lanes", "_warp_numbers", "_warpgroups", "_warps",
+        "env", "frames", "threads", "unit", "wait",
+    )  # fmt: skip
 
     def __init__(self, unit: Unit, threads: np.ndarray, env: list[Any], frames: list[Frame]) -> None:
         self.unit, self.threads, self.env, self.frames = unit, threads, env, frames
         self.wait: Any = None
         self._warps: bool | None = None
+        self._warpgroups: bool | None = None
         self._blocks: np.ndarray | None = None
         self._warp_numbers: np.ndarray | None = None
         self._actors: np.ndarray | None = None
@@ -105,6 +112,21 @@ class Group:
             )
         return self._warps
 
+    @property
+    def whole_warpgroups(self) -> bool:
+        """True if the group consists of complete warpgroups."""
+        if self._warpgroups is None:
+            first, last = self.threads[::WARPGROUP], self.threads[WARPGROUP - 1 :: WARPGROUP]
+            inside = self.unit.thread_in_block
+            self._warpgroups = bool(
+                self.whole_warps
+                and self.size % WARPGROUP == 0
+                and (last - first == WARPGROUP - 1).all()
+                and (inside[first] % WARPGROUP == 0).all()
+                and (inside[last] - inside[first] == WARPGROUP - 1).all()
+            )
+        return self._warpgroups
+
     def subset(self, index: np.ndarray) -> Group:
         """A view of some threads that shares this group's values; for code that cannot block."""
         return Group(self.unit, self.threads[index], self.env, [])
@@ -118,10 +140,10 @@ class Group:
 
     def split(self, index: np.ndarray) -> Group:
         """A group of its own of some threads, at the same place."""
-        env = [take(v, index) if self._whole(v) else None for v in self.env]
+        env = [take(v, index) if self.holds(v) else None for v in self.env]
         return Group(self.unit, self.threads[index], env, [frame.copy() for frame in self.frames])
 
-    def _whole(self, value: Any) -> bool:
+    def holds(self, value: Any) -> bool:
         """True for a value of all threads; what a subset left behind inside a branch is dead."""
         while isinstance(value, tuple) and value:
             value = value[0]
@@ -152,7 +174,7 @@ class Group:
 
 
 def merge(groups: list[Group]) -> Group:
-    """One group of several at the same place; values that not all of them have are dropped."""
+    """One group of several at the same place; values that not all of them have are dropped, and those that a branch left."""
     first = groups[0]
     threads = np.concatenate([g.threads for g in groups])
     order = np.argsort(threads, kind="stable")
@@ -160,7 +182,7 @@ def merge(groups: list[Group]) -> Group:
     env: list[Any] = []
     for values in zip(*(g.env for g in groups), strict=True):
         head = values[0]
-        if any(v is None for v in values):
+        if any(v is None or not g.holds(v) for g, v in zip(groups, values, strict=True)):
             env.append(None)
         elif all(v is head for v in values) and not (isinstance(head, np.ndarray) and head.shape[-1] > 1):
             env.append(head if not isinstance(head, tuple) else join(list(values), sizes, order))

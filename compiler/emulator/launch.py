@@ -67,7 +67,7 @@ def emulate(
     """Run one launch of a kernel; arrays among the arguments are read and written in place.
 
     Args:
-        module: a module of Kernel IR, as text or `ir.Module`.
+        module: a module of Kernel IR, as text or `ir.Module`; or the `Program` of a kernel that is to run several times.
         kernel_name: the kernel's symbol.
         grid: blocks along x, y, z.
         block: threads of a block along x, y, z (CPU kernels: 1).
@@ -88,7 +88,7 @@ def emulate(
     """
     if isinstance(module, str):
         module = ir.Module.parse(module, kernel_context())
-    program = Program(module, kernel_name)
+    program = module if isinstance(module, Program) else Program(module, kernel_name)
     grids, blocks, clusters = _three(grid), _three(block), _three(cluster)
     if any(g % c for g, c in zip(grids, clusters, strict=True)):
         raise ValueError(f"a grid of {grids} blocks does not consist of clusters of {clusters}")

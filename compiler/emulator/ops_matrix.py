@@ -15,17 +15,18 @@ import numpy as np
 
 from ingot.compiler.emulator.formats import CONTAINER_BITS, INTEGERS, decode, split_words
 from ingot.compiler.emulator.fragments import Index, mma_fragments, scale_lanes, wgmma_accumulator, wgmma_registers
-from ingot.compiler.emulator.group import Group
+from ingot.compiler.emulator.group import WARPGROUP, Group
 from ingot.compiler.emulator.limited_sums import is_limited, limited_sum
 from ingot.compiler.emulator.memory import SHARED_START
 from ingot.compiler.emulator.ops_arith import finished, reinterpret
 from ingot.compiler.emulator.ops_async import remote_arrive, tensor_store
 from ingot.compiler.emulator.ops_memory import shared_positions
 from ingot.compiler.emulator.ops_warp import whole_warps
-from ingot.compiler.emulator.program import Op, Run, handler
+from ingot.compiler.emulator.program import Node, Op, Run, handler
 from ingot.compiler.emulator.report import EmulationError
 from ingot.compiler.emulator.tensor_map import swizzled
 from ingot.compiler.emulator.values import InFlight, spread
+from ingot.compiler.emulator.warpgroups import WarpgroupInstruction
 
 _I32, _F32 = np.dtype(np.int32), np.dtype(np.float32)
 
@@ -320,14 +321,6 @@ def _tile(group: Group, lane: int, descriptor: int, rows: int, k: int, type_: st
     return values if major_k else values.T
 
 
-def _warpgroups(group: Group, op: Op) -> int:
-    first, last = group.threads[::128], group.threads[127::128]
-    whole = group.whole_warps and group.size % 128 == 0 and (last - first == 127).all()
-    if not whole or (group.unit.thread_in_block[first] % 128).any():
-        raise EmulationError(f"{op.name} is executed by a part of a warpgroup")
-    return group.size // 128
-
-
 def _wgmma_run(
     op: Op,
     accumulator: Callable[[Group], Any],
@@ -338,16 +331,16 @@ def _wgmma_run(
     b_major_k: bool,
     accumulate: bool,
     registers: bool,
-) -> Run:
-    """A closure for wgmma: `a` gives A's matrix; `registers` says that it comes from registers."""
+) -> Node:
+    """A node for wgmma: `a` gives A's matrix; `registers` says that it comes from registers."""
     m, n, k = shape
-    fragment = _fragment(wgmma_accumulator(n), 1, 128)
+    fragment = _fragment(wgmma_accumulator(n), 1, WARPGROUP)
     integer = types[0] in INTEGERS
     r = op.results[0]
 
     def run(group: Group) -> None:
         unit = group.unit
-        count = _warpgroups(group, op)
+        count = group.size // WARPGROUP
         value = accumulator(group)
         if (registers or not isinstance(value, InFlight)) and not (fenced := unit.wgmma_fenced[group.threads]).all():
             lane = int(np.flatnonzero(~fenced)[0])
@@ -359,8 +352,8 @@ def _wgmma_run(
         totals = np.empty((count, m, n), dtype)
         descriptors = spread(group.env[b], group.size)
         for i in range(count):
-            lane = i * 128
-            if (descriptors[lane : lane + 128] != descriptors[lane]).any():
+            lane = i * WARPGROUP
+            if (descriptors[lane : lane + WARPGROUP] != descriptors[lane]).any():
                 unit.find("conflict", op, group, lane, "the threads of a warpgroup give different descriptors")
             right = _tile(group, lane, int(descriptors[lane]), n, k, types[1], b_major_k, op)
             left, old = a(group, lane), current[i]
@@ -370,11 +363,11 @@ def _wgmma_run(
         group.env[r] = InFlight(fragment.to_registers(totals), unit.wgmma_groups[group.threads].copy())
         unit.report.count(f"wgmma.m{m}n{n}k{k}.{types[0]}.{types[1]}", count)
 
-    return run
+    return WarpgroupInstruction(op, run)
 
 
 @handler("nvvm.wgmma.mma_async")
-def _wgmma(op: Op) -> Run:
+def _wgmma(op: Op) -> Node:
     accumulator, a, b = op.operands
     shape = _mma_shape(op)
     m, _, k = shape
@@ -383,7 +376,7 @@ def _wgmma(op: Op) -> Run:
 
     def left(group: Group, lane: int) -> np.ndarray:
         descriptors = spread(group.env[a], group.size)
-        if (descriptors[lane : lane + 128] != descriptors[lane]).any():
+        if (descriptors[lane : lane + WARPGROUP] != descriptors[lane]).any():
             group.unit.find("conflict", op, group, lane, "the threads of a warpgroup give different descriptors")
         return _tile(group, lane, int(descriptors[lane]), m, k, types[0], a_major_k, op)
 
@@ -392,34 +385,31 @@ def _wgmma(op: Op) -> Run:
 
 
 @handler("nvvm.wgmma.fence.aligned")
-def _wgmma_fence(op: Op) -> Run:
+def _wgmma_fence(op: Op) -> Node:
     def run(group: Group) -> None:
-        _warpgroups(group, op)
         group.unit.wgmma_fenced[group.threads] = True
 
-    return run
+    return WarpgroupInstruction(op, run)
 
 
 @handler("nvvm.wgmma.commit.group.sync.aligned")
-def _wgmma_commit(op: Op) -> Run:
+def _wgmma_commit(op: Op) -> Node:
     def run(group: Group) -> None:
-        _warpgroups(group, op)
         group.unit.wgmma_groups[group.threads] += 1
 
-    return run
+    return WarpgroupInstruction(op, run)
 
 
 @handler("nvvm.wgmma.wait.group.sync.aligned")
-def _wgmma_wait(op: Op) -> Run:
+def _wgmma_wait(op: Op) -> Node:
     pending = op.int_attr("group")
 
     def run(group: Group) -> None:
         unit = group.unit
-        _warpgroups(group, op)
         done = unit.wgmma_done
         done[group.threads] = np.maximum(done[group.threads], unit.wgmma_groups[group.threads] - pending)
         unit.wgmma_fenced[group.threads] = False
-        leaders = set(group.threads[::128].tolist())
+        leaders = set(group.threads[::WARPGROUP].tolist())
         kept = []
         for thread, number, cells in unit.wgmma_reads:
             if thread in leaders and number < done[thread]:
@@ -435,7 +425,7 @@ def _wgmma_wait(op: Op) -> Run:
             unit.clocks[first : first + 4, local] = unit.clocks[first, local]
             unit.release(np.array([first]))
 
-    return run
+    return WarpgroupInstruction(op, run)
 
 
 # --- inline PTX, by its instruction
@@ -452,17 +442,17 @@ def _ptx_mma(op: Op, match: re.Match[str]) -> Run:
     return _mma_run(op, _Mma(op, (16, 8, 32), (a_type, b_type), (a, b, c)), False, f"mma.m16n8k32.{a_type}.{b_type}")
 
 
-def _ptx_wgmma(op: Op, match: re.Match[str]) -> Run:
+def _ptx_wgmma(op: Op, match: re.Match[str]) -> Node:
     m, n, k = (int(match[i]) for i in (1, 2, 3))
     types = (match[4], match[5])
     a, b, c = op.operands[:4], op.operands[4], op.operands[5:]
     immediates = [int(x) for x in match[6].split(",")]
     transposed = types[0] in ("f16", "bf16") and immediates[-1] == 1
     bits = CONTAINER_BITS[types[0]]
-    operand = _Operand.of(op, a, wgmma_registers(k, bits), bits, types[0], lanes=128)
+    operand = _Operand.of(op, a, wgmma_registers(k, bits), bits, types[0], lanes=WARPGROUP)
 
     def left(group: Group, lane: int) -> np.ndarray:
-        return operand.matrices(group)[lane // 128]
+        return operand.matrices(group)[lane // WARPGROUP]
 
     def accumulator(group: Group) -> np.ndarray | InFlight:
         values = [group.env[s] for s in c]
@@ -539,7 +529,7 @@ def _ptx_round_to_byte(op: Op, match: re.Match[str]) -> Run:
     return run
 
 
-_PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
+_PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run | Node]], ...] = (
     (r"mbarrier\.arrive\.shared::cluster\.b64 _, \[\$0\];", _ptx_mbarrier_arrive),
     (r"mma\.sync\.aligned\.m16n8k32\.row\.col\.kind::f8f6f4\.f32\.(\w+)\.(\w+)\.f32 .*", _ptx_mma),
     (
@@ -556,7 +546,7 @@ _PTX: tuple[tuple[str, Callable[[Op, re.Match[str]], Run]], ...] = (
 
 
 @handler("llvm.inline_asm", "nvvm.inline_ptx")
-def _inline_ptx(op: Op) -> Run:
+def _inline_ptx(op: Op) -> Run | Node:
     text = (op.attr("asm_string") or op.attr("ptxCode")).strip('"')
     for pattern, make in _PTX:
         if match := re.fullmatch(pattern, text):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,14 @@ from ingot.compiler.emulator.values import Kind, kind_of
 from ingot.dialects.mlir import ir
 
 Run = Callable[[Group], None]
+
+
+class Node(Protocol):
+    """What groups walk through."""
+
+    def enter(self, group: Group) -> bool:
+        """Begin; False if the group cannot go on now, or is no more."""
+        ...
 
 
 @dataclass(slots=True)
@@ -63,17 +71,17 @@ class Op:
         return parts
 
 
-# Makers of closures by operation name: `HANDLERS` for those that cannot block; those in `BLOCKING` return what to wait
-# for, or None; those in `STRUCTURES` return a closure, or a node where the operation's regions can block.
-HANDLERS: dict[str, Callable[[Op], Run]] = {}
+# Makers of closures by operation name: `HANDLERS` for those that cannot block, or of a node that can; those in `BLOCKING`
+# return what to wait for, or None; those in `STRUCTURES` return a closure, or a node where the operation's regions can block.
+HANDLERS: dict[str, Callable[[Op], Run | Node]] = {}
 BLOCKING: dict[str, Callable[[Op], Callable[[Group], Any]]] = {}
 STRUCTURES: dict[str, Callable[[Op], Any]] = {}
 
 
 def handler(*names: str) -> Callable[[Any], Any]:
-    """Register a maker of closures for operations of these names."""
+    """Register a maker of closures (or nodes) for operations of these names."""
 
-    def register(make: Callable[[Op], Run]) -> Callable[[Op], Run]:
+    def register(make: Callable[[Op], Run | Node]) -> Callable[[Op], Run | Node]:
         for name in names:
             HANDLERS[name] = make
         return make

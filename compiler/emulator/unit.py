@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ingot.compiler.emulator.group import Frame, Group, merge
+from ingot.compiler.emulator.group import WARPGROUP, Frame, Group, merge
 from ingot.compiler.emulator.memory import SHARED_START, GlobalMemory, SharedMemory
 from ingot.compiler.emulator.report import EmulationError, Finding, Report
 
@@ -150,7 +150,7 @@ class Unit:
         program: the kernel.
         blocks: number of blocks; `first_block` is the linear number of the first in the launch's (cluster-major) order.
         coordinates: (blocks, 3) block indices.
-        block_of, warp_of: per thread: its block and warp in the unit.
+        block_of, warp_of, warpgroup_of: per thread: its block, warp and warpgroup in the unit.
         local_warps: warps of a cluster; `local_warp` gives a warp's number in its cluster.
         clocks: vector clocks: row per warp of the unit, column per warp of its cluster, then the async engines', then nobody's.
         fenced: what each warp knew at its last fence.proxy.async.
@@ -183,6 +183,7 @@ class Unit:
         self.block_of = threads // self.block_threads
         self.thread_in_block = threads % self.block_threads
         self.warp_of = self.block_of * warps + self.thread_in_block // 32
+        self.warpgroup_of = self.block_of * -(-self.block_threads // WARPGROUP) + self.thread_in_block // WARPGROUP
         self.block_warps = warps
         self.local_warps = warps * self.cluster_size
         self.local_warp = np.arange(self.blocks * warps) % self.local_warps

@@ -229,10 +229,10 @@ def gelu(b: RegionBuilder, x: Scalar) -> Scalar:
 
 
 def tanh_gelu(b: RegionBuilder, x: Scalar) -> Scalar:
-    """x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3)))."""
-    cube = b.mulf(b.mulf(x, x), x)
-    inner = b.mulf(b.addf(x, b.mulf(cube, b.like(0.044715, x))), b.like(math.sqrt(2 / math.pi), x))
-    return b.mulf(b.mulf(x, b.like(0.5, x)), b.addf(b.tanh(inner), b.like(1, x)))
+    """x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3))), as (1 + tanh(u)) / 2 = sigmoid(2*u)."""
+    factor = 2 * math.sqrt(2 / math.pi)
+    slope = b.addf(b.mulf(b.mulf(x, x), b.like(0.044715 * factor, x)), b.like(factor, x))
+    return b.mulf(x, b.sigmoid(b.mulf(x, slope)))
 
 
 def clamp(b: RegionBuilder, x: Scalar, low: float, high: float) -> Scalar:

@@ -31,13 +31,13 @@ _PACKS = ("i8", "i4", "f8E4M3FN", "f8E5M2", "f4E2M1FN")
 
 def _row(
     name: str, ptx: int, shared_kb: int, threads: int, blocks: int, mma: tuple[str, ...], *, cluster: int = 1,
-    wgmma: bool = False, packs: tuple[str, ...] = _PACKS,
+    wide: int = 0, wgmma: bool = False, packs: tuple[str, ...] = _PACKS,
 ) -> Target:  # fmt: skip
     sm = int(name[3:].rstrip("a"))
     return Target(
         name, "cuda", sm=sm, ptx=ptx, shared_bytes=shared_kb * _KB, shared_reserved=_KB if sm >= 80 else 0,
-        max_threads=threads, max_blocks=blocks, max_cluster=cluster, mma=mma, cp_async=sm >= 80, tma=sm >= 90, wgmma=wgmma,
-        packs=packs,
+        max_threads=threads, max_blocks=blocks, max_cluster=cluster, wide_cluster=wide or cluster, mma=mma,
+        cp_async=sm >= 80, tma=sm >= 90, wgmma=wgmma, packs=packs,
     )  # fmt: skip
 
 
@@ -52,9 +52,9 @@ CUDA_TARGETS: tuple[Target, ...] = (
     _row("sm_87", 88, 163, 1536, 16, _AMPERE),
     _row("sm_88", 90, 99, 1536, 16, _AMPERE),
     _row("sm_89", 88, 99, 1536, 24, _ADA),
-    _row("sm_90a", 88, 227, 2048, 32, (*_HOPPER, *_AMPERE), cluster=8, wgmma=True),
-    _row("sm_100a", 88, 227, 2048, 32, _ADA, cluster=8),
-    _row("sm_103a", 88, 227, 2048, 32, _ADA, cluster=8),
+    _row("sm_90a", 88, 227, 2048, 32, (*_HOPPER, *_AMPERE), cluster=8, wide=16, wgmma=True),
+    _row("sm_100a", 88, 227, 2048, 32, _ADA, cluster=8, wide=16),
+    _row("sm_103a", 88, 227, 2048, 32, _ADA, cluster=8, wide=16),
     _row("sm_120a", 88, 99, 1536, 24, _BLACKWELL_CONSUMER, cluster=8),
     _row("sm_121a", 88, 99, 1536, 24, _BLACKWELL_CONSUMER, cluster=8),
 )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from keyword import iskeyword
 from typing import Union
@@ -395,11 +395,7 @@ def parse_over(text: str, env: Mapping[str, Dim]) -> Dim:
     """`parse` of a text in which some names stand for dimensions, which unlike a name of its own may be negative."""
     try:
         tokens = _TOKEN.findall(text)
-        reader = _Reader(tokens, env)
-        d = reader.sum()
-        if reader.at < len(tokens):
-            raise ValueError(f"unexpected {tokens[reader.at]!r}")
-        return d
+        return _Reader(tokens, _groups(tokens), env, 0, len(tokens)).whole()
     except (ValueError, TypeError, RecursionError, ZeroDivisionError) as e:
         raise ValueError(f"{text[:200]!r} is not a shape expression: {e}") from None
 
@@ -407,18 +403,46 @@ def parse_over(text: str, env: Mapping[str, Dim]) -> Dim:
 _TOKEN = re.compile(r"[A-Za-z0-9_]+|//|\S")
 
 
+def _groups(tokens: Sequence[str]) -> dict[int, list[int]]:
+    """For each opening parenthesis the positions of the commas between it and its closing one, and of that."""
+    groups: dict[int, list[int]] = {}
+    open_: list[list[int]] = []
+    for at, token in enumerate(tokens):
+        if token == "(":
+            open_.append([at])
+        elif token == "," and open_:
+            open_[-1].append(at)
+        elif token == ")" and open_:
+            first, *commas = open_.pop()
+            groups[first] = [*commas, at]
+    return groups
+
+
+_KEPT = 65536
+_grouped: dict[str, Dim] = {}  # what stood in parentheses, by its tokens
+
+
 class _Reader:
-    """Reads tokens by recursive descent, with Python's precedences.
+    """Reads tokens from `begin` to `end` by recursive descent, with Python's precedences.
 
     A long sum costs no more than its terms. What stands in parentheses is parsed by itself, so that texts which occur in many
-    sizes of a network are read once.
+    sizes of a network are read once, and depth costs nothing.
     """
 
-    def __init__(self, tokens: list[str], env: Mapping[str, Dim]) -> None:
-        self._tokens, self._env, self.at = tokens, env, 0
+    def __init__(
+        self, tokens: list[str], groups: Mapping[int, list[int]], env: Mapping[str, Dim], begin: int, end: int
+    ) -> None:
+        self._tokens, self._groups, self._env, self.at, self._end = tokens, groups, env, begin, end
 
     def _next(self) -> str:
-        return self._tokens[self.at] if self.at < len(self._tokens) else ""
+        return self._tokens[self.at] if self.at < self._end else ""
+
+    def whole(self) -> Dim:
+        """The dimension that all tokens spell."""
+        d = self.sum()
+        if self.at < self._end:
+            raise ValueError(f"unexpected {self._tokens[self.at]!r}")
+        return d
 
     def sum(self) -> Dim:
         first = self._product()
@@ -457,17 +481,21 @@ class _Reader:
 
     def _arguments(self) -> list[Dim]:
         """The expressions between an opening parenthesis, which was read, and its closing one."""
-        found, depth, start = [], 1, self.at
-        while depth:
-            if self.at == len(self._tokens):
-                raise ValueError("'(' was never closed")
-            token = self._tokens[self.at]
-            depth += (token == "(") - (token == ")")
-            if depth == 0 or (depth == 1 and token == ","):
-                text = "".join(self._tokens[start : self.at])
-                found.append(parse_over(text, self._env) if self._env else parse(text))
-                start = self.at + 1
-            self.at += 1
+        ends = self._groups.get(self.at - 1)
+        if ends is None:
+            raise ValueError("'(' was never closed")
+        found = []
+        for end in ends:
+            text = "".join(self._tokens[self.at : end])
+            d = None if self._env else _grouped.get(text)
+            if d is None:
+                d = _Reader(self._tokens, self._groups, self._env, self.at, end).whole()
+                if not self._env:
+                    if len(_grouped) >= _KEPT:
+                        _grouped.clear()
+                    _grouped[text] = d
+            found.append(d)
+            self.at = end + 1
         return found
 
 

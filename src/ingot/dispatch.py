@@ -122,6 +122,9 @@ class Dispatch:
         symbols: names of the run-time sizes, in the order in which kernels find them in their size table.
         multiples: for each symbol, a constant known to divide it.
         live: symbols whose values change while the kernel's launch stays as it is (a growing KV cache's length).
+        offsets: (`operand` or `result`, number, bytes) of tensors that begin so many bytes behind the address that launches
+            pass. Kernels compute it from their size table, so that a launch stays as it is where only a view's beginning
+            changes (the part of a KV cache that is appended to).
     """
 
     root: str
@@ -132,6 +135,7 @@ class Dispatch:
     symbols: tuple[str, ...] = ()
     multiples: tuple[int, ...] = ()
     live: tuple[str, ...] = field(default=())
+    offsets: tuple[tuple[str, int, Dim], ...] = ()
 
     def attr(self, name: str, default: Any = None) -> Any:
         return dict(self.attrs).get(name, default)
@@ -172,7 +176,20 @@ class Dispatch:
             symbols=tuple(s for s, _ in kept),
             multiples=tuple(m for _, m in kept),
             live=tuple(s for s in self.live if s not in values),
+            offsets=tuple((kind, index, fix(nbytes)) for kind, index, nbytes in self.offsets),
         )
+
+    @property
+    def placing(self) -> frozenset[str]:
+        """The symbols that say where tensors begin, and nothing else."""
+        used = [d for t in (*self.operands, *self.results) for d in (*t.shape, *t.strides)]
+        used += [dims.parse(i.attr("dim")) for r in self.regions for i in r.insts if i.op == "dim"]
+        return dims.symbols_of(nbytes for _, _, nbytes in self.offsets) - dims.symbols_of(used)
+
+    def without_known_offsets(self) -> tuple[Dispatch, dict[tuple[str, int], int]]:
+        """The dispatch without the offsets that are constants, and these: a launch's addresses can hold them."""
+        known = {(kind, index): nbytes for kind, index, nbytes in self.offsets if isinstance(nbytes, int)}
+        return replace(self, offsets=tuple(o for o in self.offsets if o[:2] not in known)), known
 
 
 def to_json(d: Dispatch) -> dict[str, Any]:
@@ -193,6 +210,7 @@ def to_json(d: Dispatch) -> dict[str, Any]:
         "symbols": list(d.symbols),
         "multiples": list(d.multiples),
         "live": list(d.live),
+        "offsets": [[kind, index, _dim(nbytes)] for kind, index, nbytes in d.offsets],
     }
 
 
@@ -218,6 +236,7 @@ def from_json(data: dict[str, Any]) -> Dispatch:
         tuple(data["symbols"]),
         tuple(data["multiples"]),
         tuple(data["live"]),
+        tuple((kind, index, dims.as_dim(nbytes)) for kind, index, nbytes in data["offsets"]),
     )
 
 

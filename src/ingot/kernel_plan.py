@@ -11,7 +11,8 @@ Calling conventions
     CUDA: parameters are, in order, one 64-bit global address for each `BufferArg` and one 128-byte `CUtensorMap` by value
     (`grid_constant`) for each `TensorMapArg` of `KernelLaunch.buffers`, and, where the dispatch has symbols, one global address
     of its size table (i64 each). Kernels read sizes from that table, so that one captured launch serves sizes that change
-    from call to call; `grid` is evaluated by the host, and blocks beyond the work exit.
+    from call to call; `grid` is evaluated by the host, and blocks beyond the work exit. What `Dispatch.offsets` names begins so
+    many bytes behind its address.
 """
 
 from __future__ import annotations

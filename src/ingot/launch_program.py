@@ -16,7 +16,7 @@ from ingot.dim_table import DimReader, DimTable
 from ingot.dims import Dim
 from ingot.kernel_plan import KernelPlan
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def specialize(program: LaunchProgram, env: Mapping[str, int], live: frozenset[s
     """The draft of a program whose dispatches have constants for every size that `env` gives.
 
     Sizes that depend on `live` names, or on what is read from the device, stay in the size table, and so do all sizes of a
-    dispatch that has nothing to do (a size of 0). Buffers keep their numbers; the workspace, behind them, is gone until `link`.
+    dispatch that has nothing to do (a size of 0). Known offsets of tensors become parts of addresses. Buffers keep their
+    numbers; the workspace, behind them, is gone until `link`.
     What `program` packed is there.
     """
     dispatches = [from_json(json.loads(e.dispatch)) for e in program.kernels]
@@ -74,11 +75,16 @@ def specialize(program: LaunchProgram, env: Mapping[str, int], live: frozenset[s
                 dispatch = dispatches[step.kernel]
                 sizes = dict(zip(dispatch.symbols, step.sizes, strict=True))
                 known = {name: dims.evaluate(d, env) for name, d in sizes.items() if dims.symbols(d) <= known_names}
-                if 0 not in known.values():
-                    dispatch = dispatch.specialize(known)
+                moved: dict[tuple[str, int], int] = {}
+                if 0 not in {value for name, value in known.items() if name not in dispatch.placing}:
+                    dispatch, moved = dispatch.specialize(known).without_known_offsets()
                 number = entries.setdefault(dispatch.text, len(entries))
                 kept = tuple(sizes[name] for name in dispatch.symbols)
-                return replace(step, kernel=number, sizes=kept, workspace=None)
+                operands, results = (
+                    tuple(BufferRef(r.buffer, r.offset + moved.get((kind, i), 0)) for i, r in enumerate(references))
+                    for kind, references in (("operand", step.operands), ("result", step.results))
+                )
+                return replace(step, kernel=number, sizes=kept, operands=operands, results=results, workspace=None)
             case IfStep():
                 return replace(step, then=tuple(map(fix, step.then)), otherwise=tuple(map(fix, step.otherwise)))
             case LoopStep():

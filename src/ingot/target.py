@@ -31,6 +31,7 @@ class Target:
         max_blocks: CUDA: blocks an SM holds.
         sms: CUDA: SMs, where kernels are for a GPU that is not a typical one; else 0.
         max_cluster: CUDA: blocks of a portable cluster; 1 where there are no clusters.
+        wide_cluster: CUDA: blocks of a cluster of a kernel that may have more than is portable.
         mma: CUDA: names of the tensor-core instruction rows it must use, best first.
         cp_async, tma, wgmma: CUDA: which copy and matrix engines it has.
         packs: CUDA: types of weights that its kernels take packed beside 16-bit floats (ingot.weight_packing).
@@ -50,6 +51,7 @@ class Target:
     max_blocks: int = 0
     sms: int = 0
     max_cluster: int = 1
+    wide_cluster: int = 1
     mma: tuple[str, ...] = ()
     cp_async: bool = False
     tma: bool = False

@@ -263,7 +263,7 @@
 
 "ingot.func"() ({
 ^bb0(%x: tensor<4x6xf32>, %y: tensor<?x6xf32, #ingot.dims<["N"]>>, %i: tensor<4xi64>):
-  // expected-error @+1 {{has results of several types}}
+  // expected-error @+1 {{expected 'tensor<4x6xf32>' but got 'tensor<4x6xf16>'}}
   %r:2 = "ingot.pointwise"() ({
     %e = "ingot.load"(%x) : (tensor<4x6xf32>) -> f32
     %f = "ingot.truncf"(%e) : (f32) -> f16
@@ -271,6 +271,20 @@
   }) : () -> (tensor<4x6xf32>, tensor<4x6xf16>)
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "y", "i"], input_types = ["float", "float", "int64"]} : () -> ()
+
+// -----
+
+"ingot.func"() ({
+^bb0(%x: tensor<4x8xf32>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<8x6xf32>
+  // expected-error @+1 {{has results of several shapes: [4, 6], [4, 1]}}
+  %r:2 = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    %f = "ingot.truncf"(%a) : (f32) -> f16
+    "ingot.yield"(%a, %f) : (f32, f16) -> ()
+  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x6xf32>) -> (tensor<4x6xf32>, tensor<4x1xf16>)
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
 
 // -----
 

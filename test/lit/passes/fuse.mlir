@@ -751,21 +751,49 @@
 
 // -----
 
-// Must not fire: a product read as it is and transposed; a cast of one that others read; a sum with what comes later than the
-// product, which others read; a position in axes that the product does not have; an exponential that is read as it is and
-// transposed, by a sum over elements and by a reduction.
+// Fires: a cast of what others read, too, as a result of a second type. Must not fire: a cast to a third.
+// CHECK:      %[[P:.*]]:2 = "ingot.matmul"
+// CHECK:      "ingot.yield"(%{{.*}}, %{{.*}}) : (f32, f16)
+// CHECK:      (tensor<?x4xf32, #ingot.dims<["N"]>>, tensor<?x4xf16, #ingot.dims<["N"]>>)
+// CHECK:      %[[Q:.*]] = "ingot.pointwise"
+// CHECK:      "ingot.load"(%[[P]]#0)
+// CHECK-NEXT: "ingot.truncf"{{.*}} -> f8E4M3FN
+"ingot.func"() ({
+^bb0(%x: tensor<?x8xf32, #ingot.dims<["N"]>>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<8x4xf32>
+  %q = "ingot.matmul"(%x, %w) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x8xf32, #ingot.dims<["N"]>>, tensor<8x4xf32>) -> tensor<?x4xf32, #ingot.dims<["N"]>>
+  %q1 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %g = "ingot.truncf"(%e) : (f32) -> f16
+    "ingot.yield"(%g) : (f16) -> ()
+  }) : () -> tensor<?x4xf16, #ingot.dims<["N"]>>
+  %q2 = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> f32
+    %g = "ingot.truncf"(%e) : (f32) -> f8E4M3FN
+    "ingot.yield"(%g) : (f8E4M3FN) -> ()
+  }) : () -> tensor<?x4xf8E4M3FN, #ingot.dims<["N"]>>
+  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<?x4xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q1) {name = "q1", type = "float16"} : (tensor<?x4xf16, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%q2) {name = "q2", type = "float8e4m3fn"} : (tensor<?x4xf8E4M3FN, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
+// Must not fire: a product read as it is and transposed; a sum with what comes later than the product, which others read; a
+// position in axes that the product does not have; an exponential that is read as it is and transposed, by a sum over elements
+// and by a reduction.
 // CHECK:      %[[P:.*]] = "ingot.matmul"
 // CHECK-NEXT: ^bb0
 // CHECK-NEXT: "ingot.yield"
 // CHECK:      "ingot.load"(%[[P]])
-// CHECK:      %[[Q:.*]] = "ingot.matmul"
-// CHECK-NEXT: ^bb0
-// CHECK-NEXT: "ingot.yield"
-// CHECK:      "ingot.load"(%[[Q]])
 // CHECK:      %[[R:.*]] = "ingot.matmul"
 // CHECK-NEXT: ^bb0
 // CHECK-NEXT: "ingot.yield"
-// CHECK:      %[[S:.*]] = "ingot.matmul"
+// CHECK:      %[[S:.*]] = "ingot.move"
 // CHECK-NEXT: ^bb0
 // CHECK-NEXT: "ingot.truncf"
 // CHECK-NEXT: "ingot.yield"
@@ -797,24 +825,16 @@
     %g = "ingot.subf"(%e, %f) : (f32, f32) -> f32
     "ingot.yield"(%g) : (f32) -> ()
   }) : () -> tensor<4x4xf32>
-  %q = "ingot.matmul"(%x, %w) ({
-  ^bb0(%a: f32):
-    "ingot.yield"(%a) : (f32) -> ()
-  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
-  %q1 = "ingot.pointwise"() ({
-    %e = "ingot.load"(%q) : (tensor<4x4xf32>) -> f32
-    %g = "ingot.truncf"(%e) : (f32) -> f16
-    "ingot.yield"(%g) : (f16) -> ()
-  }) : () -> tensor<4x4xf16>
   %r = "ingot.matmul"(%x, %w) ({
   ^bb0(%a: f32):
     "ingot.yield"(%a) : (f32) -> ()
   }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
-  %s = "ingot.matmul"(%x, %w) ({
+  %yt = "ingot.transpose"(%y) {perm = [1, 0]} : (tensor<4x4xf32>) -> tensor<4x4xf32>
+  %s = "ingot.move"(%yt) ({
   ^bb0(%a: f32):
     %h = "ingot.truncf"(%a) : (f32) -> f16
     "ingot.yield"(%h) : (f16) -> ()
-  }) {acc = "f32"} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf16>
+  }) : (tensor<4x4xf32>) -> tensor<4x4xf16>
   %r1 = "ingot.pointwise"() ({
     %e = "ingot.load"(%r) : (tensor<4x4xf32>) -> f32
     %h = "ingot.load"(%s) : (tensor<4x4xf16>) -> f16
@@ -863,8 +883,6 @@
     "ingot.yield"(%e) : (f32) -> ()
   }) {axes = [1], kind = "sum"} : (tensor<4x4xf32>) -> tensor<4x1xf32>
   "ingot.output"(%p1) {name = "p1", type = "float"} : (tensor<4x4xf32>) -> ()
-  "ingot.output"(%q) {name = "q", type = "float"} : (tensor<4x4xf32>) -> ()
-  "ingot.output"(%q1) {name = "q1", type = "float16"} : (tensor<4x4xf16>) -> ()
   "ingot.output"(%r) {name = "r", type = "float"} : (tensor<4x4xf32>) -> ()
   "ingot.output"(%s) {name = "s", type = "float16"} : (tensor<4x4xf16>) -> ()
   "ingot.output"(%r1) {name = "r1", type = "float"} : (tensor<4x4xf32>) -> ()

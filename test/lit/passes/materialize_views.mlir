@@ -61,10 +61,10 @@
 
 // -----
 
-// A region takes what it captures for contiguous.
+// A region takes what it captures for contiguous; what is so needs no copy.
 // CHECK:       "ingot.transpose"
 // CHECK-NEXT:  %[[COPY:.*]] = "ingot.move"
-// CHECK:       "ingot.if"(%{{.*}}, %[[COPY]])
+// CHECK:       "ingot.if"(%arg1, %[[COPY]])
 "ingot.func"() ({
 ^bb0(%x: tensor<6x4xf32>, %c: tensor<i1>, %m: tensor<i64>):
   %t = "ingot.transpose"(%x) {perm = array<i64: 1, 0>} : (tensor<6x4xf32>) -> tensor<4x6xf32>
@@ -139,3 +139,102 @@
   "ingot.output"(%u) {name = "u", type = "float"} : (tensor<?x?xf32, #ingot.dims<["N", "T"]>>) -> ()
   "ingot.return"() : () -> ()
 }) {sym_name = "main", inputs = ["x", "a", "t"], input_types = ["float16", "float8e4m3fn", "float8e4m3fn"]} : () -> ()
+
+// -----
+
+// Must not fire: an axis of one element, whatever its stride; weights of one k, and of an odd number of half bytes. Fires: an axis of
+// two elements, a column of a matrix, and a weight of two k.
+// CHECK:      %[[S:.*]] = "ingot.slice"(%arg5)
+// CHECK-NEXT: %[[A:.*]] = "ingot.move"(%[[S]])
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.transpose"
+// CHECK-NEXT: %[[W2:.*]] = "ingot.transpose"
+// CHECK-NEXT: %[[C2:.*]] = "ingot.move"(%[[W2]])
+// CHECK-NOT:  "ingot.move"
+// CHECK:      %[[K2:.*]] = "ingot.weight"() {name = "k2"}
+// CHECK-NEXT: %[[T2:.*]] = "ingot.transpose"(%[[K2]])
+// CHECK-NEXT: %[[M2:.*]] = "ingot.move"(%[[T2]])
+// CHECK:      %[[B2:.*]] = "ingot.transpose"(%[[M2]])
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.conv"(%{{.*}}, %[[C2]])
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.matmul"(%[[A]], %
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.matmul"(%{{.*}}, %[[B2]])
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.return"
+"ingot.func"() ({
+^bb0(%x: tensor<1x8x1xf32>, %y: tensor<1x8x2xf32>, %a: tensor<4x1xi8>, %b: tensor<4x2xi8>, %c: tensor<4x3xf16>, %d: tensor<4x6xi8>):
+  %column = "ingot.slice"(%d) {starts = ["0", "2"], steps = array<i64: 1, 1>} : (tensor<4x6xi8>) -> tensor<4x1xi8>
+  %w1 = "ingot.weight"() {name = "w1"} : () -> tensor<2x1x3xf32>
+  %w2 = "ingot.weight"() {name = "w2"} : () -> tensor<2x2x3xf32>
+  %t1 = "ingot.transpose"(%w1) {perm = [0, 2, 1]} : (tensor<2x1x3xf32>) -> tensor<2x3x1xf32>
+  %t2 = "ingot.transpose"(%w2) {perm = [0, 2, 1]} : (tensor<2x2x3xf32>) -> tensor<2x3x2xf32>
+  %k1 = "ingot.weight"() {name = "k1"} : () -> tensor<1x8xi8>
+  %k2 = "ingot.weight"() {name = "k2"} : () -> tensor<2x8xi8>
+  %k3 = "ingot.weight"() {name = "k3"} : () -> tensor<3x8xi4>
+  %s = "ingot.weight"() {name = "s"} : () -> tensor<1x8xf16>
+  %c1 = "ingot.conv"(%x, %t1) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32", strides = [1], dilations = [1], pads = [0, 0], groups = 1} : (tensor<1x8x1xf32>, tensor<2x3x1xf32>) -> tensor<1x6x2xf32>
+  %c2 = "ingot.conv"(%y, %t2) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32", strides = [1], dilations = [1], pads = [0, 0], groups = 1} : (tensor<1x8x2xf32>, tensor<2x3x2xf32>) -> tensor<1x6x2xf32>
+  %m1 = "ingot.matmul"(%a, %k1) ({
+  ^bb0(%e: i32):
+    "ingot.yield"(%e) : (i32) -> ()
+  }) {acc = "i32"} : (tensor<4x1xi8>, tensor<1x8xi8>) -> tensor<4x8xi32>
+  %m0 = "ingot.matmul"(%column, %k1) ({
+  ^bb0(%e: i32):
+    "ingot.yield"(%e) : (i32) -> ()
+  }) {acc = "i32"} : (tensor<4x1xi8>, tensor<1x8xi8>) -> tensor<4x8xi32>
+  %m2 = "ingot.matmul"(%b, %k2) ({
+  ^bb0(%e: i32):
+    "ingot.yield"(%e) : (i32) -> ()
+  }) {acc = "i32"} : (tensor<4x2xi8>, tensor<2x8xi8>) -> tensor<4x8xi32>
+  %m3 = "ingot.matmul"(%c, %k3, %s) ({
+  ^bb0(%e: f32):
+    "ingot.yield"(%e) : (f32) -> ()
+  }) {acc = "f32", b_block = 3} : (tensor<4x3xf16>, tensor<3x8xi4>, tensor<1x8xf16>) -> tensor<4x8xf32>
+  "ingot.output"(%c1) {name = "c1", type = "float"} : (tensor<1x6x2xf32>) -> ()
+  "ingot.output"(%c2) {name = "c2", type = "float"} : (tensor<1x6x2xf32>) -> ()
+  "ingot.output"(%m0) {name = "m0", type = "int32"} : (tensor<4x8xi32>) -> ()
+  "ingot.output"(%m1) {name = "m1", type = "int32"} : (tensor<4x8xi32>) -> ()
+  "ingot.output"(%m2) {name = "m2", type = "int32"} : (tensor<4x8xi32>) -> ()
+  "ingot.output"(%m3) {name = "m3", type = "float"} : (tensor<4x8xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "y", "a", "b", "c", "d"], input_types = ["float", "float", "int8", "int8", "float16", "int8"]} : () -> ()
+
+// -----
+
+// A repeat that a pointwise operation reads stays a view, of an axis split in two; a product gets a copy.
+// CHECK:      %[[E:.*]] = "ingot.expand"{{.*}} -> tensor<?x8x2xf32
+// CHECK-NEXT: %[[M:.*]] = "ingot.move"(%[[E]])
+// CHECK:      %[[R:.*]] = "ingot.reshape"(%[[M]]){{.*}} -> tensor<?x16xf32
+// CHECK:      "ingot.pointwise"
+// CHECK-NEXT:   "ingot.load"{{.*}} -> f32
+// CHECK-NEXT:   "ingot.load"(%[[E]])
+// CHECK:      }) : () -> tensor<?x8x2xf32
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.matmul"(%[[R]],
+"ingot.func"() ({
+^bb0(%f: tensor<?x8xf32, #ingot.dims<["S"]>>, %x: tensor<?x16xf32, #ingot.dims<["S"]>>, %w: tensor<16x16xf32>):
+  %u = "ingot.reshape"(%f) : (tensor<?x8xf32, #ingot.dims<["S"]>>) -> tensor<?x8x1xf32, #ingot.dims<["S"]>>
+  %e = "ingot.expand"(%u) : (tensor<?x8x1xf32, #ingot.dims<["S"]>>) -> tensor<?x8x2xf32, #ingot.dims<["S"]>>
+  %r = "ingot.reshape"(%e) : (tensor<?x8x2xf32, #ingot.dims<["S"]>>) -> tensor<?x16xf32, #ingot.dims<["S"]>>
+  %y = "ingot.pointwise"() ({
+    %a = "ingot.load"(%x) : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> f32
+    %b = "ingot.load"(%r) : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> f32
+    %p = "ingot.mulf"(%a, %b) : (f32, f32) -> f32
+    "ingot.yield"(%p) : (f32) -> ()
+  }) : () -> tensor<?x16xf32, #ingot.dims<["S"]>>
+  %z = "ingot.matmul"(%r, %w) ({
+  ^bb0(%v: f32):
+    "ingot.yield"(%v) : (f32) -> ()
+  }) {acc = "f32"} : (tensor<?x16xf32, #ingot.dims<["S"]>>, tensor<16x16xf32>) -> tensor<?x16xf32, #ingot.dims<["S"]>>
+  "ingot.output"(%y) {name = "y", type = "float"} : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.output"(%z) {name = "z", type = "float"} : (tensor<?x16xf32, #ingot.dims<["S"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["f", "x", "w"], input_types = ["float", "float", "float"]} : () -> ()

@@ -318,6 +318,71 @@
 
 // -----
 
+// What an iteration gives as it was stays where it lies.
+// CHECK:      "ingot.loop"
+// CHECK-NEXT: ^bb0(%[[A:.*]]: tensor<3x4xf32>, %[[B:.*]]: tensor<3x4xf32>):
+// CHECK-NEXT: %[[P:.*]] = "ingot.pointwise"
+// CHECK-NOT:  "ingot.move"
+// CHECK:      "ingot.result"(%[[P]])
+// CHECK-NEXT: "ingot.result"(%[[B]])
+// CHECK:      ingot.buffers = ["output:0", "output:1"]
+#two = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<3x4xf32>, %z: tensor<3x4xf32>):
+  %r:2 = "ingot.loop"(%z, %x) ({
+  ^bb0(%a: tensor<3x4xf32>, %b: tensor<3x4xf32>):
+    %m = "ingot.pointwise"() ({
+      %e = "ingot.load"(%a) : (tensor<3x4xf32>) -> f32
+      %f = "ingot.load"(%b) : (tensor<3x4xf32>) -> f32
+      %g = "ingot.addf"(%e, %f) : (f32, f32) -> f32
+      "ingot.yield"(%g) : (f32) -> ()
+    }) : () -> tensor<3x4xf32>
+    "ingot.result"(%m) : (tensor<3x4xf32>) -> ()
+    "ingot.result"(%b) : (tensor<3x4xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 2, operandSegmentSizes = #two, resultSegmentSizes = #two}
+    : (tensor<3x4xf32>, tensor<3x4xf32>) -> (tensor<3x4xf32>, tensor<3x4xf32>)
+  "ingot.output"(%r#0) {name = "y0", type = "float"} : (tensor<3x4xf32>) -> ()
+  "ingot.output"(%r#1) {name = "y1", type = "float"} : (tensor<3x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "z"], input_types = ["float", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: a product whose second operand is what the loop carries, and a copy made of it, are moved there.
+// CHECK:      "ingot.loop"
+// CHECK-NEXT: ^bb0(%[[A:.*]]: tensor<4x4xf32>, %[[B:.*]]: tensor<4x4xf32>):
+// CHECK:      %[[P:.*]] = "ingot.matmul"(%{{.*}}, %[[A]])
+// CHECK:      %[[Q:.*]] = "ingot.move"(%[[B]])
+// CHECK:      "ingot.move"(%[[P]], %[[A]])
+// CHECK:      "ingot.move"(%[[Q]], %[[B]])
+#two = array<i32: 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0>
+"ingot.func"() ({
+^bb0(%x: tensor<4x4xf32>):
+  %r:2 = "ingot.loop"(%x, %x) ({
+  ^bb0(%a: tensor<4x4xf32>, %b: tensor<4x4xf32>):
+    %w = "ingot.weight"() {name = "w"} : () -> tensor<4x4xf32>
+    %p = "ingot.matmul"(%w, %a) ({
+    ^bb0(%e: f32):
+      "ingot.yield"(%e) : (f32) -> ()
+    }) {acc = "f32"} : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+    %q = "ingot.move"(%b) ({
+    ^bb0(%e: f32):
+      %f = "ingot.negf"(%e) : (f32) -> f32
+      "ingot.yield"(%f) : (f32) -> ()
+    }) : (tensor<4x4xf32>) -> tensor<4x4xf32>
+    "ingot.result"(%p) : (tensor<4x4xf32>) -> ()
+    "ingot.result"(%q) : (tensor<4x4xf32>) -> ()
+    "ingot.return"() : () -> ()
+  }) {trips = "3", symbol = "i", carried = 2, operandSegmentSizes = #two, resultSegmentSizes = #two}
+    : (tensor<4x4xf32>, tensor<4x4xf32>) -> (tensor<4x4xf32>, tensor<4x4xf32>)
+  "ingot.output"(%r#0) {name = "y0", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.output"(%r#1) {name = "y1", type = "float"} : (tensor<4x4xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float"]} : () -> ()
+
+// -----
+
 // Must not fire: %a is read element by element, and in another order besides; %c is read backwards; %e is read for every element of
 // a row, although the result has as many bytes.
 // CHECK:       "ingot.reduce"
