@@ -132,6 +132,8 @@ class Run:
                 compare(launch, self.target)
         except Slow:
             self.counts["too slow to emulate"] += 1
+        except NotImplementedError as error:
+            self._failed(name, "no kernel", str(error), launch)
         except Exception as error:
             self._failed(name, "emulation", f"{type(error).__name__}: {error}", launch)
 
