@@ -30,12 +30,12 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "test"))
 
-from emulated_launches import Launch, compare, recorded, with_named_sizes  # noqa: E402
+from emulated_launches import Launch, compare, recorded, with_named_sizes
 
-from ingot import backend  # noqa: E402
-from ingot.compiler.compile_kernel import compile_stages  # noqa: E402
-from ingot.cuda_targets import BY_NAME  # noqa: E402
-from ingot.errors import CompileError, Error  # noqa: E402
+from ingot import backend
+from ingot.compiler.compile_kernel import compile_stages
+from ingot.cuda_targets import BY_NAME
+from ingot.errors import CompileError, Error
 
 Case = tuple[str, onnx.ModelProto, list[Any]]  # name, model, inputs
 
@@ -132,6 +132,8 @@ class Run:
                 compare(launch, self.target)
         except Slow:
             self.counts["too slow to emulate"] += 1
+        except NotImplementedError as error:
+            self._failed(name, "no kernel", str(error), launch)
         except Exception as error:
             self._failed(name, "emulation", f"{type(error).__name__}: {error}", launch)
 

@@ -31,7 +31,6 @@ from ingot.runtime.shape_binding import ShapeBinder
 from ingot.runtime.specialization import Specializer, check_mode, machine_passes
 from ingot.target import Target
 
-
 Observer = Callable[[Dispatch, list[np.ndarray], dict[str, int]], None]
 
 
