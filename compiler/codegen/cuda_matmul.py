@@ -97,10 +97,10 @@ EPILOGUE = 3000
 GPCS, UNEVEN = 8, 3
 CLUSTERS = (1, 2, 3, 4, 6, 8)
 SWAPPED_COLUMNS = (8, 16, 24, 32, 48, 64, 96, 128)  # of the instruction, where A's rows are its columns
-# Of products of few rows; not measured yet.
+# Of products of few rows, by an H200 (benchmarks/cuda_decoding_cases.py).
 ACROSS = (4, 8, 16, 32)  # lanes of a warp side by side
 LOAD_SECONDS = 1.1e-6  # latency of loads while memory is busy
-NARROW_SHARE = 0.93  # of the rate, where a block's columns take less than 128 bytes of a row
+NARROW_SHARE = 0.76  # of the rate, where a block's columns take less than 128 bytes of a row
 PROMOTED_SHARE = 0.9  # of the rate of a tile's instructions where their sums are promoted to f32: not measured yet
 
 
