@@ -26,8 +26,9 @@ _ALIGNMENT = 16  # bytes: columns of a part begin where kernels can copy whole v
 
 @dataclass(frozen=True, kw_only=True)
 class MergeProducts(Pass):
-    """Make one matmul of those that multiply the same tensor by weights, with epilogues that differ only in the weights they
-    load: weights are concatenated (by the weights program), results are slices of the merged one.
+    """Make one matmul of those that multiply the same tensor by weights, quantized or not, with epilogues that differ only in
+    the weights they load: weights, scales and zero points are concatenated (by the weights program), results are slices of the
+    merged one.
 
     Queries, keys and values of a layer become one product; so do the projections of one embedding or of one encoder's states
     in every layer.
@@ -79,12 +80,12 @@ def _is_column_major(weight: ir.Value) -> bool:
 def _key(root: Root, constant: set[ir.Value]) -> tuple[Hashable, ...] | None:
     """What products that may become one have in common, besides what they multiply; None for a product that stays alone."""
     op = root.op
-    if len(op.operands) != 2 or len(op.results) != 1 or op.operands[1] not in constant or op.operands[0] in constant:
+    x, weight, *scales = op.operands
+    if len(op.results) != 1 or x in constant or any(v not in constant for v in (weight, *scales)):
         return None
-    weight, result = op.operands[1], op.results[0]
+    (result,) = op.results
     shape, dtype = dialect.shape_of(weight), dialect.dtype_of(result)
-    if len(shape) != 2 or any(DTYPES[dialect.dtype_of(v)].bits < 8 or shape[1] * DTYPES[dialect.dtype_of(v)].bytes % _ALIGNMENT
-                              for v in (weight, result)):  # fmt: skip
+    if len(shape) != 2 or not all(map(_lies_in_vectors, (weight, *scales, result))):
         return None
     if any(user.name in ("ingot.output", "ingot.result", *dialect.CONTROL) for user in readers(result)):
         return None  # it has to be a whole piece of memory
@@ -103,7 +104,15 @@ def _key(root: Root, constant: set[ir.Value]) -> tuple[Hashable, ...] | None:
         insts.append(inst)
     same = ScalarRegion(region.args, tuple(insts), region.results)
     attrs = tuple(sorted(attributes(op).items()))
-    return dialect.dtype_of(weight), dtype, dialect.shape_of(result)[:-1], _is_column_major(weight), same, tuple(loads), attrs
+    stored = tuple((dialect.dtype_of(v), _is_column_major(v)) for v in (weight, *scales))
+    return stored, dtype, dialect.shape_of(result)[:-1], same, tuple(loads), attrs
+
+
+def _lies_in_vectors(tensor: ir.Value) -> bool:
+    """True where each column, or each row of columns, is whole vectors: parts that lie beside others begin with one."""
+    shape = dialect.shape_of(tensor)
+    run = shape[0 if len(shape) == 2 and _is_column_major(tensor) else -1]
+    return isinstance(run, int) and run * DTYPES[dialect.dtype_of(tensor)].bits % (8 * _ALIGNMENT) == 0
 
 
 def _is_row(tensor: ir.Value, columns: dims.Dim) -> bool:
@@ -119,13 +128,9 @@ def _merge(parts: Sequence[Root]) -> None:
             _hoist(value, first)
     columns = [_columns(part) for part in parts]
     total = sum(columns)
-    weights = [part.op.operands[1] for part in parts]
-    if _is_column_major(weights[0]):
-        rows = [views.transpose(w, (1, 0), first) for w in weights]
-        weight = views.transpose(_concat(rows, 0, columns, first), (1, 0), first)
-    else:
-        weight = _concat(weights, 1, columns, first)
-    tensors = [first.operands[0], weight]
+    count = len(first.operands)
+    sides = ([part.op.operands[i] for part in parts] for i in range(1, count))
+    tensors = [first.operands[0], *(_side_by_side(matrices, columns, first) for matrices in sides)]
     merged: dict[tuple[ir.Value, ...], int] = {}
     loads = [[i for i in part.regions[0].insts if i.op == "load"] for part in parts]
     numbers = []
@@ -143,7 +148,7 @@ def _merge(parts: Sequence[Root]) -> None:
     shape = dialect.shape_of(result)[:-1]
     new = create_root(
         "matmul",
-        tensors[:2],
+        tensors[:count],
         [dialect.tensor_type(dialect.dtype_of(result), (*shape, total))],
         {n: first.attributes[n] for n in first.attributes},
         [replace(region, insts=insts)],
@@ -158,6 +163,14 @@ def _merge(parts: Sequence[Root]) -> None:
     ]
     for part, value in zip(parts, slices, strict=True):
         replace_op(part.op, [value])
+
+
+def _side_by_side(matrices: Sequence[ir.Value], columns: Sequence[int], before: ir.Operation) -> ir.Value:
+    """Weights, or their scales, with the columns of all of them; in the order in which the first one's elements lie."""
+    if not _is_column_major(matrices[0]):
+        return _concat(matrices, 1, columns, before)
+    rows = [views.transpose(m, (1, 0), before) for m in matrices]
+    return views.transpose(_concat(rows, 0, columns, before), (1, 0), before)
 
 
 def _row_shape(tensor: ir.Value) -> tuple[dims.Dim, ...]:

@@ -86,6 +86,220 @@
 
 // -----
 
+// Fires for quantized weights: their scales stand beside each other too.
+// CHECK:      %[[S:.*]] = "ingot.weight"() {name = "s#1"} : () -> tensor<2x24xf32>
+// CHECK:      "ingot.matmul"(%arg0, %{{.*}}, %[[S]])
+// CHECK:      {acc = "f32", b_block = 32 : i64
+// CHECK-SAME: (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x24xi4>, tensor<2x24xf32>) -> tensor<?x24xf32
+// CHECK-NOT:  "ingot.matmul"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x64xf16, #ingot.dims<["N"]>>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<16x64xi4>
+  %wt = "ingot.transpose"(%w) {perm = [1, 0]} : (tensor<16x64xi4>) -> tensor<64x16xi4>
+  %s = "ingot.weight"() {name = "s"} : () -> tensor<2x16xf32>
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<8x64xi4>
+  %vt = "ingot.transpose"(%v) {perm = [1, 0]} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+  %t = "ingot.weight"() {name = "t"} : () -> tensor<2x8xf32>
+  %p = "ingot.matmul"(%x, %wt, %s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x16xi4>, tensor<2x16xf32>) -> tensor<?x16xf32, #ingot.dims<["N"]>>
+  %q = "ingot.matmul"(%x, %vt, %t) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x8xi4>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %py = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x16xf32, #ingot.dims<["N"]>>
+  %qy = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%py) {name = "p", type = "float"} : (tensor<?x16xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%qy) {name = "q", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float16"]} : () -> ()
+
+// -----
+
+// Fires for zero points, which lie as scales do.
+// CHECK-DAG:  %[[S:.*]] = "ingot.weight"() {name = "s{{[23]}}#1"} : () -> tensor<2x16xf32>
+// CHECK-DAG:  %[[Z:.*]] = "ingot.weight"() {name = "z{{[23]}}#1"} : () -> tensor<2x16xf32>
+// CHECK:      "ingot.matmul"(%arg0, %{{.*}}, %[[S]], %[[Z]])
+// CHECK-NOT:  "ingot.matmul"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x64xf16, #ingot.dims<["N"]>>):
+  %w2 = "ingot.weight"() {name = "w2"} : () -> tensor<8x64xi4>
+  %wt2 = "ingot.transpose"(%w2) {perm = [1, 0]} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+  %w3 = "ingot.weight"() {name = "w3"} : () -> tensor<8x64xi4>
+  %wt3 = "ingot.transpose"(%w3) {perm = [1, 0]} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+  %s2 = "ingot.weight"() {name = "s2"} : () -> tensor<2x8xf32>
+  %z2 = "ingot.weight"() {name = "z2"} : () -> tensor<2x8xf32>
+  %s3 = "ingot.weight"() {name = "s3"} : () -> tensor<2x8xf32>
+  %z3 = "ingot.weight"() {name = "z3"} : () -> tensor<2x8xf32>
+  %r = "ingot.matmul"(%x, %wt2, %s2, %z2) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32, b_zero} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x8xi4>, tensor<2x8xf32>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %u = "ingot.matmul"(%x, %wt3, %s3, %z3) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32, b_zero} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x8xi4>, tensor<2x8xf32>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %ry = "ingot.pointwise"() ({
+    %e = "ingot.load"(%r) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %uy = "ingot.pointwise"() ({
+    %e = "ingot.load"(%u) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%ry) {name = "r", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%uy) {name = "u", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float16"]} : () -> ()
+
+// -----
+
+// Must not fire: blocks of another size, zero points beside none, and scales that are an input's.
+// CHECK-COUNT-4: "ingot.matmul"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<?x64xf16, #ingot.dims<["N"]>>, %i: tensor<2x8xf32>):
+  %w0 = "ingot.weight"() {name = "w0"} : () -> tensor<8x64xi4>
+  %wt0 = "ingot.transpose"(%w0) {perm = [1, 0]} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+  %w1 = "ingot.weight"() {name = "w1"} : () -> tensor<8x64xi4>
+  %wt1 = "ingot.transpose"(%w1) {perm = [1, 0]} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+  %w4 = "ingot.weight"() {name = "w4"} : () -> tensor<8x64xi4>
+  %wt4 = "ingot.transpose"(%w4) {perm = [1, 0]} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+  %s0 = "ingot.weight"() {name = "s0"} : () -> tensor<2x8xf32>
+  %s1 = "ingot.weight"() {name = "s1"} : () -> tensor<4x8xf32>
+  %w2 = "ingot.weight"() {name = "w2"} : () -> tensor<8x64xi4>
+  %wt2 = "ingot.transpose"(%w2) {perm = [1, 0]} : (tensor<8x64xi4>) -> tensor<64x8xi4>
+  %s2 = "ingot.weight"() {name = "s2"} : () -> tensor<2x8xf32>
+  %z2 = "ingot.weight"() {name = "z2"} : () -> tensor<2x8xf32>
+  %r = "ingot.matmul"(%x, %wt2, %s2, %z2) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32, b_zero} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x8xi4>, tensor<2x8xf32>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %p = "ingot.matmul"(%x, %wt0, %s0) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x8xi4>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %q = "ingot.matmul"(%x, %wt1, %s1) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 16} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x8xi4>, tensor<4x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %m = "ingot.matmul"(%x, %wt4, %i) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<?x64xf16, #ingot.dims<["N"]>>, tensor<64x8xi4>, tensor<2x8xf32>) -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %py = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %qy = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %my = "ingot.pointwise"() ({
+    %e = "ingot.load"(%m) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  %ry = "ingot.pointwise"() ({
+    %e = "ingot.load"(%r) : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<?x8xf32, #ingot.dims<["N"]>>
+  "ingot.output"(%ry) {name = "r", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%py) {name = "p", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%qy) {name = "q", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.output"(%my) {name = "m", type = "float"} : (tensor<?x8xf32, #ingot.dims<["N"]>>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x", "i"], input_types = ["float16", "float"]} : () -> ()
+
+// -----
+
+// Must not fire: weights of which one lies transposed.
+// CHECK-COUNT-2: "ingot.matmul"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<4x64xf16>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<16x64xi8>
+  %wt = "ingot.transpose"(%w) {perm = [1, 0]} : (tensor<16x64xi8>) -> tensor<64x16xi8>
+  %s = "ingot.weight"() {name = "s"} : () -> tensor<2x16xf32>
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<64x16xi8>
+  %t = "ingot.weight"() {name = "t"} : () -> tensor<2x16xf32>
+  %p = "ingot.matmul"(%x, %wt, %s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<4x64xf16>, tensor<64x16xi8>, tensor<2x16xf32>) -> tensor<4x16xf32>
+  %py = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<4x16xf32>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<4x16xf32>
+  "ingot.output"(%py) {name = "p", type = "float"} : (tensor<4x16xf32>) -> ()
+  %q = "ingot.matmul"(%x, %v, %t) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 32} : (tensor<4x64xf16>, tensor<64x16xi8>, tensor<2x16xf32>) -> tensor<4x16xf32>
+  %qy = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<4x16xf32>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<4x16xf32>
+  "ingot.output"(%qy) {name = "q", type = "float"} : (tensor<4x16xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float16"]} : () -> ()
+
+// -----
+
+// Must not fire: columns of weights that are no whole vectors, although scales and results are.
+// CHECK-COUNT-2: "ingot.matmul"
+// CHECK:      sym_name = "main"
+"ingot.func"() ({
+^bb0(%x: tensor<4x48xf16>):
+  %w = "ingot.weight"() {name = "w"} : () -> tensor<8x48xi4>
+  %wt = "ingot.transpose"(%w) {perm = [1, 0]} : (tensor<8x48xi4>) -> tensor<48x8xi4>
+  %v = "ingot.weight"() {name = "v"} : () -> tensor<8x48xi4>
+  %vt = "ingot.transpose"(%v) {perm = [1, 0]} : (tensor<8x48xi4>) -> tensor<48x8xi4>
+  %s = "ingot.weight"() {name = "s"} : () -> tensor<3x8xf32>
+  %t = "ingot.weight"() {name = "t"} : () -> tensor<3x8xf32>
+  %p = "ingot.matmul"(%x, %wt, %s) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 16} : (tensor<4x48xf16>, tensor<48x8xi4>, tensor<3x8xf32>) -> tensor<4x8xf32>
+  %py = "ingot.pointwise"() ({
+    %e = "ingot.load"(%p) : (tensor<4x8xf32>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<4x8xf32>
+  "ingot.output"(%py) {name = "p", type = "float"} : (tensor<4x8xf32>) -> ()
+  %q = "ingot.matmul"(%x, %vt, %t) ({
+  ^bb0(%a: f32):
+    "ingot.yield"(%a) : (f32) -> ()
+  }) {acc = "f32", b_block = 16} : (tensor<4x48xf16>, tensor<48x8xi4>, tensor<3x8xf32>) -> tensor<4x8xf32>
+  %qy = "ingot.pointwise"() ({
+    %e = "ingot.load"(%q) : (tensor<4x8xf32>) -> f32
+    %f = "ingot.negf"(%e) : (f32) -> f32
+    "ingot.yield"(%f) : (f32) -> ()
+  }) : () -> tensor<4x8xf32>
+  "ingot.output"(%qy) {name = "q", type = "float"} : (tensor<4x8xf32>) -> ()
+  "ingot.return"() : () -> ()
+}) {sym_name = "main", inputs = ["x"], input_types = ["float16"]} : () -> ()
+
+// -----
+
 // Must not fire: epilogues that differ, an epilogue that reads the other product, a weight that is an input, an output of the
 // model, and more columns than wanted.
 // CHECK-COUNT-6: "ingot.matmul"
